@@ -1,0 +1,44 @@
+# Everything here sets itself up: a fresh machine needs make and Python 3.11 or 3.12, nothing else.
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 13) else "")' 2>/dev/null),$(p))))
+BIN := .venv/bin
+STAMP := .venv/.installed
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.PHONY: setup demo test test-all check format lock
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+# A stamp names the lock that was installed; a second run finds it newer than both files and does nothing.
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "winnow needs Python 3.11 or 3.12: install one, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the pinned requirements into .venv (about 7 GB on Linux, a few minutes)" >&2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/winnow demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Pins and hashes only: no index address is written, so the lock works with any registry.
+lock: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock

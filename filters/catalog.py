@@ -1,0 +1,17 @@
+"""Every filter and recipe of this folder, by name. A module-level constant is enough to be here."""
+
+from collections.abc import Mapping
+
+from filters import image, pair, recipes as _recipes, safety, text
+from filters.core import Filter, Recipe
+
+
+def filters() -> Mapping[str, Filter]:
+    """The filters that need no threshold from their user, by name."""
+    values = [value for module in (image, text, pair, safety) for value in vars(module).values()]
+    return {value.name: value for value in values if isinstance(value, Filter)}
+
+
+def recipes() -> Mapping[str, Recipe]:
+    """The named recipes."""
+    return {value.name: value for value in vars(_recipes).values() if isinstance(value, Recipe)}

@@ -1,0 +1,15 @@
+"""Filters on how picture and caption fit. The column is made by a scorer named `clip`."""
+
+from filters.core import Filter
+
+
+def aligned(least: float) -> Filter:
+    """Cosine of the normalised embeddings, -1 to 1. Thresholds of one model mean nothing to another:
+    LAION-400M used 0.3 with ViT-B/32; a matched pair there has about 0.32, a random one 0.18."""
+    return Filter("aligned", f"clip_similarity >= {least}", why=f"picture and caption have a cosine of at least {least:g}")
+
+
+def most_aligned(share: float) -> Filter:
+    """The best `share` (0 to 1) of all downloaded pairs by cosine; over all rows, not over survivors of other filters."""
+    sql = f"clip_similarity >= (SELECT quantile_cont(clip_similarity, {1 - share:.6g}) FROM rows)"
+    return Filter("most-aligned", sql, why=f"the pair is among the best {share:.0%} of the pool by cosine")

@@ -1,0 +1,1 @@
+"""Filters on what should not be trained on."""

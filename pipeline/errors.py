@@ -1,0 +1,48 @@
+"""Everything winnow raises on purpose. Each message is one line and names the way out.
+
+A bad row is never an exception: it is a row with a status and a cause. A bad shard is one
+(`ShardError`): it is tried again, then quarantined, and the run goes on. The rest stop the run.
+"""
+
+
+class WinnowError(Exception):
+    """Something a person can mend. The command line prints the message alone and exits with 1."""
+
+
+class SourceError(WinnowError, ValueError):
+    """A source file, or the list of pairs it names, is wrong."""
+
+
+class RecipeError(WinnowError, ValueError):
+    """A filter or a recipe is wrong: a bad name, SQL that does not bind, a verdict that is no boolean."""
+
+
+class QueryError(WinnowError, ValueError):
+    """SQL typed by a person was refused, or failed."""
+
+
+class ModelError(WinnowError):
+    """A model or its weights are missing, or do not fit what was asked for."""
+
+
+class StorageError(WinnowError):
+    """Results could not be read or written: a full disk, a missing object."""
+
+
+class Busy(WinnowError):
+    """Another run is at work on the same source."""
+
+
+class CompareError(WinnowError, ValueError):
+    """Two trials differ in more than the one factor that is measured, or one cannot be run fairly."""
+
+
+class ShardError(WinnowError):
+    """One shard failed in one stage."""
+
+    def __init__(self, stage: str, shard: int, reason: str) -> None:
+        super().__init__(stage, shard, reason)
+        self.stage, self.shard, self.reason = stage, shard, reason
+
+    def __str__(self) -> str:
+        return f"{self.stage}, shard {self.shard:05d}: {self.reason}"

@@ -1,0 +1,252 @@
+"""One `data_manifests/*.toml`, read and checked before anything runs."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from filters import catalog
+from filters.core import Filter, Recipe
+from pipeline.errors import SourceError
+from pipeline.score import ExistingPath, HeadSpec, Spec
+from pipeline.scorers import AnySpec
+
+MADE = pa.schema(
+    {
+        "uid": pa.string(),
+        "url": pa.string(),
+        "caption": pa.string(),
+        "status": pa.string(),  # ok, failed or quarantined
+        "cause": pa.string(),  # why it failed, one word: http_404, timeout, opt_out, undecodable ...; NULL where ok
+        "error": pa.string(),  # the same in the words of whatever said so
+        "sha256": pa.string(),  # of the bytes that were fetched
+        "width": pa.int32(),  # as fetched, after EXIF orientation
+        "height": pa.int32(),
+        "bytes": pa.int64(),  # as fetched
+        "shard": pa.int32(),
+        "member": pa.string(),  # of the shard's tar; NULL where there is no picture
+    }
+)
+"""Columns of `rows` that winnow makes itself."""
+
+RESERVED = frozenset(MADE.names) | {"entry", "image", "kept", "dropped_by", "unknown"}
+"""Names that no extra column may take."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pairs(_Table):
+    """Where the (URL, caption) rows come from, and which columns mean what."""
+
+    location: str = Field(description="a file (relative to this one) or an http(s) address; .gz is unpacked")
+    format: Literal["tsv", "csv", "parquet", "jsonl"] | None = Field(None, description="by the file's ending if unset")
+    columns: tuple[str, ...] | None = Field(None, description="the columns of a TSV or CSV without a header line")
+    url: str = "url"
+    caption: str = "caption"
+    extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
+
+    @property
+    def kind(self) -> str:
+        """The format, as said or by the ending. Raises SourceError if neither tells."""
+        if self.format:
+            return self.format
+        name = urlsplit(self.location).path.removesuffix(".gz")
+        ending = name.rpartition(".")[2].lower()
+        kinds = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+        if ending not in kinds:
+            raise SourceError(f"{self.location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl")
+        return kinds[ending]
+
+
+class Demo(_Table):
+    """The embedded source: scenes rendered on this machine and served over HTTP on loopback, badly."""
+
+    pairs: int = Field(2000, ge=50, le=1_000_000)
+    test_images: int = Field(400, ge=50)
+    seed: int = 7
+    port: int = Field(8377, ge=1024, le=65535)
+
+
+class Download(_Table):
+    """How pictures are fetched, and how much of the network's word is believed."""
+
+    shard_size: int = Field(1000, ge=1, le=100_000, description="pairs in a shard")
+    image_size: int = Field(256, ge=32, le=4096, description="shorter side of the stored JPEG; smaller pictures are kept as they are")
+    quality: int = Field(95, ge=50, le=100, description="of the stored JPEG")
+    threads: int = Field(32, ge=1, le=512)
+    timeout: float = Field(10, gt=0, description="seconds for one whole request, redirects included")
+    retries: int = Field(2, ge=0, le=10, description="for 429, 5xx, resets and DNS; never for 404 or an opt-out")
+    max_bytes: int = Field(20_000_000, ge=1000, description="of one body")
+    max_pixels: int = Field(50_000_000, ge=1000, description="by the header, before decoding")
+    shard_seconds: float = Field(900, gt=0, description="a shard that takes longer is stopped and quarantined")
+    allow_hosts: tuple[str, ...] = Field((), description="host:port that may be a private address")
+    user_agent: str = "winnow/0.1 (image-text curation)"
+
+
+class TestSet(_Table):
+    """Held-out pictures with their own captions; a label needs the agreement of several."""
+
+    location: ExistingPath = Field(description="Parquet or CSV, one row a caption")
+    folder: ExistingPath = Field(description="where the pictures lie")
+    image: str = Field("image", description="the column with the picture's path inside the folder")
+    caption: str = "caption"
+    agree: int = Field(2, ge=1, description="captions that must name the class; other pictures are left out")
+
+
+class Encoder(_Table):
+    """A frozen encoder whose features the probe sees."""
+
+    kind: Literal["open_clip", "timm"]
+    model: str
+    weights: str | None = Field(None, description="a hub tag, or a safetensors file relative to this one")
+    options: dict[str, Any] = Field({}, description="passed to timm.create_model")
+
+
+class Budget(_Table):
+    """What every trial spends. Two trials are compared only if theirs are equal."""
+
+    seeds: int = Field(5, ge=2, le=100)
+    steps: int = Field(400, ge=1)
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
+    policy: str = Field("classic", description="the augmentation, by name")
+
+
+class Task(_Table):
+    """What the gain is measured on: a single-label classification, labels derived from captions."""
+
+    classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class -> the words that name it")
+    test: TestSet | None = None
+    encoder: Encoder
+    budget: Budget = Budget()
+
+
+class FilterRow(_Table):
+    name: str
+    sql: str
+    why: str = ""
+
+
+class Source(_Table):
+    """Everything winnow knows about one source. Read it with `load`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")
+    schedule: str | None = Field(None, description="cron, in UTC")
+    pairs: Pairs | None = None
+    demo: Demo | None = None
+    download: Download = Download()
+    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = {}
+    recipe: str | None = Field(None, description="a named recipe")
+    filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
+    task: Task | None = None
+    path: Path = Field(Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.pairs is None) == (self.demo is None):
+            raise ValueError("name where the pairs come from: [pairs], or [demo] for the embedded source")
+        if self.recipe is not None and self.filters is not None:
+            raise ValueError("give recipe or filters, not both")
+        if self.recipe is not None and self.recipe not in catalog.recipes():
+            raise ValueError(f"recipe {self.recipe!r} is unknown{_nearest(self.recipe, catalog.recipes())}")
+        taken = RESERVED & set(self.pairs.extra if self.pairs else ())
+        if taken:
+            raise ValueError(f"pairs.extra: winnow makes a column {min(taken)!r} itself; rename it in the source")
+        for name, spec in self.scorers.items():
+            if isinstance(spec, HeadSpec) and spec.of not in self.scorers:
+                raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{_nearest(spec.of, self.scorers)}")
+        _ = self.chosen  # a bad filter name or a double one is an error of the file
+        return self
+
+    @property
+    def chosen(self) -> Recipe:
+        """The recipe that this source publishes; without one, every downloaded pair is kept."""
+        if self.filters is not None:
+            return Recipe("own", tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
+        return catalog.recipes()[self.recipe or "everything"]
+
+
+def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
+    """The columns of `rows` before any verdict: what winnow makes, the source's extra columns, and every score."""
+    scores = [pa.field(f"{name}_{column}", kind) for name, spec in scorers.items() for column, kind in spec.columns().items()]
+    return pa.schema([*MADE, *extra, *scores])
+
+
+def find(path_or_name: str) -> Path:
+    """The source file meant by a path or by a name ("cc3m": data_manifests/cc3m.toml). Raises SourceError if none is."""
+    if path_or_name.endswith(".toml"):
+        if not Path(path_or_name).is_file():
+            raise SourceError(f"there is no source file {path_or_name}")
+        return Path(path_or_name).resolve()
+    known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
+    if path_or_name not in known:
+        raise SourceError(f"no source is called {path_or_name!r}{_nearest(path_or_name, known)}; a path ends in .toml")
+    return known[path_or_name].resolve()
+
+
+def every() -> list[Path]:
+    """All source files of data_manifests/, the template left out, sorted by name."""
+    known = {path.stem: path for folder in _FOLDERS for path in folder.glob("*.toml")}
+    return [path.resolve() for name, path in sorted(known.items()) if name != "template"]
+
+
+def load(path_or_name: str | Path) -> Source:
+    """Read and check a source file: keys, types, files, filter names. Raises SourceError, one line, on the first fault."""
+    path = find(str(path_or_name))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path.name}: this is no TOML: {error}") from None
+    table.setdefault("name", path.stem)
+    try:
+        return Source.model_validate(table | {"path": path}, context={"folder": path.parent})
+    except ValidationError as error:
+        raise SourceError(_first_fault(path, error)) from None
+
+
+_FOLDERS = (Path(__file__).parent.parent / "data_manifests", Path("data_manifests"))
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _first_fault(path: Path, error: ValidationError) -> str:
+    """File, key, what is wrong, and the nearest valid name."""
+    fault = error.errors()[0]
+    place = fault["loc"]
+    shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 3 else place  # less the union's tag
+    key = ".".join(str(part) for part in shown)
+    if fault["type"] == "extra_forbidden":
+        return f"{path.name}: unknown key {key}{_nearest(str(place[-1]), _keys_at(place[:-1]))}"
+    if fault["type"] == "union_tag_invalid":
+        kinds = [kind.strip("' ") for kind in fault["ctx"]["expected_tags"].split(",")]
+        return f"{path.name}: {key}.kind: {fault['ctx']['tag']!r} is unknown{_nearest(fault['ctx']['tag'], kinds)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{path.name}: {key + ': ' if key else ''}{message}"
+
+
+def _keys_at(place: Sequence[int | str]) -> set[str]:
+    """The keys that a table of the source file may have."""
+    here: list[type[BaseModel]] = [Source]
+    for part in place:
+        below = [_models(model.model_fields[part].annotation) for model in here if part in model.model_fields]
+        tagged = [model for model in here if "kind" in model.model_fields and part in get_args(model.model_fields["kind"].annotation)]
+        here = [model for models in below for model in models] or tagged or here
+    return {name for model in here for name in model.model_fields} - {"path"}
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

@@ -1,0 +1,140 @@
+"""Keys, not paths: where results live, and the few verbs that touch them.
+
+A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all,
+and is never edited, so that a finished object under its key means done. Nothing else in winnow renames,
+links or removes a result.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import Busy, StorageError
+
+
+class Storage:
+    """Objects under one local folder. Safe for many readers; writers of one source hold `lock()`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def _path(self, key: str) -> Path:
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root) or path == self.root:
+            raise StorageError(f"{key!r} is no key: it leaves the store")
+        return path
+
+    def done(self, key: str) -> bool:
+        """Whether the object is there, whole."""
+        return self._path(key).is_file()
+
+    def fetch(self, key: str) -> Path:
+        """A local, read-only copy of the object (here: the object itself). Raises StorageError if it is missing."""
+        path = self._path(key)
+        if not path.is_file():
+            raise StorageError(f"{key} is missing from {self.root}: run `winnow curate` again to make it anew")
+        return path
+
+    def put_file(self, key: str, local: Path) -> None:
+        """Make a finished local file the object `key`, in one step, durably. The local file is consumed."""
+        target = self._path(key)
+        with _disk_errors(self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if local.stat().st_dev != target.parent.stat().st_dev:
+                with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as copy:
+                    shutil.copyfile(local, copy.name)
+                local.unlink()
+                local = Path(copy.name)
+            _sync(local)
+            os.replace(local, target)
+            _sync(target.parent)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the object `key` unless it exists; True if this call made it. Of many callers exactly one wins."""
+        target = self._path(key)
+        with _disk_errors(self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(file.name, target)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(file.name)
+            _sync(target.parent)
+            return True
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys directly inside the folder `prefix`, sorted."""
+        folder = self._path(prefix)
+        if not folder.is_dir():
+            return []
+        return sorted(f"{prefix}/{entry.name}" for entry in os.scandir(folder) if entry.is_file())
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private folder on the same disk, gone afterwards. A killed run's is removed by the next `lock()`."""
+        with _disk_errors(self.root):
+            folder = Path(tempfile.mkdtemp(dir=self._tmp()))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer on this machine, or raise Busy at once. The lock dies with its process."""
+        from filelock import FileLock, Timeout
+
+        with _disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.root / ".lock", timeout=0):
+                self._sweep()
+                yield
+        except Timeout:
+            raise Busy(f"another run is at work in {self.root}: wait for it, or stop it, then try again") from None
+
+    def _tmp(self) -> Path:
+        folder = self.root / ".tmp" / str(os.getpid())
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for folder in (self.root / ".tmp").glob("*"):
+            try:
+                os.kill(int(folder.name), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+            except PermissionError:
+                continue
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Turn what the disk says, in any library's words, into one line with the way out."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise StorageError(f"no space left in {root}: free some and run the same command again; nothing was lost") from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"cannot write in {root}: {os.strerror(number)}; choose another folder with --root") from error
+        raise
