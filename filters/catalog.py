@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from filters import image, pair, recipes as _recipes, safety, text
+from filters import image, pair, safety, text
+from filters import recipes as _recipes
 from filters.core import Filter, Recipe
 
 

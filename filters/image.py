@@ -2,8 +2,14 @@
 
 from filters.core import Filter
 
-large = Filter("large", "least(width, height) >= 200", why="DataComp's basic filter: the shorter side has at least 200 px")
-shaped = Filter("shaped", "greatest(width, height) <= 3 * least(width, height)", why="banners and strips are rarely pictures of something")
+large = Filter(
+    "large", "least(width, height) >= 200", why="DataComp's basic filter: the shorter side has at least 200 px"
+)
+shaped = Filter(
+    "shaped",
+    "greatest(width, height) <= 3 * least(width, height)",
+    why="banners and strips are rarely pictures of something",
+)
 sharp = Filter("sharp", "pixels_sharpness >= 50", why="a blurred picture shows too little of what its caption names")
 
 

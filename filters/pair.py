@@ -6,7 +6,9 @@ from filters.core import Filter
 def aligned(least: float) -> Filter:
     """Cosine of the normalised embeddings, -1 to 1. Thresholds of one model mean nothing to another:
     LAION-400M used 0.3 with ViT-B/32; a matched pair there has about 0.32, a random one 0.18."""
-    return Filter("aligned", f"clip_similarity >= {least}", why=f"picture and caption have a cosine of at least {least:g}")
+    return Filter(
+        "aligned", f"clip_similarity >= {least}", why=f"picture and caption have a cosine of at least {least:g}"
+    )
 
 
 def most_aligned(share: float) -> Filter:

@@ -7,7 +7,7 @@ everything = Recipe("everything")
 """Every downloaded pair: the arm that everything else is measured against."""
 
 datacomp_basic = Recipe("datacomp-basic-like", (text.english, text.worded, image.large, image.shaped))
-"""DataComp's basic filtering (Gadre et al. 2023, section 3.1), with fastText's small language model in place of the large one."""
+"""DataComp's basic filtering (Gadre et al. 2023, section 3.1); a smaller language model takes the original's place."""
 
 clip_top30 = Recipe("clip-top30", (pair.most_aligned(0.3),))
 """DataComp's CLIP score filtering: the best 30 % of the pool."""

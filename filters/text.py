@@ -2,6 +2,10 @@
 
 from filters.core import Filter
 
-worded = Filter("worded", "captions_words > 2 AND captions_length > 5", why="DataComp's basic filter: more than 2 words and 5 characters")
+worded = Filter(
+    "worded",
+    "captions_words > 2 AND captions_length > 5",
+    why="DataComp's basic filter: more than 2 words and 5 characters",
+)
 english = Filter("english", "captions_language = 'en'", why="the training task is English")
 plain = Filter("plain", "NOT captions_spam", why="file names, prices and shop phrases are not descriptions")

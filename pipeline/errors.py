@@ -29,7 +29,7 @@ class StorageError(WinnowError):
     """Results could not be read or written: a full disk, a missing object."""
 
 
-class Busy(WinnowError):
+class BusyError(WinnowError):
     """Another run is at work on the same source."""
 
 

@@ -73,7 +73,6 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
     def columns(self) -> Mapping[str, pa.DataType]:
         """Column names without the scorer's name as prefix, and their types."""
         raise NotImplementedError
@@ -87,7 +86,8 @@ class Spec(BaseModel):
         raise NotImplementedError
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
+def existing(path: Path, info: ValidationInfo) -> Path:
+    """A path relative to the source file that names it. Raises ValueError if nothing is there."""
     folder = (info.context or {}).get("folder", Path())
     resolved = Path(folder, path.expanduser())
     if not resolved.exists():
@@ -95,7 +95,7 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
     return resolved
 
 
-ExistingPath = Annotated[Path, AfterValidator(_resolve)]
+ExistingPath = Annotated[Path, AfterValidator(existing)]
 """A file or folder named in a source file, relative to that file's own folder. It must exist."""
 
 

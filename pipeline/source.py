@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from filters import catalog
 from filters.core import Filter, Recipe
 from pipeline.errors import SourceError
-from pipeline.score import ExistingPath, HeadSpec, Spec
+from pipeline.score import ExistingPath, HeadSpec, Spec, existing
 from pipeline.scorers import AnySpec
 
 MADE = pa.schema(
@@ -34,7 +34,7 @@ MADE = pa.schema(
 )
 """Columns of `rows` that winnow makes itself."""
 
-RESERVED = frozenset(MADE.names) | {"entry", "image", "kept", "dropped_by", "unknown"}
+RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown"}
 """Names that no extra column may take."""
 
 
@@ -42,10 +42,16 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _located(location: str, info: ValidationInfo) -> str:
+    return location if location.startswith(("http://", "https://")) else str(existing(Path(location), info))
+
+
 class Pairs(_Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
-    location: str = Field(description="a file (relative to this one) or an http(s) address; .gz is unpacked")
+    location: Annotated[str, AfterValidator(_located)] = Field(
+        description="a file (relative to this one) or an http(s) address; .gz is unpacked"
+    )
     format: Literal["tsv", "csv", "parquet", "jsonl"] | None = Field(None, description="by the file's ending if unset")
     columns: tuple[str, ...] | None = Field(None, description="the columns of a TSV or CSV without a header line")
     url: str = "url"
@@ -61,7 +67,9 @@ class Pairs(_Table):
         ending = name.rpartition(".")[2].lower()
         kinds = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
         if ending not in kinds:
-            raise SourceError(f"{self.location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl")
+            raise SourceError(
+                f"{self.location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
+            )
         return kinds[ending]
 
 
@@ -78,7 +86,9 @@ class Download(_Table):
     """How pictures are fetched, and how much of the network's word is believed."""
 
     shard_size: int = Field(1000, ge=1, le=100_000, description="pairs in a shard")
-    image_size: int = Field(256, ge=32, le=4096, description="shorter side of the stored JPEG; smaller pictures are kept as they are")
+    image_size: int = Field(
+        256, ge=32, le=4096, description="shorter side of the stored JPEG; smaller pictures are kept as they are"
+    )
     quality: int = Field(95, ge=50, le=100, description="of the stored JPEG")
     threads: int = Field(32, ge=1, le=512)
     timeout: float = Field(10, gt=0, description="seconds for one whole request, redirects included")
@@ -131,6 +141,8 @@ class Task(_Table):
 
 
 class FilterRow(_Table):
+    """A filter of the source's own."""
+
     name: str
     sql: str
     why: str = ""
@@ -177,12 +189,14 @@ class Source(_Table):
 
 def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
     """The columns of `rows` before any verdict: what winnow makes, the source's extra columns, and every score."""
-    scores = [pa.field(f"{name}_{column}", kind) for name, spec in scorers.items() for column, kind in spec.columns().items()]
+    scores = [
+        pa.field(f"{name}_{column}", kind) for name, spec in scorers.items() for column, kind in spec.columns().items()
+    ]
     return pa.schema([*MADE, *extra, *scores])
 
 
 def find(path_or_name: str) -> Path:
-    """The source file meant by a path or by a name ("cc3m": data_manifests/cc3m.toml). Raises SourceError if none is."""
+    """The source file meant by a path, or by a name: "cc3m" is data_manifests/cc3m.toml. Raises SourceError."""
     if path_or_name.endswith(".toml"):
         if not Path(path_or_name).is_file():
             raise SourceError(f"there is no source file {path_or_name}")
@@ -200,7 +214,7 @@ def every() -> list[Path]:
 
 
 def load(path_or_name: str | Path) -> Source:
-    """Read and check a source file: keys, types, files, filter names. Raises SourceError, one line, on the first fault."""
+    """Read and check a source file: keys, types, files, filter names. Raises SourceError with the first fault."""
     path = find(str(path_or_name))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -241,7 +255,11 @@ def _keys_at(place: Sequence[int | str]) -> set[str]:
     here: list[type[BaseModel]] = [Source]
     for part in place:
         below = [_models(model.model_fields[part].annotation) for model in here if part in model.model_fields]
-        tagged = [model for model in here if "kind" in model.model_fields and part in get_args(model.model_fields["kind"].annotation)]
+        tagged = [
+            model
+            for model in here
+            if "kind" in model.model_fields and part in get_args(model.model_fields["kind"].annotation)
+        ]
         here = [model for models in below for model in models] or tagged or here
     return {name for model in here for name in model.model_fields} - {"path"}
 

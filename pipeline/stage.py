@@ -41,6 +41,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
+        """Where the results lie: the name and the key."""
         return f"{self.name}-{self.key}"
 
     def item(self, shard: int, suffix: str) -> str:

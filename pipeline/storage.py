@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import Busy, StorageError
+from pipeline.errors import BusyError, StorageError
 
 
 class Storage:
@@ -50,7 +50,7 @@ class Storage:
                 local.unlink()
                 local = Path(copy.name)
             _sync(local)
-            os.replace(local, target)
+            local.replace(target)
             _sync(target.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -67,7 +67,7 @@ class Storage:
             except FileExistsError:
                 return False
             finally:
-                os.unlink(file.name)
+                Path(file.name).unlink()
             _sync(target.parent)
             return True
 
@@ -90,7 +90,7 @@ class Storage:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer on this machine, or raise Busy at once. The lock dies with its process."""
+        """Be the only writer on this machine, or raise BusyError at once. The lock dies with its process."""
         from filelock import FileLock, Timeout
 
         with _disk_errors(self.root):
@@ -100,7 +100,7 @@ class Storage:
                 self._sweep()
                 yield
         except Timeout:
-            raise Busy(f"another run is at work in {self.root}: wait for it, or stop it, then try again") from None
+            raise BusyError(f"another run is at work in {self.root}: wait for it, or stop it, then try again") from None
 
     def _tmp(self) -> Path:
         folder = self.root / ".tmp" / str(os.getpid())
@@ -134,7 +134,11 @@ def _disk_errors(root: Path) -> Iterator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise StorageError(f"no space left in {root}: free some and run the same command again; nothing was lost") from error
+            raise StorageError(
+                f"no space left in {root}: free some and run the same command again; nothing was lost"
+            ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"cannot write in {root}: {os.strerror(number)}; choose another folder with --root") from error
+            raise StorageError(
+                f"cannot write in {root}: {os.strerror(number)}; choose another folder with --root"
+            ) from error
         raise

@@ -1,0 +1,217 @@
+"""The ledger: which pairs of a source were ever seen, and in which shard each of them lives.
+
+It only grows. A run appends shards for the pairs that it has not seen, in one commit; a line inserted anywhere in the
+source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import lists, tables
+from pipeline.errors import BusyError, SourceError
+from pipeline.source import Source
+from pipeline.stage import canonical_json
+from pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pairs that are fetched and scored together: `rows` of them, in the Parquet object `key`.
+
+    Its columns: uid, entry (uid, or a digest of uid and the extra columns), url, caption, url_number (the distinct URL
+    inside the shard, counted from 0 in order of appearance), and the extra columns.
+    """
+
+    number: int
+    key: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a source holds now. input = repeated + rows; `shards` are those with a pair that is in the source now.
+
+    `current` is the key of a Parquet object with the column `entry` of those pairs, or None where it is every pair of
+    `shards`. `new` were not seen before, `amended` of them differ only in extra columns, `gone` have left the source.
+    `digest` is the same for the same pairs in any order.
+    """
+
+    shards: tuple[Shard, ...]
+    current: str | None
+    digest: str
+    input: int
+    repeated: int
+    rows: int
+    new: int
+    amended: int
+    gone: int
+
+
+def uid(url: str, caption: str) -> str:
+    """blake2b-128, in hex, of `url NUL caption` in UTF-8. What was no UTF-8 is U+FFFD by now (`pipeline.lists`)."""
+    return hashlib.blake2b(f"{url}\0{caption}".encode(), digest_size=16).hexdigest()
+
+
+def update(source: Source, storage: Storage, progress: Callable[[int], None] = lambda rows: None) -> Ledger:
+    """Read the source's list and append what is new. `progress` is told how many rows were read so far.
+
+    Raises SourceError for a list that is empty or cannot be read; nothing is appended then.
+    """
+    if source.pairs is None:
+        raise SourceError(f"{source.name}: the embedded source has no list until it is served")
+    with storage.scratch() as scratch, tables.connect(scratch) as con:
+        listed = scratch / "listed.parquet"
+        _ingest(lists.read(source.pairs, scratch), listed, progress)
+        _compare(con, listed, [storage.fetch(shard.key) for shard in _committed(storage)])
+        amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
+        if _count(con, "fresh"):
+            _append(con, storage, scratch, source.download.shard_size)
+        return _snapshot(con, storage, scratch, amended)
+
+
+def _ingest(batches: Iterable[pa.RecordBatch], target: Path, progress: Callable[[int], None]) -> None:
+    """Write the list as Parquet with each row's ordinal, uid and entry."""
+    writer, ordinal = None, 0
+    for batch in batches:
+        extra = batch.schema.names[2:]
+        uids = [uid(*pair) for pair in zip(batch["url"].to_pylist(), batch["caption"].to_pylist(), strict=True)]
+        made = [
+            pa.array(range(ordinal, ordinal + len(batch)), pa.int64()),
+            pa.array(uids),
+            _entries(uids, batch, extra),
+        ]
+        table = pa.record_batch([*made, *batch.columns], names=["__ordinal", "uid", "entry", *batch.schema.names])
+        writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd", compression_level=1)
+        writer.write_batch(table)
+        ordinal += len(batch)
+        progress(ordinal)
+    if writer:
+        writer.close()
+
+
+def _entries(uids: list[str], batch: pa.RecordBatch, extra: list[str]) -> pa.Array:
+    if not extra:
+        return pa.array(uids)
+    rows = batch.select(extra).to_pylist()
+    texts = (json.dumps([key, row], sort_keys=True, default=str) for key, row in zip(uids, rows, strict=True))
+    return pa.array([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
+
+
+def _compare(con: duckdb.DuckDBPyConnection, listed: Path, shards: list[Path]) -> None:
+    """Leave the tables `now` (first row of each uid), `seen` (entries of the ledger) and `fresh` (to be appended)."""
+    con.read_parquet(str(listed)).create_view("listed")
+    con.execute(
+        "CREATE TABLE now AS SELECT __ordinal, uid, entry FROM listed SEMI JOIN "
+        "(SELECT min(__ordinal) AS __ordinal FROM listed GROUP BY uid) USING (__ordinal)"
+    )
+    con.execute("CREATE TABLE seen (shard INTEGER, uid VARCHAR, entry VARCHAR)")
+    if shards:
+        con.execute(
+            "INSERT INTO seen SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER, uid, entry "
+            "FROM read_parquet($files, filename = true)",
+            {"files": [str(path) for path in shards]},
+        )
+    con.execute("CREATE TABLE fresh AS SELECT __ordinal, uid FROM now ANTI JOIN seen USING (entry)")
+
+
+def _append(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, size: int) -> None:
+    """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none."""
+    before = _committed(storage)
+    shards = []
+    for number, table in enumerate(_cut(con, size), start=1 + max((shard.number for shard in before), default=-1)):
+        local = scratch / "shard.parquet"
+        pq.write_table(table, local, compression="zstd")
+        sha = hashlib.sha256(local.read_bytes()).hexdigest()
+        shard = Shard(number, f"pairs/{number:05d}-{sha[:8]}.parquet", len(table))
+        storage.put_file(shard.key, local)
+        shards.append(shard)
+        con.register("part", table)
+        con.execute(f"INSERT INTO seen SELECT {number}, uid, entry FROM part")
+        con.unregister("part")
+    commit = canonical_json({"shards": [asdict(shard) for shard in shards]})
+    if not storage.put_if_absent(f"ledger/{len(storage.keys('ledger')):08d}.json", commit):
+        raise BusyError("another run appended to the ledger meanwhile; run the same command again")
+
+
+def _cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
+    """Tables of about `size` pairs in ledger order: by a URL's first appearance, the pairs of one URL together.
+
+    A shard begins with the first URL at or after each multiple of `size`, so that the last URL's captions may make it
+    longer. Rows without a URL are nobody's neighbours.
+    """
+    reader = con.execute(
+        f"""
+        WITH rows AS (SELECT *, CASE url WHEN '' THEN uid ELSE url END AS __page
+                      FROM listed SEMI JOIN fresh USING (__ordinal)),
+        pages AS (SELECT __page, min(__ordinal) AS first, count(*) AS pairs FROM rows GROUP BY __page),
+        slots AS (SELECT __page, first, ((sum(pairs) OVER (ORDER BY first) - pairs) // {size})::BIGINT AS __slot
+                  FROM pages),
+        numbers AS (SELECT __page, __slot,
+                           (row_number() OVER (PARTITION BY __slot ORDER BY first) - 1)::INTEGER AS url_number
+                    FROM slots)
+        SELECT __slot, uid, entry, url, caption, url_number,
+               rows.* EXCLUDE (__ordinal, __page, uid, entry, url, caption)
+        FROM rows JOIN numbers USING (__page) ORDER BY __slot, url_number, __ordinal
+        """
+    ).to_arrow_reader(lists.ROWS)
+    held: list[pa.Table] = []
+    for batch in reader:
+        table = pa.Table.from_batches([batch])
+        for slot in pc.unique(table["__slot"]):
+            part = table.filter(pc.equal(table["__slot"], slot))
+            if held and held[0]["__slot"][0] != slot:
+                yield _joined(held)
+                held = []
+            held.append(part)
+    if held:
+        yield _joined(held)
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts).drop_columns(["__slot"]).combine_chunks()
+
+
+def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, amended: int) -> Ledger:
+    total, rows = _count(con, "listed"), _count(con, "now")
+    found = con.execute("SELECT DISTINCT shard FROM seen SEMI JOIN now USING (entry)").fetchall()
+    alive = {number for (number,) in found}
+    entries = con.execute("SELECT entry FROM now ORDER BY entry").to_arrow_table()
+    digest = hashlib.sha256(f"{total} rows\n".encode())
+    for batch in entries.to_batches(lists.ROWS):
+        digest.update("".join(batch["entry"].to_pylist()).encode())
+    current = None
+    if _count(con, "(FROM seen ANTI JOIN now USING (entry))"):
+        current = f"pairs/current-{digest.hexdigest()[:16]}.parquet"
+        local = scratch / "current.parquet"
+        pq.write_table(entries, local, compression="zstd")
+        storage.put_file(current, local)
+    return Ledger(
+        shards=tuple(shard for shard in _committed(storage) if shard.number in alive),
+        current=current,
+        digest=digest.hexdigest(),
+        input=total,
+        repeated=total - rows,
+        rows=rows,
+        new=_count(con, "fresh"),
+        amended=amended,
+        gone=_count(con, "(SELECT DISTINCT uid FROM seen ANTI JOIN now USING (uid))"),
+    )
+
+
+def _committed(storage: Storage) -> list[Shard]:
+    commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
+    return [Shard(**shard) for commit in commits for shard in commit["shards"]]
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = con.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,110 @@
+import errno
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import BusyError, StorageError
+from pipeline.stage import Stage, canonical_json
+from pipeline.storage import Storage
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Storage(tmp_path / "store")
+
+
+def test_an_object_is_there_whole_or_not_at_all(store):
+    assert not store.done("a/b.txt")
+    with store.scratch() as scratch:
+        local = scratch / "b"
+        local.write_text("whole")
+        store.put_file("a/b.txt", local)
+        assert not local.exists()
+    assert store.done("a/b.txt")
+    assert store.fetch("a/b.txt").read_text() == "whole"
+    assert store.keys("a") == ["a/b.txt"]
+
+
+def test_a_file_from_another_disk_is_put_whole(store, tmp_path):
+    outside = "/dev/shm"
+    if not os.path.isdir(outside) or os.stat(outside).st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("no second file system here")
+    local = f"{outside}/winnow-test-{os.getpid()}"
+    with open(local, "w") as file:
+        file.write("whole")
+    store.put_file("c", type(tmp_path)(local))
+    assert store.fetch("c").read_text() == "whole"
+    assert not os.path.exists(local)
+
+
+def test_a_missing_object_says_what_to_do(store):
+    with pytest.raises(StorageError, match="gone.parquet is missing .* run `winnow curate` again"):
+        store.fetch("gone.parquet")
+
+
+@pytest.mark.parametrize("key", ["../outside", "/etc/passwd", ""])
+def test_a_key_cannot_leave_the_store(store, key):
+    with pytest.raises(StorageError):
+        store.done(key)
+
+
+def _claim(root, number):
+    from pathlib import Path
+
+    return number if Storage(Path(root)).put_if_absent("log/1.json", str(number).encode()) else None
+
+
+def test_of_many_writers_one_wins(store):
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        winners = [each for each in pool.starmap(_claim, [(str(store.root), n) for n in range(64)]) if each is not None]
+    assert len(winners) == 1
+    assert store.fetch("log/1.json").read_text() == str(winners[0])
+    assert not [path for path in (store.root / ".tmp").rglob("*") if path.is_file()]
+
+
+def test_only_one_run_at_a_time_and_a_killed_ones_leavings_are_swept(store):
+    held = (
+        "import sys, time, pathlib\nfrom pipeline.storage import Storage\n"
+        "store = Storage(pathlib.Path(sys.argv[1]))\n"
+        "with store.lock(), store.scratch() as scratch:\n"
+        "    (scratch / 'half').write_text('half'); print('held', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", held, str(store.root)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(BusyError, match="another run is at work"), store.lock():
+            pass
+        assert list((store.root / ".tmp").rglob("half"))
+    finally:
+        other.kill()
+        other.wait()
+    with store.lock():
+        assert not list((store.root / ".tmp").rglob("half"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "x"), RuntimeError("IO Error: No space left on device"), OSError(errno.EROFS, "x")]
+)
+def test_what_the_disk_says_is_one_line_with_the_way_out(store, error):
+    with pytest.raises(StorageError, match=r"no space left in|cannot write in") as caught, store.scratch():
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_is_known_by_all_that_made_it(store):
+    one = Stage("shards", {"size": 256, "version": 1})
+    assert one.key == Stage("shards", {"version": 1, "size": 256}).key
+    assert one.key != Stage("shards", {"size": 257, "version": 1}).key
+    assert one.item(7, ".tar") == f"shards-{one.key}/00007.tar"
+    one.describe(store)
+    one.describe(store)
+    assert '"size": 256' in store.fetch(f"{one.folder}/key.json").read_text()
+
+
+def test_canonical_json_is_one_byte_string_for_one_value():
+    assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
