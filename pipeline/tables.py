@@ -1,0 +1,117 @@
+"""DuckDB as winnow uses it: a connection of its own for each piece of work, and filters bound before anything runs."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from filters.core import Filter
+from pipeline.errors import RecipeError
+
+_SETTINGS = {
+    "autoinstall_known_extensions": "false",  # they are downloaded at run time
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # a table name never means a Python variable
+    "memory_limit": "50%",  # the rest is for what runs beside it
+}
+
+_CLOCKS = {"current_timestamp", "current_time", "localtime", "localtimestamp"}
+"""Functions that SQL writes like columns, besides those that DuckDB lists."""
+
+
+def connect(scratch: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database that spills into `scratch`, keeps insertion order and counts time in UTC.
+
+    One thread makes a sum of floats the same every time; None takes what the machine has.
+    """
+    config = _SETTINGS | {"temp_directory": str(scratch)} | ({"threads": str(threads)} if threads else {})
+    con = duckdb.connect(":memory:", config=config)
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def literal(text: str) -> str:
+    """The text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file_list(paths: Iterable[Path]) -> str:
+    """The files as an SQL list, in this order; nothing in their names is a glob."""
+    return "[" + ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for path in paths) + "]"
+
+
+def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
+    """Check every filter against the columns of `rows`, without reading a row.
+
+    Raises RecipeError, in one line, for SQL that is not one boolean expression over `rows`, that DuckDB cannot bind,
+    or that could answer otherwise tomorrow (random(), now(), a sample).
+    """
+    with duckdb.connect(":memory:", config=_SETTINGS) as con:
+        con.from_arrow(columns.empty_table()).create("rows")
+        con.execute("SET enable_external_access = false")
+        unsteady = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
+        names = ({name for (name,) in unsteady.fetchall()} | _CLOCKS) - set(columns.names)
+        for each in filters:
+            try:
+                _look_through(_one_expression(con, each.sql), names)
+                _bind_one(con, each.sql)
+            except (ValueError, duckdb.Error) as error:
+                raise RecipeError(f"filter {each.name!r}: {_plain(error, columns.names)}") from None
+
+
+def _one_expression(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    """The SQL, parsed. It must parse bare and in brackets: "1) OR (1" does only in them, "true FROM rows" only bare."""
+    for text in (f"SELECT {sql}\n", f"SELECT (\n{sql}\n)"):
+        row = con.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchone()
+        parsed: dict[str, Any] = json.loads(row[0]) if row else {}
+        if parsed.get("error"):
+            raise ValueError(f"this is no SQL expression: {parsed['error_message']}")
+        if len(parsed["statements"]) != 1 or len(parsed["statements"][0]["node"].get("select_list", [])) != 1:
+            raise ValueError("this is not one SQL expression")
+    expression: dict[str, Any] = parsed["statements"][0]["node"]["select_list"][0]
+    return expression
+
+
+def _look_through(expression: dict[str, Any], unsteady: set[str]) -> None:
+    tables = {node["table_name"] for node in _nodes(expression) if node.get("type") == "BASE_TABLE"}
+    own = {entry["key"] for node in _nodes(expression) if "cte_map" in node for entry in node["cte_map"]["map"]}
+    for name in sorted(tables - own - {"rows"}):
+        raise ValueError(f"there is no table {name!r}; the pairs are in rows")
+    for node in _nodes(expression):
+        if node.get("type") == "TABLE_FUNCTION":
+            raise ValueError("a filter reads rows and nothing else")
+        if node.get("sample"):
+            raise ValueError("a sample differs each time")
+        called = str(node.get("function_name") or "".join(node.get("column_names", ()))).lower()
+        if called in unsteady:
+            raise ValueError(f"{called} differs each time")
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(inner)
+
+
+def _bind_one(con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    described = con.execute(f"DESCRIBE SELECT (\n{sql}\n) FROM rows WHERE (\n{sql}\n)").fetchall()
+    if len(described) != 1:
+        raise ValueError("this is more than one SQL expression")
+    if described[0][1] != "BOOLEAN":
+        raise ValueError(f"this gives {described[0][1]}, not BOOLEAN; compare it with something")
+
+
+def _plain(error: Exception, columns: list[str]) -> str:
+    """The first line of what was said, and the nearest column where one is missing."""
+    text = str(error).splitlines()[0].rstrip("!")
+    missing = re.search(r'column (?:named )?"(\w+)"', text)
+    close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
+    if missing:
+        text = f"there is no column {missing[1]!r}"
+    return f"{text}; did you mean {close[0]!r}?" if close else text
