@@ -114,13 +114,17 @@ def _compare(con: duckdb.DuckDBPyConnection, listed: Path, shards: list[Path]) -
         "(SELECT min(__ordinal) AS __ordinal FROM listed GROUP BY uid) USING (__ordinal)"
     )
     con.execute("CREATE TABLE seen (shard INTEGER, uid VARCHAR, entry VARCHAR)")
+    _see(con, shards)
+    con.execute("CREATE TABLE fresh AS SELECT __ordinal, uid FROM now ANTI JOIN seen USING (entry)")
+
+
+def _see(con: duckdb.DuckDBPyConnection, shards: list[Path]) -> None:
     if shards:
         con.execute(
             "INSERT INTO seen SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER, uid, entry "
             "FROM read_parquet($files, filename = true)",
             {"files": [str(path) for path in shards]},
         )
-    con.execute("CREATE TABLE fresh AS SELECT __ordinal, uid FROM now ANTI JOIN seen USING (entry)")
 
 
 def _append(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, size: int) -> None:
@@ -134,12 +138,10 @@ def _append(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, siz
         shard = Shard(number, f"pairs/{number:05d}-{sha[:8]}.parquet", len(table))
         storage.put_file(shard.key, local)
         shards.append(shard)
-        con.register("part", table)
-        con.execute(f"INSERT INTO seen SELECT {number}, uid, entry FROM part")
-        con.unregister("part")
     commit = canonical_json({"shards": [asdict(shard) for shard in shards]})
     if not storage.put_if_absent(f"ledger/{len(storage.keys('ledger')):08d}.json", commit):
         raise BusyError("another run appended to the ledger meanwhile; run the same command again")
+    _see(con, [storage.fetch(shard.key) for shard in shards])
 
 
 def _cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
@@ -148,7 +150,7 @@ def _cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
     A shard begins with the first URL at or after each multiple of `size`, so that the last URL's captions may make it
     longer. Rows without a URL are nobody's neighbours.
     """
-    reader = con.execute(
+    reader = con.sql(
         f"""
         WITH rows AS (SELECT *, CASE url WHEN '' THEN uid ELSE url END AS __page
                       FROM listed SEMI JOIN fresh USING (__ordinal)),
@@ -184,7 +186,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
     total, rows = _count(con, "listed"), _count(con, "now")
     found = con.execute("SELECT DISTINCT shard FROM seen SEMI JOIN now USING (entry)").fetchall()
     alive = {number for (number,) in found}
-    entries = con.execute("SELECT entry FROM now ORDER BY entry").to_arrow_table()
+    entries = con.sql("SELECT entry FROM now ORDER BY entry").to_arrow_table()
     digest = hashlib.sha256(f"{total} rows\n".encode())
     for batch in entries.to_batches(lists.ROWS):
         digest.update("".join(batch["entry"].to_pylist()).encode())
@@ -213,5 +215,5 @@ def _committed(storage: Storage) -> list[Shard]:
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = con.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(row[0]) if row else 0
+    ((count,),) = con.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)

@@ -1,0 +1,46 @@
+"""The main job as a program without Prefect: what the tests run in-process, and kill.
+
+python tests/job.py SOURCE.toml ROOT prints a line as each step begins, and at last the manifest's id.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import download, engine, pairs, publish, score, source
+from pipeline.demo import world
+from pipeline.guard import Guard
+from pipeline.publish import Published
+from pipeline.storage import Storage
+
+
+def storage_of(toml: Path, root: Path) -> Storage:
+    return Storage(root / source.load(toml).name)
+
+
+def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: None) -> Published:
+    described = source.load(toml)
+    storage = Storage(root / described.name)
+    with storage.lock(), world.served(described, storage) as served:
+        tell("ledger")
+        ledger = pairs.update(served, storage)
+        quarantined: dict[int, str] = {}
+        tell("download")
+        for shard, error in engine.run(lambda: download.make(served, storage, guard), ledger.shards):
+            tell(f"downloaded {shard.number}")
+            if error:
+                quarantined[shard.number] = str(error)
+        rest = [shard for shard in ledger.shards if shard.number not in quarantined]
+        tell("score")
+        for shard, error in engine.run(lambda: score.make(served, storage), rest):
+            tell(f"scored {shard.number}")
+            if error:
+                quarantined[shard.number] = str(error)
+        tell("publish")
+        return publish.publish(served, storage, ledger, quarantined)
+
+
+if __name__ == "__main__":
+    published = run(Path(sys.argv[1]), Path(sys.argv[2]), tell=lambda line: print(line, flush=True))
+    print(json.dumps(asdict(published)), flush=True)
