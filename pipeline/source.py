@@ -232,12 +232,13 @@ _FOLDERS = (Path(__file__).parent.parent / "data_manifests", Path("data_manifest
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
 
 
 def _first_fault(path: Path, error: ValidationError) -> str:
     """File, key, what is wrong, and the nearest valid name."""
-    fault = error.errors()[0]
+    faults = error.errors()  # a misspelt key is also a missing one: tell the misspelling
+    fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
     place = fault["loc"]
     shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 3 else place  # less the union's tag
     key = ".".join(str(part) for part in shown)
