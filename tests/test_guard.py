@@ -1,0 +1,247 @@
+"""What may be opened: hostile URLs, addresses that change, and a web that misbehaves."""
+
+import time
+import urllib.request
+from email.message import Message
+
+import pytest
+from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture_of
+
+from pipeline.failure import RowError, told
+from pipeline.guard import Guard, Url, public, system
+from pipeline.opener import Opener, opted_out
+
+HOST = "pictures.test"
+
+
+@pytest.fixture(scope="module")
+def web():
+    with Web(hosts=(HOST, "other.test"), untrusted=frozenset({"other.test"})) as web:
+        yield web
+
+
+@pytest.fixture
+def opener(web, tmp_path):
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(web.ca_pem)
+    hosts = [HOST, "other.test", "closed.test", "unknown.invalid"]
+    resolve = web.resolver(closed=frozenset({"closed.test"}))
+    return Opener(web.guard(hosts, ca_file=ca_file, max_bytes=200_000, timeout=1, retries=1, resolve=resolve))
+
+
+def cause_of(opener, url):
+    try:
+        opener.open(url)
+    except RowError as failure:
+        return failure.cause
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("kind", CAUSES)
+def test_every_way_to_misbehave_has_its_cause(web, opener, kind, scheme):
+    url = f"{scheme}://{HOST}/{kind}/{scheme}.jpg"
+    begun = time.monotonic()
+    if CAUSES[kind] is None:
+        assert opener.open(url).read() == picture_of(url)
+    elif CAUSES[kind] in ("undecodable", "too_many_pixels"):
+        assert opener.open(url).read()  # for the decoder to judge
+    else:
+        assert cause_of(opener, url) == CAUSES[kind]
+    assert time.monotonic() - begun < 2.5
+    tries = {"flaky": 2, "moved": 2, "loop": 6} | dict.fromkeys(REPEATED, 2)
+    assert web.hits[url] == tries.get(kind, 1)
+    assert web.canary == []
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://unknown.invalid/fine/a.jpg", "dns"),
+        ("http://closed.test/fine/a.jpg", "refused"),
+        ("https://other.test/fine/a.jpg", "tls"),
+        ("https://wrong-name.test/fine/a.jpg", "blocked_address"),
+        (f"http://{PRIVATE_HOST}/a.jpg", "blocked_address"),
+        ("file:///etc/passwd", "blocked_scheme"),
+        ("FILE:///etc/passwd", "blocked_scheme"),
+        ("ftp://pictures.test/a.jpg", "blocked_scheme"),
+        ("data:image/gif;base64,R0lGODlhAQABAAAAACw=", "blocked_scheme"),
+        ("javascript:alert(1)", "blocked_scheme"),
+        ("gopher://127.0.0.1:70/_", "blocked_scheme"),
+        ("", "invalid_url"),
+        ("UNLIKELY", "invalid_url"),
+        ("//pictures.test/a.jpg", "invalid_url"),
+        ("http://", "invalid_url"),
+        ("http:///a.jpg", "invalid_url"),
+        ("http://pictures.test:0/a.jpg", "invalid_url"),
+        ("http://pictures.test:99999/a.jpg", "invalid_url"),
+        ("http://pictures.test:x/a.jpg", "invalid_url"),
+        ("http://[::1/a.jpg", "invalid_url"),
+        ("http://a..b/a.jpg", "invalid_url"),
+        ("http://" + "a" * 64 + ".test/a.jpg", "invalid_url"),
+        ("http://a b/a.jpg", "invalid_url"),
+        ("http://a\r\nHost: b/a.jpg", "invalid_url"),
+        ("http://pictures.test%00.evil.test/a.jpg", "invalid_url"),
+    ],
+)
+def test_urls_that_are_not_fetched(web, opener, url, cause):
+    before = web.hits.total()
+    assert cause_of(opener, url) == cause
+    assert web.hits.total() == before
+    assert web.canary == []
+
+
+THIS_MACHINE = """
+127.0.0.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 127.1 127.000.000.001 0 0.0.0.0 localhost localhost. LOCALHOST [::1]
+[::] [::ffff:127.0.0.1] [::ffff:7f00:1] 127。0。0。1 ①②⑦.0.0.1 user@127.0.0.1 public.example@127.0.0.1 169.254.169.254
+[fe80::1] [fd00::1] 10.0.0.1
+"""
+
+PRIVATE = """
+0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.255 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192
+192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255
+:: ::1 ::7f00:1 ::ffff:8.8.8.8 ::ffff:127.0.0.1 64:ff9b::7f00:1 64:ff9b:1::1 100::1 2001::1 2001:10::1 2001:20::1
+2001:db8::1 2002:7f00:1::1 3fff::1 5f00::1 fc00::1 fd12::1 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+"""
+
+PUBLIC = "8.8.8.8 1.1.1.1 172.15.0.1 172.32.0.1 100.128.0.1 192.0.1.1 2606:4700::1111 2a00:1450:4001::1"
+
+
+@pytest.mark.parametrize("host", THIS_MACHINE.split())
+def test_this_machine_has_many_names_and_none_of_them_is_reached(web, host):
+    """The system's own resolver reads the odd forms of numbers: what it makes of them is what counts."""
+    opener = Opener(Guard(resolve=system, timeout=2, retries=0))
+    assert cause_of(opener, f"http://{host}:{web.canary_port}/a.jpg") in ("blocked_address", "dns", "invalid_url")
+    assert web.canary == []
+
+
+def test_addresses():
+    assert [address for address in PRIVATE.split() if public(address)] == []
+    assert [address for address in PUBLIC.split() if not public(address)] == []
+
+
+class Changing:
+    """A name whose address is another each time it is looked up."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), 0
+
+    def __call__(self, host, port):
+        self.asked += 1
+        return self.answers[min(self.asked, len(self.answers)) - 1]
+
+
+def test_a_name_is_looked_up_once_and_the_vetted_address_is_the_one_that_is_reached(web):
+    resolve = Changing([("127.0.0.1", web.http)], [("127.0.0.1", web.canary_port)])
+    opener = Opener(web.guard([HOST], resolve=resolve))
+    url = f"http://{HOST}/fine/once.jpg"
+    assert opener.open(url).read() == picture_of(url)
+    assert (resolve.asked, web.canary) == (1, [])
+
+
+def test_a_redirect_is_looked_up_and_vetted_anew(web):
+    resolve = Changing([("127.0.0.1", web.http)], [("10.0.0.1", 80)])
+    guard = Guard(resolve=resolve, allow_hosts=frozenset({f"{HOST}:8080"}))
+    assert cause_of(Opener(guard), f"http://{HOST}:8080/private/once.jpg") == "blocked_address"
+    assert (resolve.asked, web.canary) == (2, [])
+
+
+def test_one_private_address_among_public_ones_spoils_the_name():
+    url = Url.parse("http://mixed.test/a.jpg")
+    later = time.monotonic() + 5
+    good = [("93.184.216.34", 80), ("2606:2800:220:1::", 80)]
+    assert Guard(resolve=Changing(good)).targets(url, later) == good
+    for bad in ("127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1"):
+        with pytest.raises(RowError, match="blocked_address"):
+            Guard(resolve=Changing([*good, (bad, 80)])).targets(url, later)
+
+
+def test_a_host_is_allowed_on_one_port_only(web):
+    guard = Guard(allow_hosts=frozenset({f"127.0.0.1:{web.http}"}), timeout=2)
+    assert Opener(guard).open(f"http://127.0.0.1:{web.http}/fine/port.jpg").read()
+    assert cause_of(Opener(guard), f"http://127.0.0.1:{web.canary_port}/a.jpg") == "blocked_address"
+    assert cause_of(Opener(guard), f"http://127.0.0.1:{web.http}/neighbour/port.jpg") == "blocked_address"
+    assert web.canary == []
+
+
+def test_the_environments_proxies_are_not_used(web, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{web.canary_port}")
+    assert Opener(web.guard([HOST])).open(f"http://{HOST}/fine/proxy.jpg").read()
+    assert web.canary == []
+
+
+def test_an_unknown_authority_is_not_trusted(web):
+    assert cause_of(Opener(web.guard([HOST])), f"https://{HOST}/fine/a.jpg") == "tls"
+
+
+def test_a_certificate_for_another_name_is_refused(web, tmp_path):
+    (tmp_path / "ca.pem").write_bytes(web.ca_pem)
+    guard = web.guard(["nobodys.test"], ca_file=tmp_path / "ca.pem")
+    assert cause_of(Opener(guard), "https://nobodys.test/fine/a.jpg") == "tls"
+
+
+def test_a_resolver_that_hangs_ends_with_the_request():
+    opener = Opener(Guard(resolve=lambda host, port: time.sleep(5), timeout=0.3))
+    begun = time.monotonic()
+    assert cause_of(opener, "http://slow.test/a.jpg") == "timeout"
+    assert time.monotonic() - begun < 1
+
+
+def test_it_is_what_urlopen_uses(web, opener):
+    before = urllib.request._opener
+    urllib.request.install_opener(opener)
+    try:
+        request = urllib.request.Request(f"http://{HOST}/fine/installed.jpg", headers={"User-Agent": "Mozilla"})
+        with urllib.request.urlopen(request, timeout=None) as answer:
+            assert answer.read() == picture_of(f"http://{HOST}/fine/installed.jpg")
+        with pytest.raises(RowError, match="blocked_scheme"):
+            urllib.request.urlopen("file:///etc/passwd")
+    finally:
+        urllib.request.install_opener(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("http://Pictures.TEST", "http://pictures.test:80/"),
+        (" https://pictures.test/a b.jpg\n", "https://pictures.test:443/a%20b.jpg"),
+        ("http://pictures.test./ä.jpg?q=ö&r=%20#top", "http://pictures.test:80/%C3%A4.jpg?q=%C3%B6&r=%20"),
+        ("http://bücher.test:81/", "http://xn--bcher-kva.test:81/"),
+        ("http://user:secret@pictures.test/a", "http://pictures.test:80/a"),
+        ("http://[2606:4700::1111]:8080/a", "http://[2606:4700::1111]:8080/a"),
+        ("http://under_score.test/a", "http://under_score.test:80/a"),
+        ("http://pictures.test/a\r\nX-Evil: 1", "http://pictures.test:80/aX-Evil:%201"),
+    ],
+)
+def test_urls_are_read_as_browsers_read_them(text, whole):
+    assert Url.parse(text).whole == whole
+
+
+@pytest.mark.parametrize(
+    ("lines", "out"),
+    [
+        (["noai"], True),
+        (["NoIndex, nofollow"], True),
+        (["nofollow"], False),
+        (["googlebot: noindex"], False),
+        (["winnow: noimageai"], True),
+        (["googlebot: nofollow, noindex"], False),
+        (["nofollow", "all, noimageindex"], True),
+        (["unavailable_after: 25 Jun 2030 15:00:00 PST"], False),
+        ([], False),
+    ],
+)
+def test_opting_out(lines, out):
+    headers = Message()
+    for line in lines:
+        headers["X-Robots-Tag"] = line
+    assert opted_out(headers, "winnow/0.1 (image-text curation)") is out
+
+
+def test_a_failure_survives_its_own_text():
+    failure = RowError("tls", "two\nlines: " + "x" * 500)
+    again = told(str(failure))
+    assert (again.cause, again.error) == (failure.cause, failure.error)
+    assert len(again.error) <= 200
+    assert "\n" not in again.error
+    assert told("unknown url type: 'x'") is None
