@@ -5,16 +5,26 @@ scorer, so a new head never decodes a picture again. Both are described in the s
 it knows its columns and its identity, and loads the heavy thing only when there is something to score.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+from pipeline.errors import SourceError
+from pipeline.stage import Stage
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:  # a source is made of specs, and a shard of a source
+    from pipeline.pairs import Shard
+    from pipeline.source import Source
 
 WINDOW = 1024
 """Pairs in a batch, at most."""
@@ -28,8 +38,9 @@ class Batch:
     """A window of at most `WINDOW` downloaded pairs of one shard, all sequences aligned by position.
 
     `images` holds what the scorer's `prepare` made of each picture (the RGB picture itself without a `prepare`);
-    pairs that share a URL share the very same object, so `is` finds what need not be computed twice.
-    `extra` holds the source's extra columns and the download's (width, height, sha256).
+    pairs that share a URL share the very same object, so `is` finds what need not be computed twice. It is empty for a
+    scorer whose spec does not look at pictures.
+    `extra` holds url, the source's extra columns, and the download's width, height, bytes and sha256.
     """
 
     uids: Sequence[str]
@@ -50,28 +61,49 @@ class Scorer(Protocol):
     """
 
     @property
-    def embedding_dim(self) -> int | None: ...
+    def embedding_dim(self) -> int | None:
+        """Numbers in an embedding; None for a scorer that stores none."""
+        ...
 
-    def score(self, batch: Batch) -> Columns: ...
+    def score(self, batch: Batch) -> Columns:
+        """The promised columns, aligned with the batch."""
+        ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
     """A scorer that turns the picture into what it needs in the decode pool."""
 
-    def prepare(self, image: Image.Image) -> Any: ...
+    def prepare(self, image: Image.Image) -> Any:
+        """What `Batch.images` shall hold for an RGB picture."""
+        ...
 
 
 class Head(Protocol):
     """A plain function on stored image embeddings: float32 [rows, dim], L2-normalised, no NaN."""
 
-    def score(self, embeddings: npt.NDArray[np.float32]) -> Columns: ...
+    def score(self, embeddings: npt.NDArray[np.float32]) -> Columns:
+        """The promised columns, aligned with the rows."""
+        ...
 
 
 class Spec(BaseModel):
     """One `[scorers.NAME]` table of a source file. Importing or validating a spec imports no torch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    looks_at_pictures: ClassVar[bool] = False
+    kind: str
+
+    @property
+    def encoder(self) -> str | None:
+        """What its stored embeddings were computed with, as MODEL/WEIGHTS; None if it stores none."""
+        return None
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The columns of the source that it cannot do without, besides the caption."""
+        return ()
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """Column names without the scorer's name as prefix, and their types."""
@@ -103,3 +135,67 @@ class HeadSpec(Spec):
     """A head: reads the image embeddings that the scorer `of` stored."""
 
     of: str
+
+    def check(self, encoder: str) -> None:
+        """Raises ModelError if the head was not made for embeddings of `encoder` (MODEL/WEIGHTS)."""
+        raise NotImplementedError
+
+
+def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
+    """What makes each scorer's results, by the scorer's name. Loads no model, but digests weights.
+
+    Raises SourceError or ModelError for scorers that cannot work.
+    """
+    made: dict[str, Stage] = {}
+    for name, spec in source.scorers.items():
+        if not isinstance(spec, HeadSpec):
+            _readable(source, name, spec)
+            # Only what was downloaded is scored, so that even a scorer of captions alone depends on the shards.
+            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": shards.key})
+    for name, spec in source.scorers.items():
+        if isinstance(spec, HeadSpec):
+            encoder = source.scorers[spec.of].encoder
+            if encoder is None:
+                raise SourceError(
+                    f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer"
+                )
+            spec.check(encoder)
+            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": made[spec.of].key})
+    return made
+
+
+def embeddings(name: str, scores: Stage) -> Stage:
+    """Where the scorer `name` keeps its embeddings: float16 [pairs, 2, dim], a .npy a shard, image then text."""
+    return Stage(f"embeddings/{name}", scores.made_by)
+
+
+def make(source: "Source", storage: Storage) -> "Callable[[Shard], None]":
+    """A function that scores what is missing for a shard, all scorers in one pass over its pictures.
+
+    A model loads when something of its own is missing, once. Raises ShardError for a shard that cannot be scored, and
+    ModelError for a model that would fail every shard.
+    """
+    from pipeline.scoring import Scoring  # it is made of the nouns above
+
+    return Scoring(source, storage).score
+
+
+def _readable(source: "Source", name: str, spec: Spec) -> None:
+    known = ("url", "caption", *(source.pairs.extra if source.pairs else ()))
+    for column in spec.reads if source.pairs else ():
+        if column not in known:
+            raise SourceError(
+                f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or take one of {known}"
+            )
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex; computed once a process while the file stays as it is."""
+    stat = path.stat()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _file_digest(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The kinds of scorer. Each file has a light spec and the heavy thing that it loads; a new kind is one file and a word here."""
+"""The kinds of scorer: a file each, with a light spec and the heavy thing that it loads. A new one gets a word here."""
 
 from typing import Annotated
 

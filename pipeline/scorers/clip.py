@@ -1,56 +1,86 @@
 """CLIP, by any open_clip model: the cosine of picture and caption, and the embeddings that heads read."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pipeline.score import Scorer, Spec, existing
+from pipeline.scorers.clip_weights import LOCAL, Found, find
 
 VERSION = 1
 """Raised whenever the same model and pair would get another score."""
 
-LOCAL = "local-dir:"
-
 
 def _model(name: str, info: ValidationInfo) -> str:
-    from pathlib import Path
-
-    return LOCAL + str(existing(Path(name.removeprefix(LOCAL)), info)) if name.startswith(LOCAL) else name
+    return LOCAL + str(existing(Path(name.removeprefix(LOCAL)), info).resolve()) if name.startswith(LOCAL) else name
 
 
 def _weights(weights: str | None, info: ValidationInfo) -> str | None:
-    from pathlib import Path
-
-    if weights and weights.endswith(".safetensors"):
-        return str(existing(Path(weights), info))
-    return weights
+    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
 
 
 class ClipSpec(Spec):
     """An open_clip model that scores how well picture and caption fit."""
 
+    looks_at_pictures: ClassVar[bool] = True
     kind: Literal["clip"]
     model: Annotated[str, AfterValidator(_model)] = Field(
-        "ViT-B-32-quickgelu",
-        description="an open_clip name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file",
+        description="an open_clip name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
     )
     weights: Annotated[str | None, AfterValidator(_weights)] = Field(
-        None, description="a hub tag such as openai, or a safetensors file; none for local-dir and hf-hub"
+        None, description="a hub tag such as openai, or a .safetensors file; none for local-dir and hf-hub"
     )
-    quick_gelu: bool | None = Field(None, description="the activation that a weights file was trained with")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    quick_gelu: bool | None = Field(
+        None, description="the activation that a weights file was trained with, if no config lies beside it"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto is bfloat16 where the processor computes in it, float32 elsewhere"
+    )
     batch: int = Field(64, ge=1, le=4096, description="pictures or captions in one forward pass")
+
+    @property
+    def encoder(self) -> str:
+        """The model's name and the weights' (of files and folders: the last part)."""
+        return (
+            f"{Path(self.model).name if self.model.startswith(LOCAL) else self.model}/{Path(self.weights or '').name}"
+        )
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1."""
         return {"similarity": pa.float32()}
 
     def identity(self) -> Mapping[str, Any]:
-        """Digests of the weights and settings, precision and device kind."""
-        raise NotImplementedError
+        """Digests of weights and settings, versions, precision and device kind. Raises ModelError."""
+        device, precision = self._place()
+        return {
+            "version": VERSION,
+            **{package: version(package) for package in ("open_clip_torch", "torch", "torchvision", "pillow")},
+            **self._found().identity(),
+            "device": device,
+            "precision": precision,
+            "batch": self.batch,
+        }
 
     def load(self) -> Scorer:
-        """The model. Raises ModelError."""
-        raise NotImplementedError
+        """The model. Raises ModelError for weights that are missing or do not fit."""
+        from pipeline.scorers.clip_model import Clip
+
+        return Clip(self._found(), *self._place(), self.batch)
+
+    def _found(self) -> Found:
+        return find(self.model, self.weights, self.quick_gelu)
+
+    def _place(self) -> tuple[str, str]:
+        """The device kind and the precision that are really used."""
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.precision != "auto":
+            return device, self.precision
+        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu
+        return device, "bfloat16" if native else "float32"

@@ -1,26 +1,47 @@
 """Embeddings that somebody already computed, looked up by columns of the source."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.score import ExistingPath, Scorer, Spec
+from pipeline.errors import ModelError
+from pipeline.score import Batch, Columns, ExistingPath, Scorer, Spec, file_digest
 
 VERSION = 1
+"""Raised whenever the same files and pair would get another score."""
 
 
 class Recording(BaseModel):
-    """A Parquet file of embeddings and the two columns that join it to the source."""
+    """A Parquet file of embeddings, and the two columns that join it to the source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: ExistingPath = Field(description="Parquet, one row a key")
     key: str = Field(description="the file's column to look up in")
     column: str = Field("embedding", description="the file's column of embeddings: lists of float16 or float32")
-    by: str = Field(description="the source's extra column to look up, or caption or url")
+    by: str = Field(description="what to look up: an extra column of the source, or caption, or url")
     where: dict[str, str | int] = Field({}, description="look only at the file's rows with these values")
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Self:
+        try:
+            known = pq.read_schema(self.file).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{self.file} is no Parquet: {error}") from error
+        for column in (self.key, self.column, *self.where):
+            if column not in known:
+                raise ValueError(f"{self.file.name} has no column {column!r}; it has {', '.join(known[:20])}")
+        return self
+
+    def identity(self) -> Mapping[str, Any]:
+        """The file's digest, and how it is read."""
+        return {**self.model_dump(mode="json", exclude={"file"}), "file": file_digest(self.file)}
 
 
 class RecordedSpec(Spec):
@@ -31,14 +52,93 @@ class RecordedSpec(Spec):
     image: Recording
     text: Recording
 
+    @property
+    def encoder(self) -> str:
+        """As the source file says."""
+        return self.model
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The columns that are looked up."""
+        return self.image.by, self.text.by
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1; NULL where a key is missing."""
         return {"similarity": pa.float32()}
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of the files, and the settings."""
-        raise NotImplementedError
+        return {
+            "version": VERSION,
+            "model": self.model,
+            "image": self.image.identity(),
+            "text": self.text.identity(),
+        }
 
     def load(self) -> Scorer:
-        """The two tables, in memory."""
-        raise NotImplementedError
+        """The two tables, in memory. Raises ModelError for vectors that do not fit."""
+        image, text = Vectors(self.image), Vectors(self.text)
+        if image.dim != text.dim:
+            raise ModelError(
+                f"{self.image.file.name} holds vectors of {image.dim} numbers and {self.text.file.name} of {text.dim}: "
+                "take embeddings of one model"
+            )
+        return Recorded(image, text)
+
+
+class Vectors:
+    """Vectors by key, as wide as the file has them, normalised when they are looked up."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.by, name = recording.by, recording.file.name
+        table = pq.read_table(recording.file, columns=list({recording.key, recording.column, *recording.where}))
+        for column, value in recording.where.items():
+            table = table.filter(pc.equal(table[column].cast(pa.string()), str(value)))
+        table = table.filter(pc.is_valid(table[recording.column]))
+        keys = [str(key) for key in table[recording.key].to_pylist()]
+        self._rows = {key: row for row, key in enumerate(keys)}
+        if len(self._rows) < len(keys):
+            twice = next(key for row, key in enumerate(keys) if self._rows[key] != row)
+            raise ModelError(f"{name}: several rows have {recording.key} = {twice!r}; choose with where = {{...}}")
+        if not keys:
+            raise ModelError(
+                f"{name} has no embeddings where {dict(recording.where)}; mend where, or take another file"
+            )
+        lists = table[recording.column].combine_chunks()
+        values = lists.flatten().to_numpy(zero_copy_only=False)
+        self.dim = len(lists[0])
+        if pc.any(pc.not_equal(pc.list_value_length(lists), self.dim)).as_py() or values.dtype.kind != "f":
+            raise ModelError(f"{name}: {recording.column} must hold lists of floats, all of one length")
+        self._values = values.reshape(len(keys), self.dim)
+
+    def of(self, keys: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """float32 [keys, dim], L2-normalised; NaN for a key that is not there, and for a vector of zeros."""
+        found = np.full((len(keys), self.dim), np.nan, np.float32)
+        rows = [(place, self._rows[str(key)]) for place, key in enumerate(keys) if str(key) in self._rows]
+        if rows:
+            places, sources = np.array(rows).T
+            found[places] = self._values[sources]
+        norms = np.linalg.norm(found, axis=1, keepdims=True)
+        norms[norms == 0] = np.nan
+        normalised: npt.NDArray[np.float32] = found / norms
+        return normalised
+
+
+class Recorded:
+    """Looks embeddings up."""
+
+    def __init__(self, image: Vectors, text: Vectors) -> None:
+        self._image, self._text = image, text
+        self.embedding_dim: int | None = image.dim
+
+    def score(self, batch: Batch) -> Columns:
+        """similarity, and the embeddings."""
+        image, text = (vectors.of(_values(batch, vectors.by)) for vectors in (self._image, self._text))
+        return {"similarity": np.einsum("nd,nd->n", image, text), "embeddings": np.stack([image, text], axis=1)}
+
+
+def _values(batch: Batch, column: str) -> Sequence[Any]:
+    if column == "caption":
+        return batch.captions
+    values: list[Any] = batch.extra[column].to_pylist()
+    return values

@@ -1,0 +1,221 @@
+"""The loaded CLIP: pictures and captions to normalised embeddings, each distinct one once.
+
+A caption is cut after its end-of-text token, to the next multiple of 8 tokens of its own length: in a causal tower that
+pools at that token, nothing behind it can change the result. Its company in a device batch decides nothing. On a GPU
+device batches are filled up to a fixed size, because there a kernel is chosen by size, and with it the last bits.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pipeline.errors import ModelError
+from pipeline.score import Batch, Columns
+from pipeline.scorers.clip_weights import HUB, LOCAL, Found, line
+
+STEP = 8
+"""Captions are cut to multiples of so many tokens."""
+
+EXACT = 1e-5
+"""A cut tower must give what the whole one gives, in float32, up to this."""
+
+_PROBES = ("a", "a photo of a dog on the beach", "two people ride bicycles along a river, seen from above " * 3)
+
+
+class Clip:
+    """The scorer. Device batches have `batch` pictures or captions, fewer where memory ends."""
+
+    def __init__(self, found: Found, device: str, precision: str, batch: int) -> None:
+        self._model = found.load()
+        self._tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
+        self._geometry, self._mean, self._std = _preprocessing(self._model)
+        with torch.inference_mode():
+            tower = TextTower(self._model)
+            self._cut = tower.can_be_cut and tower.is_exact(self._tokenizer(list(_PROBES)))
+            self.embedding_dim: int | None = self._model.encode_text(self._tokenizer(["a"])).shape[1]
+        # Weights that are cast once are twice as fast as autocast, which casts them again in every pass.
+        self._dtype = getattr(torch, precision)
+        self._model.to(device=device, dtype=self._dtype)
+        self._tower = TextTower(self._model)
+        self._device, self._batch = device, batch
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
+        return np.asarray(self._geometry(image))
+
+    def score(self, batch: Batch) -> Columns:
+        """similarity, and the embeddings."""
+        pictures = self.pictures(batch.images)
+        captions = self.captions(batch.captions)
+        return {
+            "similarity": np.einsum("nd,nd->n", pictures, captions),
+            "embeddings": np.stack([pictures, captions], axis=1),
+        }
+
+    def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""
+        distinct, places = _distinct(prepared, key=id)
+        stacked = torch.from_numpy(np.stack(distinct))
+        with _exactly(self._dtype):
+            return in_batches(self._encode_pictures, stacked, self._batch, fill=self._device != "cpu")[places]
+
+    def captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 [captions, dim], L2-normalised. The same caption twice is encoded once."""
+        distinct, places = _distinct(captions, key=str)
+        tokens = self._tokenizer(distinct)
+        groups: dict[int, list[int]] = defaultdict(list)
+        for row, length in enumerate(self._lengths(tokens)):
+            groups[length].append(row)
+        assert self.embedding_dim is not None
+        encoded = np.empty((len(distinct), self.embedding_dim), np.float32)
+        with _exactly(self._dtype):
+            for length, rows in sorted(groups.items()):
+                cut = tokens[rows, :length]
+                encoded[rows] = in_batches(self._encode_captions, cut, self._batch, fill=self._device != "cpu")
+        return encoded[places]
+
+    def _lengths(self, tokens: Tensor) -> list[int]:
+        whole = tokens.shape[1]
+        if not self._cut:
+            return [whole] * len(tokens)
+        ends = self._tower.ends(tokens).tolist()
+        return [min(whole, (end // STEP + 1) * STEP) for end in ends]
+
+    def _encode_pictures(self, pictures: Tensor) -> Tensor:
+        scaled = pictures.to(self._device).permute(0, 3, 1, 2).float().div(255)
+        standard = (scaled - self._mean.to(self._device)) / self._std.to(self._device)
+        return normalize(self._model.encode_image(standard.to(self._dtype)).float(), dim=-1)
+
+    def _encode_captions(self, tokens: Tensor) -> Tensor:
+        tokens = tokens.to(self._device)
+        encoded = self._tower.encode(tokens) if self._cut else self._model.encode_text(tokens)
+        return normalize(encoded.float(), dim=-1)
+
+
+class TextTower:
+    """open_clip's text tower, for fewer positions than it was made for."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._tower = getattr(model, "text", model)  # CustomTextCLIP has it apart, CLIP has it built in
+        self._pool = getattr(model, "text_pool_type", None) or getattr(self._tower, "pool_type", None)
+        self._eos: Any = getattr(model, "text_eos_id", None) or getattr(self._tower, "eos_id", None)
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether the tower is causal and pools at the end-of-text token."""
+        return (
+            self._pool in ("argmax", "eos")
+            and getattr(self._tower, "attn_mask", None) is not None
+            and getattr(self._tower, "cls_emb", None) is None
+            and isinstance(getattr(self._tower, "transformer", None), torch.nn.Module)
+        )
+
+    def is_exact(self, tokens: Tensor) -> bool:
+        """Whether captions that are cut behind their end get the embeddings of whole ones."""
+        whole = normalize(self._model.encode_text(tokens), dim=-1)
+        cut = [self.encode(row[None, : end + 1]) for row, end in zip(tokens, self.ends(tokens).tolist(), strict=True)]
+        return bool((normalize(torch.cat(cut), dim=-1) - whole).abs().max() <= EXACT)
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """The position of each caption's end-of-text token."""
+        return tokens.eq(self._eos).int().argmax(dim=1) if self._pool == "eos" else tokens.argmax(dim=1)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """As `encode_text`, for any number of positions that holds the end-of-text tokens."""
+        tower, length = self._tower, tokens.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+        pooled: Tensor = x[torch.arange(len(x), device=x.device), self.ends(tokens)]
+        projection = tower.text_projection
+        if projection is None:
+            return pooled
+        projected: Tensor = projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+        return projected
+
+
+def in_batches(
+    encode: Callable[[Tensor], Tensor], items: Tensor, size: int, fill: bool = False
+) -> npt.NDArray[np.float32]:
+    """`encode` on `size` items at a time, on half as many wherever memory ends; with `fill` never on fewer.
+
+    Raises torch.OutOfMemoryError if one item is too many.
+    """
+    done: list[Tensor] = []
+    start = 0
+    while start < len(items):
+        part = items[start : start + size]
+        padding = part[-1:].expand(size - len(part), *part.shape[1:]) if fill else part[:0]
+        try:
+            with torch.inference_mode():
+                done.append(encode(torch.cat([part, padding]))[: len(part)].cpu())
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()
+            continue
+        start += len(part)
+    encoded: npt.NDArray[np.float32] = torch.cat(done).numpy()
+    return encoded
+
+
+@contextmanager
+def _exactly(dtype: torch.dtype) -> Iterator[None]:
+    """No TensorFloat-32 where float32 was asked for, and no algorithm chosen by a race."""
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=dtype != torch.float32
+    ):
+        yield
+
+
+def _distinct(values: Sequence[Any], key: Callable[[Any], Hashable]) -> tuple[list[Any], list[int]]:
+    """The distinct values in order of appearance, and the place of each value among them."""
+    first: dict[Hashable, int] = {}
+    places = [first.setdefault(key(value), len(first)) for value in values]
+    distinct: dict[int, Any] = {}
+    for place, value in zip(places, values, strict=True):
+        distinct.setdefault(place, value)
+    return list(distinct.values()), places
+
+
+def _preprocessing(model: Any) -> tuple[Callable[[Image.Image], Image.Image], Tensor, Tensor]:
+    """The model's own preprocessing: its geometry, and mean and standard deviation as [3, 1, 1]."""
+    from open_clip import get_model_preprocess_cfg, image_transform_v2
+    from open_clip.transform import PreprocessCfg
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    *geometry, tensor, standard = image_transform_v2(
+        PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False
+    ).transforms
+    assert isinstance(tensor, ToTensor)
+    assert isinstance(standard, Normalize)
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (standard.mean, standard.std))
+    return Compose(geometry), mean, std
+
+
+def _tokenizer(found: Found) -> Callable[[list[str]], Tensor]:
+    """The model's tokenizer. A folder's own vocabulary lies in the folder, whatever the working directory is."""
+    import open_clip
+
+    own = {}
+    if found.model.startswith(LOCAL):
+        config = open_clip.get_model_config(found.model)
+        vocabulary = (config["text_cfg"].get("tokenizer_kwargs") or {}).get("bpe_path")
+        own = {"bpe_path": str(Path(found.model.removeprefix(LOCAL), vocabulary))} if vocabulary else {}
+    try:
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(found.model, **own)
+    except Exception as error:
+        way = "check the network" if not found.model.startswith(LOCAL) or HUB in found.model else "mend the folder"
+        raise ModelError(f"the tokenizer of {found.model} cannot be had ({line(error)}): {way}") from error
+    return tokenizer

@@ -1,0 +1,300 @@
+"""The machinery: one pass, alignment, checks, errors, and nothing done twice."""
+
+import os
+from collections import Counter
+from typing import ClassVar
+
+import downloaded
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import download, engine, score
+from pipeline.errors import ModelError, ShardError, SourceError
+from pipeline.score import WINDOW, HeadSpec, Spec
+
+LOADS = Counter()
+
+
+class FirstSpec(Spec):
+    """Five lines: the red of the first pixel, whatever else it returns besides."""
+
+    looks_at_pictures: ClassVar[bool] = True
+    kind: str = "first"
+    promised: str = "red"
+
+    def columns(self):
+        return {self.promised: pa.float32()}
+
+    def identity(self):
+        return {"version": 1}
+
+    def load(self):
+        LOADS["first"] += 1
+        return First()
+
+
+class First:
+    embedding_dim = None
+
+    def score(self, batch):
+        LOADS["windows"] += 1
+        return {"red": np.array([image.getpixel((0, 0))[0] for image in batch.images], np.float32)}
+
+
+class GivenSpec(FirstSpec):
+    """Returns what it is told to, without looking at a picture."""
+
+    looks_at_pictures: ClassVar[bool] = False
+    given: tuple
+
+    def load(self):
+        return Given(self.given)
+
+
+class Given:
+    embedding_dim = None
+
+    def __init__(self, given):
+        self.given = given
+
+    def score(self, batch):
+        if isinstance(self.given[0], Exception):
+            raise self.given[0]
+        return {"red": np.array(self.given[: len(batch)], type(self.given[0]))}
+
+
+class CornerSpec(FirstSpec):
+    """Embeds: the first two picture corners' direction, and the caption's length as the text's."""
+
+    encoder: ClassVar[str] = "corner/1"
+    stretch: float = 1
+
+    def load(self):
+        LOADS["corner"] += 1
+        return Corner(self.stretch)
+
+
+class Corner:
+    embedding_dim = 2
+
+    def __init__(self, stretch):
+        self.stretch = stretch
+
+    def prepare(self, image):
+        return np.float32(image.getpixel((0, 0))[0] / 255)
+
+    def score(self, batch):
+        angle = np.array(batch.images, np.float32)
+        image = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.float32(self.stretch)
+        text = np.full_like(image, np.nan)
+        return {"red": angle, "embeddings": np.stack([image, text], axis=1)}
+
+
+class AngleSpec(HeadSpec):
+    kind: str = "angle"
+
+    def columns(self):
+        return {"angle": pa.float32()}
+
+    def identity(self):
+        return {"version": 1}
+
+    def check(self, encoder):
+        if encoder != "corner/1":
+            raise ModelError(f"made for corner/1, not {encoder}")
+
+    def load(self):
+        LOADS["angle"] += 1
+        return Angle()
+
+
+class Angle:
+    def score(self, embeddings):
+        return {"angle": np.arctan2(embeddings[:, 1], embeddings[:, 0])}
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    LOADS.clear()
+
+
+def rows(count, failed=()):
+    return [
+        (f"http://host/{n}.jpg", f"caption {n}", None if n in failed else downloaded.picture(n)) for n in range(count)
+    ]
+
+
+def red(number):
+    return downloaded.picture(number).getpixel((0, 0))[0]
+
+
+def test_scores_are_aligned_and_failed_pairs_have_none(tmp_path):
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(9, failed={0, 4, 8}), {"first": FirstSpec()})
+    score.make(described, storage)(shard)
+    table = pq.read_table(storage.fetch(shard.key))
+    found = downloaded.scores(described, storage, shard, "first")
+    assert found["uid"] == table["uid"].to_pylist()
+    for url, value in zip(table["url"].to_pylist(), found["red"], strict=True):
+        number = int(url.removeprefix("http://host/").removesuffix(".jpg"))
+        assert value is None if number in {0, 4, 8} else value == pytest.approx(red(number), abs=8)
+
+
+def test_a_shard_without_any_picture_is_all_null(tmp_path):
+    described, storage, (shard,) = downloaded.downloaded(
+        tmp_path, rows(3, failed={0, 1, 2}), {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
+    )
+    score.make(described, storage)(shard)
+    assert downloaded.scores(described, storage, shard, "corner")["red"] == [None] * 3
+    assert downloaded.scores(described, storage, shard, "angle")["angle"] == [None] * 3
+    assert np.isnan(downloaded.embeddings(described, storage, shard, "corner")).all()
+
+
+def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
+    many = [("http://host/1.jpg", f"caption {n}", downloaded.picture(1)) for n in range(WINDOW + 5)]
+    many += [("http://host/2.jpg", "another", downloaded.picture(2))]
+    seen = []
+
+    class Watching:
+        embedding_dim = None
+
+        def score(self, batch):
+            seen.append(batch.images)
+            return {"red": np.zeros(len(batch), np.float32)}
+
+    class WatchingSpec(FirstSpec):
+        def load(self):
+            return Watching()
+
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, many, {"watching": WatchingSpec()}, 5000)
+    score.make(described, storage)(shard)
+    assert [len(images) for images in seen] == [WINDOW, 6]
+    assert len({id(image) for images in seen for image in images}) == 2
+
+
+def test_a_second_run_loads_nothing_and_writes_nothing(tmp_path):
+    scorers = {"first": FirstSpec(), "corner": CornerSpec(), "angle": AngleSpec(of="corner")}
+    described, storage, shards = downloaded.downloaded(tmp_path, rows(30), scorers, shard_size=10)
+    assert [error for _, error in engine.run(lambda: score.make(described, storage), shards)] == [None] * 3
+    assert LOADS == {"first": 1, "windows": 3, "corner": 1, "angle": 1}
+    before = {path: path.stat().st_mtime_ns for path in storage.root.rglob("*") if path.is_file()}
+    list(engine.run(lambda: score.make(described, storage), shards))
+    assert LOADS == {"first": 1, "windows": 3, "corner": 1, "angle": 1}
+    assert before == {path: path.stat().st_mtime_ns for path in storage.root.rglob("*") if path.is_file()}
+
+
+def test_a_new_head_decodes_no_picture(tmp_path):
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(5, failed={2}), {"corner": CornerSpec()})
+    score.make(described, storage)(shard)
+    storage.fetch(download.stage(described).item(0, ".tar")).unlink()
+    wider = described.model_copy(update={"scorers": {**described.scorers, "angle": AngleSpec(of="corner")}})
+    score.make(wider, storage)(shard)
+    assert LOADS == {"corner": 1, "angle": 1}
+    angles = downloaded.scores(wider, storage, shard, "angle")["angle"]
+    reds = downloaded.scores(wider, storage, shard, "corner")["red"]
+    assert [angle is None for angle in angles] == [red is None for red in reds]
+    assert [a for a in angles if a is not None] == pytest.approx([r for r in reds if r is not None], abs=2e-3)
+
+
+def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(4), {"given": GivenSpec(given=(1.0,) * 4)})
+    spec = GivenSpec(given=tuple(np.float32(n) for n in range(4)))
+    described = described.model_copy(update={"scorers": {"given": spec}})
+    storage.fetch(download.stage(described).item(0, ".tar")).unlink()
+    score.make(described, storage)(shard)
+    assert downloaded.scores(described, storage, shard, "given")["red"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (GivenSpec(given=(np.float32(1), np.float32("inf"), np.float32(1))), "'red' is infinite at row 1"),
+        (GivenSpec(given=(np.float32(1), np.float32(1))), "has 2 values for 3 pairs"),
+        (GivenSpec(given=(np.float64(1),) * 3), "'red' is double, and float was promised"),
+        (GivenSpec(given=("one", "two", "three")), "'red' is string, and float was promised"),
+        (GivenSpec(given=(KeyError("gone"),)), "KeyError: 'gone'"),
+        (GivenSpec(given=(1,), promised="green"), "promised the columns ['green'] and returned ['red']"),
+        (CornerSpec(stretch=1.5), "the embedding at row 0 has norm 1.5 instead of 1"),
+    ],
+)
+def test_what_was_not_promised_is_an_error_that_names_the_scorer(tmp_path, spec, said):
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(3), {"strange": spec})
+    with pytest.raises(ShardError) as error:
+        score.make(described, storage)(shard)
+    assert str(error.value).startswith("score, shard 00000: scorer 'strange', rows 0 to 2: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not storage.done(score.stages(described, download.stage(described))["strange"].item(0, ".parquet"))
+
+
+def test_the_row_of_an_error_is_the_row_of_the_shard(tmp_path):
+    given = (np.float32(1), np.float32("-inf"), np.float32(1))
+    described, storage, (shard,) = downloaded.downloaded(
+        tmp_path, rows(5, failed={0, 1}), {"strange": GivenSpec(given=given)}
+    )
+    with pytest.raises(ShardError, match="rows 2 to 4: .*infinite at row 3"):
+        score.make(described, storage)(shard)
+
+
+def test_nan_becomes_null(tmp_path):
+    given = (np.float32(1), np.float32("nan"), np.float32(3))
+    found = downloaded.scored(tmp_path, rows(3), {"given": GivenSpec(given=given)})
+    assert found["given"]["red"] == [1, None, 3]
+
+
+def test_damaged_tars_and_shards_that_were_not_downloaded_are_errors_of_the_shard(tmp_path):
+    described, storage, shards = downloaded.downloaded(tmp_path, rows(40), {"first": FirstSpec()}, shard_size=10)
+    stage = download.stage(described)
+    tar = storage.fetch(stage.item(0, ".tar"))
+    os.truncate(tar, tar.stat().st_size // 2)
+    broken = storage.fetch(stage.item(1, ".tar"))
+    content = broken.read_bytes()
+    start = content.index(b"\xff\xd8")
+    broken.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
+    storage.fetch(stage.item(2, ".parquet")).unlink()
+    errors = [error for _, error in engine.run(lambda: score.make(described, storage), shards)]
+    assert "is damaged" in str(errors[0])
+    assert "00000.jpg" in str(errors[1])
+    assert "cannot be decoded" in str(errors[1])
+    assert "was not downloaded" in str(errors[2])
+    assert errors[3] is None
+
+
+def test_keys_name_all_that_made_a_result(tmp_path):
+    scorers = {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
+    described, _, _ = downloaded.downloaded(tmp_path, rows(1), scorers)
+    shards = download.stage(described)
+    before = score.stages(described, shards)
+    assert before == score.stages(described, shards)
+    smaller = described.model_copy(update={"download": described.download.model_copy(update={"image_size": 64})})
+    after = score.stages(smaller, download.stage(smaller))
+    assert {name: stage.name for name, stage in after.items()} == {"corner": "scores/corner", "angle": "scores/angle"}
+    assert all(after[name].key != before[name].key for name in scorers)
+
+
+def test_heads_that_cannot_work_are_refused_before_anything_runs(tmp_path):
+    described, _, _ = downloaded.downloaded(tmp_path, rows(1), {})
+    shards = download.stage(described)
+    for scorers, said in [
+        ({"first": FirstSpec(), "angle": AngleSpec(of="first")}, "'first' stores no embeddings"),
+        ({"corner": CornerSpec(), "angle": AngleSpec(of="corner"), "more": AngleSpec(of="angle")}, "'angle' stores no"),
+    ]:
+        with pytest.raises(SourceError, match=said):
+            score.stages(described.model_copy(update={"scorers": scorers}), shards)
+
+
+def test_bytes_are_the_same_each_time(tmp_path):
+    scorers = {"corner": CornerSpec()}
+    contents = []
+    for run in ("a", "b"):
+        described, storage, (shard,) = downloaded.downloaded(tmp_path / run, rows(20, failed={3}), scorers)
+        score.make(described, storage)(shard)
+        stage = score.stages(described, download.stage(described))["corner"]
+        found = [
+            stage.item(0, ".parquet"),
+            score.embeddings("corner", stage).item(0, ".npy"),
+            f"{stage.folder}/key.json",
+        ]
+        contents.append([storage.fetch(key).read_bytes() for key in found])
+    assert contents[0] == contents[1]
