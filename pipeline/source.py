@@ -46,6 +46,15 @@ def _located(location: str, info: ValidationInfo) -> str:
     return location if location.startswith(("http://", "https://")) else str(existing(Path(location), info))
 
 
+def _model(name: str, info: ValidationInfo) -> str:
+    folder = name.removeprefix("local-dir:")
+    return name if folder == name else f"local-dir:{existing(Path(folder), info)}"
+
+
+def _weights(weights: str | None, info: ValidationInfo) -> str | None:
+    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
+
+
 class Pairs(_Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
@@ -107,16 +116,28 @@ class TestSet(_Table):
     folder: ExistingPath = Field(description="where the pictures lie")
     image: str = Field("image", description="the column with the picture's path inside the folder")
     caption: str = "caption"
-    agree: int = Field(2, ge=1, description="captions that must name the class; other pictures are left out")
+    agree: int = Field(
+        2,
+        ge=1,
+        description="captions that must name the class; a picture with none or several such classes is left out",
+    )
 
 
 class Encoder(_Table):
     """A frozen encoder whose features the probe sees."""
 
     kind: Literal["open_clip", "timm"]
-    model: str
-    weights: str | None = Field(None, description="a hub tag, or a safetensors file relative to this one")
-    options: dict[str, Any] = Field({}, description="passed to timm.create_model")
+    model: Annotated[str, AfterValidator(_model)] = Field(
+        description="an open_clip or timm name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
+    )
+    weights: Annotated[str | None, AfterValidator(_weights)] = Field(
+        None, description="a hub tag, or a safetensors file relative to this one; without any, timm's default tag"
+    )
+    options: dict[str, Any] = Field({}, description="passed to timm.create_model or open_clip.create_model")
+    preprocess: dict[str, Any] = Field(
+        {},
+        description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does",
+    )
 
 
 class Budget(_Table):
@@ -128,7 +149,12 @@ class Budget(_Table):
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
-    policy: str = Field("classic", description="the augmentation, by name")
+    policy: Literal["classic"] = Field("classic", description="the augmentation, by name")
+
+    @property
+    def trial(self) -> dict[str, Any]:
+        """What one trial spends: all but the number of seeds."""
+        return self.model_dump(exclude={"seeds"})
 
 
 class Task(_Table):
@@ -138,6 +164,18 @@ class Task(_Table):
     test: TestSet | None = None
     encoder: Encoder
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        by_word: dict[str, str] = {}
+        for name, words in self.classes.items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"classes.{name} needs at least one word, and no empty one")
+            for word in words:
+                other = by_word.setdefault(word.lower(), name)
+                if other != name:
+                    raise ValueError(f"the word {word!r} names both {other!r} and {name!r}; give it to one class")
+        return self
 
 
 class FilterRow(_Table):

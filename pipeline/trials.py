@@ -1,0 +1,144 @@
+"""Trials: one training of one learner on one arm, as a JSON object. Training writes them; the report and SQL read them.
+
+A trial is claimed before it is trained, so that a run by hand and a triggered one do not both train it. Nothing breaks
+where both do: the same setting gives the same trial, and the first result stays.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.stage import canonical_json, digest
+from pipeline.storage import Storage
+
+POLL = 0.2
+"""Seconds between two looks at a trial that somebody else trains."""
+
+PATIENCE = 3600
+"""Seconds after which a claim is nobody's, though its process lives or its machine is out of sight."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done ("features", "trials"), how much of it is done, and how much there is."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides a trial; its key is a digest of this.
+
+    `code` is raised when the same setting would be trained otherwise; `budget` has no number of seeds; `classes` are
+    in the order in which predictions count them; `test` is the digest of the held-out pictures and labels.
+    """
+
+    code: int
+    source: str
+    manifest: str
+    learner: str
+    arm: str
+    augmented: bool
+    seed: int
+    budget: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    classes: Mapping[str, tuple[str, ...]]
+    test: str
+
+    @property
+    def key(self) -> str:
+        """The storage key of the trial, without its ending."""
+        pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order counts
+        return f"trials/{digest(asdict(self) | {'classes': pairs})[:32]}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a setting. Scores are 0 to 1, on the held-out pictures.
+
+    `pairs` were drawn, `distinct` of them are different; `per_class` has precision, recall, f1 and support;
+    `predictions` is a class number for each held-out picture, `seconds` the time that training took.
+    """
+
+    setting: Setting
+    pairs: int
+    distinct: int
+    f1_macro: float
+    f1_micro: float
+    precision_macro: float
+    recall_macro: float
+    accuracy: float
+    per_class: Mapping[str, Mapping[str, float]]
+    predictions: list[int]
+    seconds: float
+
+    def to_json(self) -> bytes:
+        """One flat JSON object: the setting's fields beside the results."""
+        fields = asdict(self)
+        setting = fields.pop("setting")
+        setting["classes"] = [[name, list(words)] for name, words in self.setting.classes.items()]
+        return canonical_json(setting | fields)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Trial":
+        """The reverse of `to_json`."""
+        fields = json.loads(text)
+        fields["classes"] = {name: tuple(words) for name, words in fields["classes"]}
+        setting = Setting(**{name: fields.pop(name) for name in Setting.__dataclass_fields__})
+        return cls(setting, **fields)
+
+
+def finished(storage: Storage) -> list[str]:
+    """The storage keys of all trials that are there."""
+    return [key for key in storage.keys("trials") if key.endswith(".json")]
+
+
+def once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
+    """The setting's trial: found, trained here, or waited for where a living process is at it."""
+    result = f"{setting.key}.json"
+    while not storage.done(result):
+        if _claim(storage, setting.key):
+            storage.put_if_absent(result, train().to_json())
+        else:
+            time.sleep(POLL)
+    return Trial.from_json(storage.fetch(result).read_bytes())
+
+
+def _claim(storage: Storage, key: str) -> bool:
+    """Whether this process is the one to train. A dead process's claim is followed by one of the next generation."""
+    generation = 0
+    while storage.done(f"{key}.claim-{generation}"):
+        generation += 1
+    me = {"host": platform.node(), "pid": os.getpid(), "started": _started(os.getpid())}
+    if generation:
+        holder = json.loads(storage.fetch(f"{key}.claim-{generation - 1}").read_bytes())
+        if me.items() <= holder.items():
+            return True
+        if time.time() - holder["time"] < PATIENCE and _alive(holder):
+            return False
+    return storage.put_if_absent(f"{key}.claim-{generation}", canonical_json(me | {"time": time.time()}))
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    """Whether the process may still be at work. A number given to another process since then does not count."""
+    return bool(holder["host"] != platform.node() or _started(holder["pid"]) == holder["started"])
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in the words of this system; None if there is no such process."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, *rest = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None

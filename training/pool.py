@@ -1,0 +1,70 @@
+"""What can be trained on: labelled pairs with their features, and which of them the test set forbids."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import arms
+from pipeline.errors import CompareError
+from pipeline.manifest import Manifest
+from pipeline.trials import Progress
+from training import heldout, labels
+from training.features import Extractor, Features
+from training.heldout import HeldOut
+from training.labels import Classes
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`table` has a row a labelled pair: uid, kept, sha256, label, and picture, its row in `features`.
+
+    `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went.
+    """
+
+    table: pa.Table
+    features: Features
+    leaked: pa.Array
+    counts: Mapping[str, int]
+
+
+def read(manifest: Manifest, classes: Classes, extractor: Extractor, test: HeldOut, progress: Progress) -> Pool:
+    """The pool of a manifest, in ledger order. Raises CompareError if no caption names exactly one class."""
+    table, counts = labels.labelled(arms.downloaded(manifest), classes)
+    if not counts["labelled"]:
+        raise CompareError(
+            f"none of {counts['downloaded']} downloaded captions names exactly one class; see the words in task.classes"
+        )
+    table, features = _with_features(table, manifest.document["stages"]["shards"], extractor, progress)
+    near = heldout.near(features.phash, extractor.heldout(test).phash)[table["picture"].to_numpy()]
+    exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
+    leaked = table["uid"].filter(pa.array(exact | near)).combine_chunks()
+    usable = table.filter(pa.array(~(exact | near)))
+    more = {
+        "leaked_exact": int(exact.sum()),
+        "leaked_near": int((near & ~exact).sum()),
+        "pool": len(usable),
+        "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
+    }
+    return Pool(table, features, leaked, {**counts, **more})
+
+
+def _with_features(
+    table: pa.Table, shards_key: str, extractor: Extractor, progress: Progress
+) -> tuple[pa.Table, Features]:
+    """Pairs of one URL share a picture, and so its features."""
+    numbers = pc.unique(table["shard"]).to_pylist()
+    pictures = np.zeros(len(table), np.int64)
+    parts: list[Features] = []
+    start = 0
+    for done, number in enumerate(numbers):
+        progress("features", done, len(numbers))
+        rows = np.flatnonzero(pc.equal(table["shard"], number).to_numpy())
+        members, positions = np.unique(table["member"].take(rows).to_pylist(), return_inverse=True)
+        parts.append(extractor.training(shards_key, number, members.tolist()))
+        pictures[rows] = start + positions
+        start += len(members)
+    progress("features", len(numbers), len(numbers))
+    return table.append_column("picture", pa.array(pictures)), Features.joined(parts)
