@@ -133,7 +133,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
             raise StorageError(
                 f"no space left in {root}: free some and run the same command again; nothing was lost"
             ) from error

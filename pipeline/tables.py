@@ -1,9 +1,10 @@
 """DuckDB as winnow uses it: a connection of its own for each piece of work, and filters bound before anything runs."""
 
+import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,36 @@ def _plain(error: Exception, columns: list[str]) -> str:
     if missing:
         text = f"there is no column {missing[1]!r}"
     return f"{text}; did you mean {close[0]!r}?" if close else text
+
+
+def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
+    """Make the view `rows` of the parts, one after the other."""
+    con.execute(f"CREATE VIEW rows AS FROM read_parquet({file_list(parts)}, hive_partitioning = false)")
+
+
+def judged(parts: Iterable[Path], filters: Sequence[Filter]) -> str:
+    """A SELECT over all rows of the parts, in order: uid, file_row_number, ok, and what filter i says as f<i>.
+
+    `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
+    """
+    verdicts = "".join(f",\n(\n{each.sql}\n) AS f{number}" for number, each in enumerate(filters))
+    return (
+        f"SELECT rows.uid, file_row_number, status = 'ok' AS ok{verdicts}\n"
+        f"FROM read_parquet({file_list(parts)}, file_row_number = true, hive_partitioning = false) AS rows"
+    )
+
+
+@contextlib.contextmanager
+def blaming(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequence[Filter]) -> Iterator[None]:
+    """Raise RecipeError with the name of the filter that fails on a row: a cast, a division, an overflow."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error:
+        for each in filters:
+            try:
+                con.execute(f"SELECT count(*) FILTER (f0) FROM ({judged(parts, [each])})").fetchall()
+            except duckdb.Error as error:
+                raise RecipeError(f"filter {each.name!r} fails on a row: {_plain(error, [])}") from None
+        raise

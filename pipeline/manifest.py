@@ -1,0 +1,207 @@
+"""A source's published rows: what was kept and why, what another recipe would keep, and SQL over all of it.
+
+A manifest is a JSON document that lists parts: the wide rows of about a hundred shards, and a small aligned file with
+their verdicts. It is committed by one object, `log/<n>.json`; whoever reads sees it whole or not at all.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.core import Filter, Recipe
+from pipeline import tables
+from pipeline.errors import StorageError
+from pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where every row of the source's list went: input = repeated + kept + dropped + failed + quarantined.
+
+    `unscored` rows are those of `dropped` for which some filter had no answer. Raises StorageError if a row is missing.
+    """
+
+    input: int
+    repeated: int
+    kept: int
+    dropped: int
+    unscored: int
+    failed: int
+    quarantined: int
+
+    def __post_init__(self) -> None:
+        told = self.repeated + self.kept + self.dropped + self.failed + self.quarantined
+        if told != self.input or not 0 <= self.unscored <= self.dropped:
+            raise StorageError(f"{self.input} rows came in and {told} are accounted for ({asdict(self)}); report this")
+
+    @property
+    def pool(self) -> int:
+        """Downloaded pairs: what the filters chose from."""
+        return self.kept + self.dropped
+
+
+@dataclass(frozen=True)
+class Part:
+    """Storage keys of a rows object and its aligned verdicts, and how many rows each has."""
+
+    rows: str
+    verdicts: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One filter of a funnel, in downloaded pairs.
+
+    `alone` pass this filter, `fails` do not, for `unscored` it has no answer; `sequence` pass it and all before it.
+    """
+
+    filter: str
+    sql: str
+    why: str
+    alone: int
+    fails: int
+    unscored: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """An entry of the log: a manifest became the newest one. `time` is UTC, ISO 8601."""
+
+    number: int
+    id: str
+    parent: str | None
+    time: str
+
+
+def log(storage: Storage) -> list[Commit]:
+    """What was published, oldest first."""
+    return [Commit(int(Path(key).stem), **json.loads(storage.fetch(key).read_bytes())) for key in storage.keys("log")]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One published manifest. `document` is what the id was hashed over."""
+
+    storage: Storage
+    id: str
+    document: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
+        """The newest manifest, or the one whose id begins with `id`. Raises StorageError unless there is just one."""
+        known = [commit.id for commit in log(storage)]
+        if not known:
+            raise StorageError(f"nothing is published in {storage.root} yet: run `winnow curate` first")
+        found = known[-1:] if id is None else sorted({each for each in known if each.startswith(id)})
+        if len(found) != 1:
+            some = ", ".join(each[:12] for each in found or known[-5:])
+            raise StorageError(f"{len(found)} manifests begin with {id!r}; choose one of {some}")
+        return cls(storage, found[0], json.loads(storage.fetch(f"manifests/{found[0]}.json").read_bytes()))
+
+    @property
+    def counts(self) -> Counts:
+        """Where every row went."""
+        return Counts(**self.document["counts"])
+
+    @property
+    def parts(self) -> list[Part]:
+        """The data, in ledger order."""
+        rows = zip(self.document["rows"], self.document["verdicts"], strict=True)
+        return [Part(row["key"], verdicts, row["count"]) for row, verdicts in rows]
+
+    @cached_property
+    def card(self) -> Mapping[str, Any]:
+        """What is known about how it was made, and not part of its id: versions, timings, score ranges, reasons."""
+        card: dict[str, Any] = json.loads(self.storage.fetch(f"manifests/{self.id}.card.json").read_bytes())
+        return card
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was published."""
+        recipe = self.document["recipe"]
+        why = self.card["why"]
+        return Recipe(
+            recipe["name"],
+            tuple(Filter(row["name"], row["sql"], why.get(row["name"], "")) for row in recipe["filters"]),
+        )
+
+    @cached_property
+    def columns(self) -> pa.Schema:
+        """The columns that a filter can use."""
+        return pq.read_schema(self._rows[0]).remove_metadata()
+
+    @cached_property
+    def _rows(self) -> list[Path]:
+        return [self.storage.fetch(part.rows) for part in self.parts]
+
+    def check(self, *filters: Filter) -> None:
+        """Bind filters against the columns. Raises RecipeError."""
+        tables.bind(filters, self.columns)
+
+    def funnel(self, recipe: Recipe) -> list[Step]:
+        """What each filter of any recipe does to this manifest's pairs, in one pass over the columns it names."""
+        sums = ["count(*) FILTER (ok)"]
+        first_no = "CASE " + "".join(f"WHEN f{i} IS NOT TRUE THEN {i} " for i in range(len(recipe.filters))) + "END"
+        for i in range(len(recipe.filters)):
+            sums += [f"count(*) FILTER (ok AND {told})" for told in (f"f{i}", f"NOT f{i}", f"f{i} IS NULL")]
+            sums.append(f"count(*) FILTER (ok AND coalesce({first_no} > {i}, true))")
+        with self._judged(recipe) as (con, judged):
+            row = con.execute(f"SELECT {', '.join(sums)} FROM ({judged})").fetchone()
+        counted = iter((row or ())[1:])
+        return [Step(each.name, each.sql, each.why, *(next(counted) for _ in range(4))) for each in recipe.filters]
+
+    def select(self, recipe: Recipe | None = None) -> pa.Table:
+        """The column `uid` of what the recipe keeps, in ledger order; without a recipe, of what was published."""
+        if recipe is None:
+            with self.connection() as con:
+                return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
+        passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
+        with self._judged(recipe) as (con, judged):
+            return con.sql(f"SELECT uid FROM ({judged}) WHERE {passes}").to_arrow_table()
+
+    @contextlib.contextmanager
+    def _judged(self, recipe: Recipe) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        self.check(*recipe.filters)
+        with self.storage.scratch() as scratch, tables.connect(scratch) as con:
+            tables.view_parts(con, self._rows)
+            with tables.blaming(con, self._rows, recipe.filters):
+                yield con, tables.judged(self._rows, recipe.filters)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB connection of its own with the view `rows`: every column, and the verdict (see `view`)."""
+        with self.storage.scratch() as scratch, tables.connect(scratch) as con:
+            con.execute(f"CREATE VIEW rows AS {self.view()}")
+            yield con
+
+    def view(self) -> str:
+        """A SELECT of all rows in ledger order with `kept`, `dropped_by` and `unknown`.
+
+        `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
+        """
+        names = [row["name"] for row in self.document["recipe"]["filters"]]
+        verdicts = tables.file_list(self.storage.fetch(part.verdicts) for part in self.parts)
+        return (
+            f"SELECT r.*, v.kept, {_named('v.dropped_by | v.unknown', names)} AS dropped_by, "
+            f"{_named('v.unknown', names)} AS unknown\n"
+            f"FROM read_parquet({tables.file_list(self._rows)}, hive_partitioning = false) r\n"
+            f"POSITIONAL JOIN read_parquet({verdicts}, hive_partitioning = false) v"
+        )
+
+
+def _named(bits: str, names: Sequence[str]) -> str:
+    """SQL for the list of names whose bit is set, in the recipe's order."""
+    each = ", ".join(
+        f"CASE WHEN ({bits}) & {1 << i}::UBIGINT <> 0 THEN {tables.literal(name)} END" for i, name in enumerate(names)
+    )
+    return f"list_filter([{each}]::VARCHAR[], lambda name: name IS NOT NULL)"
