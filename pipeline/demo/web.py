@@ -1,0 +1,182 @@
+"""The demo's corner of the web: a server on loopback that misbehaves as the real one does.
+
+It lives as long as somebody holds a connection to /winnow-demo/hold: several runs may share it, and it dies with the
+last of them, however that one ended. Run as `python -m pipeline.demo.web FOLDER PORT KEY`.
+"""
+
+import json
+import os
+import socket
+import struct
+import sys
+import tarfile
+import threading
+import time
+import zlib
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HOST = "127.0.0.1"
+PRIVATE = "http://127.0.0.1:9/latest/meta-data/"
+"""Where the redirect leads: a port that nobody allowed."""
+
+_FIRST_HOLD, _AFTER_LAST = 10.0, 0.3  # seconds without a holder before the server ends
+_BOMB_SIDE = 12_000
+
+
+@lru_cache(maxsize=1)
+def bomb() -> bytes:
+    """A PNG of 140 KB that unpacks to 144 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = [packer.compress(bytes(_BOMB_SIDE + 1)) for _ in range(_BOMB_SIDE)]
+    header = struct.pack(">IIBBBBB", _BOMB_SIDE, _BOMB_SIDE, 8, 0, 0, 0, 0)
+    body = b"".join(rows) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+class Site:
+    """What lies in a world's folder: pictures in tars, and which of them misbehave how."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.key = key
+        self.faults: dict[str, str] = json.loads((folder / "faults.json").read_text(encoding="utf-8"))
+        self._where: dict[str, tuple[Path, int, int]] = {}
+        for path in sorted((folder / "pictures").glob("*.tar")):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    self._where[member.name] = (path, member.offset_data, member.size)
+
+    def picture(self, name: str) -> bytes | None:
+        """The bytes of a picture, or None if there is none of that name."""
+        if name not in self._where:
+            return None
+        path, offset, size = self._where[name]
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one site, and knows how many hold it."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, site: Site, port: int) -> None:
+        super().__init__((HOST, port), Handler)
+        self.site = site
+        self._holders = 0
+        self._free_at = time.monotonic() + _FIRST_HOLD
+        self._lock = threading.Lock()
+
+    def hold(self, count: int) -> None:
+        """Somebody came (1) or went (-1)."""
+        with self._lock:
+            self._holders += count
+            self._free_at = time.monotonic() + _AFTER_LAST
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether nobody holds the server any more."""
+        with self._lock:
+            return not self._holders and time.monotonic() > self._free_at
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request. A method `_fault` answers for each kind of misbehaviour."""
+
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing: nobody reads it."""
+
+    def do_GET(self) -> None:
+        """A picture, as well or badly as the site's list says; or the world's key."""
+        if self.path == "/winnow-demo":
+            return self._send(self.server.site.key.encode(), "text/plain")
+        if self.path == "/winnow-demo/hold":
+            return self._keep()
+        name = self.path.removeprefix("/")
+        picture = self.server.site.picture(name)
+        if picture is None:
+            return self.send_error(404)
+        answer = getattr(self, "_" + self.server.site.faults.get(name, "send"))
+        try:
+            return answer(picture)  # type: ignore[no-any-return]
+        except (BrokenPipeError, ConnectionResetError):
+            return None  # the client has had enough
+
+    def _send(self, body: bytes, kind: str = "image/jpeg", header: tuple[str, str] | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if header:
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _keep(self) -> None:
+        self.server.hold(1)
+        try:
+            self._send(self.server.site.key.encode(), "text/plain")
+            self.wfile.flush()
+            self.connection.recv(1)
+        except OSError:
+            pass
+        finally:
+            self.server.hold(-1)
+
+    def _http_404(self, picture: bytes) -> None:
+        self.send_error(404)
+
+    def _http_500(self, picture: bytes) -> None:
+        self.send_error(500)
+
+    def _slow(self, picture: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "image/jpeg")
+        self.send_header("Content-Length", str(len(picture)))
+        self.end_headers()
+        for byte in picture:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.25)
+
+    def _dead(self, picture: bytes) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()  # with nothing to linger for, this is a reset
+
+    def _truncated(self, picture: bytes) -> None:
+        self._send(picture[: len(picture) * 2 // 5])
+
+    def _html(self, picture: bytes) -> None:
+        self._send(b"<!doctype html><title>Gone</title><p>This picture has moved. Please log in.</p>")
+
+    def _bomb(self, picture: bytes) -> None:
+        self._send(bomb(), "image/png")
+
+    def _private(self, picture: bytes) -> None:
+        self.send_response(302)
+        self.send_header("Location", PRIVATE)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _opt_out(self, picture: bytes) -> None:
+        self._send(picture, header=("X-Robots-Tag", "noai, noimageai"))
+
+
+def serve(folder: Path, port: int, key: str) -> None:
+    """Serve until nobody holds the server. Raises OSError if the port is taken."""
+    server = Server(Site(folder, key), port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while not server.forgotten:
+        time.sleep(0.1)
+    os._exit(0)  # a slow drip must not hold the process
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

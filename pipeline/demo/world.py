@@ -1,0 +1,196 @@
+"""The embedded source: a small world, rendered once on this machine and served on loopback while a run needs it."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import shards
+from pipeline.demo import captions, pool, scenes, web
+from pipeline.demo.hold import held
+from pipeline.source import Demo, Pairs, Source, TestSet
+from pipeline.stage import Stage
+from pipeline.storage import Storage
+
+TEST_CAPTIONS = 5
+_BLOCK = 100  # pictures that one worker draws at a time, and one tar
+
+Progress = Callable[[int, int], None]
+"""Told how many pictures are done, of how many."""
+
+
+@contextlib.contextmanager
+def served(source: Source, storage: Storage, progress: Progress | None = None) -> Iterator[Source]:
+    """The source with its demo world standing and served: pairs, allowed host and test set filled in, `demo` unset.
+
+    A source without [demo] comes back as it is. The first time the world is rendered, with a bar on stderr unless
+    `progress` is given. Raises SourceError if another program has the port.
+    """
+    if source.demo is None:
+        yield source
+        return
+    world = World(source.demo, storage)
+    if progress is not None:
+        world.build(progress)
+    elif not world.built:
+        with _bar() as bar:
+            world.build(bar)
+    with held(world.folder, source.demo.port, world.stage.key):
+        yield world.fill(source)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("drawing the demo world")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclass(frozen=True)
+class World:
+    """One rendered world, in the storage's folder demo-<key>.
+
+    pairs.tsv is what the pipeline reads; pictures/ and faults.json are the server's; test/ and test.parquet are the
+    clean held-out set; truth.parquet (url, caption, fault) is for a check afterwards. The pipeline reads neither it
+    nor faults.json.
+    """
+
+    demo: Demo
+    storage: Storage
+
+    @cached_property
+    def stage(self) -> Stage:
+        """What decides every byte of the world."""
+        made_by: dict[str, Any] = {
+            "versions": [scenes.VERSION, captions.VERSION, pool.VERSION],
+            "demo": self.demo.model_dump(),
+            "libraries": {"numpy": np.__version__, "opencv": cv2.__version__, "pillow": PIL.__version__},
+        }
+        return Stage("demo", made_by)
+
+    @property
+    def folder(self) -> Path:
+        """Where the world lies."""
+        return self.storage.root / self.stage.folder
+
+    @property
+    def built(self) -> bool:
+        """Whether it stands, whole."""
+        return self.storage.done(self._key("key.json"))
+
+    def _key(self, name: str) -> str:
+        return f"{self.stage.folder}/{name}"
+
+    def url(self, picture: int) -> str:
+        """The address of a picture: the same in every run."""
+        return f"http://{web.HOST}:{self.demo.port}/{pool.name(picture)}"
+
+    def fill(self, source: Source) -> Source:
+        """The source as an ordinary one, which reads this world over HTTP."""
+        hosts = (*source.download.allow_hosts, f"{web.HOST}:{self.demo.port}")
+        changes: dict[str, Any] = {
+            "demo": None,
+            "pairs": Pairs(location=str(self.folder / "pairs.tsv"), columns=("caption", "url")),
+            "download": source.download.model_copy(update={"allow_hosts": hosts}),
+        }
+        if source.task is not None and source.task.test is None:
+            test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test")
+            changes["task"] = source.task.model_copy(update={"test": test})
+        return source.model_copy(update=changes)
+
+    def build(self, progress: Progress) -> None:
+        """Render what is missing. Safe to kill and to run again; what was finished is not drawn twice."""
+        if self.built:
+            return
+        lines = pool.plan(self.demo.seed, self.demo.pairs)
+        faults = pool.faults_of(lines)
+        self._draw(_blocks(faults, self.demo.test_images), progress)
+        self._write_lists(lines, faults)
+        self._write_test()
+        self.stage.describe(self.storage)  # put last: it means that the world stands
+
+    def _draw(self, blocks: Sequence["_Work"], progress: Progress) -> None:
+        total, done = sum(len(work.faults) for work in blocks), 0
+        with (
+            self.storage.scratch() as scratch,
+            ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers,
+        ):
+            missing = [work for work in blocks if not self.storage.done(self._key(work.tar))]
+            done = total - sum(len(work.faults) for work in missing)
+            progress(done, total)
+            paths = [scratch / work.tar.replace("/", "-") for work in missing]
+            drawn = workers.map(_draw, missing, [self.demo.seed] * len(missing), paths)
+            for work, path in zip(missing, drawn, strict=True):
+                self.storage.put_file(self._key(work.tar), path)
+                done += len(work.faults)
+                progress(done, total)
+
+    def _write_lists(self, lines: Sequence[pool.Line], faults: dict[int, str]) -> None:
+        bad = {pool.name(number): fault for number, fault in faults.items() if fault in pool.WEB_FAULTS}
+        truth = pa.table(
+            {
+                "url": [self.url(line.picture) for line in lines],
+                "caption": [line.caption for line in lines],
+                "fault": [line.fault for line in lines],
+            }
+        )
+        with self.storage.scratch() as scratch:
+            (scratch / "pairs.tsv").write_text(
+                "".join(f"{line.caption}\t{self.url(line.picture)}\n" for line in lines), encoding="utf-8"
+            )
+            (scratch / "faults.json").write_text(json.dumps(bad), encoding="utf-8")
+            pq.write_table(truth, scratch / "truth.parquet")
+            for name in ("pairs.tsv", "faults.json", "truth.parquet"):
+                self.storage.put_file(self._key(name), scratch / name)
+
+    def _write_test(self) -> None:
+        numbers = range(self.demo.test_images)
+        rows = [
+            (pool.name(n), said) for n in numbers for said in pool.captions(self.demo.seed, pool.TEST, n, TEST_CAPTIONS)
+        ]
+        with self.storage.scratch() as scratch:
+            for tar in self.storage.keys(self._key("test-pictures")):
+                for name, content in shards.read(self.storage.fetch(tar)):
+                    (scratch / name).write_bytes(content)
+                    self.storage.put_file(self._key(f"test/{name}"), scratch / name)
+            table = pa.table({"image": [row[0] for row in rows], "caption": [row[1] for row in rows]})
+            pq.write_table(table, scratch / "test.parquet")
+            self.storage.put_file(self._key("test.parquet"), scratch / "test.parquet")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A block of pictures of one stream, with their faults, and the tar they go into."""
+
+    tar: str
+    stream: int
+    faults: dict[int, str]
+
+
+def _blocks(faults: dict[int, str], test_images: int) -> list[_Work]:
+    clean = dict.fromkeys(range(test_images), pool.CLEAN)
+    return [
+        _Work(f"{folder}/{index:05d}.tar", stream, dict(list(wanted.items())[start : start + _BLOCK]))
+        for folder, stream, wanted in (("pictures", pool.POOL, faults), ("test-pictures", pool.TEST, clean))
+        for index, start in enumerate(range(0, len(wanted), _BLOCK))
+    ]
+
+
+def _draw(work: _Work, seed: int, path: Path) -> Path:
+    shards.write(path, pool.files(seed, work.stream, work.faults))
+    return path
