@@ -56,10 +56,10 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
         con.from_arrow(columns.empty_table()).create("rows")
         con.execute("SET enable_external_access = false")
         unsteady = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-        names = ({name for (name,) in unsteady.fetchall()} | _CLOCKS) - set(columns.names)
+        names = {name for (name,) in unsteady.fetchall()}
         for each in filters:
             try:
-                _look_through(_one_expression(con, each.sql), names)
+                _look_through(_one_expression(con, each.sql), names, (names | _CLOCKS) - set(columns.names))
                 _bind_one(con, each.sql)
             except (ValueError, duckdb.Error) as error:
                 raise RecipeError(f"filter {each.name!r}: {_plain(error, columns.names)}") from None
@@ -78,7 +78,7 @@ def _one_expression(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     return expression
 
 
-def _look_through(expression: dict[str, Any], unsteady: set[str]) -> None:
+def _look_through(expression: dict[str, Any], unsteady: set[str], clocks: set[str]) -> None:
     tables = {node["table_name"] for node in _nodes(expression) if node.get("type") == "BASE_TABLE"}
     own = {entry["key"] for node in _nodes(expression) if "cte_map" in node for entry in node["cte_map"]["map"]}
     for name in sorted(tables - own - {"rows"}):
@@ -88,9 +88,9 @@ def _look_through(expression: dict[str, Any], unsteady: set[str]) -> None:
             raise ValueError("a filter reads rows and nothing else")
         if node.get("sample"):
             raise ValueError("a sample differs each time")
-        called = str(node.get("function_name") or "".join(node.get("column_names", ()))).lower()
-        if called in unsteady:
-            raise ValueError(f"{called} differs each time")
+        called, column = str(node.get("function_name")).lower(), "".join(node.get("column_names", ())).lower()
+        if called in unsteady or column in clocks:
+            raise ValueError(f"{column or called} differs each time")
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

@@ -250,8 +250,8 @@ def test_publishers_at_once_each_get_a_number(store):
 
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 340), shard_size=100)
     before = made.published(made.listed(tmp_path, range(40, 43)), store)
+    described = made.listed(tmp_path, range(40, 340), shard_size=100)
     ledger = made.finish(described, store)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))

@@ -1,0 +1,155 @@
+import pyarrow as pa
+import pytest
+
+from filters import catalog, image, pair
+from filters.core import MOST_FILTERS, Filter, Recipe
+from pipeline import tables
+from pipeline.errors import RecipeError
+from pipeline.scorers.aesthetic import AestheticSpec
+from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scorers.recorded import RecordedSpec
+from pipeline.source import row_columns
+
+SCORERS = {
+    "pixels": PixelsSpec.model_construct(),
+    "captions": CaptionsSpec.model_construct(),
+    "clip": RecordedSpec.model_construct(),
+    "aesthetic": AestheticSpec.model_construct(),
+}
+COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCORERS)
+
+
+def refused(sql):
+    with pytest.raises(RecipeError) as raised:
+        tables.bind([Filter("large", "width > 3"), Filter("mine", sql)], COLUMNS)
+    assert str(raised.value).startswith("filter 'mine': ")
+    assert "\n" not in str(raised.value)
+    return str(raised.value).removeprefix("filter 'mine': ")
+
+
+@pytest.mark.parametrize("name", catalog.filters())
+def test_every_filter_binds_and_says_why(name):
+    each = catalog.filters()[name]
+    tables.bind([each], COLUMNS)
+    assert each.why
+
+
+@pytest.mark.parametrize("name", catalog.recipes())
+def test_every_recipe_binds_and_says_why(name):
+    recipe = catalog.recipes()[name]
+    tables.bind(recipe.filters, COLUMNS)
+    assert all(each.why for each in recipe.filters)
+
+
+def test_filters_with_a_threshold_bind():
+    tables.bind([image.aesthetic(4.5), pair.aligned(0.28), pair.most_aligned(0.3)], COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "width > 3 -- the end",
+        "\n  width > 3\n",
+        "rows.width > 3",
+        "url IN (SELECT url FROM rows GROUP BY url HAVING count(*) = 1)",
+        "clip_similarity >= (WITH best AS (FROM rows ORDER BY width) SELECT max(clip_similarity) FROM best)",
+        "(SELECT avg(width) FROM rows AS r WHERE r.label = rows.label) > 3",
+        "now = 'a column of the source'",
+        "caption LIKE '%(%' OR caption LIKE '%--%' OR caption LIKE '%;%'",
+    ],
+)
+def test_one_boolean_expression_binds(sql):
+    tables.bind([Filter("mine", sql)], COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("clip_similarty >= 0.3", "there is no column 'clip_similarty'; did you mean 'clip_similarity'?"),
+        ("CLIP_SIMILARTY >= 0.3", "did you mean 'clip_similarity'?"),
+        ("rows.widht > 3", "there is no column 'widht'; did you mean 'width'?"),
+        ("(SELECT max(heigth) FROM rows) > 3", "did you mean 'height'?"),
+        ("kept", "there is no column 'kept'"),
+        ("width", "this gives INTEGER, not BOOLEAN; compare it with something"),
+        ("'yes'", "this gives VARCHAR"),
+        ("NULL", "not BOOLEAN"),
+        ("width >", "this is no SQL expression: syntax error"),
+        ("frobnicate(width)", "frobnicate does not exist"),
+        ("count(*) > 1", "aggregates"),
+        ("row_number() OVER () > 3", "window"),
+        ("width > $1", "parameters"),
+        ("COLUMNS('width|height') > 3", "more than one SQL expression"),
+    ],
+)
+def test_a_wrong_filter_is_told_in_one_line(sql, told):
+    assert told in refused(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "width > 3) OR (1 = 1",
+        "width > 3; DROP TABLE rows",
+        "width > 3; SELECT 1",
+        "true FROM rows",
+        "true) FROM rows WHERE (true",
+        "width > 3 AS wide",
+        "width > 3, height > 3",
+        "(width > 3, height > 3)",
+        "width > 3 /*",
+        "DROP TABLE rows",
+        "SELECT true",
+    ],
+)
+def test_a_filter_cannot_break_out_of_its_brackets(sql):
+    refused(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "(SELECT true FROM read_csv('/etc/passwd'))",
+        "(SELECT count(*) FROM '/etc/passwd') > 1",
+        "(SELECT count(*) FROM read_text('/etc/passwd')) > 1",
+        "(SELECT count(*) FROM duckdb_settings()) > 1",
+        "(SELECT count(*) FROM elsewhere) > 1",
+    ],
+)
+def test_a_filter_reads_nothing_but_rows(sql):
+    assert "rows" in refused(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "random() < 0.5",
+        "now() > '2020-01-01'",
+        "current_date > '2020-01-01'",
+        "current_timestamp > '2020-01-01'",
+        "(SELECT avg(width) FROM rows TABLESAMPLE 10%) > 3",
+        "uuid()::VARCHAR > uid",
+    ],
+)
+def test_a_filter_says_the_same_tomorrow(sql):
+    assert "differs each time" in refused(sql)
+
+
+def test_names_are_words():
+    for name in ("", "Large", "2big", "a b", "x" * 65):
+        with pytest.raises(ValueError, match="lower-case"):
+            Filter(name, "true")
+    with pytest.raises(ValueError, match="has no sql"):
+        Filter("empty", "  ")
+
+
+def test_recipes():
+    one, two = Filter("one", "true"), Filter("two", "false")
+    recipe = Recipe("both", (one, two))
+    assert recipe.without("one") == Recipe("both-without-one", (two,))
+    with pytest.raises(ValueError, match="no filter 'three'"):
+        recipe.without("three")
+    with pytest.raises(ValueError, match="two filters called 'one'"):
+        Recipe("twice", (one, one))
+    with pytest.raises(ValueError, match="at most 63"):
+        Recipe("many", tuple(Filter(f"f{number}", "true") for number in range(MOST_FILTERS + 1)))

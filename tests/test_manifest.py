@@ -1,0 +1,150 @@
+import random
+import threading
+
+import made
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from filters.core import Filter, Recipe
+from pipeline import parts, publish, tables
+from pipeline.errors import RecipeError, StorageError
+from pipeline.manifest import Counts, Manifest, log
+from pipeline.storage import Storage
+
+SHARP, WIDE = Filter("sharp", "pixels_sharpness >= 50"), Filter("wide", "width >= 600", why="banners")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Storage(tmp_path / "store")
+
+
+@pytest.fixture
+def manifest(tmp_path, store):
+    """25 pairs with sharpness 40 to 64: one failed, one without scores."""
+    made.published(made.listed(tmp_path, range(40, 65)), store, failed={64}, unscored={63})
+    return Manifest.open(store)
+
+
+def test_a_funnel_counts_alone_in_sequence_and_unscored(manifest):
+    steps = manifest.funnel(Recipe("both", (SHARP, WIDE)))
+    told = [(step.filter, step.why, step.alone, step.fails, step.unscored, step.sequence) for step in steps]
+    assert told == [("sharp", "", 13, 10, 1, 13), ("wide", "banners", 4, 20, 0, 3)]
+    assert manifest.counts.pool == 24
+    assert all(step.alone + step.fails + step.unscored == manifest.counts.pool for step in steps)
+
+
+def test_a_funnel_without_filters_is_empty(manifest):
+    assert manifest.funnel(Recipe("everything")) == []
+
+
+def test_a_funnel_ends_where_the_selection_does(manifest):
+    for filters in ((SHARP,), (WIDE,), (WIDE, SHARP), ()):
+        recipe = Recipe("some", filters)
+        kept = manifest.select(recipe)
+        assert len(kept) == (manifest.funnel(recipe)[-1].sequence if filters else manifest.counts.pool)
+        assert kept.column_names == ["uid"]
+
+
+def test_the_published_selection_is_the_recipes(manifest):
+    assert manifest.recipe == Recipe("own", (SHARP,))
+    assert manifest.select().equals(manifest.select(manifest.recipe))
+    assert len(manifest.select()) == manifest.counts.kept
+
+
+def test_a_quantile_is_over_all_rows_that_have_a_score(manifest):
+    median = Filter("median", "pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows)")
+    never = Filter("never", "width < 0")
+    assert [step.alone for step in manifest.funnel(Recipe("all", (never, median)))] == [0, 12]
+
+
+def test_check_names_the_typo(manifest):
+    manifest.check(SHARP, WIDE)
+    with pytest.raises(RecipeError, match="'pixels_sharpness'"):
+        manifest.check(Filter("mine", "pixel_sharpness > 3"))
+    with pytest.raises(RecipeError, match="'mine'"):
+        manifest.funnel(Recipe("own", (SHARP, Filter("mine", "kept"))))
+
+
+def test_a_filter_that_fails_on_a_row_is_named(manifest):
+    with pytest.raises(RecipeError, match="filter 'mine' fails on a row"):
+        manifest.select(Recipe("own", (SHARP, Filter("mine", "caption::INTEGER > 3"))))
+
+
+def test_open_by_prefix(tmp_path, store, manifest):
+    second = made.published(made.listed(tmp_path, range(40, 50)), store)
+    assert Manifest.open(store).id == second.id
+    assert Manifest.open(store, manifest.id).document == manifest.document
+    assert Manifest.open(store, manifest.id[:8]).id == manifest.id
+    with pytest.raises(StorageError, match="0 manifests begin with 'nothing'"):
+        Manifest.open(store, "nothing")
+    with pytest.raises(StorageError, match="2 manifests begin with ''"):
+        Manifest.open(store, "")
+
+
+def test_nothing_is_published_yet(store):
+    with pytest.raises(StorageError, match="run `winnow curate`"):
+        Manifest.open(store)
+
+
+def test_a_manifest_that_was_never_committed_is_not_there(tmp_path, store, manifest):
+    store.put_if_absent("manifests/feedface.json", b"{}")
+    with pytest.raises(StorageError, match="0 manifests"):
+        Manifest.open(store, "feed")
+    assert len(log(store)) == 1
+
+
+def test_counts_must_add_up():
+    told = {"input": 10, "repeated": 1, "kept": 2, "dropped": 3, "unscored": 3, "failed": 4, "quarantined": 0}
+    assert Counts(**told).pool == 5
+    for name, value in (("kept", 1), ("input", 9), ("unscored", 4)):
+        with pytest.raises(StorageError, match="report this"):
+            Counts(**{**told, name: value})
+
+
+def test_a_folder_name_with_signs_of_a_glob(tmp_path):
+    store = Storage(tmp_path / "run=3" / "it's [a] *?")
+    made.published(made.listed(tmp_path, range(40, 65)), store)
+    made.published(made.listed(tmp_path, range(40, 60)), store)
+    manifest = Manifest.open(store)
+    assert manifest.funnel(Recipe("own", (SHARP,)))[0].alone == 10
+    with manifest.connection() as con:
+        assert "run" not in con.sql("FROM rows").columns
+
+
+def test_two_connections_at_once(manifest):
+    def count(told):
+        with manifest.connection() as con:
+            told.append(con.execute("SELECT count(*) FROM rows WHERE kept").fetchall())
+
+    told = []
+    threads = [threading.Thread(target=count, args=(told,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [[(manifest.counts.kept,)]] * 8
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_rows_and_verdicts_of_many_parts_stay_aligned(tmp_path, store, threads):
+    """Over a million rows in uneven parts and row groups: each verdict tells the number of its own row."""
+    sizes = [300_000, 1, 65_536, 131_073, 250_000, 7, 300_000]
+    rows, verdicts, start = [], [], 0
+    for size in sizes:
+        numbers = np.arange(start, start + size)
+        of_rows = pa.table({"uid": numbers.astype(str), "n": numbers, "score": np.sin(numbers)})
+        of_verdicts = {"kept": numbers % 2 == 0, "dropped_by": numbers.astype("u8"), "unknown": numbers.astype("u8")}
+        rows.append(parts.put_parquet(store, "rows", of_rows.schema, [of_rows]))
+        verdicts.append(parts.put_parquet(store, "verdicts", publish.VERDICTS, [pa.table(of_verdicts)]).key)
+        start += size
+    both = [tables.file_list(map(store.fetch, keys)) for keys in ([each.key for each in rows], verdicts)]
+    joined = f"read_parquet({both[0]}) POSITIONAL JOIN read_parquet({both[1]})"
+    limits = sorted(random.Random(7).random() for _ in range(3))
+    with tables.connect(tmp_path, threads=threads) as con:
+        for where in ("true", "kept", "n % 7 = 3", *(f"score > {limit}" for limit in limits)):
+            wrong = "count(*) FILTER (n <> dropped_by OR kept <> (n % 2 = 0))"
+            row = con.execute(f"SELECT {wrong}, count(n) > 100000 FROM {joined} WHERE {where}").fetchall()
+            assert row == [(0, True)]
+        assert con.sql(f"SELECT n FROM {joined}").to_arrow_table()["n"].to_numpy().tolist() == list(range(start))
