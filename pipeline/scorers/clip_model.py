@@ -191,8 +191,8 @@ def _distinct(values: Sequence[Any], key: Callable[[Any], Hashable]) -> tuple[li
 
 def _preprocessing(model: Any) -> tuple[Callable[[Image.Image], Image.Image], Tensor, Tensor]:
     """The model's own preprocessing: its geometry, and mean and standard deviation as [3, 1, 1]."""
-    from open_clip import get_model_preprocess_cfg, image_transform_v2
-    from open_clip.transform import PreprocessCfg
+    from open_clip import get_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose, Normalize, ToTensor
 
     *geometry, tensor, standard = image_transform_v2(

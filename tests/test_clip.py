@@ -1,0 +1,291 @@
+"""CLIP: equal to transformers, exact where it cuts, deaf to neighbours, and picky about activations."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import downloaded
+import numpy as np
+import pytest
+import small_clip
+import torch
+from PIL import Image
+
+from pipeline import score
+from pipeline.errors import ModelError
+from pipeline.score import Batch
+from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.clip_model import in_batches
+from pipeline.scorers.clip_weights import find
+
+CAPTIONS = [
+    "a dog",
+    "Two men ride horses on the beach, at dusk!",
+    "",
+    "ein Hund läuft über die Straße 🐕",
+    "red " * 40,
+    "a very long caption that goes on and on, " * 20,
+    "a photo of a dog",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_clip.save(small_clip.reference("quick_gelu"), tmp_path_factory.mktemp("clip") / "small", True)
+
+
+def spec(folder, **changed):
+    settings = {"kind": "clip", "model": f"local-dir:{folder}", "precision": "float32", **changed}
+    return ClipSpec.model_validate(settings)
+
+
+def batch(pictures, captions, scorer):
+    prepared = [scorer.prepare(picture) for picture in pictures]
+    return Batch([str(n) for n in range(len(captions))], prepared, captions, None)
+
+
+def pairs(count):
+    return [
+        (f"http://host/{n}.jpg", CAPTIONS[n % len(CAPTIONS)] + " " * n, downloaded.picture(n, (80, 60)))
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("activation", "quick"), [("quick_gelu", True), ("gelu", False)])
+def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activation, quick):
+    import open_clip
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    model = small_clip.reference(activation)
+    clip = spec(small_clip.save(model, tmp_path / "small", quick), batch=4)
+    rows = pairs(7)
+    described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", rows, {"clip": clip})
+    score.make(described, storage)(shard)
+    similarity = downloaded.scores(described, storage, shard, "clip")["similarity"]
+    stored = downloaded.embeddings(described, storage, shard, "clip")
+
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    decoded = [Image.open(io.BytesIO(downloaded.jpeg(picture))) for _, _, picture in rows]
+    with torch.inference_mode():
+        said = model(
+            pixel_values=processor(decoded, return_tensors="pt")["pixel_values"],
+            input_ids=open_clip.get_tokenizer("ViT-B-32")([caption for _, caption, _ in rows]),
+        )
+        cosine = said.logits_per_image.diagonal() / model.logit_scale.exp()
+    assert np.abs(np.array(similarity) - cosine.numpy()).max() < 1e-4
+    images, texts = said.image_embeds.numpy(), said.text_embeds.numpy()
+    assert np.abs(stored - np.stack([images, texts], axis=1)).max() < 5e-4  # float16
+    scorer = clip.load()
+    fresh = scorer.score(batch(decoded, [caption for _, caption, _ in rows], scorer))["embeddings"]
+    assert np.abs(fresh - np.stack([images, texts], axis=1)).max() < 1e-4
+    wrong = spec(small_clip.save(model, tmp_path / "wrong", not quick)).load()
+    other = wrong.score(batch(decoded, [caption for _, caption, _ in rows], wrong))["embeddings"]
+    assert np.abs(other - fresh).max() > 5e-3  # so that the activation matters here
+    assert np.ptp(similarity) > 0.1
+
+
+def test_the_prepared_picture_is_what_open_clip_makes_of_it(folder):
+    import open_clip
+
+    scorer = spec(folder).load()
+    model, _, whole = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    picture = downloaded.picture(3, (90, 50))
+    with torch.inference_mode():
+        expected = model.eval().encode_image(whole(picture)[None], normalize=True).numpy()
+    assert np.abs(scorer.pictures([scorer.prepare(picture)]) - expected).max() < 1e-6
+
+
+def test_a_cut_text_tower_equals_the_whole_one(folder):
+    scorer = spec(folder).load()
+    assert scorer._cut
+    tokens = scorer._tokenizer(CAPTIONS)
+    with torch.inference_mode():
+        whole = scorer._model.encode_text(tokens, normalize=True).numpy()
+    assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
+    assert sorted(set(scorer._lengths(tokens))) == [8, 16, 24, 48, 77]
+
+
+@pytest.mark.parametrize("tower", [{"no_causal_mask": True}, {"pool_type": "last"}])
+def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
+    import open_clip
+
+    config = {**small_clip.CONFIG, "text_cfg": {**small_clip.CONFIG["text_cfg"], **tower}, "custom_text": True}
+    torch.manual_seed(0)
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    small_clip.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    scorer = spec(folder).load()
+    with torch.inference_mode():
+        whole = model.encode_text(scorer._tokenizer(CAPTIONS), normalize=True).numpy()
+    assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
+
+
+def test_a_score_does_not_depend_on_its_neighbours(folder):
+    scorer = spec(folder, batch=3).load()
+    pictures = [downloaded.picture(n) for n in range(len(CAPTIONS))]
+    together = scorer.score(batch(pictures, CAPTIONS, scorer))
+    for n, caption in enumerate(CAPTIONS):
+        alone = scorer.score(batch([pictures[n]], [caption], scorer))
+        assert alone["similarity"][0] == pytest.approx(together["similarity"][n], abs=1e-5)
+
+
+def test_pictures_and_captions_are_encoded_once(folder):
+    scorer = spec(folder).load()
+    seen = []
+    scorer._model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    scorer._model.token_embedding.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    one, two = (scorer.prepare(downloaded.picture(n)) for n in range(2))
+    found = scorer.score(Batch(list("abcd"), [one, one, two, one], ["a dog", "a cat", "a dog", "a dog"], None))
+    assert seen == [2, 2]
+    assert found["similarity"][0] == found["similarity"][3] != found["similarity"][2]
+
+
+def test_bfloat16_is_near_float32(folder):
+    exact, rough = (spec(folder, precision=precision).load() for precision in ("float32", "bfloat16"))
+    pictures = [downloaded.picture(n) for n in range(len(CAPTIONS))]
+    similarities = [scorer.score(batch(pictures, CAPTIONS, scorer))["similarity"] for scorer in (exact, rough)]
+    assert np.abs(similarities[0] - similarities[1]).max() < 0.03
+    assert similarities[1].dtype == np.float32
+
+
+def test_a_second_run_does_no_forward_pass(tmp_path, folder):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", pairs(5), {"clip": spec(copy)})
+    score.make(described, storage)(shard)
+    ready = score.make(described, storage)
+    (copy / "open_clip_model.safetensors").write_bytes(b"no weights any more")  # would not load
+    ready(shard)
+
+
+def test_identity_changes_with_all_that_changes_a_score(tmp_path, folder):
+    before = spec(folder).identity()
+    assert json.loads(json.dumps(before)) == before
+    assert str(folder) not in json.dumps(before)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in folder.iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    assert spec(moved).identity() == before
+    assert spec(folder, batch=32).identity() != before
+    assert spec(folder, precision="bfloat16").identity() != before
+    config = json.loads((moved / "open_clip_config.json").read_text())
+    config["preprocess_cfg"] = {"mean": [0.5, 0.5, 0.5]}
+    (moved / "open_clip_config.json").write_text(json.dumps(config))
+    assert spec(moved).identity() != before
+
+
+@pytest.mark.parametrize("largest", [1, 3, 100])
+def test_memory_that_ends_halves_the_batch_and_goes_on(largest):
+    sizes = []
+
+    def encode(items):
+        if len(items) > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(items))
+        return items.float() * 2
+
+    items = torch.arange(37)[:, None]
+    assert (in_batches(encode, items, 16) == items.numpy() * 2).all()
+    assert max(sizes) == min(largest, 16) if largest != 3 else 2
+    sizes.clear()
+    assert (in_batches(encode, items, 16, fill=True) == items.numpy() * 2).all()
+    assert len(set(sizes)) == 1
+
+
+def test_one_item_that_is_too_large_is_an_error():
+    def encode(items):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches(encode, torch.zeros(4, 1), 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "quick_gelu", "said"),
+    [
+        ("ViT-B-32", "openai", None, "set model = 'ViT-B-32-quickgelu'"),
+        ("ViT-L-14", "metaclip_400m", None, "set model = 'ViT-L-14-quickgelu'"),
+        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", None, "set model = 'ViT-B-32'"),
+        ("ViT-B-32", "openia", None, "has no weights 'openia'"),
+        ("ViT-B-32", None, None, "needs weights"),
+        ("ViT-B-23", "openai", None, "did you mean 'ViT-B-32'"),
+        ("local-dir:.", "openai", None, "brings its weights along"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_anything_is_fetched(model, weights, quick_gelu, said):
+    with pytest.raises(ModelError) as error:
+        find(model, weights, quick_gelu)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_weights_must_say_its_activation(tmp_path, folder):
+    alone = tmp_path / "weights.safetensors"
+    alone.write_bytes((folder / "open_clip_model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="set quick_gelu = true"):
+        find("ViT-B-32", str(alone), None)
+    with pytest.raises(ModelError, match="set model = 'ViT-B-32-quickgelu'"):
+        find("ViT-B-32", str(alone), True)
+    assert find("ViT-B-32-quickgelu", str(alone), True).weights == alone
+    beside = str(folder / "open_clip_model.safetensors")
+    with pytest.raises(ModelError, match="set model = 'ViT-B-32-quickgelu'"):
+        find("ViT-B-32", beside, None)
+    with pytest.raises(ModelError, match="does not load as ViT-B-32-quickgelu"):
+        find("ViT-B-32-quickgelu", beside, None).load()
+
+
+def test_a_folder_whose_activation_is_not_its_weights_is_refused(tmp_path):
+    model = small_clip.reference("quick_gelu")
+    folder = small_clip.save(model, tmp_path / "small", False)
+    model.config.save_pretrained(folder)
+    with pytest.raises(ModelError, match="trained with QuickGELU.*set quick_gelu = true"):
+        spec(folder).identity()
+    small_clip.save(model, folder, True)
+    spec(folder).load()
+
+
+def test_folders_with_nothing_or_too_much_in_them_are_refused(tmp_path, folder):
+    with pytest.raises(ModelError, match=r"exactly one file of weights"):
+        spec(tmp_path).identity()
+    (tmp_path / "model.safetensors").write_bytes((folder / "open_clip_model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"open_clip_config.json is missing"):
+        spec(tmp_path).identity()
+    (tmp_path / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
+    spec(tmp_path).load()
+    (tmp_path / "pickled.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"exactly one file of weights"):
+        spec(tmp_path).identity()
+
+
+def test_paths_are_relative_to_the_source_file(tmp_path, folder):
+    settings = {"kind": "clip", "model": f"local-dir:{folder.name}"}
+    found = ClipSpec.model_validate(settings, context={"folder": folder.parent})
+    assert found.model == f"local-dir:{folder}"
+    assert found.encoder == "small/"
+    with pytest.raises(ValueError, match="there is no file"):
+        ClipSpec.model_validate(settings, context={"folder": tmp_path})
+
+
+def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
+    program = (
+        "from pipeline.scorers.clip_weights import find\nfrom pipeline.errors import ModelError\n"
+        "try:\n    find('ViT-B-32-quickgelu', 'openai', None)\nexcept ModelError as error:\n    print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    (said,) = done.stdout.splitlines()
+    assert "ViT-B-32-quickgelu/openai cannot be fetched" in said
+    assert "name a local .safetensors file" in said
+
+
+def test_validating_a_spec_imports_no_torch():
+    program = "import sys, pipeline.source, pipeline.score; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
