@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline import shards
 from pipeline.decode import Limits
-from pipeline.errors import ShardError
+from pipeline.errors import ShardError, WinnowError
 from pipeline.guard import Guard
 from pipeline.pairs import Shard
 from pipeline.source import MADE, Source
@@ -40,6 +40,10 @@ COLUMNS = pa.schema(
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
 """What a `Job` leaves in its folder."""
+
+
+_START = 120
+"""Seconds that importing img2dataset may take."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ class Workshop:
 
     def run(self, job: Job, seconds: float) -> OSError | str | None:
         """What went wrong: None if nothing did, an OSError if it was the disk. All processes of the job end with it."""
-        line = self._line or self._open()
         fault: OSError | str | None
+        line = self._line or self._open()
         try:
             line.send(job)
             if line.poll(seconds):
@@ -88,6 +92,7 @@ class Workshop:
         self._line = self._end = None
 
     def _open(self) -> Connection:
+        """Start it. Raises WinnowError if that fails: no shard is to blame."""
         self._line, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
@@ -99,6 +104,13 @@ class Workshop:
             )
         self._end = weakref.finalize(self, _end, process, self._line)
         self._line.send(sys.path)
+        try:
+            ready = self._line.poll(_START) and self._line.recv()
+        except EOFError:
+            ready = False
+        if not ready:
+            self.close()
+            raise WinnowError("img2dataset cannot be started: run `winnow doctor`")
         return self._line
 
 

@@ -35,9 +35,10 @@ Abort: TypeAlias = Callable[[Exception], NoReturn]
 def serve(line: Connection) -> None:
     """Run each Job that comes in a fork, until the other end is gone.
 
-    Answers None when all is done, an OSError, or what went wrong in words.
+    Says True once, then answers each: None when all is done, an OSError, or what went wrong in words.
     """
     sys.path[:] = line.recv()
+    line.send(True)
     while True:
         try:
             job = line.recv()

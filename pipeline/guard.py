@@ -98,6 +98,11 @@ class Url:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def header(self) -> str:
+        """The Host header."""
+        return self.place.removesuffix(":443" if self.secure else ":80")
+
+    @property
     def whole(self) -> str:
         """All of it, as text."""
         return f"http{'s' * self.secure}://{self.place}{self.target}"

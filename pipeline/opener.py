@@ -107,7 +107,7 @@ class Opener(urllib.request.OpenerDirector):
         connection = http.client.HTTPConnection(url.host, url.port)
         connection.sock = wire
         headers = {
-            "Host": url.place.removesuffix(":443" if url.secure else ":80"),
+            "Host": url.header,
             "User-Agent": self.guard.user_agent,
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",

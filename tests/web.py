@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import trustme
 from PIL import Image
 
-from pipeline.guard import Guard
+from pipeline.guard import Guard, Url
 
 CAUSES = {
     "fine": None,
@@ -63,6 +64,18 @@ def picture(number):
     return data.getvalue()
 
 
+def bomb():
+    """A PNG of 69 bytes that says it has 3.6 thousand million pixels."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
 def share(text):
     """0 to 1, by the hash of the text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
@@ -70,6 +83,12 @@ def share(text):
 
 def picture_of(url):
     return picture(int(share(url) * 1e6))
+
+
+def seen(url):
+    """The URL as the server sees it: what was escaped on the way stays escaped."""
+    parsed = Url.parse(url)
+    return f"{'https' if parsed.secure else 'http'}://{parsed.header}{parsed.target}"
 
 
 def kind_in_path(url):
@@ -86,13 +105,14 @@ class Loopback:
     canary: int
     unknown: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
+    private: frozenset[str] = frozenset()
 
     def __call__(self, host, port):
         if host in self.unknown or host.endswith(".invalid"):
             raise socket.gaierror(socket.EAI_NONAME, "not known")
         if host in self.closed:
             return [("127.0.0.1", 1)]
-        if host == PRIVATE_HOST:
+        if host in self.private or host == PRIVATE_HOST:
             return [("127.0.0.1", self.canary)]
         if host == "127.0.0.1":
             return [("127.0.0.1", port)]
@@ -180,7 +200,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.url = f"http{'s' * bool(self.server.sni)}://{self.headers['Host']}{self.path}".removesuffix("/moved")
+        target = self.requestline.split()[1]  # self.path has lost a slash where there were two
+        self.url = f"http{'s' * bool(self.server.sni)}://{self.headers['Host']}{target}".removesuffix("/moved")
         web = self.server.web
         web.hits[self.url] += 1
         getattr(self, web.kind(self.url))(picture_of(self.url))
@@ -204,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/moved"):
             self.answer(body)
         else:
-            self.answer(b"", 302, Location=urlsplit(self.url).path + "/moved")
+            self.answer(b"", 302, Location=self.url + "/moved")
 
     def flaky(self, body):
         self.answer(body, 500 if self.server.web.hits[self.url] % 2 else 200)
@@ -244,7 +265,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(b"<!doctype html><title>picture.jpg</title>", Content_Type="image/jpeg")
 
     def bomb(self, body):
-        self.answer(b"GIF89a" + struct.pack("<HHBBB", 60000, 60000, 0, 0, 0) + b";")
+        self.answer(bomb())
 
     def oversize(self, body):
         self.answer(body, length=False)

@@ -1,0 +1,323 @@
+"""One shard after another from a web that misbehaves: rows, pictures, kills."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from web import CAUSES, PRIVATE_HOST, REPEATED, Loopback, Web, kind_in_path, picture_of
+
+from pipeline import download, engine, pairs, shards
+from pipeline.errors import ShardError, StorageError
+from pipeline.source import Download, Pairs, Source
+from pipeline.storage import Storage
+
+HOST = "pictures.test"
+
+
+@pytest.fixture(scope="module")
+def web():
+    with Web() as web:
+        yield web
+
+
+def listed(folder, rows, **settings):
+    """A source whose list holds these (URL, caption) rows."""
+    folder.mkdir(exist_ok=True)
+    (folder / "list.jsonl").write_text(
+        "".join(json.dumps({"url": url, "caption": words}) + "\n" for url, words in rows)
+    )
+    return Source(name="test", pairs=Pairs(location=str(folder / "list.jsonl")), download=Download(**settings))
+
+
+def downloaded(source, storage, guard):
+    """The rows of all shards, with the pairs' URLs."""
+    ledger = pairs.update(source, storage)
+    rows = []
+    for shard, error in engine.run(lambda: download.make(source, storage, guard), ledger.shards):
+        assert error is None
+        urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
+        made = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet")))
+        assert made.schema == download.COLUMNS
+        rows += [{"url": url, "shard": shard.number, **row} for url, row in zip(urls, made.to_pylist(), strict=True)]
+    return rows
+
+
+def stored(source, storage):
+    folder = storage.root / download.stage(source).folder
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def leftovers(storage):
+    return [path for path in (storage.root / ".tmp").rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def fetched(web, tmp_path_factory):
+    """(source, storage, rows) of a list with every kind of trouble, in four shards."""
+    folder = tmp_path_factory.mktemp("fetched")
+    urls = [f"http://{HOST}/{kind}/{number}.jpg" for number in range(4) for kind in CAUSES]
+    urls += ["", "UNLIKELY", "file:///etc/passwd", f"http://{PRIVATE_HOST}/a.jpg", "http://unknown.invalid/a.jpg"]
+    rows = [(url, f"caption {number}") for number, url in enumerate(urls)]
+    rows += [(f"http://{HOST}/fine/0.jpg", "a second caption"), (f"http://{HOST}/missing/0.jpg", "another")]
+    source = listed(folder, rows, shard_size=25, max_bytes=200_000, image_size=64)
+    storage = Storage(folder / "store")
+    guard = web.guard([HOST, "unknown.invalid"], max_bytes=200_000, timeout=1)
+    return source, storage, downloaded(source, storage, guard), guard
+
+
+def test_every_pair_has_a_row_with_its_cause(web, fetched):
+    _, _, rows, _ = fetched
+    assert len(rows) == 4 * len(CAUSES) + 7
+    planted = {
+        "": "invalid_url",
+        "UNLIKELY": "invalid_url",
+        "file:///etc/passwd": "blocked_scheme",
+        f"http://{PRIVATE_HOST}/a.jpg": "blocked_address",
+        "http://unknown.invalid/a.jpg": "dns",
+    }
+    for row in rows:
+        expected = planted[row["url"]] if row["url"] in planted else CAUSES[kind_in_path(row["url"])]
+        assert row["cause"] == expected, row
+        assert row["status"] == ("failed" if expected else "ok")
+        assert (row["error"] is None) == (expected is None)
+        assert row["error"] is None or (0 < len(row["error"]) <= 200 and "\n" not in row["error"])
+        assert all((row[name] is None) == (expected is not None) for name in ("sha256", "width", "bytes", "member"))
+    assert web.canary == []
+
+
+def test_pictures_are_those_of_their_urls(fetched):
+    source, storage, rows, _ = fetched
+    made = [row for row in rows if row["status"] == "ok"]
+    for number in {row["shard"] for row in made}:
+        tar = storage.fetch(download.stage(source).item(number, ".tar"))
+        members = dict(shards.read(tar))
+        mine = [row for row in made if row["shard"] == number]
+        assert list(members) == list(dict.fromkeys(row["member"] for row in mine)) == sorted(members)
+        for row in mine:
+            original = picture_of(row["url"])
+            assert (row["sha256"], row["bytes"]) == (hashlib.sha256(original).hexdigest(), len(original))
+            with Image.open(io.BytesIO(original)) as before, Image.open(io.BytesIO(members[row["member"]])) as after:
+                assert (row["width"], row["height"]) == before.size
+                assert (after.format, after.mode, min(after.size)) == ("JPEG", "RGB", 64)
+                small = before.convert("L").resize((16, 16))
+                assert abs(sum(small.tobytes()) - sum(after.convert("L").resize((16, 16)).tobytes())) < 256 * 3
+
+
+def test_requests_are_counted(web, fetched):
+    tries = {"flaky": 2, "moved": 2, "loop": 6} | dict.fromkeys(REPEATED, 3)
+    for number in range(4):
+        for kind in CAUSES:
+            assert web.hits[f"http://{HOST}/{kind}/{number}.jpg"] == tries.get(kind, 1), kind
+
+
+def test_pairs_of_one_url_share_a_fetch_and_a_picture(fetched):
+    _, _, rows, _ = fetched
+    twins = [row for row in rows if row["url"] == f"http://{HOST}/fine/0.jpg"]
+    assert len(twins) == 2
+    assert len({row["uid"] for row in twins}) == 2
+    assert len({(row["shard"], row["member"], row["sha256"]) for row in twins}) == 1
+
+
+def test_what_is_there_is_not_fetched_again(web, fetched):
+    source, storage, rows, guard = fetched
+    before, files = web.hits.total(), stored(source, storage)
+    assert downloaded(source, storage, guard) == rows
+    assert web.hits.total() == before
+    assert stored(source, storage) == files
+    assert leftovers(storage) == []
+
+
+def test_the_same_web_makes_the_same_bytes(web, fetched, tmp_path):
+    source, storage, rows, guard = fetched
+    again = Storage(tmp_path / "again")
+    assert downloaded(source, again, guard) == rows
+    assert stored(source, again) == stored(source, storage)
+
+
+def test_settings_that_change_pictures_change_the_key(fetched):
+    source, *_ = fetched
+
+    def key(**changed):
+        settings = source.download.model_copy(update=changed)
+        return download.stage(source.model_copy(update={"download": settings})).key
+
+    assert len({key(), key(image_size=65), key(quality=94), key(max_bytes=1), key(max_pixels=1)}) == 5
+    assert key(threads=1, timeout=1, retries=0, shard_seconds=1, shard_size=1) == key()
+
+
+@dataclass(frozen=True)
+class Deadly(Loopback):
+    """Kills the process that asks for its name: the one of the shard."""
+
+    def __call__(self, host, port):
+        if host == "deadly.test":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(host, port)
+
+
+def test_a_dead_process_quarantines_its_shard_and_no_other(web, tmp_path):
+    rows = [(f"http://{HOST}/fine/{n}.jpg", "") for n in range(4)]
+    rows[1] = ("http://deadly.test/fine/1.jpg", "")
+    source = listed(tmp_path, rows, shard_size=2)
+    storage = Storage(tmp_path / "store")
+    guard = web.guard([HOST], resolve=Deadly(web.http, web.https, web.canary_port))
+    ledger = pairs.update(source, storage)
+    (_, first), (_, second) = engine.run(lambda: download.make(source, storage, guard), ledger.shards)
+    assert isinstance(first, ShardError)
+    assert str(first) == "download, shard 00000: its process died of SIGKILL"
+    assert second is None
+    assert sorted(stored(source, storage)) == ["00001.parquet", "00001.tar", "key.json"]
+    assert leftovers(storage) == []
+
+
+@dataclass(frozen=True)
+class Telling(Loopback):
+    """Writes down which process asks."""
+
+    told: str = ""
+
+    def __call__(self, host, port):
+        Path(self.told).write_text(f"{os.getppid()} {os.getpid()}")
+        return super().__call__(host, port)
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if Path("/proc").is_dir() else "?"
+        os.kill(pid, 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"
+
+
+def gone(pids, seconds=5):
+    until = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
+    source = listed(tmp_path, [(f"http://{HOST}/drip/1.jpg", "")], shard_seconds=1)
+    storage = Storage(tmp_path / "store")
+    told = tmp_path / "told"
+    resolve = Telling(web.http, web.https, web.canary_port, told=str(told))
+    (shard,) = pairs.update(source, storage).shards
+    fetch = download.make(source, storage, web.guard([HOST], resolve=resolve, timeout=60))
+    begun = time.monotonic()
+    with pytest.raises(ShardError, match="shard 00000: it took more than 1 s and was stopped"):
+        fetch(shard)
+    assert time.monotonic() - begun < 10
+    assert gone(list(map(int, told.read_text().split())))
+    assert leftovers(storage) == []
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from pipeline import download, pairs
+from pipeline.source import load
+from pipeline.storage import Storage
+
+source, storage = load(sys.argv[1]), Storage(Path(sys.argv[2]))
+(shard,) = pairs.update(source, storage).shards
+print("begins", flush=True)
+try:
+    download.make(source, storage)(shard)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def written(folder, web, kind, count):
+    """A source file that a program of its own can read: the web by its address."""
+    place = f"127.0.0.1:{web.http}"
+    (folder / "list.tsv").write_text("".join(f"{n}\thttp://{place}/{kind}/{n}.jpg\n" for n in range(count)))
+    (folder / "alone.toml").write_text(
+        '[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n'
+        f'[download]\ntimeout = 60\nallow_hosts = ["{place}"]\n'
+    )
+    return folder / "alone.toml"
+
+
+def below(pid):
+    """All processes that descend from this one."""
+    lines = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    children = [tuple(map(int, line.split())) for line in lines]
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in children if parent == each]
+    return found[1:]
+
+
+def test_when_the_program_is_killed_nothing_goes_on(web, tmp_path):
+    toml = written(tmp_path, web, "drip", 3)
+    program = subprocess.Popen(
+        [sys.executable, "-c", ALONE, str(toml), str(tmp_path / "store")], stdout=subprocess.PIPE
+    )
+    assert program.stdout.readline() == b"begins\n"
+    until = time.monotonic() + 20
+    while len(pids := below(program.pid)) < 2 and time.monotonic() < until:  # img2dataset's, and the shard's
+        time.sleep(0.1)
+    while web.hits[f"http://127.0.0.1:{web.http}/drip/0.jpg"] == 0 and time.monotonic() < until:
+        time.sleep(0.1)
+    pids = below(program.pid)
+    assert len(pids) >= 2
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    assert gone(pids)
+
+
+def test_a_full_disk_stops_the_run_in_one_line(web, tmp_path):
+    mounts = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=700k none "$0" && exec "$@"']
+    root = tmp_path / "small"
+    root.mkdir()
+    try:
+        subprocess.run([*mounts, str(root), "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small disk cannot be mounted here")
+    toml = written(tmp_path, web, "fine", 200)
+    program = subprocess.run(
+        [*mounts, str(root), sys.executable, "-c", ALONE, str(toml), str(root)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert program.stdout.splitlines()[-1].startswith("StorageError no space left in")
+
+
+def test_it_works_off_the_main_thread(web, tmp_path):
+    source = listed(tmp_path, [(f"http://{HOST}/fine/thread.jpg", "")])
+    storage = Storage(tmp_path / "store")
+    rows = []
+    thread = threading.Thread(target=lambda: rows.extend(downloaded(source, storage, web.guard([HOST]))))
+    thread.start()
+    thread.join()
+    assert [row["status"] for row in rows] == ["ok"]
+
+
+def test_a_tar_has_the_same_bytes_and_a_cut_one_is_noticed(tmp_path):
+    members = [(f"{n:05d}.jpg", bytes([n]) * n) for n in range(50)]
+    for name in ("one.tar", "two.tar"):
+        shards.write(tmp_path / name, iter(members))
+    whole = (tmp_path / "one.tar").read_bytes()
+    assert whole == (tmp_path / "two.tar").read_bytes()
+    assert list(shards.read(tmp_path / "one.tar")) == members
+    for size in (0, 100, 512, 5000, 10240, len(whole) // 2, len(whole) - 10240):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        with pytest.raises(StorageError, match=r"cut\.tar is damaged: delete it"):
+            list(shards.read(tmp_path / "cut.tar"))
