@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import job
 import numpy as np
 import pytest
+import small_clip
 from PIL import Image
 
 from pipeline.manifest import Manifest
@@ -61,7 +61,9 @@ def pictures():
 
 
 def described(folder, port, count):
-    clip = Path(job.world.__file__).parent / "clip"
+    clip = folder / "clip"
+    if not clip.exists():
+        small_clip.save(small_clip.reference("quick_gelu"), clip, quick_gelu=True)
     rows = [f"a thing of number {number}\thttp://127.0.0.1:{port}/{number}.jpg" for number in range(count)]
     (folder / "list.tsv").write_text("\n".join([*rows, *rows[:5]]) + "\n")
     toml = folder / "killed.toml"
@@ -101,11 +103,12 @@ class Reader(threading.Thread):
                 manifest = Manifest.open(self.storage)
                 counts = manifest.counts
                 told = counts.repeated + counts.kept + counts.dropped + counts.failed + counts.quarantined
-                rows = manifest.connection().execute("SELECT count(*), count(*) FILTER (kept) FROM rows").fetchone()
+                with manifest.connection() as con:
+                    rows = con.execute("SELECT count(*), count(*) FILTER (kept) FROM rows").fetchone()
                 assert told == counts.input
                 assert rows == (counts.input - counts.repeated, counts.kept)
                 self.seen.add((manifest.id, counts.input))
-            except Exception as fault:
+            except Exception as fault:  # noqa: BLE001 - whatever a reader meets is a fault of the writer
                 self.faults.append(repr(fault))
 
 
