@@ -82,7 +82,7 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     assert np.abs(fresh - np.stack([images, texts], axis=1)).max() < 1e-4
     wrong = spec(small_clip.save(model, tmp_path / "wrong", not quick)).load()
     other = wrong.score(batch(decoded, [caption for _, caption, _ in rows], wrong))["embeddings"]
-    assert np.abs(other - fresh).max() > 5e-3  # so that the activation matters here
+    assert np.abs(other - fresh).max() > 1e-3  # so that the activation matters here
     assert np.ptp(similarity) > 0.1
 
 

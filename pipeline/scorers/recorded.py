@@ -97,9 +97,6 @@ class Vectors:
         table = table.filter(pc.is_valid(table[recording.column]))
         keys = [str(key) for key in table[recording.key].to_pylist()]
         self._rows = {key: row for row, key in enumerate(keys)}
-        if len(self._rows) < len(keys):
-            twice = next(key for row, key in enumerate(keys) if self._rows[key] != row)
-            raise ModelError(f"{name}: several rows have {recording.key} = {twice!r}; choose with where = {{...}}")
         if not keys:
             raise ModelError(
                 f"{name} has no embeddings where {dict(recording.where)}; mend where, or take another file"
@@ -110,6 +107,10 @@ class Vectors:
         if pc.any(pc.not_equal(pc.list_value_length(lists), self.dim)).as_py() or values.dtype.kind != "f":
             raise ModelError(f"{name}: {recording.column} must hold lists of floats, all of one length")
         self._values = values.reshape(len(keys), self.dim)
+        for row, key in enumerate(keys):
+            last = self._rows[key]
+            if row != last and not np.array_equal(self._values[row], self._values[last], equal_nan=True):
+                raise ModelError(f"{name}: {recording.key} = {key!r} has several vectors; choose with where = {{...}}")
 
     def of(self, keys: Sequence[Any]) -> npt.NDArray[np.float32]:
         """float32 [keys, dim], L2-normalised; NaN for a key that is not there, and for a vector of zeros."""
