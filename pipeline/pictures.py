@@ -64,7 +64,13 @@ class Pictures:
                 picture = stored.convert("RGB")
         except Exception as error:  # Pillow raises nearly anything on a broken file
             raise self._error(f"{member} in {self._tar} cannot be decoded: {error}") from error
-        return {name: prepare(picture) for name, prepare in self._prepare.items()}
+        return {name: self._prepared_for(name, member, picture) for name in self._prepare}
+
+    def _prepared_for(self, name: str, member: str, picture: Image.Image) -> Any:
+        try:
+            return self._prepare[name](picture)
+        except Exception as error:
+            raise self._error(f"scorer {name!r} fails on {member} in {self._tar}: {error!r}") from error
 
     def _error(self, reason: str) -> ShardError:
         return ShardError("score", self._shard, reason)

@@ -117,9 +117,7 @@ class Scoring:
 
     def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
         head: Head = self._load(name)
-        stored = np.load(
-            self.storage.fetch(self.embeddings[spec.of].item(shard.number, ".npy")), mmap_mode="r", allow_pickle=False
-        )
+        stored = self._stored(spec.of, shard, len(uids))
         there = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
         with self.storage.scratch() as scratch:
             result = Results(name, spec, len(stored), scratch, None)
@@ -128,6 +126,17 @@ class Scoring:
                 with _blamed(name, shard, rows):
                     result.add(rows, head.score(stored[rows, 0].astype(np.float32)))
             self._put(shard, name, result, uids)
+
+    def _stored(self, of: str, shard: Shard, rows: int) -> npt.NDArray[np.float16]:
+        """The embeddings of a scorer for the shard."""
+        path = self.storage.fetch(self.embeddings[of].item(shard.number, ".npy"))
+        try:
+            stored: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ShardError("score", shard.number, f"{path} cannot be read: delete it, and run again") from error
+        if len(stored) != rows:
+            raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
+        return stored
 
     def _put(self, shard: Shard, name: str, result: Results, uids: pa.ChunkedArray) -> None:
         self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))

@@ -261,6 +261,30 @@ def test_damaged_tars_and_shards_that_were_not_downloaded_are_errors_of_the_shar
     assert errors[3] is None
 
 
+def test_a_picture_that_a_scorer_cannot_prepare_and_damaged_embeddings_are_errors_of_the_shard(tmp_path):
+    class Refusing(Corner):
+        def prepare(self, image):
+            raise ZeroDivisionError("no such picture")
+
+    class RefusingSpec(CornerSpec):
+        def load(self):
+            return Refusing(1)
+
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(3), {"refusing": RefusingSpec()})
+    with pytest.raises(ShardError, match=r"scorer 'refusing' fails on 0000\d.jpg .*no such picture"):
+        score.make(described, storage)(shard)
+    described = described.model_copy(update={"scorers": {"corner": CornerSpec()}})
+    score.make(described, storage)(shard)
+    described = described.model_copy(update={"scorers": {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}})
+    stage = score.embeddings("corner", score.stages(described, download.stage(described))["corner"])
+    os.truncate(storage.fetch(stage.item(0, ".npy")), 150)
+    with pytest.raises(ShardError, match=r"npy cannot be read"):
+        score.make(described, storage)(shard)
+    storage.fetch(stage.item(0, ".npy")).unlink()
+    score.make(described, storage)(shard)
+    assert None not in downloaded.scores(described, storage, shard, "angle")["angle"]
+
+
 def test_keys_name_all_that_made_a_result(tmp_path):
     scorers = {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
     described, _, _ = downloaded.downloaded(tmp_path, rows(1), scorers)
