@@ -144,6 +144,10 @@ class Manifest:
     def _rows(self) -> list[Path]:
         return [self.storage.fetch(part.rows) for part in self.parts]
 
+    def files(self) -> list[Path]:
+        """All files that its rows and verdicts are in."""
+        return [*self._rows, *(self.storage.fetch(part.verdicts) for part in self.parts)]
+
     def check(self, *filters: Filter) -> None:
         """Bind filters against the columns. Raises RecipeError."""
         tables.bind(filters, self.columns)

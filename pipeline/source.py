@@ -34,7 +34,7 @@ MADE = pa.schema(
 )
 """Columns of `rows` that winnow makes itself."""
 
-RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown"}
+RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown", "source"}
 """Names that no extra column may take."""
 
 

@@ -1,0 +1,245 @@
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import made
+import pytest
+
+from pipeline import query
+from pipeline.errors import QueryError, StorageError
+from pipeline.storage import Storage
+
+SECRET = "these words are nowhere in the manifest"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("query")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    """Two sources side by side; the first has been published twice."""
+    store = Storage(folder / "tiny")
+    made.published(made.listed(folder, range(40, 50)), store)
+    both = ({**made.SHARP, "why": "blur"}, made.WORDED)
+    quarantined = {2: "it took too long"}
+    made.published(made.listed(folder, range(40, 65), both), store, quarantined, failed={57}, unscored={58})
+    (folder / "secret.txt").write_text(SECRET)
+    return store
+
+
+def ask(store, sql, **settings):
+    return query.run(sql, [store], **settings).to_pylist()
+
+
+def test_views(store):
+    (row,) = ask(
+        store, "SELECT count(*) AS rows, count(*) FILTER (kept) AS kept, any_value(source) AS source FROM rows"
+    )
+    assert row == {"rows": 25, "kept": 8, "source": "tiny"}
+    for view, count in (("kept", 8), ("dropped", 11), ("failed", 1)):
+        assert ask(store, f"SELECT count(*) AS n FROM {view}") == [{"n": count}]
+    assert ask(store, "SELECT dropped_by, unknown FROM rows WHERE captions_words IS NULL AND status = 'ok'") == [
+        {"dropped_by": ["sharp", "worded"], "unknown": ["sharp", "worded"]}
+    ]
+    assert ask(store, "SELECT DISTINCT error FROM rows WHERE status = 'quarantined'") == [{"error": "it took too long"}]
+
+
+def test_manifests(store):
+    first, second = ask(store, "FROM manifests")
+    assert (first["parent"], second["parent"]) == (None, first["id"])
+    assert {name: value for name, value in second.items() if name not in ("id", "parent", "time")} == {
+        "source": "tiny", "recipe": "own", "rows": 25, "kept": 8, "dropped": 11, "failed": 1, "quarantined": 5,
+    }  # fmt: skip
+    assert second["time"] > "2026"
+
+
+def test_trials(folder):
+    store = Storage(folder / "trials" / "tiny")
+    made.published(made.listed(folder / "trials", range(5)), store)
+    assert ask(store, "SELECT arm, augmented, f1_macro FROM trials") == []
+    trial = {"manifest": "m", "arm": "raw", "augmented": True, "seed": 3, "f1_macro": 0.5, "pairs": 7, "classes": [1]}
+    store.put_if_absent("trials/abc.json", json.dumps(trial).encode())
+    store.put_if_absent("trials/abc.claim-0", b"{}")
+    assert ask(store, "SELECT key, arm, augmented, seed, f1_macro, pairs, recall_macro FROM trials") == [
+        {"key": "abc", "arm": "raw", "augmented": True, "seed": 3, "f1_macro": 0.5, "pairs": 7, "recall_macro": None}
+    ]
+
+
+def test_two_sources(folder, store):
+    other = Storage(folder / "other")
+    made.published(made.listed(folder, range(3), name="other"), other)
+    empty = Storage(folder / "empty")
+    found = query.run("SELECT source, count(*) AS n FROM rows GROUP BY ALL ORDER BY n", [store, other, empty])
+    assert found.to_pylist() == [{"source": "other", "n": 3}, {"source": "tiny", "n": 25}]
+
+
+def test_the_answer_can_be_cut(store):
+    assert len(ask(store, "FROM range(1000000)", limit=21)) == 21
+    assert len(ask(store, "FROM range(100000)")) == 100_000
+    assert len(ask(store, "SELECT url FROM rows", limit=100)) == 25
+    assert query.run("SELECT url, kept FROM rows WHERE false", [store]).column_names == ["url", "kept"]
+
+
+def test_nothing_is_published(folder):
+    with pytest.raises(StorageError, match="winnow curate"):
+        query.run("SELECT 1", [Storage(folder / "empty")])
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT widht FROM rows", 'Did you mean "width"'),
+        ("SELECT * FROM row", "rows"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT caption::INTEGER FROM rows", "Could not convert"),
+        ("", "only one SELECT"),
+        ("-- nothing", "only one SELECT"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(store, sql, told):
+    assert told in refused(store, sql)
+
+
+HOSTILE = [
+    "COPY rows TO '{folder}/out.csv'",
+    "COPY rows TO '{part}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPORT DATABASE '{folder}/out'",
+    "ATTACH '{folder}/out.db'",
+    "INSTALL httpfs",
+    "FORCE INSTALL httpfs FROM 'http://127.0.0.1:9/'",
+    "PRAGMA profiling_output = '{folder}/out.json'",
+    "SET memory_limit = '100GB'",
+    "CALL pragma_version()",
+    "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+    "DROP VIEW rows",
+    "INSERT INTO trials SELECT * FROM trials",
+    "VACUUM",
+    "EXPLAIN ANALYZE COPY rows TO '{folder}/out.csv'",
+    "USE memory",
+    "SELECT 1; COPY rows TO '{folder}/out.csv'",
+    "WITH a AS (SELECT 1) INSERT INTO trials SELECT * FROM trials",
+    "SELECT * FROM (DELETE FROM manifests RETURNING *)",
+    "FROM read_csv_auto('{folder}/secret.txt', header = false)",
+    "FROM '{folder}/secret.csv'",
+    "FROM read_text('file://{folder}/secret.txt')",
+    "FROM read_blob('{folder}/secret.txt')",
+    "FROM read_parquet('{folder}/tiny/pairs/*.parquet')",
+    "FROM glob('{folder}/*')",
+    "FROM read_parquet('http://127.0.0.1:9/a.parquet')",
+    "WITH a AS MATERIALIZED (FROM read_text('{folder}/secret.txt')) FROM a",
+    "FROM query('FROM read_text(''{folder}/secret.txt'')')",
+    "FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''{folder}/secret.txt'')'))",
+    "FROM enable_logging('QueryLog', storage = 'file', storage_path = '{folder}/out')",
+    "FROM sql",
+    "SELECT $1",
+]
+MORE = [
+    "COPY (SELECT 1) TO '{folder}/out.parquet' (FORMAT parquet)",
+    "COPY rows FROM '{folder}/secret.txt'",
+    "IMPORT DATABASE '{folder}'",
+    "ATTACH '{folder}/out.db' AS a; CREATE TABLE a.t AS FROM rows",
+    "LOAD httpfs",
+    "PRAGMA enable_profiling",
+    "SET enable_external_access = true",
+    "RESET lock_configuration",
+    "CREATE TABLE t AS FROM rows",
+    "CREATE VIEW rows AS SELECT 1",
+    "DELETE FROM manifests",
+    "UPDATE manifests SET kept = 0",
+    "CHECKPOINT",
+    "PREPARE p AS SELECT 1",
+    "SELECT 1; SELECT 2",
+    "SELECT 1 /* ; */ ; SET threads = 1 --",
+    "WITH a AS (COPY rows TO '{folder}/out.csv') SELECT 1",
+    "FROM read_csv('/etc/passwd')",
+    "FROM '{folder}/secret.txt'",
+    "FROM read_text('{folder}/secret.txt')",
+    "FROM read_text('{part}/../../../secret.txt')",
+    "FROM read_json('{folder}/secret.txt')",
+    "FROM sniff_csv('{folder}/secret.txt')",
+    "FROM read_text('/proc/self/environ')",
+    "SELECT (SELECT content FROM read_text('{folder}/secret.txt')) FROM rows",
+    "FROM query('COPY rows TO ''{folder}/out.csv''')",
+    "FROM query_table('{folder}/secret.txt')",
+    "SELECT getenv('HOME')",
+    "FROM python_scan(1)",
+    "FROM job",
+    "SELECT " + "(" * 200_000 + "1" + ")" * 200_000,
+]
+
+
+@pytest.fixture(scope="module")
+def world(folder, store):
+    """What a hostile statement must leave as it is."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and ".tmp" not in path.parts}
+
+
+@pytest.mark.parametrize("sql", [*HOSTILE, *(pytest.param(sql, marks=pytest.mark.slow) for sql in MORE)])
+def test_hostile_sql_does_nothing(folder, store, world, sql):
+    part = next((store.root / "rows").glob("*.parquet"))
+    told = refused(store, sql.replace("{folder}", str(folder)).replace("{part}", str(part)))
+    assert SECRET not in told
+    assert "root:" not in told
+    now = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and ".tmp" not in path.parts}
+    assert now == world
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT string_agg(repeat('x', 1000000), '') FROM range(1000000)",
+        pytest.param("SELECT list(range(100000000)) FROM range(100)", marks=pytest.mark.slow),
+        pytest.param("SELECT repeat('x', 4000000000) || repeat('y', 200000000)", marks=pytest.mark.slow),
+        pytest.param(
+            "SELECT count(DISTINCT (i, j)) FROM range(100000000) a(i), range(1000) b(j)", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "WITH RECURSIVE a AS (SELECT 'x' AS s UNION ALL SELECT s || s FROM a) SELECT max(length(s)) FROM a",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_memory_bombs_end_in_one_line(store, sql):
+    assert refused(store, sql, deadline=20)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b",
+        "WITH RECURSIVE a AS (SELECT 1 AS i UNION ALL SELECT i FROM a) SELECT count(*) FROM a",
+        "SELECT sleep_ms(60000)",
+    ],
+)
+def test_what_burns_time_ends_at_the_deadline(store, sql):
+    started = time.monotonic()
+    assert "stopped after 2 s" in refused(store, sql, deadline=2)
+    assert time.monotonic() - started < 4
+
+
+def test_no_process_and_no_folder_stays(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    refused(store, "SELECT sleep_ms(60000)", deadline=2)
+    ask(store, "SELECT count(*) FROM rows")
+    assert list(tmp_path.iterdir()) == []
+    running = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+    assert "pipeline.query" not in running
+
+
+def test_a_query_that_sorts_more_than_its_memory_spills(store):
+    (row,) = ask(store, "SELECT max(a) AS a FROM (FROM range(3000000) t(a) ORDER BY hash(a))", deadline=60)
+    assert row == {"a": 2_999_999}
+
+
+def refused(store, sql, **settings):
+    with pytest.raises(QueryError) as raised:
+        ask(store, sql, **settings)
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in str(raised.value)
+    assert Path.cwd().name not in str(raised.value)
+    return str(raised.value)
