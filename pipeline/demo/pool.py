@@ -3,6 +3,8 @@
 Nothing outside this package reads the plan; what the pipeline sees is addresses, captions and bytes.
 """
 
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,6 +41,10 @@ WEB_FAULTS: Mapping[str, float] = {
 
 _SHARED, _REPEATED = 0.01, 0.005
 """Lines that give a clean picture a second caption, and lines that stand there twice."""
+
+
+BOMB_SIDE = 12_000
+"""Pixels a side of the decompression bomb."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,13 @@ def name(number: int) -> str:
     return f"{number:06d}.jpg"
 
 
-def plan(seed: int, pairs: int) -> list[Line]:
-    """The whole list, `pairs` lines, in no order: most of them clean, the rest spoiled by exact shares."""
-    random = np.random.default_rng([seed, POOL])
+def plan(seed: int, pairs: int, stream: int = POOL) -> list[Line]:
+    """The whole list, `pairs` lines, in no order: most are clean, each fault has its share, and one line at least."""
+    random = np.random.default_rng([seed, stream])
     shared, repeated = round(pairs * _SHARED), round(pairs * _REPEATED)
     pictures = pairs - shared - repeated
     faults = _assign(pictures, random)
-    own = [captions(seed, POOL, number, 1)[0] for number in range(pictures)]
+    own = [captions(seed, stream, number, 1)[0] for number in range(pictures)]
     told = list(own)
     swapped = random.permutation([number for number in range(pictures) if faults[number] == "swapped"])
     for number, other in zip(swapped, np.roll(swapped, 1), strict=True):
@@ -105,14 +111,15 @@ def plan(seed: int, pairs: int) -> list[Line]:
         faults[number] = "swapped" if own[other] != own[number] else CLEAN
     lines = [Line(number, told[number], faults[number]) for number in range(pictures)]
     clean = random.permutation([number for number in range(pictures) if faults[number] == CLEAN])
-    second = [Line(int(number), captions(seed, POOL, number, 2)[1], CLEAN) for number in clean[:shared]]
+    second = [Line(int(number), captions(seed, stream, number, 2)[1], CLEAN) for number in clean[:shared]]
     again = [lines[number] for number in random.permutation(pictures)[:repeated]]
     whole = lines + second + again
     return [whole[index] for index in random.permutation(len(whole))]
 
 
 def _assign(pictures: int, random: np.random.Generator) -> list[str]:
-    kinds = [kind for kind, share in {**PICTURE_FAULTS, **WEB_FAULTS}.items() for _ in range(round(pictures * share))]
+    shares = {**PICTURE_FAULTS, **WEB_FAULTS}
+    kinds = [kind for kind, share in shares.items() for _ in range(max(1, round(pictures * share)))]
     faults = kinds + [CLEAN] * (pictures - len(kinds))
     return [faults[index] for index in random.permutation(pictures)]
 
@@ -120,3 +127,16 @@ def _assign(pictures: int, random: np.random.Generator) -> list[str]:
 def faults_of(lines: Sequence[Line]) -> dict[int, str]:
     """The fault of every picture, by number."""
     return {line.picture: line.fault for line in sorted(lines, key=lambda line: line.picture)}
+
+
+def bomb() -> bytes:
+    """A PNG of 140 KB that unpacks to 144 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = [packer.compress(bytes(BOMB_SIDE + 1)) for _ in range(BOMB_SIDE)]
+    header = struct.pack(">IIBBBBB", BOMB_SIDE, BOMB_SIDE, 8, 0, 0, 0, 0)
+    body = b"".join(rows) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")

@@ -12,8 +12,6 @@ import sys
 import tarfile
 import threading
 import time
-import zlib
-from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,21 +20,6 @@ PRIVATE = "http://127.0.0.1:9/latest/meta-data/"
 """Where the redirect leads: a port that nobody allowed."""
 
 _FIRST_HOLD, _AFTER_LAST = 10.0, 0.3  # seconds without a holder before the server ends
-_BOMB_SIDE = 12_000
-
-
-@lru_cache(maxsize=1)
-def bomb() -> bytes:
-    """A PNG of 140 KB that unpacks to 144 million pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    packer = zlib.compressobj(9)
-    rows = [packer.compress(bytes(_BOMB_SIDE + 1)) for _ in range(_BOMB_SIDE)]
-    header = struct.pack(">IIBBBBB", _BOMB_SIDE, _BOMB_SIDE, 8, 0, 0, 0, 0)
-    body = b"".join(rows) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 class Site:
@@ -44,6 +27,7 @@ class Site:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.key = key
+        self.bomb = (folder / "bomb.png").read_bytes()
         self.faults: dict[str, str] = json.loads((folder / "faults.json").read_text(encoding="utf-8"))
         self._where: dict[str, tuple[Path, int, int]] = {}
         for path in sorted((folder / "pictures").glob("*.tar")):
@@ -157,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(b"<!doctype html><title>Gone</title><p>This picture has moved. Please log in.</p>")
 
     def _bomb(self, picture: bytes) -> None:
-        self._send(bomb(), "image/png")
+        self._send(self.server.site.bomb, "image/png")
 
     def _private(self, picture: bytes) -> None:
         self.send_response(302)

@@ -25,6 +25,8 @@ from pipeline.stage import Stage
 from pipeline.storage import Storage
 
 TEST_CAPTIONS = 5
+"""Of each test picture. All of them name its main thing, and hardly ever do all name the second."""
+
 _BLOCK = 100  # pictures that one worker draws at a time, and one tar
 
 Progress = Callable[[int, int], None]
@@ -109,7 +111,7 @@ class World:
             "download": source.download.model_copy(update={"allow_hosts": hosts}),
         }
         if source.task is not None and source.task.test is None:
-            test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test")
+            test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test", agree=TEST_CAPTIONS)
             changes["task"] = source.task.model_copy(update={"test": test})
         return source.model_copy(update=changes)
 
@@ -155,7 +157,8 @@ class World:
             )
             (scratch / "faults.json").write_text(json.dumps(bad), encoding="utf-8")
             pq.write_table(truth, scratch / "truth.parquet")
-            for name in ("pairs.tsv", "faults.json", "truth.parquet"):
+            (scratch / "bomb.png").write_bytes(pool.bomb())
+            for name in ("bomb.png", "pairs.tsv", "faults.json", "truth.parquet"):
                 self.storage.put_file(self._key(name), scratch / name)
 
     def _write_test(self) -> None:
