@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -289,10 +289,11 @@ def _first_fault(path: Path, error: ValidationError) -> str:
     return f"{path.name}: {key + ': ' if key else ''}{message}"
 
 
-def _keys_at(place: Sequence[int | str]) -> set[str]:
+def _keys_at(place: tuple[int | str, ...]) -> set[str]:
     """The keys that a table of the source file may have."""
     here: list[type[BaseModel]] = [Source]
-    for part in place:
+    chosen = place[:1] + place[2:] if place[:1] == ("scorers",) else place  # less the name, which may be that of a kind
+    for part in chosen:
         below = [_models(model.model_fields[part].annotation) for model in here if part in model.model_fields]
         tagged = [
             model

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from pipeline import download, score
+from pipeline import download, score, source
 from pipeline.errors import ModelError, SourceError
 from pipeline.score import Batch
 from pipeline.scorers.aesthetic import AestheticSpec
@@ -126,6 +126,37 @@ def test_what_cannot_work_is_said_before_anything_runs(tmp_path, files):
     wide = file_of(tmp_path / "wide.parquet", "name", {"dog": [1, 0, 0]})
     with pytest.raises(ModelError, match="vectors of 2 numbers and wide.parquet of 3"):
         spec(files[0], wide).load()
+
+
+def test_a_source_file_names_recordings_and_heads_beside_it(tmp_path, files):
+    (tmp_path / "list.tsv").write_text("caption\turl\tphoto\tlabel\na\thttp://host/1.jpg\ta.jpg\tdog\n")
+    head(tmp_path / "head.safetensors", [1, 2])
+    text = """
+        [pairs]
+        location = "list.tsv"
+        extra = ["photo", "label"]
+        [scorers.clip]
+        kind = "recorded"
+        model = "ViT-B-32-quickgelu/openai"
+        image = { file = "image.parquet", key = "image", by = "photo" }
+        text = { file = "text.parquet", key = "name", by = "label" }
+        [scorers.aesthetic]
+        kind = "aesthetic"
+        of = "clip"
+        weights = "head.safetensors"
+    """
+    (tmp_path / "own.toml").write_text(text)
+    described = source.load(tmp_path / "own.toml")
+    assert list(score.stages(described, download.stage(described))) == ["clip", "aesthetic"]
+    for wrong, said in [
+        (text.replace("key = ", "kee = "), "unknown key scorers.clip.image.kee; did you mean 'key'?"),
+        (text.replace("head.", "heat."), "scorers.aesthetic.weights: there is no file"),
+        (text.replace('key = "name"', 'key = "nam"'), "scorers.clip.text: text.parquet has no column 'nam'"),
+    ]:
+        (tmp_path / "own.toml").write_text(wrong)
+        with pytest.raises(SourceError) as error:
+            source.load(tmp_path / "own.toml")
+        assert said in str(error.value)
 
 
 def test_identity_is_the_content_not_the_place(tmp_path, files):
@@ -287,6 +318,7 @@ def test_wrong_usage_of_the_real_heads_is_refused():
         ("original/sa_0_4_vit_b_32_linear.pth", "ViT-B-32-quickgelu/openai.safetensors", True),
         ("sa_0_4_vit_b_16_linear.safetensors", "ViT-B-32-quickgelu/openai", False),
         ("sa_0_4_vit_b_32_linear.safetensors", "ViT-B-32/laion2b_s34b_b79k", False),
+        ("sa_0_4_vit_b_32_linear.safetensors", "ViT-B-32/openai", False),
         ("sac+logos+ava1-l14-linearMSE.safetensors", "ViT-L-14-quickgelu/openai", True),
         ("sac+logos+ava1-l14-linearMSE.safetensors", "ViT-L-14-336-quickgelu/openai", False),
     ],

@@ -70,7 +70,7 @@ class AestheticSpec(HeadSpec):
         """Raises ModelError for a head of LAION's that was made for another model than `encoder`."""
         wanted = MADE_FOR.get(self._digest())
         model, _, weights = encoder.partition("/")
-        fits = model.removesuffix("-quickgelu") == wanted and (weights == "openai" or weights.endswith(".safetensors"))
+        fits = model == f"{wanted}-quickgelu" and (weights == "openai" or weights.endswith(".safetensors"))
         if wanted and not fits:
             raise ModelError(
                 f"these aesthetic weights were made for {wanted}-quickgelu/openai, and {self.of!r} is {encoder}: "
