@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pipeline.score import Scorer, Spec, existing
+from pipeline.scorers import device
 from pipeline.scorers.clip_weights import LOCAL, Found, find
 
 VERSION = 1
@@ -55,12 +56,12 @@ class ClipSpec(Spec):
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of weights and settings, versions, precision and device kind. Raises ModelError."""
-        device, precision = self._place()
+        kind, precision = self._place()
         return {
             "version": VERSION,
             **{package: version(package) for package in ("open_clip_torch", "torch", "torchvision", "pillow")},
             **self._found().identity(),
-            "device": device,
+            "device": kind,
             "precision": precision,
             "batch": self.batch,
         }
@@ -76,11 +77,4 @@ class ClipSpec(Spec):
 
     def _place(self) -> tuple[str, str]:
         """The device kind and the precision that are really used."""
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.precision != "auto":
-            return device, self.precision
-        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu
-        return device, "bfloat16" if native else "float32"
+        return device.kind(), device.precision() if self.precision == "auto" else self.precision

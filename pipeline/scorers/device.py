@@ -1,0 +1,32 @@
+"""Where models run here, and in which precision."""
+
+import platform
+from typing import Literal
+
+Kind = Literal["cpu", "cuda"]
+
+
+def kind() -> Kind:
+    """The GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision() -> str:
+    """bfloat16 where the device computes in it, and does not merely emulate it; float32 elsewhere."""
+    import torch
+
+    if kind() == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
+def described() -> str:
+    """One line for a person."""
+    import torch
+
+    name = torch.cuda.get_device_name() if kind() == "cuda" else f"no GPU, {platform.machine()} processor"
+    return f"{name}, {precision()}, torch {torch.__version__}"
