@@ -1,0 +1,147 @@
+"""Where the bars, lines and dots of the report go: numbers in, SVG coordinates out. The template draws them."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from filters.core import Recipe
+
+WIDTH, HEIGHT = 320, 96
+"""The plane of a histogram, in SVG units."""
+
+BINS = 40
+
+_NUMBER = r"(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A threshold of the recipe: `x` in SVG units, `text` to write there."""
+
+    x: float
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Kept pairs below, dropped ones on top of them."""
+
+    x: float
+    width: float
+    kept: float
+    dropped: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One score column over the downloaded pairs; the outermost bins hold what lies beyond them, too."""
+
+    column: str
+    bars: Sequence[Bar]
+    marks: Sequence[Mark]
+    low: str
+    high: str
+    count: int
+    unscored: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A filter that compares one column with one number."""
+
+    filter: str
+    column: str
+    value: float
+
+
+def thresholds(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:
+    """What the recipe's SQL says as `column >= number` (any comparison), or with a quantile of the same column."""
+    found = []
+    for each in recipe.filters:
+        for column in columns:
+            plain = rf'(?<![\w.])"?{re.escape(column)}"?\s*(?:<=|>=|<|>)\s*'
+            for number in re.findall(plain + _NUMBER + r"(?![\w.]|\s*[-+*/%])", each.sql):
+                found.append(Threshold(each.name, column, float(number)))
+            quantile = rf"\(\s*SELECT\s+quantile_cont\(\s*{re.escape(column)}\s*,\s*{_NUMBER}\s*\)\s+FROM\s+rows\s*\)"
+            for share in re.findall(plain + quantile, each.sql, re.IGNORECASE):
+                row = con.execute(f'SELECT quantile_cont("{column}", {float(share)}) FROM rows').fetchall()[0]
+                found += [Threshold(each.name, column, float(row[0]))] if row[0] is not None else []
+    return found
+
+
+def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:
+    """The column's histogram, or None where no pair has a finite value."""
+    column = f'"{field.name}"::DOUBLE'
+    row = con.execute(
+        f"SELECT min(v), max(v), quantile_cont(v, 0.002), quantile_cont(v, 0.998), count(v), count(*) - count(v) FROM "
+        f"(SELECT CASE WHEN isfinite({column}) THEN {column} END AS v FROM rows WHERE status = 'ok')"
+    ).fetchall()[0]
+    if not row[4]:
+        return None
+    least, most, low, high = (float(value) for value in row[:4])
+    low, high = min([low, *(mark.value for mark in marks)]), max([high, *(mark.value for mark in marks)])
+    whole = pa.types.is_integer(field.type)
+    bins = min(BINS, max(1, math.ceil(high) - math.floor(low) + 1)) if whole else BINS if high > low else 1
+    low, high = (math.floor(low), math.floor(low) + math.ceil((high - low + 1) / bins) * bins) if whole else (low, high)
+    step = (high - low) / bins or 1.0
+    counted = con.execute(
+        f"SELECT greatest(0, least({bins - 1}, floor(({column} - {low}) / {step})))::INTEGER AS bin, "
+        f"count(*) FILTER (kept), count(*) FROM rows WHERE status = 'ok' AND isfinite({column}) GROUP BY bin ORDER BY 1"
+    ).fetchall()
+    highest = max(total for _, _, total in counted)
+    bars = [
+        Bar(
+            x=bin_ * WIDTH / bins,
+            width=WIDTH / bins,
+            kept=kept * HEIGHT / highest,
+            dropped=(total - kept) * HEIGHT / highest,
+            title=f"from {low + bin_ * step:.4g}: {total:,} pairs, {kept:,} kept",
+        )
+        for bin_, kept, total in counted
+    ]
+    drawn = [_mark(mark, (mark.value - low) / (step * bins)) for mark in marks]
+    return Histogram(field.name, bars, drawn, f"{least:.4g}", f"{most:.4g}", row[4], row[5])
+
+
+def _mark(mark: Threshold, share: float) -> Mark:
+    return Mark(share * WIDTH, f"{mark.filter} {mark.value:.4g}", "end" if share > 0.5 else "start")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A dot with an interval, in percent of the width; `zero` is where nothing would be, None if that is outside."""
+
+    low: float
+    dot: float
+    high: float
+    zero: float | None
+
+
+def scores(rows: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """Mean macro-F1 and one standard deviation to each side, on one scale for all rows."""
+    told = [(row["f1_macro_mean"] - row["f1_macro_sd"], row["f1_macro_mean"]) for row in rows]
+    return _spans([(low, mean, 2 * mean - low) for low, mean in told], ())
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """Differences with their intervals, on one scale that holds zero."""
+    return _spans([(row["low"], row["difference"], row["high"]) for row in rows], (0.0,))
+
+
+def _spans(triples: Sequence[tuple[float, float, float]], also: tuple[float, ...]) -> list[Span]:
+    values = [*also, *(value for triple in triples for value in triple)]
+    least, most = min(values), max(values)
+    reach = (most - least) or 1.0
+
+    def place(value: float) -> float:
+        return round(4 + 92 * (value - least) / reach, 2)
+
+    zero = place(0.0) if also else None
+    return [Span(place(low), place(middle), place(high), zero) for low, middle, high in triples]

@@ -1,0 +1,229 @@
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import made
+import pytest
+
+from filters.core import Filter, Recipe
+from pipeline import charts, report
+from pipeline.manifest import Manifest
+from pipeline.storage import Storage
+
+OWNED = 'document.title = "owned"'
+HOSTILE = [
+    f"<script>{OWNED}</script>",
+    f"<img src=x onerror='{OWNED}'>",
+    f"\"><svg onload='{OWNED}'>",
+    f"</style></title></code><script>{OWNED}</script>",
+    f'<iframe srcdoc="<script>parent.{OWNED}</script>"></iframe>',
+    "{{ 7 * 7 }} {% raw %} ${7*7}",
+    f"<a href='javascript:{OWNED}'>a link</a>",
+    "a \u202egnp.exe turned around \x00\x07",
+    f"<meta http-equiv=refresh content='0;url=javascript:{OWNED}'>",
+    "long " * 500,
+]
+WHY = {**made.SHARP, "why": f"<b onclick='{OWNED}'>blur</b>"}
+QUANTILE = {"name": "wide", "sql": "width >= (SELECT quantile_cont(width, 0.5) FROM rows)"}
+
+
+def gain():
+    def row(arm, augmented, score):
+        told = {f"{metric}_mean": score for metric in ("f1_macro", "precision_macro", "recall_macro", "accuracy")}
+        return {"arm": arm, "augmented": augmented, "pairs_mean": 1200.0, "f1_macro_sd": 0.02, **told}
+
+    return {
+        "learner": "linear probe",
+        "test": {"pictures": 310},
+        "budget": {"seeds": 5},
+        "interval": "95 % bootstrap interval",
+        "rows": [row("raw", False, 0.61), row("filtered", False, 0.72), row("filtered", True, 0.735)],
+        "differences": [
+            {"difference": 0.11, "low": 0.08, "high": 0.14, "clear": True, "sentence": "filtering: +0.110"},
+            {"difference": 0.01, "low": -0.01, "high": 0.03, "clear": False, "sentence": "augmentation: +0.010"},
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    store = Storage(folder / "store")
+    rows = [(caption, f"javascript:{OWNED}//{100 + number}.jpg") for number, caption in enumerate(HOSTILE)]
+    described = made.listed(folder, range(40, 65), (WHY, made.WORDED, QUANTILE), rows=rows)
+    made.published(described, store, {1: f"<script>{OWNED}</script>"}, failed={64}, unscored={63})
+    return store
+
+
+@pytest.fixture(scope="module")
+def page(folder, store):
+    report.write(store, Manifest.open(store), gain(), folder / "pages" / "report.html")
+    return (folder / "pages" / "report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and all text that is shown."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.shown = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.shown.append(data.strip())
+
+
+def test_nothing_on_the_page_is_a_stranger(page):
+    found = Elements(page).found
+    assert not {"script", "iframe", "a", "object", "embed", "form", "link", "base"} & {tag for tag, _ in found}
+    assert not [name for _, attributes in found for name in attributes if name.startswith("on")]
+    addresses = [attributes["src"] for _, attributes in found if "src" in attributes]
+    assert addresses
+    assert all(re.fullmatch(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", address) for address in addresses)
+    assert not [attributes for _, attributes in found if "href" in attributes or "srcdoc" in attributes]
+    assert re.findall(r"https?://[^\s<\"]+", re.sub(r"<bdi.*?</bdi>", "", page)) == []
+    assert "\u202e" not in page
+    assert "\x00" not in page
+
+
+def test_what_strangers_wrote_is_shown_as_text(page):
+    shown = " ".join(Elements(page).shown)
+    assert f"<script>{OWNED}</script>" in shown
+    assert "{{ 7 * 7 }}" in shown
+    assert html.escape(WHY["why"], quote=False).replace("'", "&#39;").replace('"', "&#34;") in page
+    assert "long long" in shown
+    assert "long " * 100 not in shown
+
+
+def test_every_number_is_on_the_page(page, store):
+    counts = Manifest.open(store).counts
+    shown = Elements(page).shown
+    for name in ("kept", "dropped", "failed", "quarantined", "repeated"):
+        assert str(getattr(counts, name)) in shown[shown.index(name) :][:3]
+    for step in Manifest.open(store).funnel(Manifest.open(store).recipe):
+        at = shown.index(step.filter)
+        assert {str(step.alone), str(step.sequence), str(step.fails), str(step.unscored)} <= set(shown[at : at + 12])
+    assert "http_404" in shown
+    assert "HTTP Error 404: Not Found" in shown
+    assert "quarantined" in shown
+
+
+def test_galleries_say_why(page):
+    shown = Elements(page).shown
+    assert {"Kept", "Dropped", "Near the threshold of sharp", "Near the threshold of wide"} <= set(shown)
+    assert any(text.startswith("dropped by sharp") for text in shown)
+    assert "dropped by sharp, worded, wide (no score)" in shown or "dropped by sharp, worded (no score)" in shown
+
+
+def test_the_gain_is_told_with_its_intervals(page):
+    assert "What it was worth" in page
+    assert "filtering: +0.110" in page
+    assert '<tr class="dim"><td class="why">augmentation: +0.010' in page
+    assert '<tr class=""><td class="why">filtering: +0.110' in page
+
+
+def test_the_same_page_twice(folder, store, page):
+    report.write(store, Manifest.open(store), gain(), folder / "pages" / "report.html")
+    assert (folder / "pages" / "report.html").read_text(encoding="utf-8") == page
+    assert [path.name for path in (folder / "pages").iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("failed", [set(), set(range(4))])
+def test_a_page_of_little(tmp_path, failed):
+    """No filters, no gain, and nothing kept or nothing failed."""
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(4), filters=()), store, failed=failed)
+    report.write(store, Manifest.open(store), None, tmp_path / "report.html")
+    shown = Elements((tmp_path / "report.html").read_text()).shown
+    assert "This recipe has no filters: every downloaded pair is kept." in shown
+    assert ("Every pair was downloaded." in shown) == (not failed)
+    assert "What it was worth" not in shown
+
+
+def test_a_tar_that_is_gone_leaves_its_pairs_without_pictures(tmp_path):
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(40, 60)), store)
+    next(store.root.glob("shards-*/00000.tar")).unlink()
+    report.write(store, Manifest.open(store), None, tmp_path / "report.html")
+    shown = Elements((tmp_path / "report.html").read_text()).shown
+    assert "no picture here" in shown
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        ("pixels_sharpness >= 50", [50]),
+        ("pixels_sharpness>=-1.5e1 AND width < 3", [-15]),
+        ('"pixels_sharpness" <= 50.25', [50.25]),
+        ("pixels_sharpness BETWEEN 3 AND 4", []),
+        ("x.pixels_sharpness > 3", []),
+        ("my_pixels_sharpness > 3", []),
+        ("pixels_sharpness > 3 * width", []),
+        ("pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows)", [57.5]),
+        ("pixels_sharpness >= (SELECT quantile_cont(width, 0.5) FROM rows)", []),
+    ],
+)
+def test_thresholds_are_read_out_of_sql(store, sql, values):
+    with Manifest.open(store).connection() as con:
+        con.execute("CREATE TEMP TABLE few AS SELECT 57.5 AS pixels_sharpness, 3 AS width")
+        con.execute("CREATE OR REPLACE VIEW rows AS FROM few")
+        found = charts.thresholds(con, Recipe("own", (Filter("mine", sql),)), ["pixels_sharpness"])
+    assert [each.value for each in found] == values
+
+
+def test_a_histogram_holds_every_downloaded_pair(store):
+    manifest = Manifest.open(store)
+    with manifest.connection() as con:
+        for name in ("pixels_sharpness", "captions_words", "width", "pixels_brightness"):
+            drawn = charts.histogram(con, manifest.columns.field(name), [])
+            told = [int(re.search(r": ([\d,]+) pairs", bar.title)[1]) for bar in drawn.bars]
+            assert sum(told) == drawn.count
+            assert drawn.count + drawn.unscored == manifest.counts.pool
+            assert all(
+                0 <= bar.x < charts.WIDTH and bar.kept + bar.dropped <= charts.HEIGHT + 1e-9 for bar in drawn.bars
+            )
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def browse(tmp_path, page, *more):
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=3000", *more, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_no_script_runs_in_a_browser(tmp_path, folder, page):
+    dom = browse(tmp_path, folder / "pages" / "report.html", "--dump-dom")
+    assert "<title>tiny: " in dom
+    assert ">owned<" not in dom
+    assert "<title>owned" not in dom
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_the_browser_would_have_run_one(tmp_path):
+    """The check above can fail: a page that does run such a script is seen."""
+    (tmp_path / "page.html").write_text(f"<title>tiny: </title><script>{OWNED}</script>")
+    assert "<title>owned" in browse(tmp_path, tmp_path / "page.html", "--dump-dom")
