@@ -12,6 +12,6 @@ def aligned(least: float) -> Filter:
 
 
 def most_aligned(share: float) -> Filter:
-    """The best `share` (0 to 1) of all downloaded pairs by cosine; over all rows, not over survivors of other filters."""
+    """The best `share` (0 to 1) of all scored pairs by cosine: of the whole pool, not of other filters' survivors."""
     sql = f"clip_similarity >= (SELECT quantile_cont(clip_similarity, {1 - share:.6g}) FROM rows)"
     return Filter("most-aligned", sql, why=f"the pair is among the best {share:.0%} of the pool by cosine")

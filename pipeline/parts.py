@@ -133,9 +133,9 @@ def _stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
     with storage.scratch() as scratch, tables.connect(scratch) as con:
         pairs = f"read_parquet({tables.file_list(map(Path, files))}, filename = true, file_row_number = true)"
         current = f"read_parquet({tables.file_list([storage.fetch(ledger.current)])})"
-        gone = f"SELECT filename, file_row_number AS position FROM {pairs} WHERE entry NOT IN (SELECT entry FROM {current})"
         found = con.execute(
-            f"SELECT filename, list(position ORDER BY position) FROM ({gone}) GROUP BY filename"
+            f"SELECT filename, list(file_row_number ORDER BY file_row_number) FROM {pairs} "
+            f"WHERE entry NOT IN (SELECT entry FROM {current}) GROUP BY filename"
         ).fetchall()
     return {files[name]: positions for name, positions in found}
 
