@@ -74,9 +74,10 @@ class Tower:
         done: list[npt.NDArray[np.float32]] = []
         start = 0
         while start < len(pictures):
-            window = torch.stack(list(pictures[start : start + self.batch])).to(self._where)
+            window = torch.stack(list(pictures[start : start + self.batch]))
             try:
                 with torch.inference_mode():
+                    window = window.to(self._where, memory_format=torch.channels_last)
                     done.append(self._forward(window).float().cpu().numpy())
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
@@ -133,7 +134,9 @@ def _open_clip(encoder: Encoder, where: str) -> Tower:
 
 
 def _frozen(model: "torch.nn.Module", where: str, method: str = "forward") -> "Callable[[torch.Tensor], torch.Tensor]":
-    model.eval().requires_grad_(False).to(where)
+    import torch
+
+    model.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)  # half the time on a CPU
     run: Callable[[torch.Tensor], torch.Tensor] = getattr(model, method)
     return run
 

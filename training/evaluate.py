@@ -48,7 +48,8 @@ def scores(truth: Labels, predicted: Labels, classes: Sequence[Any]) -> dict[str
 class Interval:
     """A difference of mean macro-F1 over seeds, and the bootstrap interval around it.
 
-    `relative` is the difference in parts of the second mean, None where that is 0; so are its bounds.
+    `relative` is the difference in parts of the second mean, None where that is 0; its bounds are None where it is 0
+    in some resample.
     """
 
     difference: float
@@ -80,10 +81,8 @@ class Bootstrap:
         points = [np.mean([self._f1(row) for row in each]) for each in (better, worse)]
         differences = means[0] - means[1]
         low, high = _bounds(differences)
-        relative, relative_low, relative_high = None, None, None
-        if points[1] > 0 and (means[1] > 0).all():
-            relative = float(points[0] / points[1] - 1)
-            relative_low, relative_high = _bounds(means[0] / means[1] - 1)
+        relative = float(points[0] / points[1] - 1) if points[1] > 0 else None
+        relative_low, relative_high = _bounds(means[0] / means[1] - 1) if (means[1] > 0).all() else (None, None)
         return Interval(float(points[0] - points[1]), low, high, relative, relative_low, relative_high)
 
     def _f1(self, predicted: Labels) -> float:

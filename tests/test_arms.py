@@ -1,0 +1,192 @@
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import taught
+
+from pipeline import arms, trials
+from pipeline.manifest import Manifest
+from pipeline.storage import Storage
+from pipeline.trials import Setting, Trial
+
+
+def pool(count, kept):
+    uids, verdicts = [f"u{i:04d}" for i in range(count)], [kept(i) for i in range(count)]
+    return pa.table({"uid": pa.array(uids, pa.string()), "kept": pa.array(verdicts, pa.bool_())})
+
+
+NOBODY = pa.array([], pa.string())
+
+
+def test_arms_are_cut_from_one_resample():
+    drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(pool(400, lambda i: i % 4 == 0), 3, NOBODY).items()}
+    assert list(drawn) == list(arms.ARMS)
+    assert len(drawn["raw"]) == 400
+    assert 220 < len(set(drawn["raw"])) < 280  # 1 - 1/e of them, as with replacement
+    assert drawn["filtered"] == [uid for uid in drawn["raw"] if int(uid[1:]) % 4 == 0]
+    assert len(drawn["random"]) == len(drawn["filtered"]) > 60
+    assert all(drawn["random"].count(uid) <= drawn["raw"].count(uid) for uid in drawn["random"])
+    share = np.mean([int(uid[1:]) % 4 == 0 for uid in drawn["random"]])
+    assert 0.1 < share < 0.4
+
+
+def test_a_seed_means_a_draw():
+    table = pool(300, lambda i: i < 100)
+    assert arms.draw(table, 1, NOBODY) == arms.draw(table, 1, NOBODY)
+    assert arms.draw(table, 1, NOBODY)["raw"] != arms.draw(table, 2, NOBODY)["raw"]
+
+
+def test_raw_does_not_depend_on_what_was_kept():
+    assert (
+        arms.draw(pool(99, lambda i: i < 9), 1, NOBODY)["raw"] == arms.draw(pool(99, lambda i: True), 1, NOBODY)["raw"]
+    )
+
+
+def test_leaked_pairs_are_in_no_arm():
+    leaked = pa.array(["u0001", "u0002", "u0003"])
+    for seed in range(20):
+        drawn = arms.draw(pool(10, lambda i: i < 5), seed, leaked)
+        assert len(drawn["raw"]) == 7
+        for uids in drawn.values():
+            assert not set(uids.to_pylist()) & set(leaked.to_pylist())
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_nothing_kept_makes_empty_arms(count):
+    drawn = arms.draw(pool(count, lambda i: False), 0, NOBODY)
+    assert [len(uids) for uids in drawn.values()] == [count, 0, 0]
+
+
+def test_downloaded_pairs_come_in_ledger_order(tmp_path):
+    _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
+    batches = list(arms.downloaded(Manifest.open(storage)))
+    table = pa.Table.from_batches(batches)
+    assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept"]
+    assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
+    assert table["kept"].to_pylist() == [number not in (1, 2) for number in range(60)]
+
+
+def setting(**other):
+    fields = {
+        "code": 1, "source": "s", "manifest": "m", "learner": "linear", "arm": "raw", "augmented": False, "seed": 0,
+        "budget": {"steps": 3}, "encoder": {"kind": "timm"}, "classes": {"b": ("b", "bs"), "a": ("a",)}, "test": "t",
+    }  # fmt: skip
+    return Setting(**fields | other)
+
+
+def trial(of, seconds=1.5):
+    per_class = {"b": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2.0}}
+    return Trial(of, 9, 7, 0.5, 0.6, 0.7, 0.8, 0.9, per_class, [0, 1, 1], seconds)
+
+
+def test_a_trial_survives_being_written():
+    assert Trial.from_json(trial(setting()).to_json()) == trial(setting())
+    flat = json.loads(trial(setting()).to_json())
+    assert flat["arm"] == "raw"
+    assert flat["f1_macro"] == 0.5
+
+
+def test_every_setting_has_its_own_key():
+    others = [
+        {"seed": 1}, {"arm": "random"}, {"augmented": True}, {"manifest": "n"}, {"test": "u"}, {"budget": {"steps": 4}},
+        {"encoder": {"kind": "open_clip"}}, {"classes": {"a": ("a",), "b": ("b", "bs")}}, {"learner": "mlp"},
+        {"code": 2},
+    ]  # fmt: skip
+    assert len({setting(**each).key for each in [{}, *others]}) == len(others) + 1
+    assert setting().key == setting().key
+
+
+def claim(storage, generation, **holder):
+    me = {"host": platform.node(), "pid": os.getpid(), "started": "never", "time": time.time()}
+    storage.put_if_absent(f"{setting().key}.claim-{generation}", json.dumps(me | holder).encode())
+
+
+def once(storage):
+    trained = []
+    return trials.once(storage, setting(), lambda: trained.append(1) or trial(setting())), trained
+
+
+def test_a_trial_is_trained_once(tmp_path):
+    storage = Storage(tmp_path)
+    assert once(storage) == (trial(setting()), [1])
+    assert once(storage) == (trial(setting()), [])
+    assert trials.finished(storage) == [f"{setting().key}.json"]
+
+
+def test_a_dead_process_s_claim_is_taken_over(tmp_path):
+    storage = Storage(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    claim(storage, 0, pid=gone.pid)
+    claim(storage, 1)  # this very number, but another process had it
+    assert once(storage)[1] == [1]
+    assert storage.done(f"{setting().key}.claim-2")
+
+
+def test_an_interrupted_trial_is_trained_again_by_the_same_process(tmp_path):
+    storage = Storage(tmp_path)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trials.once(storage, setting(), interrupted)
+    assert once(storage)[1] == [1]
+
+
+def test_a_claim_of_another_machine_is_waited_for_until_it_is_old(tmp_path):
+    storage = Storage(tmp_path)
+    claim(storage, 0, host="elsewhere", time=time.time() - trials.PATIENCE + 1.5)
+    start = time.time()
+    assert once(storage)[1] == [1]
+    assert 1 < time.time() - start < 20
+
+
+def race(root, start, told):
+    def train(of):
+        told.put(of.seed)
+        time.sleep(0.05)
+        return trial(of, seconds=float(os.getpid()))
+
+    start.wait()
+    for seed in range(8):
+        trials.once(Storage(root), setting(seed=seed), partial(train, setting(seed=seed)))
+
+
+def test_two_processes_train_each_trial_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, told = context.Event(), context.SimpleQueue()
+    workers = [context.Process(target=race, args=(tmp_path, start, told)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    trained = []
+    while not told.empty():
+        trained.append(told.get())
+    assert sorted(trained) == list(range(8))
+
+
+def claimed_and_stuck(root):
+    trials.once(Storage(root), setting(), lambda: time.sleep(600))
+
+
+def test_a_killed_trainer_does_not_stop_the_next(tmp_path):
+    worker = multiprocessing.get_context("fork").Process(target=claimed_and_stuck, args=(tmp_path,))
+    worker.start()
+    storage = Storage(tmp_path)
+    while not storage.done(f"{setting().key}.claim-0"):
+        time.sleep(0.02)
+    worker.kill()  # nobody reaps it yet: a process that is dead and still listed
+    assert once(storage)[1] == [1]
+    worker.join()

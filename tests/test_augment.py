@@ -1,0 +1,73 @@
+import hashlib
+import io
+
+import numpy as np
+import pytest
+import taught
+from PIL import Image
+
+from training import augment, features
+
+
+def gradient(height=48, width=64):
+    """Red rises to the right, green downwards: tells what was flipped, cropped, turned."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 128)], axis=2).astype(np.uint8)
+
+
+def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
+    for seed in range(5):
+        made = augment.view(gradient(), "classic", seed)
+        assert made.shape == (48, 64, 3)
+        assert made.dtype == np.uint8
+        assert not np.array_equal(made, gradient())
+
+
+def test_the_same_seed_gives_the_same_version():
+    assert np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 5))
+    assert not np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 6))
+
+
+def test_seeds_depend_on_the_picture_and_the_number_of_the_version():
+    assert augment.seed("ab", 1) == int(hashlib.sha256(b"ab:1").hexdigest()[:8], 16)
+    assert len({augment.seed(picture, view) for picture in ("ab", "cd") for view in (1, 2, 3)}) == 6
+
+
+def test_the_classic_policy_flips_half_crops_and_stays_upright():
+    flipped, spans = [], []
+    for seed in range(60):
+        made = augment.view(gradient(), "classic", seed).astype(float)
+        across = made[:, -8:, 0].mean() - made[:, :8, 0].mean()
+        down = made[-8:, :, 1].mean() - made[:8, :, 1].mean()
+        flipped.append(across < 0)
+        spans.append(abs(across))
+        assert down > 20  # never upside down
+    assert 18 <= sum(flipped) <= 42
+    assert np.mean(spans) < 200  # less of the gradient is in sight than in the picture: 223
+
+
+@pytest.mark.parametrize("size", [(7, 9), (300, 20)])
+def test_odd_sizes_are_no_trouble(size):
+    assert augment.view(gradient(*size), "classic", 1).shape == (*size, 3)
+
+
+def test_versions_are_the_plain_picture_and_its_own_augmentations():
+    picture = taught.picture("disc", 1)
+    plain, first, second = features.versions(picture, "classic", 2)
+    assert np.array_equal(plain, np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")))
+    again = list(features.versions(picture, "classic", 1))
+    assert np.array_equal(first, again[1])
+    assert not np.array_equal(first, second)
+    other = list(features.versions(taught.picture("disc", 2), "classic", 1))
+    assert not np.array_equal(first, other[1])
+
+
+def test_versions_stand_upright():
+    """EXIF says: turn me by a quarter."""
+    turned = Image.fromarray(gradient())
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    data = io.BytesIO()
+    turned.save(data, "JPEG", exif=exif)
+    (plain,) = features.versions(data.getvalue(), "classic", 0)
+    assert plain.shape == (64, 48, 3)

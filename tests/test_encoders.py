@@ -1,0 +1,177 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import taught
+import torch
+from PIL import Image
+
+from pipeline import source
+from pipeline.errors import ModelError, SourceError
+from pipeline.source import Encoder
+from training import encoders
+
+DATA = Path(os.environ.get("WINNOW_DATA", ""))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """encoder.safetensors for timm's test_resnet, and clip/, a tiny open_clip model, both with random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    made = tmp_path_factory.mktemp("models")
+    taught.encoder(made)
+    (made / "clip").mkdir()
+    tower = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+    text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": tower, "text_cfg": text}
+    (made / "clip/open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(1)
+    model = open_clip.model.CLIP(**config)
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        made / "clip/open_clip_model.safetensors",
+    )
+    return made
+
+
+def timm_encoder(folder, **other):
+    settings = {"kind": "timm", "model": "test_resnet", "weights": "encoder.safetensors"} | other
+    return Encoder.model_validate(settings, context={"folder": folder})
+
+
+def clip_encoder(folder):
+    return Encoder.model_validate({"kind": "open_clip", "model": "local-dir:clip"}, context={"folder": folder})
+
+
+def pictures(count):
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def encoded(tower, images):
+    return tower.encode([tower.prepare(image) for image in images])
+
+
+def test_timm_features_are_the_model_s_own(folder):
+    import timm
+    from safetensors.torch import load_file
+
+    tower = encoders.load(timm_encoder(folder))
+    model = timm.create_model("test_resnet", pretrained=False)
+    model.load_state_dict(load_file(folder / "encoder.safetensors"))
+    model.eval()
+    images = pictures(3)
+    with torch.inference_mode():
+        batch = torch.stack([tower.prepare(image) for image in images])
+        expected = model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
+    assert expected.shape[1] == model.num_features
+    np.testing.assert_allclose(encoded(tower, images), expected, atol=1e-4)
+
+
+def test_open_clip_features_are_normalised(folder):
+    tower = encoders.load(clip_encoder(folder))
+    features = encoded(tower, pictures(3))
+    assert features.shape == (3, 24)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    assert not np.allclose(features[0], features[1])
+
+
+def test_features_do_not_depend_on_company(folder):
+    tower, images = encoders.load(timm_encoder(folder)), pictures(5)
+    np.testing.assert_allclose(encoded(tower, images)[2:3], encoded(tower, images[2:3]), atol=1e-5)
+
+
+def test_preprocessing_can_be_told(folder):
+    tower = encoders.load(
+        timm_encoder(folder, preprocess={"input_size": [3, 48, 48], "mean": [0, 0, 0], "std": [1, 1, 1]})
+    )
+    tensor = tower.prepare(Image.new("RGB", (100, 60), (255, 0, 51)))
+    assert tensor.shape == (3, 48, 48)
+    np.testing.assert_allclose(tensor[:, 5, 5], [1, 0, 0.2], atol=1e-3)
+
+
+class Cramped(torch.nn.Module):
+    """Has memory for `room` pictures."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room, self.sizes = room, []
+
+    def forward(self, window):
+        self.sizes.append(len(window))
+        if len(window) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return window.mean(dim=(2, 3))
+
+
+def test_the_batch_is_halved_when_memory_is_short():
+    model = Cramped(3)
+    tower = encoders.Tower(model, lambda image: image, batch=8)
+    tensors = [torch.full((3, 4, 4), float(number)) for number in range(10)]
+    np.testing.assert_allclose(tower.encode(tensors)[:, 0], range(10))
+    assert model.sizes == [8, 4, 2, 2, 2, 2, 2]
+    assert tower.batch == 2
+
+
+def test_no_memory_for_one_picture_is_an_error():
+    with pytest.raises(ModelError, match="even with one picture"):
+        encoders.Tower(Cramped(0), lambda image: image, batch=2).encode([torch.zeros(3, 4, 4)] * 2)
+
+
+def test_features_that_are_no_numbers_are_an_error():
+    with pytest.raises(ModelError, match="no numbers"):
+        encoders.Tower(lambda window: window.mean(dim=(2, 3)) / 0, lambda image: image).encode([torch.zeros(3, 4, 4)])
+
+
+def test_the_identity_tells_weights_and_settings(folder, tmp_path):
+    known = encoders.identity(timm_encoder(folder))
+    assert json.loads(json.dumps(known)) == known
+    assert len(known["weights"]) == 64
+    assert str(folder) not in json.dumps(known)
+    taught.encoder(tmp_path)
+    assert encoders.identity(timm_encoder(tmp_path)) == known  # the same weights elsewhere
+    assert encoders.identity(timm_encoder(folder, preprocess={"crop_pct": 1.0})) != known
+    files = encoders.identity(clip_encoder(folder))["files"]
+    assert set(files) == {"open_clip_config.json", "open_clip_model.safetensors"}
+
+
+def test_weights_that_do_not_fit_are_refused(folder):
+    with pytest.raises(ModelError, match="encoder test_vit"):
+        encoders.load(timm_encoder(folder, model="test_vit"))
+    with pytest.raises(ModelError, match="encoder test_resnett"):
+        encoders.load(timm_encoder(folder, model="test_resnett"))
+
+
+def test_an_open_clip_model_needs_weights(folder):
+    with pytest.raises(ModelError, match="name its weights"):
+        encoders.load(Encoder(kind="open_clip", model="ViT-B-32"))
+
+
+def test_paths_are_relative_to_the_source_file(tmp_path):
+    taught.task(tmp_path / "task", count=3)
+    known = source.load(tmp_path / "task/taught.toml").task
+    assert known.encoder.weights == str(tmp_path / "task/encoder.safetensors")
+    (tmp_path / "task/encoder.safetensors").unlink()
+    with pytest.raises(SourceError, match="task.encoder.weights: there is no file"):
+        source.load(tmp_path / "task/taught.toml")
+
+
+@pytest.mark.skipif("WINNOW_DATA" not in os.environ, reason="WINNOW_DATA names no folder with the real data")
+def test_real_mobilenet_features_equal_golden():
+    """The golden values were made without resizing: these photographs are 224 x 224."""
+    preprocess = {"crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
+    weights, options = str(DATA / "weights/mobilenetv2_100.safetensors"), {"pad_type": "same"}
+    described = Encoder(kind="timm", model="mobilenetv2_100", weights=weights, options=options, preprocess=preprocess)
+    cases = json.loads((DATA / "weights/golden.json").read_text())["cases"]
+    features = encoded(
+        encoders.load(described), [Image.open(DATA / "flickr8k/images" / case["image"]) for case in cases]
+    )
+    assert features.shape == (12, 1280)
+    np.testing.assert_allclose(features[:, :8], [case["feature_1280_first8"] for case in cases], atol=0.005)
+    np.testing.assert_allclose(
+        np.linalg.norm(features, axis=1), [case["feature_1280_l2norm"] for case in cases], rtol=1e-3
+    )

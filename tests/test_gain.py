@@ -1,0 +1,361 @@
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import taught
+from PIL import Image
+from rich.console import Console
+
+from pipeline import source, trials
+from pipeline.errors import CompareError, SourceError
+from pipeline.manifest import Manifest
+from pipeline.source import TestSet as Held
+from training import evaluate, experiment, gain, heldout, labels, plot, probe
+from training.heldout import HeldOut
+
+WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Two captions of five lie, and the filter knows: source, storage, gain."""
+    lies = [number for number in range(240) if number % 5 < 2]
+    described, storage = taught.task(tmp_path_factory.mktemp("noisy"), count=240, lies=lies, steps=150, seeds=3)
+    return described, storage, gain.measure(described, storage)
+
+
+def files(storage, *folders):
+    return {path: path.stat().st_mtime_ns for name in folders for path in (storage.root / name).rglob("*.*")}
+
+
+@pytest.mark.parametrize(
+    ("caption", "label"),
+    [
+        ("A DOG runs", 0),
+        ("two dogs, one doge", 0),
+        ("(dog)", 0),
+        ("a hotdog in a doghouse", labels.NONE),
+        ("a dogé", labels.NONE),
+        ("the dog's toy", 0),
+        ("by the Swimming Pool.", 1),
+        ("swimming in a pool", labels.NONE),
+        ("a CAFÉ", 2),
+        ("a cafés", labels.NONE),
+        ("a dog in a swimming pool", labels.SEVERAL),
+        ("a dog and a dog", 0),
+        ("", labels.NONE),
+        (None, labels.NONE),
+    ],
+)
+def test_a_caption_s_label_is_the_only_class_it_names(caption, label):
+    assert labels.only(labels.named(pa.array([caption], pa.string()), WORDS)).tolist() == [label]
+
+
+def test_pairs_without_a_label_are_counted():
+    batch = pa.record_batch({"uid": ["a", "b", "c"], "caption": ["a dog", "a cat", "dog, swimming pool"]})
+    table, counts = labels.labelled([batch, batch.slice(0, 1)], WORDS)
+    assert table.to_pylist() == [{"uid": "a", "label": 0}, {"uid": "a", "label": 0}]
+    assert counts == {"downloaded": 4, "no_class": 1, "several_classes": 1, "labelled": 2}
+
+
+def written(folder, rows, **told):
+    for name, _ in rows:
+        (folder / name).write_bytes(taught.picture("disc", 1))
+    table = pa.table({"image": [name for name, _ in rows], "caption": [caption for _, caption in rows]})
+    pq.write_table(table, folder / "test.parquet")
+    return Held(location=folder / "test.parquet", folder=folder, **told)
+
+
+def test_a_held_out_label_needs_agreement(tmp_path):
+    rows = [("b", "a dog"), ("b", "a dog in a café"), ("a", "dogs"), ("a", "a puppy")]  # b: 2 say dog, 1 café
+    rows += [("c", "a dog"), ("c", "dog, café"), ("c", "a café"), ("d", "nothing"), ("e", "café"), ("e", "café")]
+    read = HeldOut.read(written(tmp_path, rows, agree=2), WORDS)
+    assert [path.name for path in read.paths] == ["b", "e"]
+    assert read.labels.tolist() == [0, 2]
+    assert (read.ambiguous, read.unlabelled) == (1, 2)
+
+
+def test_a_csv_will_do(tmp_path):
+    written(tmp_path, [("a", "a dog")])
+    (tmp_path / "test.csv").write_text("image,text\na,a dog\n")
+    read = HeldOut.read(Held(location=tmp_path / "test.csv", folder=tmp_path, caption="text", agree=1), WORDS)
+    assert [path.name for path in read.paths] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [({"caption": "captoin"}, "did you mean 'caption'"), ({"agree": 3}, "no picture has 3 captions")],
+)
+def test_a_bad_held_out_set_is_told(tmp_path, told, says):
+    with pytest.raises(SourceError, match=says):
+        HeldOut.read(written(tmp_path, [("a", "a dog"), ("a", "a dog")], **told), WORDS)
+
+
+def test_a_missing_held_out_picture_is_told(tmp_path):
+    described = written(tmp_path, [("a", "a dog")], agree=1)
+    (tmp_path / "a").unlink()
+    with pytest.raises(SourceError, match="there is no picture"):
+        HeldOut.read(described, WORDS)
+
+
+def test_near_means_at_most_four_bits():
+    hashes = np.array([0, 0b1111, 0b11111, 2**64 - 1, 0], np.uint64)
+    assert heldout.near(hashes, np.array([0], np.uint64)).tolist() == [True, True, False, False, True]
+    assert not heldout.near(hashes, np.array([], np.uint64)).any()
+
+
+def test_scores_by_hand():
+    """Truth a a a b, said a a b b: a has precision 1 and recall 2/3, b has 1/2 and 1; c is neither there nor said."""
+    truth, said = np.array([0, 0, 0, 1], np.int16), np.array([0, 0, 1, 1], np.int16)
+    told = evaluate.scores(truth, said, ["a", "b", "c"])
+    assert told["accuracy"] == told["f1_micro"] == 0.75
+    assert told["per_class"]["a"] == {
+        "precision": 1,
+        "recall": pytest.approx(2 / 3),
+        "f1": pytest.approx(0.8),
+        "support": 3,
+    }
+    assert told["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert told["f1_macro"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert told["precision_macro"] == pytest.approx(0.5)
+    assert told["recall_macro"] == pytest.approx((2 / 3 + 1) / 3)
+
+
+def test_an_interval_by_hand():
+    """One class, so that resampling pictures changes nothing: of two seeds, differences 0 and 1, a resample has 0, 1/2
+    or 1 with probabilities 1/4, 1/2, 1/4, and the bounds are 0 and 1."""
+    truth = np.zeros(40, np.int16)
+    right, wrong = truth, truth + 1
+    bootstrap = evaluate.Bootstrap(truth, 2, 2)
+    whole = bootstrap.interval(np.stack([right, right]), np.stack([wrong, wrong]))
+    assert (whole.difference, whole.low, whole.high) == (0.5, 0.5, 0.5)  # macro over two classes, one of them empty
+    assert whole.relative is None
+    half = bootstrap.interval(np.stack([right, right]), np.stack([wrong, right]))
+    assert (half.difference, half.low, half.high) == (0.25, 0, 0.5)
+    assert half.relative == 1
+    assert half.relative_low is None  # one resample in four divides by 0
+
+
+def test_an_interval_covers_the_spread_over_pictures():
+    """Accuracy 0.8 against 0.6 on n balanced pictures, in disjoint quarters: the known standard error of the mean of
+    paired differences is about sqrt(0.2 / n), and macro-F1 is close to accuracy here."""
+    n = 400
+    truth = np.arange(n, dtype=np.int16) % 2
+    better = np.where(np.arange(n) % 10 < 2, 1 - truth, truth).astype(np.int16)
+    worse = np.where(np.arange(n) % 10 < 4, 1 - truth, truth).astype(np.int16)
+    told = evaluate.Bootstrap(truth, 2, 3).interval(np.stack([better] * 3), np.stack([worse] * 3))
+    assert told.difference == pytest.approx(0.2)
+    expected = 1.96 * np.sqrt(0.2 * 0.8 / n)
+    assert told.high - told.low == pytest.approx(2 * expected, rel=0.1)
+    assert told.low < 0.2 < told.high
+
+
+def test_the_probe_learns_and_repeats_itself():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=300).astype(np.int16)
+    views = (rng.normal(size=(300, 2, 8)) + 3 * np.eye(8)[truth][:, None]).astype(np.float16)
+    views[:, :, 7] = 5  # a feature that never changes
+    budget = source.Budget(steps=100, batch=64)
+    said = probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4)
+    assert np.mean(said == truth[200:]) > 0.9
+    assert np.array_equal(said, probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4))
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [probe.schedule(step / 100) for step in range(100)]
+    assert rates[0] < 0.05
+    assert max(rates) == rates[5] == 1
+    assert rates[-1] < 0.01
+
+
+def test_filtering_out_lies_helps(noisy):
+    _, _, measured = noisy
+    rows = {(row["arm"], row["augmented"]): row for row in measured["rows"]}
+    assert set(rows) == set(experiment.CELLS)
+    assert rows["raw", False]["pairs_mean"] == 240
+    assert rows["filtered", False]["pairs_mean"] == rows["random", True]["pairs_mean"] == pytest.approx(144, abs=20)
+    names = {each["name"]: each for each in measured["differences"]}
+    told = names["filtered - random"]
+    assert told["low"] < told["difference"] < told["high"]
+    assert told["low"] > 0
+    assert told["clear"]
+    assert told["sentence"].startswith(f"filtering by own, against as many at random: {told['difference']:+.3f} [")
+    difference = rows["filtered", False]["f1_macro_mean"] - rows["random", False]["f1_macro_mean"]
+    assert told["difference"] == pytest.approx(difference)
+    assert {name: each["factors"] for name, each in names.items() if each["factors"] != 1} == {
+        "filtered and augmented - raw": 2
+    }
+
+
+def test_the_baseline_stands_beside(noisy):
+    _, _, measured = noisy
+    assert measured["baseline"]["accuracy"] == pytest.approx(1 / 3)
+    assert measured["baseline"]["f1_macro"] == pytest.approx(1 / 6)
+    assert measured["counts"] == {
+        "downloaded": 240, "no_class": 0, "several_classes": 0, "labelled": 240,
+        "leaked_exact": 0, "leaked_near": 0, "pool": 240, "pool_kept": 144,
+    }  # fmt: skip
+
+
+def test_a_second_run_trains_nothing(noisy):
+    described, storage, measured = noisy
+    before = files(storage, "trials", "gains", "features")
+    assert gain.measure(described, storage) == measured
+    assert gain.measure(described, storage, Manifest.open(storage).id[:10]) == measured
+    assert files(storage, "trials", "gains", "features") == before
+    assert len(trials.finished(storage)) == 6 * 3
+
+
+def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
+    told = []
+    for name in ("one", "two"):
+        described, storage = taught.task(tmp_path / name, count=60, lies=range(9))
+        measured = gain.measure(described, storage)
+        measured.pop("seconds")
+        found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+        told.append((measured, [dataclasses.replace(each, seconds=0) for each in found]))
+    assert told[0] == told[1]
+
+
+def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
+    described, storage = taught.task(tmp_path / "task", count=60)
+
+    def interrupt(step, done, total):
+        if (step, done) == ("trials", 5):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gain.measure(described, storage, progress=interrupt)
+    before = files(storage, "trials", "features")
+    assert len(trials.finished(storage)) == 5
+    gain.measure(described, storage)
+    after = files(storage, "trials", "features")
+    assert before.items() <= after.items()
+    assert len(trials.finished(storage)) == 12
+
+
+def test_another_budget_trains_anew_on_the_same_features(tmp_path):
+    described, storage = taught.task(tmp_path / "task", count=60)
+    first = gain.measure(described, storage)
+    features = files(storage, "features")
+    described, storage = taught.task(tmp_path / "task", count=60, steps=61)
+    assert gain.measure(described, storage) != first
+    assert files(storage, "features") == features
+    described, storage = taught.task(tmp_path / "task", count=60, seeds=3)
+    gain.measure(described, storage)
+    assert len(trials.finished(storage)) == 12 + 12 + 6  # a seed more is a seed more
+
+
+def test_pictures_of_the_test_set_do_not_train(tmp_path):
+    """An exact copy, a copy encoded again and smaller, and one at two addresses of the list."""
+    exact, near = taught.picture("stripes", 10_004), taught.picture("cross", 10_005)
+    small = io.BytesIO()
+    Image.open(io.BytesIO(near)).resize((56, 56)).save(small, "JPEG", quality=70)
+    copies = {4: exact, 5: small.getvalue(), 7: exact}
+    described, storage = taught.task(tmp_path / "task", count=60, pictures=copies)
+    counts = gain.measure(described, storage)["counts"]
+    assert (counts["leaked_exact"], counts["leaked_near"]) == (2, 1)
+    assert counts["pool"] == 57
+
+
+def test_a_leaked_pair_in_an_arm_is_refused():
+    with pytest.raises(CompareError, match="trains on a picture of the test set"):
+        experiment.check_leaks({"raw": pa.array(["a", "b"])}, pa.array(["b"]))
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"filter_sql": "false"}, "keeps no pair that has a label"),
+        ({"filter_sql": "caption NOT LIKE '%cross%'"}, "the arm 'filtered' has no pair of the class 'cross'"),
+        ({"captions": dict.fromkeys(range(30), "nothing")}, "none of 30 downloaded captions names exactly one class"),
+        ({"test": 2}, "no held-out picture shows the class 'cross'"),
+    ],
+)
+def test_an_unfair_comparison_is_refused(tmp_path, told, says):
+    described, storage = taught.task(tmp_path / "task", count=30, **told)
+    with pytest.raises(CompareError, match=says):
+        gain.measure(described, storage)
+
+
+def test_unequal_trials_are_not_compared(noisy):
+    _, storage, _ = noisy
+    found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+    gain.check_comparable(sorted(found, key=lambda each: each.setting.seed))
+    spent = dataclasses.replace(found[0].setting, budget={**found[0].setting.budget, "steps": 1})
+    with pytest.raises(CompareError, match="differ in their budget"):
+        gain.check_comparable([dataclasses.replace(found[0], setting=spent), *found[1:]])
+    with pytest.raises(CompareError, match="not paired"):
+        gain.check_comparable(found[1:])
+    with pytest.raises(CompareError, match="at least 2 seeds"):
+        gain.check_comparable([each for each in found if each.setting.seed == 0])
+
+
+def test_a_source_without_a_task_is_told(noisy):
+    described, storage, _ = noisy
+    with pytest.raises(SourceError, match=r"there is no \[task\]"):
+        gain.measure(described.model_copy(update={"task": None}), storage)
+    untested = described.task.model_copy(update={"test": None})
+    with pytest.raises(SourceError, match=r"\[task.test\] is missing"):
+        gain.measure(described.model_copy(update={"task": untested}), storage)
+
+
+def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
+    described, storage = taught.task(tmp_path / "task", count=50)
+    gain.measure(described, storage)
+    before = files(storage, "features")
+    described, storage = taught.task(tmp_path / "task", count=80)
+    counts = gain.measure(described, storage)["counts"]
+    assert counts["pool"] == 80
+    assert before.items() <= files(storage, "features").items()
+
+
+def test_the_table_says_it_all(noisy):
+    _, _, measured = noisy
+    console = Console(width=80, file=io.StringIO())
+    console.print(gain.table(measured))
+    shown = console.file.getvalue()
+    for row in measured["rows"]:
+        assert f"{row['f1_macro_mean']:.3f}" in shown
+    assert measured["differences"][0]["sentence"] in shown
+    assert "always" in shown
+
+
+def test_the_forest_plot_is_the_same_each_time(noisy, tmp_path):
+    _, _, measured = noisy
+    for name in ("a.svg", "b.svg", "c.png"):
+        plot.forest(measured, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert "filtered - random" in (tmp_path / "a.svg").read_text()
+    assert Image.open(tmp_path / "c.png").width > 500
+
+
+def test_trials_lie_flat_for_sql(noisy):
+    _, storage, _ = noisy
+    fields = json.loads(storage.fetch(trials.finished(storage)[0]).read_bytes())
+    assert fields["source"] == "taught"
+    assert fields["classes"] == [[name, list(words)] for name, words in noisy[0].task.classes.items()]
+    assert len(fields["predictions"]) == 45
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ('a = ["x"]\nb = ["X"]', "the word 'X' names both 'a' and 'b'"),
+        ('a = ["x"]\nb = []', "classes.b needs at least one word"),
+    ],
+)
+def test_classes_share_no_word(tmp_path, classes, says):
+    taught.heldout(tmp_path, 1)
+    (tmp_path / "list.tsv").write_text("a\thttp://host/1.jpg\n")
+    toml = tmp_path / "bad.toml"
+    toml.write_text(
+        f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[task.classes]\n{classes}\n'
+        '[task.encoder]\nkind = "timm"\nmodel = "test_resnet"\n'
+    )
+    with pytest.raises(SourceError, match=says):
+        source.load(toml)
