@@ -208,9 +208,9 @@ class Source(_Table):
             raise ValueError("give recipe or filters, not both")
         if self.recipe is not None and self.recipe not in catalog.recipes():
             raise ValueError(f"recipe {self.recipe!r} is unknown{_nearest(self.recipe, catalog.recipes())}")
-        taken = RESERVED & set(self.pairs.extra if self.pairs else ())
-        if taken:
-            raise ValueError(f"pairs.extra: winnow makes a column {min(taken)!r} itself; rename it in the source")
+        for name in self.pairs.extra if self.pairs else ():
+            if name.lower() in RESERVED:  # SQL does not tell URL from url
+                raise ValueError(f"pairs.extra: winnow makes a column {name.lower()!r} itself; rename it in the source")
         for name, spec in self.scorers.items():
             if isinstance(spec, HeadSpec) and spec.of not in self.scorers:
                 raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{_nearest(spec.of, self.scorers)}")
