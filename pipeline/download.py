@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,9 +67,14 @@ class Workshop:
     def __init__(self) -> None:
         self._end: weakref.finalize[..., Workshop] | None = None
         self._line: Connection | None = None
+        self._lock = threading.Lock()
 
     def run(self, job: Job, seconds: float) -> OSError | str | None:
-        """What went wrong: None if nothing did, an OSError if it was the disk. All processes of the job end with it."""
+        """What went wrong: None if nothing did, an OSError if it was the disk. Threads wait for each other."""
+        with self._lock:
+            return self._run(job, seconds)
+
+    def _run(self, job: Job, seconds: float) -> OSError | str | None:
         fault: OSError | str | None
         line = self._line or self._open()
         try:

@@ -119,6 +119,7 @@ def fetched(tmp_path_factory):
             resolve=web.resolver(unknown=having["dns"], closed=having["refused"], private=having["blocked_address"]),
             ca_file=folder / "ca.pem",
             max_bytes=source.download.max_bytes,
+            timeout=5,  # what is not planted must not time out on a busy machine
         )
         ledger = pairs.update(source, storage)
         begun = time.monotonic()

@@ -72,7 +72,7 @@ def fetched(web, tmp_path_factory):
     rows += [(f"http://{HOST}/fine/0.jpg", "a second caption"), (f"http://{HOST}/missing/0.jpg", "another")]
     source = listed(folder, rows, shard_size=25, max_bytes=200_000, image_size=64)
     storage = Storage(folder / "store")
-    guard = web.guard([HOST, "unknown.invalid"], max_bytes=200_000, timeout=1)
+    guard = web.guard([HOST, "unknown.invalid"], max_bytes=200_000, timeout=2)
     return source, storage, downloaded(source, storage, guard), guard
 
 
