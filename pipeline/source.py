@@ -128,16 +128,26 @@ class Encoder(_Table):
 
     kind: Literal["open_clip", "timm"]
     model: Annotated[str, AfterValidator(_model)] = Field(
-        description="an open_clip or timm name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
+        description="an open_clip or timm name, hf-hub:ORG/REPO, or (open_clip) local-dir:FOLDER relative to this file"
     )
     weights: Annotated[str | None, AfterValidator(_weights)] = Field(
         None, description="a hub tag, or a safetensors file relative to this one; without any, timm's default tag"
     )
-    options: dict[str, Any] = Field({}, description="passed to timm.create_model or open_clip.create_model")
-    preprocess: dict[str, Any] = Field(
-        {},
-        description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does",
+    quick_gelu: bool | None = Field(
+        None, description="open_clip: the activation that a weights file was trained with, if no config lies beside it"
     )
+    options: dict[str, Any] = Field({}, description="timm: passed to create_model")
+    preprocess: dict[str, Any] = Field(
+        {}, description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.kind == "open_clip" and (self.options or self.preprocess):
+            raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
+        if self.kind == "timm" and self.quick_gelu is not None:
+            raise ValueError("quick_gelu is for open_clip")
+        return self
 
 
 class Budget(_Table):

@@ -11,83 +11,72 @@ from PIL import Image
 
 from pipeline.errors import ModelError
 from pipeline.score import file_digest
+from pipeline.scorers import clip_weights, device
 from pipeline.source import Encoder
 
 if TYPE_CHECKING:
     import torch
 
 BATCH = 64
-"""Pictures in one forward pass, until memory is short."""
+"""Pictures in one forward pass, fewer where memory ends."""
 
-_LOCAL = "local-dir:"
-
-
-def device() -> str:
-    """Where encoders run: "cuda" if there is one, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+FILE = ".safetensors"
 
 
 def identity(encoder: Encoder) -> dict[str, Any]:
-    """All that decides an encoder's features, as JSON. Files are told by their digest, hub weights by their tag."""
+    """All that decides an encoder's features, as JSON. Files are told by their digest, timm's tags by their name.
+
+    Raises ModelError for an open_clip model whose weights are missing or do not fit its activation.
+    """
     library = {"timm": "timm", "open_clip": "open_clip_torch"}[encoder.kind]
-    folder = Path(encoder.model.removeprefix(_LOCAL)) if encoder.model.startswith(_LOCAL) else None
     made: dict[str, Any] = {
         "kind": encoder.kind,
-        "model": _LOCAL + folder.name if folder else encoder.model,
-        "options": encoder.options,
-        "preprocess": encoder.preprocess,
         "batch": BATCH,
-        "device": device(),
+        "device": device.kind(),
         "versions": {name: version(name) for name in (library, "torch", "torchvision", "pillow")},
     }
-    if folder:
-        made["files"] = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    local = encoder.weights and encoder.weights.endswith(".safetensors")
-    made["weights"] = file_digest(Path(encoder.weights or "")) if local else encoder.weights
-    return made
+    if encoder.kind == "open_clip":
+        return made | dict(clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).identity())
+    weights = file_digest(Path(encoder.weights)) if encoder.weights and encoder.weights.endswith(FILE) else None
+    return made | {
+        "model": encoder.model,
+        "weights": weights or encoder.weights,
+        "options": encoder.options,
+        "preprocess": encoder.preprocess,
+    }
 
 
 class Tower:
     """A frozen encoder, ready to run.
 
-    `prepare` turns an RGB picture into a float tensor [3, height, width]; `encode` turns a list of those into
-    float32 [pictures, dim].
+    `prepare` turns an RGB picture into a float tensor [3, height, width]; `forward` takes a stack of those.
     """
 
     def __init__(
         self,
         forward: "Callable[[torch.Tensor], torch.Tensor]",
         prepare: "Callable[[Image.Image], torch.Tensor]",
-        where: str = "cpu",
         batch: int = BATCH,
     ) -> None:
         self.prepare = prepare
-        self.batch = batch
-        self._forward, self._where = forward, where
+        self._forward, self._batch, self._device = forward, batch, device.kind()
 
     def encode(self, pictures: "Sequence[torch.Tensor]") -> npt.NDArray[np.float32]:
-        """Raises ModelError where not even one picture fits into memory, or a feature is no number."""
+        """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
         import torch
 
-        done: list[npt.NDArray[np.float32]] = []
-        start = 0
-        while start < len(pictures):
-            window = torch.stack(list(pictures[start : start + self.batch]))
-            try:
-                with torch.inference_mode():
-                    window = window.to(self._where, memory_format=torch.channels_last)
-                    done.append(self._forward(window).float().cpu().numpy())
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if self.batch == 1:
-                    raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
-                self.batch //= 2
-                continue
-            start += len(window)
-        features = np.concatenate(done)
+        from pipeline.scorers.clip_model import in_batches
+
+        def run(window: torch.Tensor) -> torch.Tensor:
+            # Channels last take half the time on a CPU.
+            return self._forward(window.to(self._device, memory_format=torch.channels_last)).float()
+
+        exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        try:
+            with exactly:
+                features = in_batches(run, torch.stack(list(pictures)), self._batch, fill=self._device != "cpu")
+        except torch.OutOfMemoryError as error:
+            raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
         if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
             raise ModelError("the encoder gave features that are no numbers: its weights do not fit the model")
         return features
@@ -95,57 +84,44 @@ class Tower:
 
 def load(encoder: Encoder) -> Tower:
     """The encoder in evaluation mode, in float32. Raises ModelError where weights are missing or do not fit."""
-    where = device()
+    if encoder.kind == "open_clip":
+        return _open_clip(encoder)
     try:
-        made = (_timm if encoder.kind == "timm" else _open_clip)(encoder, where)
-    except ModelError:
-        raise
+        return _timm(encoder)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"encoder {encoder.model}: {reason}") from error
-    return made
+        raise ModelError(f"encoder {encoder.model}: {clip_weights.line(error)}") from error
 
 
-def _timm(encoder: Encoder, where: str) -> Tower:
+def _timm(encoder: Encoder) -> Tower:
     import timm
     from safetensors.torch import load_file
 
-    local = bool(encoder.weights and encoder.weights.endswith(".safetensors"))
+    local = bool(encoder.weights and encoder.weights.endswith(FILE))
     name = f"{encoder.model}.{encoder.weights}" if encoder.weights and not local else encoder.model
     model = timm.create_model(name, pretrained=not local, **encoder.options)
     if local:
         model.load_state_dict(load_file(str(encoder.weights)), strict=True)
     model.reset_classifier(0)
     settings = timm.data.resolve_data_config(_tuples(encoder.preprocess), model=model)
-    return Tower(_frozen(model, where), timm.data.create_transform(**settings, is_training=False), where)
+    return Tower(_frozen(model), timm.data.create_transform(**settings, is_training=False))
 
 
-def _open_clip(encoder: Encoder, where: str) -> Tower:
-    import open_clip
+def _open_clip(encoder: Encoder) -> Tower:
+    from open_clip import get_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
     from torch.nn.functional import normalize
 
-    if encoder.weights is None and ":" not in encoder.model:
-        raise ModelError(f"encoder {encoder.model}: name its weights, a hub tag or a safetensors file")
-    model, prepare = open_clip.create_model_from_pretrained(
-        encoder.model, pretrained=encoder.weights, precision="fp32", device=where, **encoder.options
-    )
-    run = _frozen(model, where, "encode_image")
-    return Tower(lambda window: normalize(run(window), dim=-1), prepare, where)
+    model = clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).load()
+    prepare = image_transform_v2(PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False)
+    _frozen(model)
+    return Tower(lambda window: normalize(model.encode_image(window), dim=-1), prepare)
 
 
-def _frozen(model: "torch.nn.Module", where: str, method: str = "forward") -> "Callable[[torch.Tensor], torch.Tensor]":
+def _frozen(model: "torch.nn.Module") -> "torch.nn.Module":
     import torch
 
-    model.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)  # half the time on a CPU
-    run: Callable[[torch.Tensor], torch.Tensor] = getattr(model, method)
-    return run
+    return model.eval().requires_grad_(False).to(device.kind()).to(memory_format=torch.channels_last)
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
