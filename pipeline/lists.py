@@ -50,6 +50,20 @@ def read(pairs: Pairs, scratch: Path) -> Iterator[pa.RecordBatch]:
         raise SourceError(f"{pairs.location} cannot be read as {pairs.kind}: {reason}") from error
 
 
+def extra_columns(pairs: Pairs) -> pa.Schema | None:
+    """The extra columns and their types, before anything is read; None where only the fetched list can tell."""
+    if pairs.kind != "parquet":
+        return pa.schema({name: pa.string() for name in pairs.extra})
+    if pairs.location.startswith(("http://", "https://")):
+        return None
+    try:
+        known = pq.read_schema(pairs.location)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"{pairs.location} is no Parquet: {str(error).splitlines()[0]}") from error
+    _need(known.names, pairs)
+    return pa.schema([known.field(name) for name in pairs.extra])
+
+
 def _fetched(location: str, scratch: Path) -> Path:
     if not location.startswith(("http://", "https://")):
         return Path(location)

@@ -100,6 +100,16 @@ def finished(storage: Storage) -> list[str]:
     return [key for key in storage.keys("trials") if key.endswith(".json")]
 
 
+def gain_of(storage: Storage, manifest: str) -> dict[str, Any] | None:
+    """The gain that was measured last for a manifest, None if none was."""
+    paths = [storage.fetch(key) for key in storage.keys("gains")]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        gain: dict[str, Any] = json.loads(path.read_bytes())
+        if gain["manifest"] == manifest:
+            return gain
+    return None
+
+
 def once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
     """The setting's trial: found, trained here, or waited for where a living process is at it."""
     result = f"{setting.key}.json"

@@ -1,0 +1,289 @@
+"""The command line. Heavy libraries are imported inside commands, so that --help answers at once."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.errors import WinnowError
+
+if TYPE_CHECKING:
+    from pipeline.source import Source
+
+
+class Plainly(TyperGroup):
+    """One line instead of a traceback, unless --debug asks for it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Usage errors are typer's own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("stopped; run the same command to go on", 130)
+        except WinnowError as error:
+            if ctx.obj:
+                raise
+            _fail(str(error))
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.obj or hasattr(error, "exit_code"):  # with an exit code it is about wrong usage
+                raise
+            _fail(f"{type(error).__name__}: {error} (this is a fault of winnow: report it with what --debug shows)")
+
+
+def _fail(message: str, status: int = 1) -> None:
+    line = "".join(each if each.isprintable() else " " for each in message)  # what strangers wrote may be in it
+    typer.echo(f"winnow: {line}", err=True)
+    raise typer.Exit(status)
+
+
+app = typer.Typer(
+    cls=Plainly,
+    help="Turn a noisy list of (image URL, caption) rows into a training set worth more, and measure by how much.",
+    epilog="Start with: `winnow demo`",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _remember(context: typer.Context, debug: bool) -> bool:
+    context.find_root().obj = debug
+    return debug
+
+
+Named = Annotated[str, typer.Argument(help="A source file, or its name in data_manifests/.", metavar="SOURCE")]
+Root = Annotated[Path, typer.Option(help="Where results live, a folder for each source.", metavar="DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.", callback=_remember)]
+Chosen = Annotated[
+    str | None, typer.Option("--manifest", help="A manifest's id or its beginning; the newest if unset.")
+]
+
+DATA = Path("data")
+
+
+class Format(StrEnum):
+    """How the answer to a query is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def main() -> None:
+    """The console script. 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: stopped by Ctrl-C."""
+    try:
+        app()
+    except SystemExit as end:
+        if "prefect" not in sys.modules:
+            raise
+        # Prefect's threads outlive the interpreter and hold on to what DuckDB then says was leaked, in 40 lines.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+
+
+@app.command(epilog="Example: `winnow demo`")
+def demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """See the whole job on a small rendered world: download, score, choose, publish, train, report. No network."""
+    from flows import server, sources
+
+    described = sources.checked("demo")
+    with server.chosen(debug):
+        from flows.curate import curate
+        from flows.retrain import retrain
+
+        published = curate("demo", str(root))
+        gain = retrain("demo", str(root), published["id"])
+    report = root / described.name / "report.html"
+    _tell_manifest(described, root, published, as_json)
+    _tell_gain(gain, as_json)
+    here = "" if root == DATA else f" --root {root}"
+    _say(f"\nThe report: {report}\n\nNext:", as_json)
+    for line in (
+        'winnow sql "select cause, count(*) as pairs from failed group by cause order by pairs desc"',
+        "winnow funnel demo --recipe clip-top30",
+    ):
+        _say(f"  {line}{here}", as_json)
+    _say("  winnow serve        # then, in another terminal: prefect deployment run curate/demo", as_json)
+    _finish(as_json, published | {"source": "demo", "gain": gain, "report": str(report)})
+
+
+@app.command(epilog="Example: `winnow curate data_manifests/cc3m.toml`")
+def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Bring a source's manifest up to date: fetch and score new pairs, apply the recipe, publish.
+
+    Safe to stop at any moment and to run again: it goes on where it was, and does nothing twice.
+    """
+    from flows import server, sources
+
+    described = sources.checked(source)  # a wrong source file is told at once, not after Prefect's start
+    with server.chosen(debug):
+        from flows.curate import curate as run
+
+        published = run(source, str(root))
+    _tell_manifest(described, root, published, as_json)
+    _finish(as_json, published | {"source": described.name})
+
+
+@app.command(epilog="Example: `winnow train demo`")
+def train(
+    source: Named, manifest: Chosen = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Measure what a manifest was worth: train on what was kept, on everything, and on as much taken blindly.
+
+    Trains nothing twice, and goes on at the trial where it was stopped. Writes the report as well.
+    """
+    from flows import server, sources
+    from pipeline.manifest import Manifest
+
+    _, storage = sources.opened(source, root)
+    Manifest.open(storage, manifest)
+    with server.chosen(debug):
+        from flows.retrain import retrain
+
+        gain = retrain(source, str(root), manifest)
+    _tell_gain(gain, as_json)
+    _finish(as_json, gain)
+
+
+@app.command(epilog='Example: `winnow sql "select kept, count(*), avg(clip_similarity) from rows group by kept"`')
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over rows, kept, dropped, failed, manifests and trials.")],
+    source: Annotated[list[str] | None, typer.Option(help="A source's name; may be given several times.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print the answer.")] = Format.table,
+    deadline: Annotated[float, typer.Option(help="Seconds after which the query is stopped.", min=0.1)] = 30,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Ask the published rows anything, in SQL. It can write nothing, and read nothing outside the source.
+
+    A table shows the first rows; csv and json hold all of them. --json is --format json.
+    """
+    from flows import printing, sources
+    from pipeline import query as typed
+
+    answer = typed.run(query, sources.published(root, source or []), deadline=deadline)
+    if as_json or form is Format.json:
+        printing.as_json({"columns": answer.schema.names, "rows": answer.to_pylist()})
+    elif form is Format.csv:
+        printing.as_csv(answer)
+    else:
+        printing.show(printing.answer(answer), to_stderr=False)
+
+
+@app.command(epilog="Example: `winnow funnel demo --recipe clip-top30`")
+def funnel(
+    source: Named,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe; the source file's own if unset.")] = None,
+    manifest: Chosen = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what each filter of a recipe would keep, alone and in sequence, from the scores that are there already."""
+    from flows import printing, sources
+    from pipeline.manifest import Manifest
+
+    described, storage = sources.opened(source, root)
+    found = Manifest.open(storage, manifest)
+    chosen = sources.recipe(recipe) if recipe else described.chosen
+    steps = found.funnel(chosen)
+    printing.show(printing.funnel(chosen.name, found.counts.pool, steps), as_json)
+    _finish(as_json, {"manifest": found.id, "recipe": chosen.name, "steps": [asdict(step) for step in steps]})
+
+
+@app.command(epilog="Example: `winnow report demo`")
+def report(
+    source: Named, manifest: Chosen = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Write a page to look at: funnel, histograms, pairs kept and dropped, failures by cause, the gain if measured."""
+    from flows import sources
+    from pipeline import report as page
+    from pipeline.manifest import Manifest
+    from pipeline.trials import gain_of
+
+    _, storage = sources.opened(source, root)
+    found = Manifest.open(storage, manifest)
+    path = storage.root / "report.html"
+    page.write(storage, found, gain_of(storage, found.id), path)
+    _say(str(path), as_json)
+    _finish(as_json, {"report": str(path), "manifest": found.id})
+
+
+@app.command(epilog="Example: `winnow serve`, and in another terminal `prefect deployment run curate/demo`")
+def serve(
+    port: Annotated[int, typer.Option(help="Of Prefect's server on this machine.", min=1, max=65535)] = 4200,
+    root: Root = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve every source file as a Prefect deployment with its schedule; retraining follows each manifest by itself.
+
+    Starts Prefect's server on this machine if none answers there, and stops it at the end. Ctrl-C ends it.
+    """
+    from flows import server
+
+    with server.standing(port, debug) as api:
+        from flows import deploy
+
+        _say(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
+        deploy.run(root, tell=lambda line: _say(line, to_stderr=False))
+
+
+@app.command(epilog="Example: `winnow doctor`")
+def doctor(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Look for what is missing or wrong on this machine, and print the command that mends it."""
+    from flows import doctor as machine
+
+    findings = []
+    for finding in machine.examine(root):
+        findings.append(finding)
+        _say(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
+        if finding.mend:
+            _say(f"       {finding.mend}", as_json)
+    _finish(as_json, {"findings": [asdict(finding) for finding in findings]})
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _tell_manifest(described: "Source", root: Path, published: Mapping[str, Any], to_stderr: bool) -> None:
+    from flows import printing
+    from pipeline.manifest import Manifest
+    from pipeline.storage import Storage
+
+    found = Manifest.open(Storage(root / described.name), published["id"])
+    printing.show(printing.counts(described.name, found.counts), to_stderr)
+    if found.recipe.filters:
+        funnel = found.funnel(found.recipe)
+        printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
+    _say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
+
+
+def _tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:
+    from flows import printing
+    from training.gain import table
+
+    printing.show(table(gain), to_stderr)
+
+
+def _say(line: str, to_stderr: bool) -> None:
+    typer.echo(line, err=to_stderr)
+
+
+def _finish(as_json: bool, value: Mapping[str, Any]) -> None:
+    if as_json:
+        from flows import printing
+
+        sys.stderr.flush()
+        printing.as_json(value)

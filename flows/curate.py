@@ -1,0 +1,129 @@
+"""The flow `curate`: from a source file to a published manifest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
+
+from flows.progress import shown, tracked
+from flows.server import settle
+from flows.sources import checked
+from pipeline import download, engine, pairs, publish, score
+from pipeline.demo import world
+from pipeline.errors import WinnowError
+from pipeline.manifest import Manifest
+from pipeline.pairs import Ledger, Shard
+from pipeline.source import Source
+from pipeline.storage import Storage
+
+PUBLISHED = "winnow.manifest.published"
+"""The event after a commit. Its payload: source (a path), root and manifest, which are the parameters of `retrain`."""
+
+BLOCK = 100
+"""Shards of one task: a task a shard would be thousands, which nobody can read."""
+
+
+def _worth_trying(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """What winnow raises on purpose has to be mended first."""
+    return not isinstance(state.result(raise_on_failure=False), WinnowError)
+
+
+SETTINGS: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [2, 20],
+    "retry_condition_fn": _worth_trying,
+    "cache_policy": NO_CACHE,  # storage knows what is done
+    "result_serializer": "json",
+}
+"""Of every task."""
+
+
+@flow(name="curate", persist_result=True, result_serializer="json")
+def curate(source: str, root: str = "data") -> dict[str, Any]:
+    """Bring a source's manifest up to date: new pairs are fetched and scored, the recipe decides, one commit.
+
+    `source` is a path or a name of data_manifests/, `root` the folder of all results. Gives the manifest's id, whether
+    it is `new`, and its counts. A second run on the same input does nothing.
+    """
+    described = checked(source)
+    storage = Storage(Path(root) / described.name)
+    with storage.lock(), world.served(described, storage) as served:
+        score.stages(served, download.stage(served))  # missing weights are told before anything is fetched
+        ledger = append(served, storage)
+        quarantined: dict[int, str] = {}
+        for block in _blocks(ledger.shards):
+            quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
+        for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
+            quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(served, storage, block))
+        published = commit(served, storage, ledger, quarantined)
+    if published["new"]:
+        announce(described, Path(root), published["id"])
+    return published
+
+
+@task(name="ledger", **SETTINGS)
+def append(served: Source, storage: Storage) -> Ledger:
+    """Read the list and append what is new."""
+    with shown() as tell:
+        return pairs.update(served, storage, lambda rows: tell("list", rows, 0))
+
+
+@task(name="download", persist_result=True, **SETTINGS)
+def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+    """Download a block of shards; gives the reasons of those that could not be."""
+    return _run("download", lambda: download.make(served, storage), shards)
+
+
+@task(name="score", persist_result=True, **SETTINGS)
+def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+    """Score a block of shards; gives the reasons of those that could not be."""
+    return _run("score", lambda: score.make(served, storage), shards)
+
+
+@task(name="publish", persist_result=True, **SETTINGS)
+def commit(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+    """Publish, and leave the counts and the funnel as tables."""
+    published = publish.publish(served, storage, ledger, quarantined)
+    steps = Manifest.open(storage, published.id).funnel(served.chosen)
+    create_table_artifact([asdict(published.counts)], key=artifact(served, "counts"), description=published.id)
+    create_table_artifact([asdict(step) for step in steps], key=artifact(served, "funnel"), description=published.id)
+    return asdict(published)
+
+
+def announce(described: Source, root: Path, manifest: str) -> None:
+    """Emit the event that starts the retraining, and wait until it is sent."""
+    emit_event(
+        event=PUBLISHED,
+        resource={"prefect.resource.id": f"winnow.source.{described.name}", "prefect.resource.name": described.name},
+        payload={"source": str(described.path), "root": str(root.resolve()), "manifest": manifest},
+    )
+    settle()
+
+
+def artifact(described: Source, what: str) -> str:
+    """A key that Prefect takes for an artifact: it knows no underscore."""
+    return f"{described.name}-{what}".replace("_", "-")
+
+
+def _blocks(shards: Sequence[Shard]) -> list[tuple[Shard, ...]]:
+    return [tuple(shards[start : start + BLOCK]) for start in range(0, len(shards), BLOCK)]
+
+
+def _run(step: str, make: Callable[[], Callable[[Shard], None]], shards: Sequence[Shard]) -> dict[str, str]:
+    outcome = tracked(step, engine.run(make, shards), of=shards)
+    return {str(shard.number): str(error) for shard, error in outcome if error}
+
+
+def _numbered(reasons: Mapping[str, str]) -> dict[int, str]:
+    """JSON has no numbers for keys."""
+    return {int(number): reason for number, reason in reasons.items()}
+
+
+def _span(shards: Sequence[Shard]) -> str:
+    return f"{shards[0].number:05d}-{shards[-1].number:05d}"

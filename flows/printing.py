@@ -1,0 +1,97 @@
+"""What the command line prints. Captions and URLs come from strangers: nothing of theirs may steer a terminal."""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.manifest import Counts, Step
+
+SHOWN = 50
+"""Rows of an answer that a table shows."""
+
+LONGEST = 200
+"""Characters of one value that a table shows."""
+
+
+def show(thing: RenderableType, to_stderr: bool) -> None:
+    """Print a table or text as wide as the terminal."""
+    Console(stderr=to_stderr).print(thing)
+
+
+def counts(name: str, counted: Counts) -> Group:
+    """Where every row went."""
+    table = Table(box=None, show_header=False)
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    for what, count in asdict(counted).items():
+        table.add_row("  of them unscored" if what == "unscored" else what, f"{count:,}")
+    return Group(Text(f"{name}: where every row went", "bold"), table)
+
+
+def funnel(recipe: str, pool: int, steps: Sequence[Step]) -> Group:
+    """What each filter does to the downloaded pairs."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("filter", no_wrap=True)
+    for column in ("passes alone", "in sequence", "fails", "unscored"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for step in steps:
+        table.add_row(step.filter, *(f"{count:,}" for count in (step.alone, step.sequence, step.fails, step.unscored)))
+    return Group(Text(f"recipe {recipe}: {pool:,} downloaded pairs", "bold"), table)
+
+
+def answer(rows: pa.Table) -> Table:
+    """The first `SHOWN` rows of a query."""
+    more = f"the first {SHOWN} of {len(rows):,} rows" if len(rows) > SHOWN else None
+    table = Table(box=box.SIMPLE_HEAD, caption=more, caption_justify="left")
+    for field in rows.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        table.add_column(Text(plain(field.name)), justify="right" if numeric else "left")
+    for row in rows.slice(0, SHOWN).to_pylist():
+        table.add_row(*(Text(_short(value)) for value in row.values()))
+    return table
+
+
+def as_csv(rows: pa.Table) -> None:
+    """The answer as CSV on stdout: a header line, NULL as nothing, lists as JSON."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(rows.schema.names)
+    for batch in rows.to_batches():
+        for row in batch.to_pylist():
+            writer.writerow(json.dumps(each) if isinstance(each, list | dict) else each for each in row.values())
+
+
+def as_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout. What JSON has no number for is null."""
+    print(json.dumps(_finite(value), default=str, allow_nan=False), flush=True)
+
+
+def plain(text: str) -> str:
+    """The text with every character that is no printable one made visible."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    text = plain("" if value is None else str(value))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,133 @@
+"""Which Prefect server a command talks to: the one that stands, or one that lives only as long as the command."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from pipeline.errors import WinnowError
+
+HOST, PORT = "127.0.0.1", 4200
+START_SECONDS = 180
+"""A server's first start makes its database: 12 s on an idle machine, a multiple on a busy one."""
+
+SETTLE_SECONDS = 30
+
+
+def address(port: int = PORT) -> str:
+    """The API of a server on this machine."""
+    return f"http://{HOST}:{port}/api"
+
+
+def answers(api: str) -> bool:
+    """Whether a Prefect server is there."""
+    try:
+        return httpx.get(f"{api}/health", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def chosen(debug: bool) -> Iterator[str]:
+    """The API to use: of PREFECT_API_URL, else of the server that stands on this machine, else of a temporary one.
+
+    It is put into the environment, so this comes before prefect is imported. Without `debug` Prefect says nothing.
+    """
+    _quieten(debug)
+    known = os.environ.get("PREFECT_API_URL") or address()
+    if answers(known):
+        os.environ["PREFECT_API_URL"] = known
+        yield known
+        settle()
+    elif os.environ.get("PREFECT_API_URL"):
+        raise WinnowError(f"no Prefect server answers at {known}: start it, or unset PREFECT_API_URL")
+    else:
+        with started(_free_port(), "temporary") as api:
+            yield api
+            settle()
+
+
+@contextmanager
+def standing(port: int, debug: bool) -> Iterator[str]:
+    """The API of the server that answers on this port; one is started, with its pages, if none does."""
+    _quieten(debug)
+    if answers(address(port)):
+        os.environ["PREFECT_API_URL"] = address(port)
+        yield address(port)
+    else:
+        with started(port) as api:
+            yield api
+
+
+@contextmanager
+def started(port: int, kind: str = "standing") -> Iterator[str]:
+    """A Prefect server of our own on this port, gone afterwards however this process ends; its API.
+
+    It is put into the environment, so this comes before prefect is imported.
+    """
+    api = os.environ["PREFECT_API_URL"] = address(port)
+    command = [sys.executable, "-m", "flows.server", str(port), kind]
+    # A session of its own: Ctrl-C reaches this process first, which still has things to say to the server.
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(api):
+            if server.poll() is not None:
+                raise WinnowError("Prefect's server could not start: `winnow doctor` looks for the cause")
+            if time.monotonic() > deadline:
+                raise WinnowError(f"Prefect's server did not answer within {START_SECONDS} s: try again, or see doctor")
+            time.sleep(0.2)
+        yield api
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def settle() -> None:
+    """Wait until the server has every event that was emitted here: one that its process takes along is lost."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=SETTLE_SECONDS, at_exit=False)
+
+
+def _quieten(debug: bool) -> None:
+    """Prefect's log would drown the progress bars, and its tracebacks the one line that says what to do."""
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(port: int, temporary: bool) -> None:
+    """Be the server until stdin ends, which it does when the process at its other end is gone."""
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+    os.environ |= {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_ENABLED": str(not temporary).lower()}
+    threading.Thread(target=_watch, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=temporary, final=True)
+    uvicorn.run(app, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
+
+
+def _watch() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), temporary=sys.argv[2] == "temporary")

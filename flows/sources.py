@@ -1,0 +1,52 @@
+"""From what a person types to a source and its results, with the errors that can be told before anything starts."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from filters import catalog
+from filters.core import Recipe
+from pipeline import lists, source, tables
+from pipeline.errors import RecipeError, SourceError
+from pipeline.source import Source, row_columns
+from pipeline.storage import Storage
+
+
+def opened(name: str, root: Path) -> tuple[Source, Storage]:
+    """The source meant by a path or a name, and where its results lie. Raises SourceError."""
+    described = source.load(name)
+    return described, Storage(root / described.name)
+
+
+def checked(name: str) -> Source:
+    """The source, with its filters bound against the columns that its rows will have. Raises WinnowError."""
+    described = source.load(name)
+    columns = lists.extra_columns(described.pairs) if described.pairs else pa.schema({})
+    if columns is not None:
+        tables.bind(described.chosen.filters, row_columns(columns, described.scorers))
+    return described
+
+
+def published(root: Path, names: Sequence[str]) -> list[Storage]:
+    """The named sources' results, or those of the only source under the root. Raises SourceError."""
+    known = sorted(path.parent.name for path in root.glob("*/log") if path.is_dir())
+    if not known:
+        raise SourceError(f"nothing is published under {root}: run `winnow curate` first, or name another --root")
+    if not names and len(known) > 1:
+        raise SourceError(f"{root} has several sources; choose with --source: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise SourceError(f"nothing is published under {root} for {name!r}; there is {', '.join(known)}")
+    return [Storage(root / name) for name in names or known]
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe of filters/recipes.py. Raises RecipeError."""
+    known = catalog.recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+        raise RecipeError(f"no recipe is called {name!r}; {hint}")
+    return known[name]
