@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from web import CAUSES, Web, picture_of, seen, share
 
-from pipeline import download, engine, pairs
+from pipeline import download, engine, pairs, publish, score
 from pipeline.guard import Guard, Url
+from pipeline.manifest import Manifest
 from pipeline.pairs import Ledger
+from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scorers.pixels import PixelsSpec
 from pipeline.source import Download, Pairs, Source
 from pipeline.storage import Storage
 
@@ -110,6 +113,8 @@ def fetched(tmp_path_factory):
         name="cc3m",
         pairs=Pairs(location=str(location), columns=("caption", "url")),
         download=Download(threads=64, image_size=64, max_bytes=200_000),
+        scorers={"captions": CaptionsSpec(kind="captions"), "pixels": PixelsSpec(kind="pixels")},
+        recipe="datacomp-basic-like",
     )
     storage = Storage(folder / "store")
     with Web(kind, tuple(hosts), untrusted=having["tls"]) as web:
@@ -154,3 +159,20 @@ def test_nothing_private_was_reached_and_nobody_was_asked_too_often(fetched):
     assert opted_out
     assert {fetched.web.hits[url] for url in opted_out} == {1}
     assert max(fetched.web.hits.values()) == 6  # of a redirect that leads to itself
+
+
+@pytest.mark.slow
+def test_all_of_it_is_scored_and_published(fetched):
+    for _, error in engine.run(lambda: score.make(fetched.source, fetched.storage), fetched.ledger.shards):
+        assert error is None
+    counts = publish.publish(fetched.source, fetched.storage, fetched.ledger, {}).counts
+    causes = Counter(cause(url) for _, url in fetched.listed)
+    assert (counts.input, counts.repeated, counts.quarantined) == (ROWS, fetched.ledger.repeated, 0)
+    assert counts.failed == ROWS - causes[None]
+    assert counts.kept + counts.dropped == causes[None]
+    assert 0 < counts.kept < causes[None]
+    with Manifest.open(fetched.storage).connection() as con:
+        told = con.execute("SELECT cause, count(*) FROM rows GROUP BY cause").fetchall()
+        language = con.execute("SELECT mode(captions_language) FROM rows WHERE status = 'ok'").fetchall()
+    assert dict(told) == causes
+    assert language == [("en",)]
