@@ -231,7 +231,7 @@ class Source(_Table):
     def chosen(self) -> Recipe:
         """The recipe that this source publishes; without one, every downloaded pair is kept."""
         if self.filters is not None:
-            return Recipe("own", tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
+            return Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
         return catalog.recipes()[self.recipe or "everything"]
 
 

@@ -48,7 +48,7 @@ def test_a_funnel_ends_where_the_selection_does(manifest):
 
 
 def test_the_published_selection_is_the_recipes(manifest):
-    assert manifest.recipe == Recipe("own", (SHARP,))
+    assert manifest.recipe == Recipe("tiny", (SHARP,))
     assert manifest.select().equals(manifest.select(manifest.recipe))
     assert len(manifest.select()) == manifest.counts.kept
 

@@ -52,7 +52,7 @@ def test_manifests(store):
     first, second = ask(store, "FROM manifests")
     assert (first["parent"], second["parent"]) == (None, first["id"])
     assert {name: value for name, value in second.items() if name not in ("id", "parent", "time")} == {
-        "source": "tiny", "recipe": "own", "rows": 25, "kept": 8, "dropped": 11, "failed": 1, "quarantined": 5,
+        "source": "tiny", "recipe": "tiny", "rows": 25, "kept": 8, "dropped": 11, "failed": 1, "quarantined": 5,
     }  # fmt: skip
     assert second["time"] > "2026"
 

@@ -136,7 +136,7 @@ def table(gain: Mapping[str, Any]) -> "Group":
 
     title = f"Scores on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
     arms = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "pictures", "pairs", "macro-F1", "sd", "precision", "recall", "accuracy"):
+    for name in ("arm", "pictures", "pairs", "macro-F1", "sd", "prec.", "recall", "acc."):
         arms.add_column(name, justify="left" if name in ("arm", "pictures") else "right", no_wrap=True)
     for row in gain["rows"]:
         shown = [row["f1_macro_mean"], row["f1_macro_sd"]]
