@@ -183,7 +183,7 @@ def test_filtering_out_lies_helps(noisy):
     assert told["low"] < told["difference"] < told["high"]
     assert told["low"] > 0
     assert told["clear"]
-    assert told["sentence"].startswith(f"filtering by own, against as many at random: {told['difference']:+.3f} [")
+    assert told["sentence"].startswith(f"filtering by taught, against as many at random: {told['difference']:+.3f} [")
     difference = rows["filtered", False]["f1_macro_mean"] - rows["random", False]["f1_macro_mean"]
     assert told["difference"] == pytest.approx(difference)
     assert {name: each["factors"] for name, each in names.items() if each["factors"] != 1} == {
