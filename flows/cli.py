@@ -1,6 +1,5 @@
 """The command line. Heavy libraries are imported inside commands, so that --help answers at once."""
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.errors import WinnowError
+from pipeline.errors import SourceError, WinnowError
 
 if TYPE_CHECKING:
     from pipeline.source import Source
@@ -82,15 +81,7 @@ class Format(StrEnum):
 
 def main() -> None:
     """The console script. 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: stopped by Ctrl-C."""
-    try:
-        app()
-    except SystemExit as end:
-        if "prefect" not in sys.modules:
-            raise
-        # Prefect's threads outlive the interpreter and hold on to what DuckDB then says was leaked, in 40 lines.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)
+    app()
 
 
 @app.command(epilog="Example: `winnow demo`")
@@ -147,8 +138,10 @@ def train(
     from flows import server, sources
     from pipeline.manifest import Manifest
 
-    _, storage = sources.opened(source, root)
+    described, storage = sources.opened(source, root)
     Manifest.open(storage, manifest)
+    if described.task is None:
+        raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
     with server.chosen(debug):
         from flows.retrain import retrain
 

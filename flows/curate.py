@@ -1,5 +1,8 @@
 """The flow `curate`: from a source file to a published manifest."""
 
+import atexit
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +45,13 @@ SETTINGS: dict[str, Any] = {
     "result_serializer": "json",
 }
 """Of every task."""
+
+
+@atexit.register
+def _hush() -> None:
+    """At the interpreter's end Prefect's threads hold the flow, and DuckDB would list on stderr what that leaks."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @flow(name="curate", persist_result=True, result_serializer="json")

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distributions, version
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,8 @@ def examine(root: Path) -> Iterator[Finding]:
     yield python(sys.version_info[:3])
     yield pillow(distributions())
     yield backport(sys.path)
-    yield fastapi(version("fastapi") if find_spec("fastapi") else None)
+    yield fastapi(_version("fastapi"))
+    yield sqlalchemy(_version("sqlalchemy"))
     yield disk(root, FREE)
     yield _prefect()
     yield _device()
@@ -71,12 +72,28 @@ def backport(path: list[str]) -> Finding:
 
 
 def fastapi(found: str | None) -> Finding:
-    """Prefect 3.8 cannot start with fastapi 0.151 or newer."""
+    """Prefect 3.8's server cannot start with fastapi 0.151 or newer."""
+    return _older("fastapi", found, (0, 151), "Prefect's server cannot start")
+
+
+def sqlalchemy(found: str | None) -> Finding:
+    """Prefect 3.8's scheduler fails with SQLAlchemy 2.1: deployments with a schedule would never run."""
+    return _older("SQLAlchemy", found, (2, 1), "Prefect's schedules never run")
+
+
+def _older(what: str, found: str | None, limit: tuple[int, int], harm: str) -> Finding:
     if found is None:
-        return Finding("fastapi", "fault", "not installed", _AGAIN)
-    if tuple(int(part) for part in found.split(".")[:2]) < (0, 151):
-        return Finding("fastapi", "ok", found)
-    return Finding("fastapi", "fault", f"{found}: Prefect 3.8 needs one before 0.151", _AGAIN)
+        return Finding(what, "fault", "not installed", _AGAIN)
+    if tuple(int(part) for part in found.split(".")[:2]) < limit:
+        return Finding(what, "ok", found)
+    return Finding(what, "fault", f"{found}, not one before {limit[0]}.{limit[1]}: {harm}", _AGAIN)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def disk(root: Path, least: int) -> Finding:

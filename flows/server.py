@@ -48,7 +48,7 @@ def chosen(debug: bool) -> Iterator[str]:
     elif os.environ.get("PREFECT_API_URL"):
         raise WinnowError(f"no Prefect server answers at {known}: start it, or unset PREFECT_API_URL")
     else:
-        with started(_free_port(), "temporary") as api:
+        with started(free_port(), "temporary") as api:
             yield api
             settle()
 
@@ -97,7 +97,10 @@ def settle() -> None:
     """Wait until the server has every event that was emitted here: one that its process takes along is lost."""
     from prefect.events.worker import EventsWorker
 
-    EventsWorker.drain_all(timeout=SETTLE_SECONDS, at_exit=False)
+    waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
+    waiting.start()
+    waiting.join(SETTLE_SECONDS)
+    EventsWorker.drain_all(timeout=SETTLE_SECONDS, at_exit=False)  # logs, too
 
 
 def _quieten(debug: bool) -> None:
@@ -106,7 +109,8 @@ def _quieten(debug: bool) -> None:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody has now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,176 @@
+"""The command line: what is said where, and with which exit status. Tiny sources; nothing here starts Prefect."""
+
+import csv
+import io
+import json
+import re
+
+import made
+import pytest
+from typer.testing import CliRunner
+
+from flows import cli, printing
+from pipeline.storage import Storage
+
+COMMANDS = ("demo", "curate", "train", "sql", "funnel", "report", "serve", "doctor")
+
+
+def run(*words):
+    """Exit status, stdout, stderr."""
+    done = CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="winnow")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with the published source `tiny`; its file is root/tiny.toml."""
+    described = made.listed(tmp_path / "lists", range(40, 70), filters=(made.SHARP, made.WORDED))
+    made.published(described, Storage(tmp_path / "root" / "tiny"), failed=(41,), unscored=(42,))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def toml(root):
+    return root.parent / "lists" / "tiny.toml"
+
+
+def fails(*words):
+    """The one line on stderr."""
+    status, out, err = run(*words)
+    assert (status, out) == (1, "")
+    assert err.startswith("winnow: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_by_example(command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert re.search(rf"Example:.*winnow {command}", out)
+
+
+def test_the_commands_are_these():
+    assert {each.name or each.callback.__name__ for each in cli.app.registered_commands} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["curat"], ["curate"], ["funnel", "a", "b"], ["sql", "select 1", "--format", "xml"]])
+def test_wrong_usage_is_2(words):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert "Usage: winnow" in err
+
+
+@pytest.mark.parametrize("command", ["curate", "train", "funnel", "report"])
+def test_a_missing_source_file_is_one_line(command, tmp_path):
+    assert "there is no source file" in fails(command, tmp_path / "gone.toml")
+    assert "no source is called 'cc3'; did you mean 'cc3m'?" in fails(command, "cc3")
+
+
+def test_a_bad_source_file_is_one_line_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text("[pairs\n")
+    assert "a.toml: this is no TOML" in fails("curate", "a.toml")
+    (tmp_path / "b.toml").write_text('[pairs]\nlocatoin = "x"\n')
+    assert "b.toml: unknown key pairs.locatoin; did you mean 'location'?" in fails("curate", "b.toml")
+    (tmp_path / "c.toml").write_text(
+        '[pairs]\nlocation = "http://h/l.tsv"\n[[filters]]\nname = "a"\nsql = "widht > 3"\n'
+    )
+    assert "did you mean 'width'?" in fails("curate", "c.toml")
+    assert not (tmp_path / "data").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="there is no source file"):
+        run("curate", tmp_path / "gone.toml", "--debug")
+
+
+def test_the_funnel_of_the_sources_own_recipe(root, toml):
+    status, out, err = run("funnel", toml, "--root", root)
+    assert (status, err) == (0, "")
+    assert "recipe own: 29 downloaded pairs" in out
+    assert re.search(r"sharp +18 +18 +10 +1\b", out) or re.search(r"sharp +\d+ +\d+ +\d+ +1\b", out)
+
+
+def test_the_funnel_of_an_edited_recipe_needs_no_run(root, toml):
+    toml.write_text(toml.read_text().replace(">= 50", ">= 60"))
+    status, out, _ = run("funnel", toml, "--root", root, "--json")
+    told = json.loads(out.splitlines()[-1])
+    assert status == 0
+    assert told["steps"][0]["sql"] == "pixels_sharpness >= 60"
+    assert told["steps"][0]["alone"] == 10
+
+
+def test_funnel_of_a_recipe_that_needs_what_was_not_scored(root, toml):
+    assert "there is no column 'clip_similarity'" in fails("funnel", toml, "--root", root, "--recipe", "clip-top30")
+    assert "did you mean 'clip-top30'" in fails("funnel", toml, "--root", root, "--recipe", "clip-top3")
+
+
+def test_nothing_is_published_yet(tmp_path, toml):
+    assert "nothing is published" in fails("funnel", toml, "--root", tmp_path / "empty")
+    assert "nothing is published" in fails("sql", "select 1", "--root", tmp_path / "empty")
+
+
+def test_sql_as_a_table(root):
+    status, out, err = run("sql", "select status, count(*) as n from rows group by status order by n", "--root", root)
+    assert (status, err) == (0, "")
+    assert re.search(r"failed +1\b", out)
+    assert re.search(r"ok +29\b", out)
+
+
+def test_sql_as_csv_and_json(root):
+    query = "select caption, dropped_by, 0.0 / 0.0 as x, NULL as y from rows order by caption limit 2"
+    rows = list(csv.DictReader(io.StringIO(run("sql", query, "--root", root, "--format", "csv")[1])))
+    assert rows[0]["caption"] == "picture number 40"
+    assert json.loads(rows[0]["dropped_by"]) == ["sharp"]
+    told = json.loads(run("sql", query, "--root", root, "--json")[1])
+    assert told["columns"] == ["caption", "dropped_by", "x", "y"]
+    assert told["rows"][0] == {"caption": "picture number 40", "dropped_by": ["sharp"], "x": None, "y": None}
+    assert json.loads(run("sql", query, "--root", root, "--format", "json")[1]) == told
+
+
+def test_bad_sql_is_one_line(root):
+    assert "captoin" in fails("sql", "select captoin from rows", "--root", root)
+    assert "only one SELECT" in fails("sql", "drop view rows", "--root", root)
+    assert "'other'" in fails("sql", "select 1", "--root", root, "--source", "other")
+
+
+def test_sql_asks_which_source(root, tmp_path):
+    other = made.listed(tmp_path / "lists", range(10), name="other")
+    made.published(other, Storage(root / "other"))
+    assert "several sources; choose with --source: other, tiny" in fails("sql", "select 1", "--root", root)
+    query = "select source, count(*) as n from rows group by source order by n"
+    assert [
+        row["n"] for row in json.loads(run("sql", query, "--root", root, "--source", "tiny", "--json")[1])["rows"]
+    ] == [30]
+    both = run("sql", query, "--root", root, "--source", "tiny", "--source", "other", "--json")[1]
+    assert json.loads(both)["rows"] == [{"source": "other", "n": 10}, {"source": "tiny", "n": 30}]
+
+
+def test_strangers_cannot_steer_the_terminal(root):
+    out = run("sql", "select chr(27) || '[2J' || chr(155) || 'x' || chr(10) || '[red]y' as a", "--root", root)[1]
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    assert "\ufffd[2J\ufffdx\ufffd[red]y" in out
+    assert "\x1b" not in fails("sql", "select '\x1b[2J' + \x1b[2J", "--root", root)
+
+
+def test_a_long_answer_is_cut_and_says_so(root):
+    out = run("sql", "select unnest(range(1000)) as n", "--root", root)[1]
+    assert f"the first {printing.SHOWN} of 1,000 rows" in " ".join(out.split())
+
+
+def test_report(root, toml):
+    status, out, _ = run("report", toml, "--root", root)
+    assert status == 0
+    page = root / "tiny" / "report.html"
+    assert out.strip() == str(page)
+    assert "<html" in page.read_text()
+
+
+def test_a_manifest_is_chosen_by_the_beginning_of_its_id(root, toml):
+    whole = json.loads(run("funnel", toml, "--root", root, "--json")[1].splitlines()[-1])["manifest"]
+    assert run("funnel", toml, "--root", root, "--manifest", whole[:6])[0] == 0
+    assert "0 manifests begin with 'zzz'" in fails("funnel", toml, "--root", root, "--manifest", "zzz")

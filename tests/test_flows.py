@@ -1,0 +1,161 @@
+"""The flows against a Prefect server of their own: what they do, what a second run does not, what they tell."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+import small
+
+from flows import server
+from pipeline.manifest import Manifest
+from pipeline.storage import Storage
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    """A temporary server with a database of its own."""
+    before = dict(os.environ)
+    os.environ |= {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    try:
+        with server.started(server.free_port(), "temporary") as address:
+            yield address
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def winnow(*words, check=True):
+    """A command in a process of its own, as a person runs it: the environment names the server."""
+    command = [sys.executable, "-m", "flows", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def curated(toml, root):
+    return json.loads(winnow("curate", toml, "--root", root, "--json").stdout)
+
+
+def events(api, of):
+    """The payloads of the events that a source's manifests caused, as the server knows them."""
+    wanted = {
+        "filter": {"event": {"name": ["winnow.manifest.published"]}, "occurred": {"since": "2020-01-01T00:00:00Z"}}
+    }
+    found = httpx.post(f"{api}/events/filter", json=wanted, trust_env=False).raise_for_status().json()["events"]
+    return [each["payload"] for each in found if each["resource"]["prefect.resource.id"] == f"winnow.source.{of}"]
+
+
+def wait_for(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return found
+
+
+def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder)
+    first = curated(toml, tmp_path / "root")
+    assert first["new"]
+    counts = first["counts"]
+    assert (counts["input"], counts["repeated"], counts["failed"]) == (small.COUNT + small.GONE + 2, 2, small.GONE)
+    assert counts["kept"] == small.COUNT
+    told = wait_for(lambda: events(api, "tiny"))
+    expected = {"source": str(toml), "root": str(tmp_path / "root"), "manifest": first["id"]}
+    assert told == [expected]
+
+    def state():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*.*") if path.is_file()}
+
+    before = state()
+    again = curated(toml, tmp_path / "root")
+    assert again == {**first, "new": False}
+    assert state() == before
+    assert events(api, "tiny") == [expected]
+
+    toml.write_text(toml.read_text().replace("captions_words > 2", "captions_words > 99"))
+    third = curated(toml, tmp_path / "root")
+    assert third["new"]
+    assert third["counts"]["kept"] == 0
+    assert len(wait_for(lambda: len(events(api, "tiny")) == 2 and events(api, "tiny"))) == 2
+
+
+def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_folder):
+    curated(small.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
+    found = httpx.post(f"{api}/artifacts/filter", json={}, trust_env=False).raise_for_status().json()
+    tables = {each["key"]: json.loads(each["data"]) for each in found if each["type"] == "table" and each["key"]}
+    assert tables["shown-counts"][0]["kept"] == small.COUNT
+    assert tables["shown-funnel"][0]["filter"] == "chosen"
+    progress = [each for each in found if each["type"] == "progress"]
+    assert {each["description"] for each in progress} >= {"download", "score"}
+    assert all(each["data"] == 100 for each in progress if each["description"] in ("download", "score"))
+
+
+def test_a_task_a_stage_and_block_of_shards(api, tmp_path, httpserver_folder):
+    curated(small.described(tmp_path / "lists", httpserver_folder, name="blocks"), tmp_path / "root")
+
+    def names():
+        found = httpx.post(f"{api}/task_runs/filter", json={}, trust_env=False).raise_for_status().json()
+        return {each["name"].rpartition("-")[0] for each in found}
+
+    wanted = {"ledger", "download 00000-00003", "score 00000-00003", "publish"}
+    assert wait_for(lambda: wanted <= names())
+
+
+def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="torn")
+    root = tmp_path / "root"
+    curated(toml, root)
+    toml.write_text(toml.read_text().replace('kind = "pixels"', 'kind = "pixels"\n[scorers.more]\nkind = "pixels"'))
+    tar = sorted((root / "torn").glob("shards-*/00001.tar"))[0]
+    tar.write_bytes(tar.read_bytes()[:700])
+    done = curated(toml, root)
+    assert done["counts"]["quarantined"] == 10
+    assert done["counts"]["kept"] == small.COUNT - 10
+    query = "select distinct status, error from rows where status = 'quarantined'"
+    rows = json.loads(winnow("sql", query, "--root", root, "--json").stdout)["rows"]
+    assert len(rows) == 1
+    assert "score, shard 00001" in rows[0]["error"]
+
+
+def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="lacking")
+    (toml.parent / "empty").mkdir()
+    text = '[scorers.clip]\nkind = "clip"\nmodel = "local-dir:empty"\n[scorers.captions]'
+    toml.write_text(toml.read_text().replace("[scorers.captions]", text))
+    done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("winnow: ")
+    assert done.stderr.count("\n") == 1
+    assert not list((tmp_path / "root").glob("*/ledger"))
+
+
+def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="busy")
+    with Storage(tmp_path / "root" / "busy").lock():
+        done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
+    assert done.returncode == 1
+    assert "another run is at work" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_empty_list_is_one_line(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="empty")
+    (toml.parent / "empty.tsv").write_text("")
+    done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("winnow: ")
+    assert "has no rows" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_source_without_a_task_is_not_trained_on(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="idle")
+    curated(toml, tmp_path / "root")
+    done = winnow("train", toml, "--root", tmp_path / "root", check=False)
+    assert done.returncode == 1
+    assert "there is no [task]" in done.stderr
+    assert Manifest.open(Storage(tmp_path / "root" / "idle")).counts.kept == small.COUNT

@@ -1,0 +1,147 @@
+"""Source files: what is right, and the one line that is said of each fault."""
+
+import pytest
+
+from flows import sources
+from pipeline import source
+from pipeline.errors import RecipeError, SourceError
+
+PAIRS = '[pairs]\nlocation = "list.tsv"\n'
+
+CLIP = '[scorers.clip]\nkind = "clip"\nmodel = "ViT-B-32-quickgelu"\nweights = "openai"\n'
+ONE = '[[filters]]\nname = "a"\nsql = "true"\n'
+HEAD = '[scorers.a]\nkind = "aesthetic"\n'
+
+FAULTS = {
+    "no toml": ("[pairs\n", "this is no TOML"),
+    "no pairs": ("", "[pairs], or [demo]"),
+    "pairs and demo": (PAIRS + "[demo]\n", "[pairs], or [demo]"),
+    "unknown table": (PAIRS + "[downlod]\nthreads = 3\n", "unknown key downlod; did you mean 'download'?"),
+    "unknown key": (PAIRS + "[download]\nthread = 3\n", "unknown key download.thread; did you mean 'threads'?"),
+    "unknown key of a scorer": (
+        PAIRS + '[scorers.clip]\nkind = "clip"\nmodle = "ViT-B-32"\n',
+        "unknown key scorers.clip.modle; did you mean 'model'?",
+    ),
+    "unknown kind": (
+        PAIRS + '[scorers.a]\nkind = "pixel"\n',
+        "scorers.a.kind: 'pixel' is unknown; did you mean 'pixels'?",
+    ),
+    "wrong type": (PAIRS + '[download]\nthreads = "many"\n', "download.threads: "),
+    "out of range": (PAIRS + "[download]\nthreads = 0\n", "download.threads: "),
+    "missing list": ('[pairs]\nlocation = "gone.tsv"\n', "pairs.location: there is no file "),
+    "missing model": (
+        PAIRS + CLIP.replace("ViT-B-32-quickgelu", "local-dir:gone"),
+        "scorers.clip.model: there is no file",
+    ),
+    "recipe and filters": (
+        'recipe = "default"\n' + PAIRS + ONE,
+        "give recipe or filters, not both",
+    ),
+    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "recipe 'defualt' is unknown; did you mean 'default'?"),
+    "filter name": (PAIRS + '[[filters]]\nname = "A B"\nsql = "true"\n', "filter name 'A B'"),
+    "two filters of one name": (PAIRS + ONE + ONE, "two filters called 'a'"),
+    "reserved column": ('[pairs]\nlocation = "list.tsv"\nextra = ["kept"]\n', "winnow makes a column 'kept' itself"),
+    "head of nothing": (
+        PAIRS + CLIP + HEAD + 'of = "clpi"\nweights = "list.tsv"\n',
+        "there is no scorer 'clpi'; did you mean 'clip'?",
+    ),
+    "address without a digest": (
+        PAIRS + CLIP + HEAD + 'of = "clip"\nweights = "https://h/w.safetensors"\n',
+        "sha256",
+    ),
+    "one class": (
+        PAIRS + '[task.classes]\ndog = ["dog"]\n[task.encoder]\nkind = "timm"\nmodel = "resnet18"\n',
+        "task.classes: ",
+    ),
+    "bad source name": ('name = "Not A Name"\n' + PAIRS, "name: "),
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "list.tsv").write_text("url\tcaption\nhttp://h/1\tone\n")
+
+    def write(text, name="mine"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("text", "told"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
+    with pytest.raises(SourceError) as fault:
+        source.load(file(text))
+    message = str(fault.value)
+    assert "\n" not in message
+    assert message.startswith("mine.toml: ")
+    assert told in message
+
+
+@pytest.mark.parametrize("name", ["cc3m", "cc12m", "template"])
+def test_shipped_sources_are_right(name):
+    described = sources.checked(name)
+    assert described.name == name
+    assert described.chosen.filters
+
+
+def test_the_real_layouts():
+    assert source.load("cc3m").pairs.columns == ("caption", "url")
+    assert source.load("cc12m").pairs.columns == ("url", "caption")
+
+
+def test_the_template_is_no_source_to_serve():
+    assert "template" not in [path.stem for path in source.every()]
+    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in source.every()}
+
+
+def test_the_template_tells_the_defaults(file):
+    plain = source.load(file(PAIRS))
+    told = source.load("template")
+    assert told.download == plain.download
+    assert (told.pairs.url, told.pairs.caption, told.pairs.extra) == ("url", "caption", ())
+
+
+def test_a_name_comes_from_the_file(file):
+    assert source.load(file(PAIRS, "other-1")).name == "other-1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"), [("cc3", "did you mean 'cc3m'?"), ("gone.toml", "there is no source file")]
+)
+def test_an_unknown_source(wanted, told):
+    with pytest.raises(SourceError, match=told.replace("?", r"\?")):
+        source.load(wanted)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("widht > 3", "filter 'mine': there is no column 'widht'; did you mean 'width'?"),
+        ("clip_similarity > 0.3", "there is no column 'clip_similarity'"),
+        ("width +", "filter 'mine': "),
+        ("width", "not BOOLEAN"),
+        ("label = 3 and", "filter 'mine': "),
+        ("random() < 0.5", "random differs each time"),
+        ("width > 3; drop table rows", "filter 'mine': "),
+    ],
+)
+def test_filters_are_bound_before_anything_runs(file, sql, told):
+    path = file(PAIRS + f"[[filters]]\nname = \"mine\"\nsql = '''{sql}'''\n")
+    with pytest.raises(RecipeError) as fault:
+        sources.checked(str(path))
+    assert "\n" not in str(fault.value)
+    assert told in str(fault.value)
+
+
+def test_extra_columns_and_scores_can_be_filtered_on(file):
+    text = '[pairs]\nlocation = "list.tsv"\nextra = ["label"]\n[scorers.p]\nkind = "pixels"\n'
+    path = file(text + '[[filters]]\nname = "a"\nsql = "label = \'x\' AND p_sharpness > 3"\n')
+    assert [each.name for each in sources.checked(str(path)).chosen.filters] == ["a"]
+
+
+def test_an_unknown_recipe_is_told_with_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'clip-top30'"):
+        sources.recipe("clip-top3")
+    assert sources.recipe("default").filters

@@ -1,0 +1,81 @@
+"""The walls: who may import what, what a command costs before it does anything, and that all of it is explained."""
+
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from filters import catalog
+from pipeline import scorers
+from pipeline.score import Spec
+
+HEAVY = (
+    "prefect",
+    "torch",
+    "duckdb",
+    "pyarrow",
+    "numpy",
+    "pandas",
+    "open_clip",
+    "img2dataset",
+    "matplotlib",
+    "rich.live",
+)
+
+
+def loaded_by(statement, names=HEAVY):
+    """Which of the modules a fresh interpreter has after the statement."""
+    program = f"import sys\n{statement}\nprint(*[name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_command_line_imports_nothing_heavy():
+    assert loaded_by("import flows.cli") == []
+
+
+def test_filters_are_values():
+    assert loaded_by("from filters import catalog; catalog.filters(); catalog.recipes()") == []
+
+
+def test_validating_a_source_imports_neither_prefect_nor_torch():
+    heavy = ("prefect", "torch", "open_clip", "img2dataset", "matplotlib", "transformers")
+    assert loaded_by("from flows import sources; sources.checked('template')", heavy) == []
+
+
+@pytest.mark.parametrize("package", ["filters", "pipeline", "training", "flows"])
+def test_nobody_else_owns_our_package_names(package):
+    assert set(packages_distributions().get(package, ["winnow"])) == {"winnow"}
+
+
+@pytest.mark.parametrize("each", catalog.filters().values(), ids=lambda each: each.name)
+def test_every_filter_says_why(each):
+    assert len(each.why.split()) >= 4
+
+
+def kinds():
+    found, below = [], list(Spec.__subclasses__())
+    while below:
+        spec = below.pop()
+        below += spec.__subclasses__()
+        if spec.__module__.startswith(scorers.__name__):
+            found.append(spec)
+    return found
+
+
+def test_there_are_scorers():
+    assert {"ClipSpec", "PixelsSpec", "CaptionsSpec", "RecordedSpec", "AestheticSpec"} <= {
+        spec.__name__ for spec in kinds()
+    }
+
+
+@pytest.mark.parametrize("spec", kinds(), ids=lambda spec: spec.__name__)
+def test_every_scorer_explains_itself_and_its_settings(spec):
+    assert spec.__doc__
+    assert spec.columns.__doc__
+    settings = {name: field for name, field in spec.model_fields.items() if name != "kind"}
+    template = (Path(__file__).parent.parent / "data_manifests" / "template.toml").read_text()
+    for name in settings:
+        assert f"{name} = " in template or f".{name}]" in template, f"template.toml does not explain {name}"
