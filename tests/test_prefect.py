@@ -1,0 +1,243 @@
+"""A person's two terminals: `winnow serve` in one, the `prefect` command in the other; Ctrl-C, and kill -9.
+
+Both run in a folder with a data_manifests/ and a pyproject.toml of their own, whose [tool.prefect] is ours with another
+port, and nothing exported that a person would not have.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import small
+import taught
+
+from flows import server
+from pipeline.manifest import Manifest, log
+from pipeline.storage import Storage
+
+ROOT = Path(__file__).parent.parent
+COUNT = 60
+
+pytestmark = pytest.mark.slow
+
+
+def environment(folder):
+    """Ours, less what would tell Prefect where to go."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"PREFECT_HOME": str(folder / "prefect"), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+
+
+@contextlib.contextmanager
+def running(folder, *words):
+    """A winnow command in a session of its own, of which nothing is left afterwards; its output goes to a file."""
+    told = folder / f"{words[0]}.log"
+    with told.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows", *map(str, words)],
+            cwd=folder,
+            env=environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process, told
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(what, seconds, of=None):
+    """What is waited for, once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        if of is not None and of.poll() is not None:
+            break
+        time.sleep(0.5)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder of both terminals, and the port of its Prefect server."""
+    folder = tmp_path_factory.mktemp("place")
+    port = server.free_port()
+    text = (ROOT / "pyproject.toml").read_text()
+    assert ":4200/" in text
+    (folder / "pyproject.toml").write_text(text.replace(":4200/", f":{port}/"))
+    return folder, port
+
+
+@pytest.fixture(scope="module")
+def source(place, tmp_path_factory):
+    """A source with a task in data_manifests/, and a broken one beside it; pictures come from a loopback server."""
+    lists = place[0] / "data_manifests"
+    lists.mkdir()
+    lies = set(range(0, COUNT, 4))
+
+    class Pictures(BaseHTTPRequestHandler):
+        def do_GET(self):
+            number = int(self.path.strip("/").removesuffix(".jpg"))
+            body = taught.picture(taught.truth(number), number)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as pictures:
+        threading.Thread(target=pictures.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{pictures.server_address[1]}"
+        taught.task(lists, COUNT, lies, steps=20)
+        lines = [f"{taught.caption(number, lies)}\thttp://{host}/{number}.jpg\n" for number in range(COUNT)]
+        (lists / "list.tsv").write_text("".join(lines))
+        toml = lists / "taught.toml"
+        allowed = f'schedule = "0 6 * * *"\n[download]\nallow_hosts = ["{host}"]'
+        head, _, rest = toml.read_text().partition("[download]")
+        toml.write_text(allowed.partition("\n")[0] + "\n" + head + allowed.partition("\n")[2] + rest)
+        (lists / "broken.toml").write_text("[pairs]\nlocatoin = 3\n")
+        yield toml
+        pictures.shutdown()
+
+
+def prefect(folder, *words):
+    """The real command, in the second terminal."""
+    command = [Path(sys.executable).parent / "prefect", *words]
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def runs(port, flow):
+    """States of the runs of a flow that are not merely planned."""
+    wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
+    answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False).raise_for_status()
+    return [each["state_type"] for each in answer.json() if not each["auto_scheduled"]]
+
+
+def test_serve_deploys_curates_retrains_once_and_ends(place, source):
+    folder, port = place
+    root = folder / "results"
+    storage = Storage(root / "taught")
+    with running(folder, "serve", "--port", port, "--root", "results") as (process, told):
+        wait_for(lambda: "reconcile/hourly" in told.read_text(), 240, process)
+        assert "left out: broken.toml: unknown key pairs.locatoin" in told.read_text()
+        listed = wait_for(lambda: "on-manifest" in (shown := prefect(folder, "deployment", "ls")) and shown, 60)
+        for name in ("curate/cc3m", "curate/demo", "curate/taught", "retrain/on-manifest", "reconcile/hourly"):
+            assert name in listed
+        assert "broken" not in listed
+
+        prefect(folder, "deployment", "run", "curate/taught")
+        wait_for(lambda: log(storage), 120, process)
+        manifest = Manifest.open(storage)
+        assert manifest.counts.kept == COUNT - COUNT // 4
+        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"], 180, process)
+        gains = sorted((root / "taught" / "gains").iterdir())
+        assert [json.loads(path.read_bytes())["manifest"] for path in gains] == [manifest.id]
+        assert "macro-F1" in (root / "taught" / "report.html").read_text()
+
+        prefect(folder, "deployment", "run", "curate/taught")
+        wait_for(lambda: runs(port, "curate") == ["COMPLETED"] * 2, 120, process)
+        time.sleep(15)  # a trigger takes a few
+        assert runs(port, "retrain") == ["COMPLETED"]
+        assert len(log(storage)) == 1
+
+        for path in gains:  # as if the event had been lost with its process
+            path.unlink()
+        prefect(folder, "deployment", "run", "reconcile/hourly")
+        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"] * 2, 120, process)
+        assert sorted((root / "taught" / "gains").iterdir()) == gains
+        assert "Traceback" not in told.read_text()
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        wait_for(lambda: not server.answers(server.address(port)), 20)
+
+
+def test_schedules_are_planned(place, source):
+    folder, port = place
+    with running(folder, "serve", "--port", port, "--root", "results") as (process, told):
+        wait_for(lambda: "reconcile/hourly" in told.read_text(), 240, process)
+        wanted = {
+            "deployments": {"name": {"any_": ["taught"]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+
+        def planned():
+            answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False)
+            return [each["expected_start_time"] for each in answer.raise_for_status().json() if each["auto_scheduled"]]
+
+        assert all("T06:00:00" in time for time in wait_for(planned, 90, process))
+
+
+def test_a_server_dies_with_its_owner(tmp_path):
+    port = server.free_port()
+    program = f"from flows import server\nwith server.started({port}, 'temporary'): print('up', flush=True); input()"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert owner.stdout.readline() == "up\n"
+        assert server.answers(server.address(port))
+    finally:
+        owner.kill()
+        owner.wait()
+    wait_for(lambda: not server.answers(server.address(port)), 20)
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers when it is told to."""
+
+    asked, go = threading.Event(), threading.Event()
+
+    def do_GET(self):
+        Slow.asked.set()
+        Slow.go.wait(30)
+        body = small.picture(1)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as pictures:
+        threading.Thread(target=pictures.serve_forever, daemon=True).start()
+        (tmp_path / "pictures").mkdir()
+        served = tmp_path / "pictures", f"http://127.0.0.1:{pictures.server_address[1]}"
+        toml = small.described(tmp_path, served, count=5, more="")
+        with running(tmp_path, "curate", toml) as (process, told):
+            wait_for(Slow.asked.is_set, 120, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            last = told.read_text().splitlines()[-1]
+            assert last == "winnow: stopped; run the same command to go on"
+            assert "Traceback" not in told.read_text()
+        Slow.go.set()
+        with running(tmp_path, "curate", toml, "--json") as (process, told):
+            assert process.wait(120) == 0
+            assert json.loads(told.read_text().splitlines()[-1])["counts"]["kept"] == 5 + small.GONE
+        pictures.shutdown()
