@@ -106,7 +106,7 @@ def demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> No
         "winnow funnel demo --recipe clip-top30",
     ):
         _say(f"  {line}{here}", as_json)
-    _say("  winnow serve        # then, in another terminal: prefect deployment run curate/demo", as_json)
+    _say(f"  winnow serve{here}        # then, in another terminal: prefect deployment run curate/demo", as_json)
     _finish(as_json, published | {"source": "demo", "gain": gain, "report": str(report)})
 
 
