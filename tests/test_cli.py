@@ -90,8 +90,9 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_the_funnel_of_the_sources_own_recipe(root, toml):
     status, out, err = run("funnel", toml, "--root", root)
     assert (status, err) == (0, "")
-    assert "recipe own: 29 downloaded pairs" in out
-    assert re.search(r"sharp +18 +18 +10 +1\b", out) or re.search(r"sharp +\d+ +\d+ +\d+ +1\b", out)
+    assert "recipe tiny: 29 downloaded pairs" in out
+    assert re.search(r"sharp +20 +20 +8 +1\b", out)
+    assert re.search(r"worded +28 +20 +0 +1\b", out)
 
 
 def test_the_funnel_of_an_edited_recipe_needs_no_run(root, toml):
