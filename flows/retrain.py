@@ -16,9 +16,10 @@ from pipeline.manifest import Manifest, log
 from pipeline.source import Source
 from pipeline.storage import Storage
 from pipeline.trials import gain_of
-from training import gain
+from training import gain, plot
 
 REPORT = "report.html"
+PLOT = "gain.svg"
 
 
 @flow(name="retrain", persist_result=True, result_serializer="json")
@@ -55,9 +56,10 @@ def reconcile(root: str = "data") -> list[str]:
 
 @task(name="gain", persist_result=True, **SETTINGS)
 def measure(served: Source, storage: Storage, manifest: str | None) -> dict[str, Any]:
-    """Train the trials that are missing, and leave the differences as a table."""
+    """Train the trials that are missing, and leave the differences as a table and as a plot."""
     with shown() as tell:
         found = gain.measure(served, storage, manifest, tell)
+    plot.forest(found, storage.root / PLOT)
     rows = [{"difference": each["name"], "macro-F1": each["sentence"]} for each in found["differences"]]
     create_table_artifact(rows, key=artifact(served, "gain"), description=found["manifest"])
     return found

@@ -3,6 +3,7 @@
 Importing this module imports img2dataset (3 s), so it is imported once for all shards, which run in forks.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -40,10 +41,7 @@ def serve(line: Connection) -> None:
     sys.path[:] = line.recv()
     line.send(True)
     while True:
-        try:
-            job = line.recv()
-        except EOFError:
-            return
+        job = line.recv()
         child = os.fork()
         if child == 0:
             _run(job, line)
@@ -190,4 +188,5 @@ def _member(number: int) -> str:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    with contextlib.suppress(EOFError, ConnectionError):  # the other end is gone: there is nobody to tell
+        serve(Connection(int(sys.argv[1])))
