@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import download, score
+from pipeline.collected import Collected
 from pipeline.errors import ShardError, WinnowError
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
-from pipeline.results import Results
 from pipeline.score import WINDOW, Batch, Head, HeadSpec, Scorer, Spec
 from pipeline.source import Source
 from pipeline.storage import Storage
@@ -87,7 +87,7 @@ class Scoring:
         scorers: dict[str, Scorer] = {name: self._load(name) for name in specs}
         with self.storage.scratch() as scratch, self._pictures(shard, scorers) as pictures:
             results = {
-                name: Results(name, spec, len(table), scratch, scorers[name].embedding_dim)
+                name: Collected(name, spec, len(table), scratch, scorers[name].embedding_dim)
                 for name, spec in specs.items()
             }
             downloaded = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())
@@ -120,7 +120,7 @@ class Scoring:
         stored = self._stored(spec.of, shard, len(uids))
         there = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
         with self.storage.scratch() as scratch:
-            result = Results(name, spec, len(stored), scratch, None)
+            result = Collected(name, spec, len(stored), scratch, None)
             for start in range(0, len(there), WINDOW):
                 rows = there[start : start + WINDOW]
                 with _blamed(name, shard, rows):
@@ -138,7 +138,7 @@ class Scoring:
             raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
         return stored
 
-    def _put(self, shard: Shard, name: str, result: Results, uids: pa.ChunkedArray) -> None:
+    def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
         self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))
 
 

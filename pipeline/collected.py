@@ -17,7 +17,7 @@ NORM = 0.01
 """How far the norm of an embedding may be from 1."""
 
 
-class Results:
+class Collected:
     """Collects what a scorer says of a shard's rows, window after window. Rows it says nothing of are NULL."""
 
     def __init__(self, name: str, spec: Spec, rows: int, scratch: Path, dim: int | None) -> None:
