@@ -10,15 +10,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 from pipeline.errors import SourceError
+from pipeline.settings import Table
 from pipeline.stage import Stage
 from pipeline.storage import Storage
 
@@ -87,10 +87,8 @@ class Head(Protocol):
         ...
 
 
-class Spec(BaseModel):
+class Spec(Table):
     """One `[scorers.NAME]` table of a source file. Importing or validating a spec imports no torch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     looks_at_pictures: ClassVar[bool] = False
     kind: str
@@ -116,19 +114,6 @@ class Spec(BaseModel):
     def load(self) -> Scorer | Head:
         """The loaded scorer. Heavy; raises ModelError where weights are missing or do not fit."""
         raise NotImplementedError
-
-
-def existing(path: Path, info: ValidationInfo) -> Path:
-    """A path relative to the source file that names it. Raises ValueError if nothing is there."""
-    folder = (info.context or {}).get("folder", Path())
-    resolved = Path(folder, path.expanduser())
-    if not resolved.exists():
-        raise ValueError(f"there is no file {resolved}")
-    return resolved
-
-
-ExistingPath = Annotated[Path, AfterValidator(existing)]
-"""A file or folder named in a source file, relative to that file's own folder. It must exist."""
 
 
 class HeadSpec(Spec):

@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from filters import catalog
 from filters.core import Filter, Recipe
 from pipeline.errors import SourceError
-from pipeline.score import ExistingPath, HeadSpec, Spec, existing
+from pipeline.score import HeadSpec, Spec
 from pipeline.scorers import AnySpec
+from pipeline.settings import Table, existing
+from pipeline.task import Task
 
 MADE = pa.schema(
     {
@@ -38,24 +40,11 @@ RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by",
 """Names that no extra column may take."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _located(location: str, info: ValidationInfo) -> str:
     return location if location.startswith(("http://", "https://")) else str(existing(Path(location), info))
 
 
-def _model(name: str, info: ValidationInfo) -> str:
-    folder = name.removeprefix("local-dir:")
-    return name if folder == name else f"local-dir:{existing(Path(folder), info)}"
-
-
-def _weights(weights: str | None, info: ValidationInfo) -> str | None:
-    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
-
-
-class Pairs(_Table):
+class Pairs(Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
     location: Annotated[str, AfterValidator(_located)] = Field(
@@ -82,7 +71,7 @@ class Pairs(_Table):
         return kinds[ending]
 
 
-class Demo(_Table):
+class Demo(Table):
     """The embedded source: scenes rendered on this machine and served over HTTP on loopback, badly."""
 
     pairs: int = Field(2000, ge=50, le=1_000_000)
@@ -91,7 +80,7 @@ class Demo(_Table):
     port: int = Field(8377, ge=1024, le=65535)
 
 
-class Download(_Table):
+class Download(Table):
     """How pictures are fetched, and how much of the network's word is believed."""
 
     shard_size: int = Field(1000, ge=1, le=100_000, description="pairs in a shard")
@@ -109,86 +98,7 @@ class Download(_Table):
     user_agent: str = "winnow/0.1 (image-text curation)"
 
 
-class TestSet(_Table):
-    """Held-out pictures with their own captions; a label needs the agreement of several."""
-
-    location: ExistingPath = Field(description="Parquet or CSV, one row a caption")
-    folder: ExistingPath = Field(description="where the pictures lie")
-    image: str = Field("image", description="the column with the picture's path inside the folder")
-    caption: str = "caption"
-    agree: int = Field(
-        2,
-        ge=1,
-        description="captions that must name the class; a picture with none or several such classes is left out",
-    )
-
-
-class Encoder(_Table):
-    """A frozen encoder whose features the probe sees."""
-
-    kind: Literal["open_clip", "timm"]
-    model: Annotated[str, AfterValidator(_model)] = Field(
-        description="an open_clip or timm name, hf-hub:ORG/REPO, or (open_clip) local-dir:FOLDER relative to this file"
-    )
-    weights: Annotated[str | None, AfterValidator(_weights)] = Field(
-        None, description="a hub tag, or a safetensors file relative to this one; without any, timm's default tag"
-    )
-    quick_gelu: bool | None = Field(
-        None, description="open_clip: the activation that a weights file was trained with, if no config lies beside it"
-    )
-    options: dict[str, Any] = Field({}, description="timm: passed to create_model")
-    preprocess: dict[str, Any] = Field(
-        {}, description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does"
-    )
-
-    @model_validator(mode="after")
-    def _of_its_kind(self) -> Self:
-        if self.kind == "open_clip" and (self.options or self.preprocess):
-            raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
-        if self.kind == "timm" and self.quick_gelu is not None:
-            raise ValueError("quick_gelu is for open_clip")
-        return self
-
-
-class Budget(_Table):
-    """What every trial spends. Two trials are compared only if theirs are equal."""
-
-    seeds: int = Field(5, ge=2, le=100)
-    steps: int = Field(400, ge=1)
-    batch: int = Field(256, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
-    policy: Literal["classic"] = Field("classic", description="the augmentation, by name")
-
-    @property
-    def trial(self) -> dict[str, Any]:
-        """What one trial spends: all but the number of seeds."""
-        return self.model_dump(exclude={"seeds"})
-
-
-class Task(_Table):
-    """What the gain is measured on: a single-label classification, labels derived from captions."""
-
-    classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class -> the words that name it")
-    test: TestSet | None = None
-    encoder: Encoder
-    budget: Budget = Budget()
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        by_word: dict[str, str] = {}
-        for name, words in self.classes.items():
-            if not words or not all(word.strip() for word in words):
-                raise ValueError(f"classes.{name} needs at least one word, and no empty one")
-            for word in words:
-                other = by_word.setdefault(word.lower(), name)
-                if other != name:
-                    raise ValueError(f"the word {word!r} names both {other!r} and {name!r}; give it to one class")
-        return self
-
-
-class FilterRow(_Table):
+class FilterRow(Table):
     """A filter of the source's own."""
 
     name: str
@@ -196,7 +106,7 @@ class FilterRow(_Table):
     why: str = ""
 
 
-class Source(_Table):
+class Source(Table):
     """Everything winnow knows about one source. Read it with `load`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")
@@ -204,7 +114,7 @@ class Source(_Table):
     pairs: Pairs | None = None
     demo: Demo | None = None
     download: Download = Download()
-    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = {}
+    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
     task: Task | None = None

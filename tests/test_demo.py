@@ -21,8 +21,9 @@ from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
 from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
-from pipeline.source import Demo, Encoder, Source, Task
+from pipeline.source import Demo, Source
 from pipeline.storage import Storage
+from pipeline.task import Encoder, Task
 from training import demo_clip, labels
 
 SILENT = lambda done, total: None  # noqa: E731

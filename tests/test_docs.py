@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from flows.cli import app
-from pipeline import source
+from pipeline import source, task
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
@@ -58,10 +58,13 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     assert [each.name for each in source.load(tmp_path / "mine.toml").chosen.filters] == ["aligned"]
 
 
-@pytest.mark.parametrize("table", ["Source", "Pairs", "Demo", "Download", "Task", "TestSet", "Encoder", "Budget"])
+@pytest.mark.parametrize(
+    "table",
+    [source.Source, source.Pairs, source.Demo, source.Download, task.Task, task.TestSet, task.Encoder, task.Budget],
+)
 def test_the_template_explains_every_key(table):
     template = (HOME / "data_manifests" / "template.toml").read_text()
-    for name in set(getattr(source, table).model_fields) - {"path"}:
+    for name in set(table.model_fields) - {"path"}:
         assert re.search(rf"^(# )?{name} = |^(# )?\[+([a-z_]+\.)*{name}[].]", template, re.MULTILINE), name
 
 

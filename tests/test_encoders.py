@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import source
 from pipeline.errors import ModelError, SourceError
-from pipeline.source import Encoder
+from pipeline.task import Encoder
 from training import encoders
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))

@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import source, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
-from pipeline.source import TestSet as Held
+from pipeline.task import TestSet as Held
 from training import evaluate, experiment, gain, heldout, labels, plot, probe
 from training.heldout import HeldOut
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.errors import ModelError
 from pipeline.score import file_digest
 from pipeline.scorers import clip_weights, device
-from pipeline.source import Encoder
+from pipeline.task import Encoder
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from pipeline import arms, trials
 from pipeline.errors import CompareError
-from pipeline.source import Task
 from pipeline.storage import Storage
+from pipeline.task import Task
 from pipeline.trials import Progress, Setting, Trial
 from training import evaluate, probe
 from training.features import Features

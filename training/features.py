@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 
 from pipeline import shards
 from pipeline.errors import StorageError
-from pipeline.source import Budget, Encoder
 from pipeline.stage import Stage, digest
 from pipeline.storage import Storage
+from pipeline.task import Budget, Encoder
 from training import augment, encoders, heldout
 
 VERSION = 1

@@ -9,9 +9,10 @@ import numpy as np
 
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
-from pipeline.source import Source, Task, TestSet
+from pipeline.source import Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
+from pipeline.task import Task, TestSet
 from pipeline.trials import Progress, Trial, silent
 from training import evaluate, heldout, pool, probe
 from training.evaluate import Bootstrap

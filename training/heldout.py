@@ -16,8 +16,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.source import TestSet
 from pipeline.stage import digest
+from pipeline.task import TestSet
 from training import labels
 from training.labels import Classes
 

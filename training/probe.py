@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.source import Budget
+from pipeline.task import Budget
 
 LEARNER = "linear"
 """The name of this learner in trials."""

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from pipeline import shards
 from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
-from pipeline.source import Demo, Pairs, Source, TestSet
+from pipeline.source import Demo, Pairs, Source
 from pipeline.stage import Stage
 from pipeline.storage import Storage
+from pipeline.task import TestSet
 
 TEST_CAPTIONS = 5
 """Of each test picture. All of them name its main thing, and hardly ever do all name the second."""

@@ -16,8 +16,9 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import Columns, Head, HeadSpec, existing, file_digest
+from pipeline.score import Columns, Head, HeadSpec, file_digest
 from pipeline.scorers.fetched import fetched
+from pipeline.settings import existing
 
 VERSION = 1
 """Raised whenever the same weights and embedding would get another score."""

@@ -3,25 +3,18 @@
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field
 
-from pipeline.score import Scorer, Spec, existing
+from pipeline.score import Scorer, Spec
 from pipeline.scorers import device
-from pipeline.scorers.clip_weights import LOCAL, Found, find
+from pipeline.scorers.clip_weights import Found, find
+from pipeline.settings import LOCAL, ModelName, Weights
 
 VERSION = 1
 """Raised whenever the same model and pair would get another score."""
-
-
-def _model(name: str, info: ValidationInfo) -> str:
-    return LOCAL + str(existing(Path(name.removeprefix(LOCAL)), info).resolve()) if name.startswith(LOCAL) else name
-
-
-def _weights(weights: str | None, info: ValidationInfo) -> str | None:
-    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
 
 
 class ClipSpec(Spec):
@@ -29,10 +22,10 @@ class ClipSpec(Spec):
 
     looks_at_pictures: ClassVar[bool] = True
     kind: Literal["clip"]
-    model: Annotated[str, AfterValidator(_model)] = Field(
+    model: ModelName = Field(
         description="an open_clip name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
     )
-    weights: Annotated[str | None, AfterValidator(_weights)] = Field(
+    weights: Weights = Field(
         None, description="a hub tag such as openai, or a .safetensors file; none for local-dir and hf-hub"
     )
     quick_gelu: bool | None = Field(

@@ -20,7 +20,8 @@ from torch.nn.functional import normalize
 
 from pipeline.errors import ModelError
 from pipeline.score import Batch, Columns
-from pipeline.scorers.clip_weights import HUB, LOCAL, Found, line
+from pipeline.scorers.clip_weights import HUB, Found, line
+from pipeline.settings import LOCAL
 
 STEP = 8
 """Captions are cut to multiples of so many tokens."""

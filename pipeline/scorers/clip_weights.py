@@ -14,9 +14,10 @@ from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.score import file_digest
+from pipeline.settings import LOCAL
 from pipeline.stage import digest
 
-LOCAL, HUB = "local-dir:", "hf-hub:"
+HUB = "hf-hub:"
 
 
 @dataclass(frozen=True)

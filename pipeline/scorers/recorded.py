@@ -8,19 +8,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import Batch, Columns, ExistingPath, Scorer, Spec, file_digest
+from pipeline.score import Batch, Columns, Scorer, Spec, file_digest
+from pipeline.settings import ExistingPath, Table
 
 VERSION = 1
 """Raised whenever the same files and pair would get another score."""
 
 
-class Recording(BaseModel):
+class Recording(Table):
     """A Parquet file of embeddings, and the two columns that join it to the source."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: ExistingPath = Field(description="Parquet, one row a key")
     key: str = Field(description="the file's column to look up in")

@@ -1,0 +1,86 @@
+"""What the gain is measured on: the `[task]` table of a source file."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.settings import ExistingPath, ModelName, Table, Weights
+
+
+class TestSet(Table):
+    """Held-out pictures with their own captions; a label needs the agreement of several."""
+
+    location: ExistingPath = Field(description="Parquet or CSV, one row a caption")
+    folder: ExistingPath = Field(description="where the pictures lie")
+    image: str = Field("image", description="the column with the picture's path inside the folder")
+    caption: str = "caption"
+    agree: int = Field(
+        2,
+        ge=1,
+        description="captions that must name the class; a picture with none or several such classes is left out",
+    )
+
+
+class Encoder(Table):
+    """A frozen encoder whose features the probe sees."""
+
+    kind: Literal["open_clip", "timm"]
+    model: ModelName = Field(
+        description="an open_clip or timm name, hf-hub:ORG/REPO, or (open_clip) local-dir:FOLDER relative to this file"
+    )
+    weights: Weights = Field(
+        None, description="a hub tag, or a safetensors file relative to this one; without any, timm's default tag"
+    )
+    quick_gelu: bool | None = Field(
+        None, description="open_clip: the activation that a weights file was trained with, if no config lies beside it"
+    )
+    options: dict[str, Any] = Field({}, description="timm: passed to create_model")
+    preprocess: dict[str, Any] = Field(
+        {}, description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.kind == "open_clip" and (self.options or self.preprocess):
+            raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
+        if self.kind == "timm" and self.quick_gelu is not None:
+            raise ValueError("quick_gelu is for open_clip")
+        return self
+
+
+class Budget(Table):
+    """What every trial spends. Two trials are compared only if theirs are equal."""
+
+    seeds: int = Field(5, ge=2, le=100)
+    steps: int = Field(400, ge=1)
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
+    policy: Literal["classic"] = Field("classic", description="the augmentation, by name")
+
+    @property
+    def trial(self) -> dict[str, Any]:
+        """What one trial spends: all but the number of seeds."""
+        return self.model_dump(exclude={"seeds"})
+
+
+class Task(Table):
+    """What the gain is measured on: a single-label classification, labels derived from captions."""
+
+    classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class -> the words that name it")
+    test: TestSet | None = None
+    encoder: Encoder
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        by_word: dict[str, str] = {}
+        for name, words in self.classes.items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"classes.{name} needs at least one word, and no empty one")
+            for word in words:
+                other = by_word.setdefault(word.lower(), name)
+                if other != name:
+                    raise ValueError(f"the word {word!r} names both {other!r} and {name!r}; give it to one class")
+        return self
