@@ -36,6 +36,11 @@ def environment(folder):
     return kept | {"PREFECT_HOME": str(folder / "prefect"), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
 
+def interruptible():
+    """A shell has its background jobs ignore Ctrl-C, and their children inherit that; a terminal's do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def running(folder, *words):
     """A winnow command in a session of its own, of which nothing is left afterwards; its output goes to a file."""
@@ -49,6 +54,7 @@ def running(folder, *words):
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=interruptible,
         )
     try:
         yield process, told
