@@ -6,9 +6,11 @@ last, so that it means done, `NNNNN.parquet` has a row for each pair, aligned wi
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -100,15 +102,17 @@ class Workshop:
     def _open(self) -> Connection:
         """Start it. Raises WinnowError if that fails: no shard is to blame."""
         self._line, theirs = Pipe()
+        folder = tempfile.mkdtemp()  # what img2dataset imports leaves folders behind, wherever temporary files belong
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.fetch", str(theirs.fileno())],
                 stdin=subprocess.PIPE,  # never written to: its end is ours
                 stdout=2,  # img2dataset prints, and standard output belongs to results
                 pass_fds=[theirs.fileno()],
+                env=os.environ | {"TMPDIR": folder},
                 start_new_session=True,  # one group, which is killed together; Ctrl-C is for this process to hear
             )
-        self._end = weakref.finalize(self, _end, process, self._line)
+        self._end = weakref.finalize(self, _end, process, self._line, folder)
         self._line.send(sys.path)
         try:
             ready = self._line.poll(_START) and self._line.recv()
@@ -120,13 +124,14 @@ class Workshop:
         return self._line
 
 
-def _end(process: "subprocess.Popen[bytes]", line: Connection) -> None:
+def _end(process: "subprocess.Popen[bytes]", line: Connection, folder: str) -> None:
     line.close()
     assert process.stdin is not None
     process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def stage(source: Source) -> Stage:
