@@ -13,6 +13,7 @@ from rich.console import Console
 from pipeline import source, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
+from pipeline.task import Budget
 from pipeline.task import TestSet as Held
 from training import evaluate, experiment, gain, heldout, labels, plot, probe
 from training.heldout import HeldOut
@@ -159,7 +160,7 @@ def test_the_probe_learns_and_repeats_itself():
     truth = rng.integers(3, size=300).astype(np.int16)
     views = (rng.normal(size=(300, 2, 8)) + 3 * np.eye(8)[truth][:, None]).astype(np.float16)
     views[:, :, 7] = 5  # a feature that never changes
-    budget = source.Budget(steps=100, batch=64)
+    budget = Budget(steps=100, batch=64)
     said = probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4)
     assert np.mean(said == truth[200:]) > 0.9
     assert np.array_equal(said, probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4))
