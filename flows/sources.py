@@ -1,6 +1,5 @@
 """From what a person types to a source and its results, with the errors that can be told before anything starts."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 from filters import catalog
 from filters.core import Recipe
 from pipeline import lists, source, tables
-from pipeline.errors import RecipeError, SourceError
+from pipeline.errors import RecipeError, SourceError, nearest
 from pipeline.source import Source, row_columns
 from pipeline.storage import Storage
 
@@ -46,7 +45,5 @@ def recipe(name: str) -> Recipe:
     """A recipe of filters/recipes.py. Raises RecipeError."""
     known = catalog.recipes()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-        raise RecipeError(f"no recipe is called {name!r}; {hint}")
+        raise RecipeError(f"no recipe is called {name!r}{nearest(name, known)}")
     return known[name]

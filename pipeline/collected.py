@@ -9,12 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.score import Columns, Spec
+from pipeline.score import NORM, Columns, Spec
 
 ROW_GROUP = 65_536
-
-NORM = 0.01
-"""How far the norm of an embedding may be from 1."""
 
 
 class Collected:

@@ -4,6 +4,9 @@ A bad row is never an exception: it is a row with a status and a cause. A bad sh
 (`ShardError`): it is tried again, then quarantined, and the run goes on. The rest stop the run.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class WinnowError(Exception):
     """Something a person can mend. The command line prints the message alone and exits with 1."""
@@ -46,3 +49,9 @@ class ShardError(WinnowError):
 
     def __str__(self) -> str:
         return f"{self.stage}, shard {self.shard:05d}: {self.reason}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # a source is made of specs, and a shard of a source
 WINDOW = 1024
 """Pairs in a batch, at most."""
 
+NORM = 0.01
+"""How far the norm of an embedding may be from 1."""
+
 Columns: TypeAlias = Mapping[str, "npt.NDArray[Any] | pa.Array"]
 """Values by column name, each as long as the batch. NULL in an Arrow array, or NaN, means unscored."""
 

@@ -1,8 +1,7 @@
 """One `data_manifests/*.toml`, read and checked before anything runs."""
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, Validati
 
 from filters import catalog
 from filters.core import Filter, Recipe
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, nearest
 from pipeline.score import HeadSpec, Spec
 from pipeline.scorers import AnySpec
 from pipeline.settings import Table, existing
@@ -127,13 +126,13 @@ class Source(Table):
         if self.recipe is not None and self.filters is not None:
             raise ValueError("give recipe or filters, not both")
         if self.recipe is not None and self.recipe not in catalog.recipes():
-            raise ValueError(f"recipe {self.recipe!r} is unknown{_nearest(self.recipe, catalog.recipes())}")
+            raise ValueError(f"recipe {self.recipe!r} is unknown{nearest(self.recipe, catalog.recipes())}")
         for name in self.pairs.extra if self.pairs else ():
             if name.lower() in RESERVED:  # SQL does not tell URL from url
                 raise ValueError(f"pairs.extra: winnow makes a column {name.lower()!r} itself; rename it in the source")
         for name, spec in self.scorers.items():
             if isinstance(spec, HeadSpec) and spec.of not in self.scorers:
-                raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{_nearest(spec.of, self.scorers)}")
+                raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{nearest(spec.of, self.scorers)}")
         _ = self.chosen  # a bad filter name or a double one is an error of the file
         return self
 
@@ -161,7 +160,7 @@ def find(path_or_name: str) -> Path:
         return Path(path_or_name).resolve()
     known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
     if path_or_name not in known:
-        raise SourceError(f"no source is called {path_or_name!r}{_nearest(path_or_name, known)}; a path ends in .toml")
+        raise SourceError(f"no source is called {path_or_name!r}{nearest(path_or_name, known)}; a path ends in .toml")
     return known[path_or_name].resolve()
 
 
@@ -188,11 +187,6 @@ def load(path_or_name: str | Path) -> Source:
 _FOLDERS = (Path(__file__).parent.parent / "data_manifests", Path("data_manifests"))
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
-
-
 def _first_fault(path: Path, error: ValidationError) -> str:
     """File, key, what is wrong, and the nearest valid name."""
     faults = error.errors()  # a misspelt key is also a missing one: tell the misspelling
@@ -201,10 +195,10 @@ def _first_fault(path: Path, error: ValidationError) -> str:
     shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 3 else place  # less the union's tag
     key = ".".join(str(part) for part in shown)
     if fault["type"] == "extra_forbidden":
-        return f"{path.name}: unknown key {key}{_nearest(str(place[-1]), _keys_at(place[:-1]))}"
+        return f"{path.name}: unknown key {key}{nearest(str(place[-1]), _keys_at(place[:-1]))}"
     if fault["type"] == "union_tag_invalid":
         kinds = [kind.strip("' ") for kind in fault["ctx"]["expected_tags"].split(",")]
-        return f"{path.name}: {key}.kind: {fault['ctx']['tag']!r} is unknown{_nearest(fault['ctx']['tag'], kinds)}"
+        return f"{path.name}: {key}.kind: {fault['ctx']['tag']!r} is unknown{nearest(fault['ctx']['tag'], kinds)}"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{path.name}: {key + ': ' if key else ''}{message}"
 

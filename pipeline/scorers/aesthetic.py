@@ -16,15 +16,12 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import Columns, Head, HeadSpec, file_digest
+from pipeline.score import NORM, Columns, Head, HeadSpec, file_digest
 from pipeline.scorers.fetched import fetched
 from pipeline.settings import existing
 
 VERSION = 1
 """Raised whenever the same weights and embedding would get another score."""
-
-NORM = 0.01
-"""How far the norm of an embedding may be from 1."""
 
 MADE_FOR = {
     "725d782dab471e1f8252c3d5e63820fefd0e7a24da3f53d99ce444f5580f93f5": "ViT-B-32",
