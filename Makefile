@@ -6,7 +6,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: setup demo test test-all check format lock
+.PHONY: setup demo test test-all check format pictures lock
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -38,6 +38,10 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# README's pictures, of the report of a demo that has run.
+pictures: $(STAMP)
+	$(BIN)/python docs/pictures.py
 
 # Pins and hashes only: no index address is written, so the lock works with any registry.
 lock: $(STAMP)
