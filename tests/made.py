@@ -99,7 +99,7 @@ def _scores(described, rows, numbers, scored):
         "pixels_phash": numbers,
         "captions_length": [len(caption) for caption in captions],
         "captions_words": [len(caption.split()) for caption in captions],
-        "captions_spam": ["buy" in caption for caption in captions],
+        "captions_boilerplate": ["buy" in caption for caption in captions],
     }
     tables = {}
     for name, spec in described.scorers.items():

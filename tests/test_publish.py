@@ -146,7 +146,7 @@ def test_not_a_number_is_no_score(tmp_path, store):
     ledger = made.finish(described, store)
     key = next(key for key in store.keys(_folder(store, "pixels")) if key.endswith(".parquet"))
     table = pq.read_table(store.fetch(key))
-    nan = table.set_column(2, "pixels_sharpness", [[float("nan"), 61.0]])
+    nan = table.set_column(table.column_names.index("pixels_sharpness"), "pixels_sharpness", [[float("nan"), 61.0]])
     made.put_table(store, key, nan.select(table.column_names))
     done = publish.publish(described, store, ledger, {})
     assert (done.counts.kept, done.counts.unscored) == (1, 1)

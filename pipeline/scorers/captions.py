@@ -1,8 +1,9 @@
-"""What the caption says about itself: length, language, and marks of alt texts that describe nothing."""
+"""What the caption says about itself: length, words, language, and marks of alt texts that describe nothing."""
 
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -10,57 +11,69 @@ import pyarrow as pa
 
 from pipeline.score import Batch, Columns, Scorer, Spec
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same caption would get another value."""
 
 _IMAGE = r"jpe?g|png|gif|webp|bmp|tiff?|heic|svg"
 _CAMERA = "img|dscn?|dscf|pict?|p|image|photo|screenshot|wp|vid|mvi"
+_THING = "images?|photos?|pictures?|pics?|photographs?|illustrations?|vectors?|footage"
 _PLACEHOLDER = (
     "images?|img|photos?|pictures?|pic|thumbnail|thumb|logo|icon|banner|avatar|untitled|default|null|none|undefined|n/a|"
-    "placeholder|alt(?: text)?|no (?:image|photo|picture)(?: available)?"
+    "placeholder|alt(?: text)?"
 )
-_CURRENCY = r"usd|eur|gbp|aud|cad|inr|rs\.?"
 _SHOP = (
     "buy (?:now|online|it)|add to (?:cart|basket|bag)|(?:shop|order) now|order online|"
     "(?:free|fast) (?:shipping|delivery)|(?:best|low(?:est)?|sale|special|regular|retail) prices?|"
     r"(?:in|out of) stock|sold out|for sale|on sale|clearance sale|wholesale(?! market)|coupons?|promo codes?|"
-    r"\d+ ?% off|sku|item (?:no|number|#)|click (?:here|to|for)|view (?:larger|full|more)|read more"
+    r"\d+ ?% off|sku|item (?:no|number|#)"
 )
+_PAGE = (
+    "click (?:here|to|for|on)|view (?:larger|full|more)|read more|(?:hover|tap) to zoom|enlarge (?:image|photo)|"
+    rf"(?:{_THING}|slide|page) \d+ of \d+|\d+ of \d+ (?:{_THING})|"
+    rf"(?:royalty[ -]free|stock) (?:{_THING})|all rights reserved|"
+    rf"no (?:{_THING}|descriptions?|captions?|alt text|title)(?: (?:is |are )?(?:available|provided|found|yet))|"
+    r"(?:image|photo|picture) (?:not (?:found|available)|coming soon|unavailable)|no (?:image|photo|picture)\W*\Z"
+)
+_CURRENCY = r"usd|eur|gbp|aud|cad|inr|rs\.?"
 MARKS: Mapping[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
-        "empty": r"\A\W*\Z",
-        "digits": r"\A(?=.*\d)[\W\d_]+\Z",
-        "file_name": rf"[\w)-]\.(?:{_IMAGE})\b|\A\W*(?:{_CAMERA})[ _-]?\d[\w -]*\Z",
-        "placeholder": rf"\A\W*(?:{_PLACEHOLDER})\W*\Z",
+        "file_name": rf"[\w)-]\.(?:{_IMAGE})\b|\A\W*(?!.*\d of \d)(?:{_CAMERA})[ _-]?\d[\w -]*\Z",
         "url": r"https?:|\bwww\.|\b[\w-]+\.(?:com|net|org|info|biz|co\.uk|de|ru|fr|shop|store)\b",
         "price": rf"[$€£¥₹]\s?\d|\b\d[\d.,]*\s?(?:[€£¥₹]|(?:{_CURRENCY})\b)|\b(?:{_CURRENCY})\s?\d",
-        "shop": rf"\b(?:{_SHOP})(?!\w)",
+        "boilerplate": rf"\b(?:{_SHOP}|{_PAGE})(?!\w)|\A\W*(?:{_PLACEHOLDER})\W*\Z",
         "markup": r"</?[a-z][^<>]*>|&(?:[a-z]+|#\d+);|\{\{|\}\}|\[/[a-z]+\]",
     }.items()
 }
-"""A mark is a name and a pattern that is searched in the caption."""
+"""A mark is a column, and a pattern that is searched in the caption."""
 
 
 class CaptionsSpec(Spec):
-    """Length, words, repetition, language and spam marks."""
+    """Length, words, repetition, language, and marks of texts that describe nothing."""
 
     kind: Literal["captions"]
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """length in characters; words between white space; repetition: the share of words that repeat an earlier one, 0
-        to 1; language: ISO 639 of one line, confidence 0 to 1; spam: any mark; spam_marks: which, comma-separated.
+        """length: in characters. words: between white space.
+        type_token_ratio: distinct words among all, 0 to 1 (1: none comes twice).
+        repetition: the share of neighbouring word pairs that came before, 0 to 1 (0: none), as Rae et al. 2021 count
+        repeated n-grams in MassiveText; unlike the former it spares articles and prepositions.
+        digits: the share of the characters but white space that are digits, 0 to 1.
+        language: ISO 639 of one line, by fastText's lid.176; language_confidence: its probability, 0 to 1.
+        file_name, url, price, boilerplate (shop and gallery phrases, placeholders), markup: whether `MARKS` finds it.
 
-        Repetition and language are NULL where there is no word. Short texts get a language too, often a wrong one.
+        type_token_ratio, repetition and language are NULL without a word, digits in an empty caption. Letter case and
+        punctuation make no difference between words. Short texts get a language too, often a wrong one.
         """
         return {
             "length": pa.int32(),
             "words": pa.int32(),
+            "type_token_ratio": pa.float32(),
             "repetition": pa.float32(),
+            "digits": pa.float32(),
             "language": pa.string(),
             "language_confidence": pa.float32(),
-            "spam": pa.bool_(),
-            "spam_marks": pa.string(),
+            **dict.fromkeys(MARKS, pa.bool_()),
         }
 
     def identity(self) -> Mapping[str, Any]:
@@ -84,17 +97,18 @@ class Captions:
 
     def score(self, batch: Batch) -> Columns:
         """The columns of `CaptionsSpec`."""
-        words = [caption.split() for caption in batch.captions]
-        languages = [self._language(caption) for caption in batch.captions]
-        found = [marks(caption) for caption in batch.captions]
+        captions = batch.captions
+        named = [plain_words(caption) for caption in captions]
+        languages = [self._language(caption) for caption in captions]
         return {
-            "length": np.array([len(caption) for caption in batch.captions], np.int32),
-            "words": np.array([len(each) for each in words], np.int32),
-            "repetition": np.array([repetition(each) for each in words], np.float32),
+            "length": np.array([len(caption) for caption in captions], np.int32),
+            "words": np.array([len(caption.split()) for caption in captions], np.int32),
+            "type_token_ratio": np.array([type_token_ratio(words) for words in named], np.float32),
+            "repetition": np.array([repetition(words) for words in named], np.float32),
+            "digits": np.array([digits(caption) for caption in captions], np.float32),
             "language": pa.array([language for language, _ in languages], pa.string()),
             "language_confidence": np.array([confidence for _, confidence in languages], np.float32),
-            "spam": np.array([bool(each) for each in found]),
-            "spam_marks": pa.array([",".join(each) for each in found], pa.string()),
+            **{name: np.array([bool(mark.search(each)) for each in captions]) for name, mark in MARKS.items()},
         }
 
     def _language(self, caption: str) -> tuple[str | None, float]:
@@ -103,13 +117,26 @@ class Captions:
         return (str(best[0]["lang"]), float(best[0]["score"])) if best else (None, np.nan)
 
 
+def plain_words(caption: str) -> list[str]:
+    """The words without punctuation and letter case; what is nothing but punctuation is no word."""
+    plain = [re.sub(r"\W", "", word).casefold() for word in caption.split()]
+    return [word for word in plain if word]
+
+
+def type_token_ratio(words: list[str]) -> float:
+    """Distinct words among all; NaN without words."""
+    return len(set(words)) / len(words) if words else np.nan
+
+
 def repetition(words: list[str]) -> float:
-    """The share of words that repeat an earlier one, letter case and punctuation aside; NaN without words."""
-    plain = [re.sub(r"\W", "", word).casefold() for word in words]
-    named = [word for word in plain if word]
-    return 1 - len(set(named)) / len(named) if named else np.nan
+    """The share of neighbouring pairs of words that came before; NaN without words."""
+    pairs = list(pairwise(words))
+    if not pairs:
+        return 0.0 if words else np.nan
+    return 1 - len(set(pairs)) / len(pairs)
 
 
-def marks(caption: str) -> list[str]:
-    """The names of the `MARKS` that a caption bears."""
-    return [name for name, pattern in MARKS.items() if pattern.search(caption)]
+def digits(caption: str) -> float:
+    """The share of the characters but white space that are digits; NaN for an empty caption."""
+    shown = "".join(caption.split())
+    return sum(map(str.isdigit, shown)) / len(shown) if shown else np.nan

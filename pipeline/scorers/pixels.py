@@ -1,16 +1,17 @@
-"""What the pixels say without a model: brightness, sharpness, a perceptual hash."""
+"""What the pixels say without a model: light, colour, sharpness, compression, borders, a perceptual hash."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
 from pipeline.score import Batch, Columns, Scorer, Spec
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same picture would get another value."""
 
 SIDE = 224
@@ -19,16 +20,34 @@ SIDE = 224
 LONGEST = 4 * SIDE
 """A strip longer than this is squashed to it."""
 
+BLOCK = 8
+"""Pixels a side of JPEG's blocks."""
+
+PLAIN, STRAY = 8, 0.02
+"""A line belongs to the border if all but `STRAY` of its pixels differ by at most `PLAIN` grey levels from the edge."""
+
+Floats = npt.NDArray[np.float32]
+
 
 class PixelsSpec(Spec):
-    """Brightness, sharpness and a perceptual hash. Width and height are the download's."""
+    """Measured on the stored picture. Width and height are the download's."""
 
     looks_at_pictures: ClassVar[bool] = True
     kind: Literal["pixels"]
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """brightness: mean luma, 0 to 255; sharpness: variance of the Laplacian, at 224 px; phash: 64 bits of a DCT."""
-        return {"brightness": pa.float32(), "sharpness": pa.float32(), "phash": pa.uint64()}
+        """brightness: mean luma (ITU-R BT.601), 0 to 255.
+        contrast: its standard deviation (RMS contrast, Peli 1990), 0 to 127.5.
+        entropy: of the luma's histogram (Shannon), in bits, 0 to 8.
+        colourfulness: Hasler & Suesstrunk 2003 (M3), 0 grey, 15 slightly, 45 averagely, 82 highly colourful.
+        sharpness: variance of the Laplacian (Pech-Pacheco et al. 2000) at 224 px, 0 upwards.
+        blockiness: luma steps on the 8 px grid of the upload's JPEG blocks against steps elsewhere (see `blockiness`):
+        about 1 without visible blocks, above 1.6 for qualities up to 12 stored at full size, less where stored smaller.
+        border: share of the area in plain bands along the edges (letterbox, frame), 0 to 1; 1 for one plain area.
+        phash: 64 bits of a DCT (imagehash); similar pictures differ in few bits.
+        """
+        measured = ("brightness", "contrast", "entropy", "colourfulness", "sharpness", "blockiness", "border")
+        return {**dict.fromkeys(measured, pa.float32()), "phash": pa.uint64()}
 
     def identity(self) -> Mapping[str, Any]:
         """Versions of what decodes and computes."""
@@ -40,29 +59,145 @@ class PixelsSpec(Spec):
         return Pixels()
 
 
+class Measured(NamedTuple):
+    """Of one picture. `steps`: what `steps` gives."""
+
+    brightness: float
+    contrast: float
+    entropy: float
+    colourfulness: float
+    sharpness: float
+    border: float
+    phash: int
+    steps: tuple[Floats, Floats]
+
+
 class Pixels:
-    """Measures in the decode pool; `score` only collects."""
+    """Measures in the decode pool; `score` only collects, and sets the blocks' grid by the size of the upload."""
 
     embedding_dim = None
 
-    def prepare(self, image: Image.Image) -> tuple[float, float, int]:
-        """Brightness, sharpness, phash."""
+    def __init__(self) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # the decode pool has one picture a core already
+
+    def prepare(self, image: Image.Image) -> Measured:
+        """All that needs the pixels."""
         import cv2
         import imagehash
 
-        luma = np.asarray(image.convert("L"))
-        height, width = luma.shape
-        scale = SIDE / min(height, width)
-        size = (min(round(width * scale), LONGEST), min(round(height * scale), LONGEST))
-        scaled = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        sharpness = float(cv2.Laplacian(scaled, cv2.CV_64F).var())
-        return float(luma.mean()), sharpness, int(str(imagehash.phash(image)), 16)
+        grey = image.convert("L")
+        luma = np.asarray(grey)
+        mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
+        return Measured(
+            mean,
+            deviation,
+            entropy(luma),
+            colourfulness(np.asarray(image)),
+            sharpness(luma),
+            border(luma),
+            int(str(imagehash.phash(grey)), 16),
+            steps(luma),
+        )
 
     def score(self, batch: Batch) -> Columns:
-        """The three columns of `PixelsSpec`."""
-        brightness, sharpness, phash = zip(*batch.images, strict=True)
-        return {
-            "brightness": np.array(brightness, np.float32),
-            "sharpness": np.array(sharpness, np.float32),
-            "phash": np.array(phash, np.uint64),
+        """The columns of `PixelsSpec`."""
+        pictures: Sequence[Measured] = batch.images
+        sizes = zip(batch.extra["width"].to_pylist(), batch.extra["height"].to_pylist(), strict=True)
+        columns: dict[str, npt.NDArray[Any]] = {
+            name: np.array([getattr(picture, name) for picture in pictures], np.float32)
+            for name in ("brightness", "contrast", "entropy", "colourfulness", "sharpness", "border")
         }
+        columns["blockiness"] = np.array(
+            [blockiness(picture.steps, size) for picture, size in zip(pictures, sizes, strict=True)], np.float32
+        )
+        columns["phash"] = np.array([picture.phash for picture in pictures], np.uint64)
+        return columns
+
+
+def entropy(luma: npt.NDArray[np.uint8]) -> float:
+    """Shannon's, in bits, of the histogram of grey levels."""
+    counts = np.bincount(luma.ravel(), minlength=256)
+    shares = counts[counts > 0] / luma.size
+    return float(-(shares * np.log2(shares)).sum()) + 0.0  # of one grey level it would be -0
+
+
+def colourfulness(rgb: npt.NDArray[np.uint8]) -> float:
+    """M3 of Hasler & Suesstrunk, "Measuring colourfulness in natural images" (2003): of red-green and yellow-blue."""
+    import cv2
+
+    red, green, blue = cv2.split(rgb)
+    first = cv2.subtract(red, green, dtype=cv2.CV_16S)
+    second = cv2.subtract(cv2.add(red, green, dtype=cv2.CV_16S), cv2.add(blue, blue, dtype=cv2.CV_16S))  # of twice M3's
+    (mean, deviation), (mean_2, deviation_2) = cv2.meanStdDev(first), cv2.meanStdDev(second)
+    return float(np.hypot(deviation, deviation_2 / 2).item() + 0.3 * np.hypot(mean, mean_2 / 2).item())
+
+
+def sharpness(luma: npt.NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian after scaling the shorter side to `SIDE`."""
+    import cv2
+
+    height, width = luma.shape
+    scale = SIDE / min(height, width)
+    size = (min(round(width * scale), LONGEST), min(round(height * scale), LONGEST))
+    scaled = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return float(cv2.Laplacian(scaled, cv2.CV_32F).var(dtype=np.float64))
+
+
+def border(luma: npt.NDArray[np.uint8]) -> float:
+    """Share of the area outside the smallest rectangle that holds everything but plain bands of the edges' grey."""
+    height, width = luma.shape[:2]
+    top, bottom = _band(luma), _band(luma[::-1])
+    rows = height - top - bottom
+    if rows <= 0:
+        return 1.0
+    inside = luma[top : top + rows].T
+    columns = width - _band(inside) - _band(inside[::-1])
+    return float(1 - rows * max(columns, 0) / luma.size)
+
+
+def _band(lines: npt.NDArray[np.uint8]) -> int:
+    """How many of the first lines are as plain as, and grey like, the first one."""
+    import cv2
+
+    grey = float(np.median(lines[0]))
+    plain = cv2.inRange(np.ascontiguousarray(lines), grey - PLAIN, grey + PLAIN)
+    stray = (plain == 0).mean(axis=1) > STRAY
+    return int(stray.argmax()) if stray.any() else len(lines)
+
+
+def steps(luma: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """The mean absolute difference between neighbouring columns, float32 [width - 1], and rows, [height - 1]."""
+    import cv2
+
+    across = cv2.absdiff(luma[:, 1:], luma[:, :-1]) if luma.shape[1] > 1 else luma[:, :0]
+    down = cv2.absdiff(luma[1:], luma[:-1]) if luma.shape[0] > 1 else luma[:0]
+    return across.mean(axis=0, dtype=np.float32), down.mean(axis=1, dtype=np.float32)
+
+
+def blockiness(steps: tuple[Floats, Floats], uploaded: tuple[int, int]) -> float:
+    """How much larger luma steps are on the borders of the upload's 8 x 8 blocks than elsewhere, as a ratio.
+
+    `uploaded` is the upload's width and height.
+    The boundary differences of Wang, Bovik & Evans ("Blind measurement of blocking artifacts in images", 2000) and of
+    Wang, Sheikh & Bovik (2002). winnow stores the picture anew and often smaller, so the grid is scaled with it. Blocks
+    under two stored pixels cannot be seen: 1, as for a picture of one colour. Blocks that a later crop moved off the
+    grid are not seen either.
+    """
+    on = off = on_weight = off_weight = 0.0
+    for profile, size in zip(steps, uploaded, strict=True):
+        pitch = BLOCK * (len(profile) + 1) / size
+        if pitch < 2:
+            continue
+        places = np.arange(1, len(profile) + 1) / pitch
+        near = np.clip(1 - np.abs(places - np.round(places)) * pitch, 0, 1)
+        on, on_weight = on + float(near @ profile), on_weight + float(near.sum())
+        off, off_weight = off + float((1 - near) @ profile), off_weight + float((1 - near).sum())
+    if not on_weight or not off_weight:
+        return 1.0
+    return (on / on_weight + _FLAT) / (off / off_weight + _FLAT)
+
+
+_FLAT = 0.1
+"""Grey levels that are added to both, so that a nearly flat picture has no huge ratio."""
