@@ -1,7 +1,8 @@
+import duckdb
 import pyarrow as pa
 import pytest
 
-from filters import catalog, image, pair
+from filters import catalog, image, pair, text
 from filters.core import MOST_FILTERS, Filter, Recipe
 from pipeline import tables
 from pipeline.errors import RecipeError
@@ -42,8 +43,83 @@ def test_every_recipe_binds_and_says_why(name):
     assert all(each.why for each in recipe.filters)
 
 
-def test_filters_with_a_threshold_bind():
-    tables.bind([image.aesthetic(4.5), pair.aligned(0.28), pair.most_aligned(0.3)], COLUMNS)
+def test_filters_with_a_threshold_bind_and_say_why():
+    made = [
+        image.aesthetic(4.5),
+        image.brightness(40, 200),
+        image.border(0.1),
+        pair.aligned(0.28),
+        pair.most_aligned(0.3),
+        text.language("de", 0.8),
+    ]
+    tables.bind(made, COLUMNS)
+    assert all(each.why for each in made)
+    assert made[-1].name == "surely-de"
+    with pytest.raises(ValueError, match="by its code"):
+        text.language("de' OR true", 0.8)
+
+
+GOOD = {
+    "width": 640,
+    "height": 480,
+    "pixels_brightness": 114.0,
+    "pixels_contrast": 55.0,
+    "pixels_entropy": 7.4,
+    "pixels_colourfulness": 36.0,
+    "pixels_sharpness": 1600.0,
+    "pixels_blockiness": 1.14,
+    "pixels_border": 0.0,
+    "captions_length": 24,
+    "captions_words": 6,
+    "captions_type_token_ratio": 0.83,
+    "captions_repetition": 0.0,
+    "captions_digits": 0.0,
+    "captions_language": "en",
+    "captions_language_confidence": 0.9,
+    "captions_file_name": False,
+    "captions_url": False,
+    "captions_price": False,
+    "captions_boilerplate": False,
+    "captions_markup": False,
+}
+"""A row of median values, and for each filter what it is there to drop."""
+
+DROPPED = {
+    "large": {"height": 199},
+    "shaped": {"width": 1441},
+    "lit": {"pixels_brightness": 4.0},
+    "contrasted": {"pixels_contrast": 3.0},
+    "detailed": {"pixels_entropy": 1.5},
+    "coloured": {"pixels_colourfulness": 0.0},
+    "sharp": {"pixels_sharpness": 12.0},
+    "unblocky": {"pixels_blockiness": 2.4},
+    "unframed": {"pixels_border": 0.6},
+    "worded": {"captions_words": 2},
+    "english": {"captions_language": "de"},
+    "surely-en": {"captions_language_confidence": 0.3},
+    "unrepeated": {"captions_repetition": 0.6},
+    "varied": {"captions_type_token_ratio": 0.2},
+    "spelled": {"captions_digits": 0.9},
+    "no-file-name": {"captions_file_name": True},
+    "no-url": {"captions_url": True},
+    "no-price": {"captions_price": True},
+    "no-boilerplate": {"captions_boilerplate": True},
+    "no-markup": {"captions_markup": True},
+    "plain": {"captions_markup": True},
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_filter_keeps_the_ordinary_and_drops_what_it_is_for(name):
+    unknown = dict.fromkeys(DROPPED[name])
+    rows = pa.Table.from_pylist([GOOD, GOOD | DROPPED[name], GOOD | unknown])
+    found = duckdb.sql(f"SELECT {catalog.filters()[name].sql} FROM rows").fetchall()
+    assert found == [(True,), (False,), (None,)]
+    assert rows.num_rows == 3
+
+
+def test_every_filter_of_the_catalogue_is_tried():
+    assert set(catalog.filters()) == set(DROPPED)
 
 
 @pytest.mark.parametrize(
