@@ -124,8 +124,12 @@ class HeadSpec(Spec):
 
     of: str
 
-    def check(self, encoder: str) -> None:
-        """Raises ModelError if the head was not made for embeddings of `encoder` (MODEL/WEIGHTS)."""
+    def check(self, of: Spec) -> None:
+        """Raises ModelError if the head was not made for embeddings of `of` (see its `encoder`)."""
+        raise NotImplementedError
+
+    def load(self, of: "Callable[[], Any] | None" = None) -> Head:
+        """The loaded head. `of` gives the loaded scorer `of`, to a head that needs more of it than its embeddings."""
         raise NotImplementedError
 
 
@@ -142,12 +146,12 @@ def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
             made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": shards.key})
     for name, spec in source.scorers.items():
         if isinstance(spec, HeadSpec):
-            encoder = source.scorers[spec.of].encoder
-            if encoder is None:
+            of = source.scorers[spec.of]
+            if of.encoder is None:
                 raise SourceError(
                     f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer"
                 )
-            spec.check(encoder)
+            spec.check(of)
             made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": made[spec.of].key})
     return made
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ class Scoring:
 
     def _load(self, name: str) -> Any:
         if name not in self._loaded:
-            self._loaded[name] = self.specs[name].load()
+            spec = self.specs[name]
+            self._loaded[name] = spec.load(partial(self._load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
             self.stages[name].describe(self.storage)
         return self._loaded[name]
 

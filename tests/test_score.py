@@ -101,11 +101,11 @@ class AngleSpec(HeadSpec):
     def identity(self):
         return {"version": 1}
 
-    def check(self, encoder):
-        if encoder != "corner/1":
-            raise ModelError(f"made for corner/1, not {encoder}")
+    def check(self, of):
+        if of.encoder != "corner/1":
+            raise ModelError(f"made for corner/1, not {of.encoder}")
 
-    def load(self):
+    def load(self, of):
         LOADS["angle"] += 1
         return Angle()
 

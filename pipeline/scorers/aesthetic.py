@@ -6,7 +6,7 @@ image embedding of the OpenAI model that it was trained with.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import NORM, Columns, Head, HeadSpec, file_digest
+from pipeline.score import NORM, Columns, Head, HeadSpec, Spec, file_digest
 from pipeline.scorers.fetched import fetched
 from pipeline.settings import existing
 
@@ -64,18 +64,18 @@ class AestheticSpec(HeadSpec):
         """The digest of the weights."""
         return {"version": VERSION, "weights": self._digest()}
 
-    def check(self, encoder: str) -> None:
-        """Raises ModelError for a head of LAION's that was made for another model than `encoder`."""
+    def check(self, of: Spec) -> None:
+        """Raises ModelError for a head of LAION's that was made for another model than `of`."""
         wanted = MADE_FOR.get(self._digest())
-        model, _, weights = encoder.partition("/")
+        model, _, weights = (of.encoder or "").partition("/")
         fits = model == f"{wanted}-quickgelu" and (weights == "openai" or weights.endswith(".safetensors"))
         if wanted and not fits:
             raise ModelError(
-                f"these aesthetic weights were made for {wanted}-quickgelu/openai, and {self.of!r} is {encoder}: "
+                f"these aesthetic weights were made for {wanted}-quickgelu/openai, and {self.of!r} is {of.encoder}: "
                 "scores would be wrong; take the weights for that model"
             )
 
-    def load(self) -> Head:
+    def load(self, of: Callable[[], Any] | None = None) -> Head:
         """The affine map. Raises ModelError for weights that are missing, changed, or no aesthetic head."""
         self._digest()
         if self.weights.startswith("https://"):
