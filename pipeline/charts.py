@@ -77,13 +77,13 @@ def thresholds(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable
 
 
 def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:
-    """The column's histogram, or None where no pair has a finite value."""
+    """The column's histogram, or None where no two pairs have two finite values: a single bar says nothing."""
     column = f'"{field.name}"::DOUBLE'
     row = con.execute(
         f"SELECT min(v), max(v), quantile_cont(v, 0.002), quantile_cont(v, 0.998), count(v), count(*) - count(v) FROM "
         f"(SELECT CASE WHEN isfinite({column}) THEN {column} END AS v FROM rows WHERE status = 'ok')"
     ).fetchall()[0]
-    if not row[4]:
+    if not row[4] or row[0] == row[1]:
         return None
     least, most, low, high = (float(value) for value in row[:4])
     low, high = min([low, *(mark.value for mark in marks)]), max([high, *(mark.value for mark in marks)])

@@ -5,10 +5,8 @@ escaped, cut, shown as text and never as a link, and the page's own policy forbi
 """
 
 import base64
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,24 @@ import duckdb
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import charts, shards
+from pipeline import charts
 from pipeline.charts import Threshold
 from pipeline.manifest import Manifest, log
+from pipeline.shown import Thumbnails, plain
 from pipeline.storage import Storage
 
 SAMPLE = 12
 """Pairs of a gallery."""
 
-SHARDS = 8
-"""Shards that the galleries are taken from: a tar is read from its beginning."""
+SHARDS = 64
+"""Shards that the galleries are taken from, at most: a tar that is far away would be fetched whole."""
 
-THUMBNAIL = 176
-"""Pixels, the longer side."""
+DOMAINS = 12
+"""Hosts whose links are told one by one."""
 
-LONGEST = 240
-"""Characters that are shown of a caption, a URL or an error."""
-
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_HOST = (
+    r"regexp_replace(lower(regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#:]+)', 1)), '^www\.', '')"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,17 @@ class Cause:
     example: str
 
 
+@dataclass(frozen=True)
+class Domain:
+    """A host that pairs could not be fetched from: how many of its pairs, their share, and how many by cause."""
+
+    host: str
+    pairs: int
+    failed: int
+    share: float
+    causes: Mapping[str, int]
+
+
 def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, path: Path) -> None:
     """Write the page of a manifest to `path`; `gain` is what `training.gain.measure` gave, or None."""
     environment = Environment(
@@ -74,7 +83,7 @@ def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": lambda part, whole: f"{part / whole:.1%}" if whole else "–", "plain": _plain}
+    environment.filters |= {"share": lambda part, whole: f"{part / whole:.1%}" if whole else "–", "plain": plain}
     page = environment.get_template("report.html.jinja").render(_facts(storage, manifest, gain), charts=charts)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -90,14 +99,17 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
         histograms = [
             charts.histogram(con, field, [line for line in lines if line.column == field.name]) for field in numbers
         ]
+        ((stored,),) = con.execute("SELECT count(DISTINCT shard) FROM rows WHERE status = 'ok'").fetchall()
         return {
             "manifest": manifest,
             "counts": manifest.counts,
             "commit": commits[-1],
             "funnel": manifest.funnel(recipe),
             "histograms": [each for each in histograms if each],
+            "sampled": (min(SHARDS, stored), stored),
             "galleries": _galleries(con, storage, manifest, lines),
             "causes": _causes(con, manifest),
+            "domains": _domains(con),
             "gain": gain,
         }
 
@@ -116,7 +128,24 @@ def _causes(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Cause]:
         "GROUP BY cause ORDER BY n DESC, cause"
     ).fetchall()
     rows = manifest.counts.input - manifest.counts.repeated
-    return [Cause(_plain(cause or "unknown"), count, count / rows, _plain(error)) for cause, count, error in found]
+    return [Cause(plain(cause or "unknown"), count, count / rows, plain(error)) for cause, count, error in found]
+
+
+def _domains(con: duckdb.DuckDBPyConnection) -> list[Domain]:
+    """The hosts with the most failed pairs; none where all pairs come from one host."""
+    found = con.execute(
+        f"WITH hosts AS (SELECT {_HOST} AS host, status, coalesce(cause, 'unknown') AS cause FROM rows), "
+        "worst AS (SELECT host, count(*) AS pairs, count(*) FILTER (status <> 'ok') AS failed FROM hosts GROUP BY host "
+        f"HAVING failed > 0 ORDER BY failed DESC, host LIMIT {DOMAINS}) "
+        "SELECT host, any_value(pairs), any_value(failed), cause, count(*) AS n FROM worst JOIN hosts USING (host) "
+        "WHERE status <> 'ok' AND (SELECT count(DISTINCT host) FROM hosts) > 1 "
+        "GROUP BY host, cause ORDER BY any_value(failed) DESC, host, n DESC, cause"
+    ).fetchall()
+    domains: dict[str, Domain] = {}
+    for host, pairs, failed, cause, count in found:
+        domain = domains.setdefault(host, Domain(plain(host) or "no host", pairs, failed, failed / pairs, {}))
+        domains[host] = replace(domain, causes={**domain.causes, plain(cause): count})
+    return list(domains.values())
 
 
 def _galleries(
@@ -147,44 +176,13 @@ def _galleries(
         ).fetchall()
         for _, _, where, order, note in wanted
     ]
-    pictures = _pictures(storage, manifest, {row[:2] for each in rows for row in each})
+    thumbnails = Thumbnails(storage, manifest)
     return [
-        Gallery(title, says, [Pair(_plain(c), _plain(u), n, pictures.get((s, m))) for s, m, c, u, n in each])
+        Gallery(title, says, [Pair(plain(c), plain(u), n, _picture(thumbnails, s, m)) for s, m, c, u, n in each])
         for (title, says, *_), each in zip(wanted, rows, strict=True)
     ]
 
 
-def _pictures(storage: Storage, manifest: Manifest, wanted: Iterable[tuple[int, str]]) -> dict[tuple[int, str], str]:
-    """Thumbnails as data URIs, by shard and member. A tar that is gone leaves its pairs without a picture."""
-    found = {}
-    members: dict[int, set[str]] = {}
-    for shard, member in wanted:
-        members.setdefault(shard, set()).add(member)
-    for shard, names in members.items():
-        key = f"shards-{manifest.document['stages']['shards']}/{shard:05d}.tar"
-        if not storage.done(key):
-            continue
-        for name, data in shards.read(storage.fetch(key)):
-            if name in names:
-                found[shard, name] = _thumbnail(data)
-                names.remove(name)
-            if not names:
-                break
-    return found
-
-
-def _thumbnail(jpeg: bytes) -> str:
-    from PIL import Image
-
-    data = io.BytesIO()
-    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-        image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        image.convert("RGB").save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _plain(text: str) -> str:
-    """What a stranger wrote, less control characters and signs that turn the direction of writing, and not too long."""
-    text = " ".join(_UNSEEN.sub(" ", text).split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def _picture(thumbnails: Thumbnails, shard: int, member: str) -> str | None:
+    jpeg = thumbnails.read(shard, member)
+    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -1,5 +1,6 @@
 """The tar of a shard: the same members always make the same bytes."""
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -22,19 +23,37 @@ def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
 
 def read(path: Path) -> Iterator[tuple[str, bytes]]:
     """The (name, content) pairs, in order. Raises StorageError if the file was cut short or damaged."""
-    damaged = StorageError(f"{path} is damaged: delete it, and the next run fetches that shard again")
+    with _opened(path) as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            if content is None:
+                raise _damaged(path)
+            yield member.name, content.read()
+
+
+def index(path: Path) -> dict[str, tuple[int, int]]:
+    """Where the content of each member begins, and how many bytes it has; only headers are read.
+
+    Raises StorageError if the file was cut short or damaged.
+    """
+    with _opened(path) as tar:
+        return {member.name: (member.offset_data, member.size) for member in tar}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - len(_END)))
         if file.read() != _END:
-            raise damaged
+            raise _damaged(path)
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    content = tar.extractfile(member)
-                    if content is None:
-                        raise damaged
-                    yield member.name, content.read()
+                yield tar
         except tarfile.TarError as error:
-            raise damaged from error
+            raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> StorageError:
+    return StorageError(f"{path} is damaged: delete it, and the next run fetches that shard again")

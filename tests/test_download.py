@@ -308,7 +308,11 @@ def test_a_tar_has_the_same_bytes_and_a_cut_one_is_noticed(tmp_path):
     whole = (tmp_path / "one.tar").read_bytes()
     assert whole == (tmp_path / "two.tar").read_bytes()
     assert list(shards.read(tmp_path / "one.tar")) == members
+    for name, (offset, size) in shards.index(tmp_path / "one.tar").items():
+        assert whole[offset : offset + size] == dict(members)[name]
     for size in (0, 100, 512, 5000, 10240, len(whole) // 2, len(whole) - 10240):
         (tmp_path / "cut.tar").write_bytes(whole[:size])
         with pytest.raises(StorageError, match=r"cut\.tar is damaged: delete it"):
             list(shards.read(tmp_path / "cut.tar"))
+        with pytest.raises(StorageError, match=r"cut\.tar is damaged"):
+            shards.index(tmp_path / "cut.tar")

@@ -183,7 +183,7 @@ def test_thresholds_are_read_out_of_sql(store, sql, values):
 def test_a_histogram_holds_every_downloaded_pair(store):
     manifest = Manifest.open(store)
     with manifest.connection() as con:
-        for name in ("pixels_sharpness", "captions_words", "width", "pixels_brightness"):
+        for name in ("pixels_sharpness", "captions_words", "width", "captions_length"):
             drawn = charts.histogram(con, manifest.columns.field(name), [])
             told = [int(re.search(r": ([\d,]+) pairs", bar.title)[1]) for bar in drawn.bars]
             assert sum(told) == drawn.count
@@ -191,6 +191,41 @@ def test_a_histogram_holds_every_downloaded_pair(store):
             assert all(
                 0 <= bar.x < charts.WIDTH and bar.kept + bar.dropped <= charts.HEIGHT + 1e-9 for bar in drawn.bars
             )
+
+
+def test_a_histogram_of_one_value_is_left_out(store, page):
+    manifest = Manifest.open(store)
+    with manifest.connection() as con:
+        assert charts.histogram(con, manifest.columns.field("pixels_brightness"), []) is None
+    assert {"pixels_sharpness", "captions_words"} <= set(Elements(page).shown)
+    assert "pixels_brightness" not in Elements(page).shown
+
+
+def test_link_rot_is_told_by_domain(tmp_path):
+    urls = {0: "http://a.example/0.jpg", 1: "https://u@www.A.example:8080/1.jpg", 2: "http://b.example/2.jpg", 3: "odd"}
+    rows = [(f"picture number {number}", url) for number, url in urls.items()]
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, (), filters=(), rows=rows), store, failed={1, 2, 0})
+    with Manifest.open(store).connection() as con:
+        found = {each.host: each for each in report._domains(con)}
+    assert found["a.example"] == report.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
+    assert (found["b.example"].failed, found["no host"].failed) == (1, 1)
+
+
+def test_one_host_needs_no_table_of_hosts(tmp_path):
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(4)), store, failed={1})
+    with Manifest.open(store).connection() as con:
+        assert report._domains(con) == []
+
+
+def test_galleries_of_a_few_shards_say_so(tmp_path, page):
+    assert "chosen blindly" not in page
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(40, 40 + report.SHARDS + 6), shard_size=1), store)
+    report.write(store, Manifest.open(store), None, tmp_path / "report.html")
+    shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
+    assert f"From {report.SHARDS} of {report.SHARDS + 6} shards, chosen blindly." in shown
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
