@@ -79,6 +79,14 @@ class Format(StrEnum):
     json = "json"
 
 
+class Precision(StrEnum):
+    """What a model computes in; auto is bfloat16 where the processor has it."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 def main() -> None:
     """The console script. 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: stopped by Ctrl-C."""
     app()
@@ -232,6 +240,30 @@ def serve(
 
         _say(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
         deploy.run(root, tell=lambda line: _say(line, to_stderr=False))
+
+
+@app.command(epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")
+def bench(
+    model: Annotated[str, typer.Option(help="A name of open_clip's; its weights are random.")] = "ViT-B-32",
+    precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
+    pairs: Annotated[int, typer.Option(help="Pairs that are scored in a repeat.", min=64)] = 500,
+    side: Annotated[int, typer.Option(help="Pixels of the pictures' shorter side.", min=32, max=4096)] = 224,
+    batch: Annotated[int, typer.Option(help="Pictures or captions of one pass.", min=1, max=4096)] = 64,
+    repeats: Annotated[int, typer.Option(help="Figures are medians of so many.", min=1)] = 5,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how fast this machine scores pairs, beside what it could do and beside the loop that people write.
+
+    Everything is made here: no network, no data, no weights. On a processor it takes some minutes.
+    """
+    from flows import printing
+    from pipeline import bench as measured
+
+    plan = measured.Plan(model, precision.value, pairs, side, batch, repeats)
+    found = measured.run(plan, tell=lambda line: _say(line, to_stderr=True))
+    printing.show(printing.bench(found), as_json)
+    _finish(as_json, found)
 
 
 @app.command(epilog="Example: `winnow doctor`")

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,6 +47,53 @@ def funnel(recipe: str, pool: int, steps: Sequence[Step]) -> Group:
     for step in steps:
         table.add_row(step.filter, *(f"{count:,}" for count in (step.alone, step.sequence, step.fails, step.unscored)))
     return Group(Text(f"recipe {recipe}: {pool:,} downloaded pairs", "bold"), table)
+
+
+def bench(found: Mapping[str, Any]) -> Group:
+    """What `winnow bench` measured, and a bar of where the time of scoring goes."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column("pairs/s", justify="right", no_wrap=True)
+    table.add_column("")
+    rate = found["pairs_per_second"]
+    for what, key, compared in (
+        ("winnow, from tars to Parquet", "pairs_per_second", ""),
+        (
+            "the towers alone, the ceiling",
+            "ceiling_pairs_per_second",
+            f"winnow reaches {found['share_of_ceiling']:.2f}",
+        ),
+        ("reading, decoding, resizing alone", "decode_pairs_per_second", ""),
+        (
+            "the reference loop",
+            "reference_pairs_per_second",
+            f"winnow is {found['ratio_to_reference']:.2f} times as fast",
+        ),
+    ):
+        table.add_row(what, f"{found[key]:,.1f}", compared)
+    plan = found["plan"]
+    head = (
+        f"{plan['model']}, {found['precision']}: {plan['repeats']} times {plan['pairs']:,} pairs of {plan['side']} px"
+    )
+    facts = (
+        f"similarities differ from the reference's by at most {found['largest_difference']:.2g}; the towers reach "
+        f"{found['share_of_matmul']:.2f} of the rate of matrix products; {found['peak_memory_mb']:,} MiB; "
+        f"{found['device']}, {found['cores']} cores of {found['processor']}, "
+        f"load {' to '.join(map(str, found['load']))}"
+    )
+    return Group(Text(head, "bold"), table, *_stacked(found["seconds_per_pair"], 1 / rate), Text(facts))
+
+
+def _stacked(seconds: Mapping[str, float], whole: float) -> Iterator[Text]:
+    """A bar of 60 characters, and what its colours are."""
+    bar, told = Text(), Text()
+    total = sum(seconds.values())
+    for (what, spent), style in zip(seconds.items(), ("blue", "cyan", "magenta", "yellow", "green"), strict=True):
+        bar.append("█" * round(60 * spent / total), style)
+        told.append("█ ", style).append(f"{what} {spent / total:.1%}   ")
+    yield Text(f"Where the {1000 * whole:.1f} ms of a pair go:")
+    yield bar
+    yield told
 
 
 def answer(rows: pa.Table) -> Table:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -26,7 +28,10 @@ _DOWNLOADED = ("width", "height", "bytes", "sha256")
 
 
 class Scoring:
-    """Scores shards of one source. What it loads serves all of them."""
+    """Scores shards of one source. What it loads serves all of them.
+
+    `seconds` is what it spent so far waiting for "pictures", and in each scorer, by its name.
+    """
 
     def __init__(self, source: Source, storage: Storage) -> None:
         self.storage = storage
@@ -36,6 +41,7 @@ class Scoring:
         self.embeddings = {
             name: score.embeddings(name, self.stages[name]) for name, spec in self.specs.items() if spec.encoder
         }
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._loaded: dict[str, Any] = {}
 
     @cached_property
@@ -61,7 +67,8 @@ class Scoring:
             keys.append(self.embeddings[name].item(shard.number, ".npy"))
         return all(self.storage.done(key) for key in keys)
 
-    def _load(self, name: str) -> Any:
+    def load(self, name: str) -> Any:
+        """The scorer or head of that name, loaded once."""
         if name not in self._loaded:
             spec = self.specs[name]
             self._loaded[name] = spec.load(partial(self._load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
@@ -85,7 +92,7 @@ class Scoring:
         return pairs
 
     def _run_scorers(self, shard: Shard, table: pa.Table, specs: Mapping[str, Spec]) -> None:
-        scorers: dict[str, Scorer] = {name: self._load(name) for name in specs}
+        scorers: dict[str, Scorer] = {name: self.load(name) for name in specs}
         with self.storage.scratch() as scratch, self._pictures(shard, scorers) as pictures:
             results = {
                 name: Collected(name, spec, len(table), scratch, scorers[name].embedding_dim)
@@ -95,11 +102,14 @@ class Scoring:
             for start in range(0, len(downloaded), WINDOW):
                 rows = downloaded[start : start + WINDOW]
                 window = table.take(rows)
-                images = pictures.take(window["member"].to_pylist()) if pictures else {}
+                with self._counted("pictures"):
+                    images = pictures.take(window["member"].to_pylist()) if pictures else {}
                 for name, scorer in scorers.items():
                     batch = _batch(window, images.get(name, ()))
                     with _blamed(name, shard, rows):
-                        results[name].add(rows, scorer.score(batch))
+                        with self._counted(name):
+                            columns = scorer.score(batch)
+                        results[name].add(rows, columns)
             for name, result in results.items():
                 if name in self.embeddings:
                     self.storage.put_file(self.embeddings[name].item(shard.number, ".npy"), result.write_embeddings())
@@ -117,7 +127,7 @@ class Scoring:
             yield pictures
 
     def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
-        head: Head = self._load(name)
+        head: Head = self.load(name)
         stored = self._stored(spec.of, shard, len(uids))
         there = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
         with self.storage.scratch() as scratch:
@@ -138,6 +148,12 @@ class Scoring:
         if len(stored) != rows:
             raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
         return stored
+
+    @contextlib.contextmanager
+    def _counted(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - started
 
     def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
         self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))

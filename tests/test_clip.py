@@ -102,7 +102,7 @@ def test_a_cut_text_tower_equals_the_whole_one(folder):
     assert scorer._cut
     tokens = scorer._tokenizer(CAPTIONS)
     with torch.inference_mode():
-        whole = scorer._model.encode_text(tokens, normalize=True).numpy()
+        whole = scorer.model.encode_text(tokens, normalize=True).numpy()
     assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
     assert sorted(set(scorer._lengths(tokens))) == [8, 16, 24, 48, 77]
 
@@ -136,8 +136,8 @@ def test_a_score_does_not_depend_on_its_neighbours(folder):
 def test_pictures_and_captions_are_encoded_once(folder):
     scorer = spec(folder).load()
     seen = []
-    scorer._model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    scorer._model.token_embedding.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    scorer.model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    scorer.model.token_embedding.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     one, two = (scorer.prepare(downloaded.picture(n)) for n in range(2))
     found = scorer.score(Batch(list("abcd"), [one, one, two, one], ["a dog", "a cat", "a dog", "a dog"], None))
     assert seen == [2, 2]
@@ -189,13 +189,13 @@ def test_memory_that_ends_halves_the_batch_and_goes_on(largest):
         if len(items) > largest:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(len(items))
-        return items.float() * 2
+        return torch.tensor(items) * 2
 
-    items = torch.arange(37)[:, None]
-    assert (in_batches(encode, items, 16) == items.numpy() * 2).all()
+    items = [[float(n)] for n in range(37)]
+    assert (in_batches(encode, items, 16) == np.array(items) * 2).all()
     assert max(sizes) == min(largest, 16) if largest != 3 else 2
     sizes.clear()
-    assert (in_batches(encode, items, 16, fill=True) == items.numpy() * 2).all()
+    assert (in_batches(encode, items, 16, fill=True) == np.array(items) * 2).all()
     assert len(set(sizes)) == 1
 
 
@@ -204,7 +204,7 @@ def test_one_item_that_is_too_large_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        in_batches(encode, torch.zeros(4, 1), 4)
+        in_batches(encode, [0.0] * 4, 4)
 
 
 @pytest.mark.parametrize(

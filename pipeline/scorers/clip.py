@@ -49,7 +49,7 @@ class ClipSpec(Spec):
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of weights and settings, versions, precision and device kind. Raises ModelError."""
-        kind, precision = self._place()
+        kind, precision = self.place()
         return {
             "version": VERSION,
             **{package: version(package) for package in ("open_clip_torch", "torch", "torchvision", "pillow")},
@@ -63,11 +63,11 @@ class ClipSpec(Spec):
         """The model. Raises ModelError for weights that are missing or do not fit."""
         from pipeline.scorers.clip_model import Clip
 
-        return Clip(self._found(), *self._place(), self.batch)
+        return Clip(self._found(), *self.place(), self.batch)
 
     def _found(self) -> Found:
         return find(self.model, self.weights, self.quick_gelu)
 
-    def _place(self) -> tuple[str, str]:
+    def place(self) -> tuple[str, str]:
         """The device kind and the precision that are really used."""
         return device.kind(), device.precision() if self.precision == "auto" else self.precision

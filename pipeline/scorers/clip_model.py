@@ -33,21 +33,23 @@ _PROBES = ("a", "a photo of a dog on the beach", "two people ride bicycles along
 
 
 class Clip:
-    """The scorer. Device batches have `batch` pictures or captions, fewer where memory ends."""
+    """The scorer. `model` has weights of `dtype` on `device`, and sees `batch` pictures or captions at a time."""
 
     def __init__(self, found: Found, device: str, precision: str, batch: int) -> None:
-        self._model = found.load()
+        self.model = found.load()
         self._tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
-        self._geometry, self._mean, self._std = _preprocessing(self._model)
+        self._geometry, self._mean, self._std = _preprocessing(self.model)
         with torch.inference_mode():
-            tower = TextTower(self._model)
+            tower = TextTower(self.model)
             self._cut = tower.can_be_cut and tower.is_exact(self._tokenizer(list(_PROBES)))
-            self.embedding_dim: int | None = self._model.encode_text(self._tokenizer(["a"])).shape[1]
+            self.embedding_dim: int | None = self.model.encode_text(self._tokenizer(["a"])).shape[1]
+        self.device, self.batch = device, batch
         # Weights that are cast once are twice as fast as autocast, which casts them again in every pass.
-        self._dtype = getattr(torch, precision)
-        self._model.to(device=device, dtype=self._dtype)
-        self._tower = TextTower(self._model)
-        self._device, self._batch = device, batch
+        self.dtype: torch.dtype = getattr(torch, precision)
+        self.model.to(device=device, dtype=self.dtype)
+        self.model.visual.to(memory_format=torch.channels_last)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        self._tower = TextTower(self.model)
 
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
@@ -65,24 +67,32 @@ class Clip:
     def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""
         distinct, places = _distinct(prepared, key=id)
-        stacked = torch.from_numpy(np.stack(distinct))
-        with _exactly(self._dtype):
-            return in_batches(self._encode_pictures, stacked, self._batch, fill=self._device != "cpu")[places]
+        with exactly(self.dtype):
+            return in_batches(self._encode_pictures, distinct, self.batch, fill=self.device != "cpu")[places]
 
     def captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [captions, dim], L2-normalised. The same caption twice is encoded once."""
         distinct, places = _distinct(captions, key=str)
-        tokens = self._tokenizer(distinct)
+        assert self.embedding_dim is not None
+        encoded = np.empty((len(distinct), self.embedding_dim), np.float32)
+        with exactly(self.dtype):
+            for rows, tokens in self.tokens(distinct):
+                encoded[rows] = in_batches(self._encode_captions, list(tokens), self.batch, fill=self.device != "cpu")
+        return encoded[places]
+
+    def tokens(self, captions: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """The captions by cut length, the shortest first: which they are, and their tokens [captions, length]."""
+        tokens = self._tokenizer(list(captions))
         groups: dict[int, list[int]] = defaultdict(list)
         for row, length in enumerate(self._lengths(tokens)):
             groups[length].append(row)
-        assert self.embedding_dim is not None
-        encoded = np.empty((len(distinct), self.embedding_dim), np.float32)
-        with _exactly(self._dtype):
-            for length, rows in sorted(groups.items()):
-                cut = tokens[rows, :length]
-                encoded[rows] = in_batches(self._encode_captions, cut, self._batch, fill=self._device != "cpu")
-        return encoded[places]
+        for length, rows in sorted(groups.items()):
+            yield rows, tokens[rows, :length]
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """The text tower on tokens of the device, cut or whole; not normalised."""
+        encoded: Tensor = self._tower.encode(tokens) if self._cut else self.model.encode_text(tokens)
+        return encoded
 
     def _lengths(self, tokens: Tensor) -> list[int]:
         whole = tokens.shape[1]
@@ -91,15 +101,18 @@ class Clip:
         ends = self._tower.ends(tokens).tolist()
         return [min(whole, (end // STEP + 1) * STEP) for end in ends]
 
-    def _encode_pictures(self, pictures: Tensor) -> Tensor:
-        scaled = pictures.to(self._device).permute(0, 3, 1, 2).float().div(255)
-        standard = (scaled - self._mean.to(self._device)) / self._std.to(self._device)
-        return normalize(self._model.encode_image(standard.to(self._dtype)).float(), dim=-1)
+    def _encode_pictures(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        # Seen as [n, 3, height, width], what lies in memory as [n, height, width, 3] is channels-last by itself.
+        stacked = self._on_device(torch.from_numpy(np.stack(pictures))).permute(0, 3, 1, 2)
+        standard = stacked.float().div_(255).sub_(self._mean).div_(self._std)
+        return normalize(self.model.encode_image(standard.to(self.dtype)).float(), dim=-1)
 
-    def _encode_captions(self, tokens: Tensor) -> Tensor:
-        tokens = tokens.to(self._device)
-        encoded = self._tower.encode(tokens) if self._cut else self._model.encode_text(tokens)
-        return normalize(encoded.float(), dim=-1)
+    def _encode_captions(self, tokens: Sequence[Tensor]) -> Tensor:
+        return normalize(self.encode_tokens(self._on_device(torch.stack(list(tokens)))).float(), dim=-1)
+
+    def _on_device(self, items: Tensor) -> Tensor:
+        """From pinned memory a copy to a GPU runs beside the passes that are under way."""
+        return items if self.device == "cpu" else items.pin_memory().to(self.device, non_blocking=True)
 
 
 class TextTower:
@@ -146,7 +159,7 @@ class TextTower:
 
 
 def in_batches(
-    encode: Callable[[Tensor], Tensor], items: Tensor, size: int, fill: bool = False
+    encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], size: int, fill: bool = False
 ) -> npt.NDArray[np.float32]:
     """`encode` on `size` items at a time, on half as many wherever memory ends; with `fill` never on fewer.
 
@@ -156,10 +169,10 @@ def in_batches(
     start = 0
     while start < len(items):
         part = items[start : start + size]
-        padding = part[-1:].expand(size - len(part), *part.shape[1:]) if fill else part[:0]
+        padding = [part[-1]] * (size - len(part) if fill else 0)
         try:
             with torch.inference_mode():
-                done.append(encode(torch.cat([part, padding]))[: len(part)].cpu())
+                done.append(encode([*part, *padding])[: len(part)])
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -167,12 +180,13 @@ def in_batches(
             torch.cuda.empty_cache()
             continue
         start += len(part)
-    encoded: npt.NDArray[np.float32] = torch.cat(done).numpy()
+    # A GPU is asked for what it made once, at the end: until then it has the next pass waiting.
+    encoded: npt.NDArray[np.float32] = torch.cat(done).cpu().numpy()
     return encoded
 
 
 @contextmanager
-def _exactly(dtype: torch.dtype) -> Iterator[None]:
+def exactly(dtype: torch.dtype) -> Iterator[None]:
     """No TensorFloat-32 where float32 was asked for, and no algorithm chosen by a race."""
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=dtype != torch.float32

@@ -1,0 +1,65 @@
+"""The benchmark: its figures belong together, its pairs are always the same, its command answers."""
+
+import json
+import tarfile
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline import bench, download, synthetic
+from pipeline.bench import Repeat
+from pipeline.errors import ModelError
+
+
+def test_ratios_are_those_inside_a_repeat():
+    """The machine was half as fast in the second repeat; the ratios are the same."""
+    first = Repeat(0.1, 0.01, 0.07, 0.04, 0.02, 0.002, 0.3, 0.001, 1e9)
+    second = Repeat(*(2 * value for value in (0.1, 0.01, 0.07, 0.04, 0.02, 0.002, 0.3)), 0.001, 5e8)
+    found = bench.figures([first, second, first], flops=3e7)
+    assert found["pairs_per_second"] == pytest.approx(10)
+    assert found["ratio_to_reference"] == pytest.approx(3)
+    assert found["share_of_ceiling"] == pytest.approx(0.6)
+    assert found["share_of_matmul"] == pytest.approx(0.5)
+    assert sum(found["seconds_per_pair"].values()) == pytest.approx(1 / found["pairs_per_second"])
+
+
+def test_pairs_are_the_same_each_time_and_lie_in_tars(tmp_path):
+    contents = []
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        described, storage, shards = synthetic.source(tmp_path / run, 10, 64, 5)
+        stage = download.stage(described)
+        contents.append([storage.fetch(stage.item(shard.number, ".tar")).read_bytes() for shard in shards])
+        with tarfile.open(storage.fetch(stage.item(1, ".tar"))) as tar:
+            assert len(tar.getnames()) == 5
+    assert contents[0] == contents[1]
+    assert len(set(synthetic.captions(500))) == 500
+
+
+def test_a_model_that_is_none_is_told():
+    with pytest.raises(ModelError, match="did you mean 'ViT-B-32'"):
+        bench.run(bench.Plan(model="ViT-B-23"))
+
+
+@pytest.mark.slow
+def test_the_command_measures_a_small_model():
+    arguments = [
+        "bench",
+        "--model",
+        "ViT-S-32-alt",
+        "--precision",
+        "float32",
+        "--pairs",
+        "64",
+        "--repeats",
+        "1",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["largest_difference"] < 1e-4
+    assert 0.2 < found["share_of_ceiling"] < 2
+    assert found["pairs_per_second"] > 0
+    assert "Where the" in done.stderr
