@@ -71,7 +71,7 @@ class Scoring:
         """The scorer or head of that name, loaded once."""
         if name not in self._loaded:
             spec = self.specs[name]
-            self._loaded[name] = spec.load(partial(self._load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
+            self._loaded[name] = spec.load(partial(self.load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
             self.stages[name].describe(self.storage)
         return self._loaded[name]
 
