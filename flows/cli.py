@@ -14,6 +14,7 @@ from pipeline.errors import SourceError, WinnowError
 
 if TYPE_CHECKING:
     from pipeline.source import Source
+    from pipeline.storage import Storage
 
 
 class Plainly(TyperGroup):
@@ -66,6 +67,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.", callback=_remember)]
 Chosen = Annotated[
     str | None, typer.Option("--manifest", help="A manifest's id or its beginning; the newest if unset.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="A list with the columns url, caption and label; the source's if unset.", metavar="FILE"),
 ]
 
 DATA = Path("data")
@@ -133,6 +138,56 @@ def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Deb
         published = run(source, str(root))
     _tell_manifest(described, root, published, as_json)
     _finish(as_json, published | {"source": described.name})
+
+
+@app.command(epilog="Example: `winnow calibrate demo`")
+def calibrate(
+    source: Named, labels: Labels = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Find the thresholds of a source's filters on a labelled sample, by a rule, and print them. Changes no file.
+
+    The sample is a list with the columns url, caption and label: `calibration.labels` of the source file, or --labels.
+    Unless the newest manifest has its scores, it is fetched and scored first, as the source's own pairs are. For each
+    filter that names the labels that it `catches`: of the thresholds between two neighbouring observed values, the one
+    with the best F1 at finding these labels among pairs that are good or have one of them; of several the laxest;
+    rounded towards the lax side. A pair without a score counts as not caught. To freeze a threshold is up to you.
+    """
+    from flows import labels as shown
+    from flows import printing, server, sources
+    from pipeline import calibrate as rule
+
+    described = sources.checked(source)
+    rule.rows(described)
+    storage = sources.opened(source, root)[1]
+    if rule.scored(described, storage, labels) is None:
+        with server.chosen(debug):
+            from flows.curate import sample
+
+            sample(source, str(root), str(labels) if labels else None)
+    found = rule.measure(described, storage, labels)
+    printing.show(shown.calibration(found), as_json)
+    for line in shown.toml(found):
+        _say(line, as_json)
+    _finish(as_json, found)
+
+
+@app.command(epilog="Example: `winnow caught demo`")
+def caught(
+    source: Named,
+    labels: Labels = None,
+    manifest: Chosen = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check a manifest against labels: how many pairs of each label each filter dropped, and what was lost with them.
+
+    Labels come from --labels, `calibration.labels` of the source file, or what the demo knows of its own pairs.
+    """
+    from flows import sources
+
+    described, storage = sources.opened(source, root)
+    _finish(as_json, _tell_caught(described, storage, labels, manifest, as_json))
 
 
 @app.command(epilog="Example: `winnow train demo`")
@@ -300,6 +355,21 @@ def _tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:
     from training.gain import table
 
     printing.show(table(gain), to_stderr)
+
+
+def _tell_caught(
+    described: "Source", storage: "Storage", labels: Path | None, manifest: str | None, to_stderr: bool
+) -> Mapping[str, Any]:
+    from flows import labels as shown
+    from flows import printing
+    from pipeline import caught, labelled
+    from pipeline.manifest import Manifest
+
+    path = labelled.located(described, storage, labels)
+    known = labelled.Labelled.read(path, described.calibration.good)
+    found = caught.count(Manifest.open(storage, manifest), known)
+    printing.show(shown.caught(found), to_stderr)
+    return found
 
 
 def _say(line: str, to_stderr: bool) -> None:

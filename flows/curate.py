@@ -16,8 +16,8 @@ from prefect.events import emit_event
 
 from flows.progress import shown, tracked
 from flows.server import settle
-from flows.sources import checked
-from pipeline import download, engine, pairs, publish, score
+from flows.sources import checked, opened
+from pipeline import calibrate, download, engine, pairs, publish, score
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest
@@ -62,7 +62,25 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     it is `new`, and its counts. A second run on the same input does nothing.
     """
     described = checked(source)
-    storage = Storage(Path(root) / described.name)
+    published = _bring_in(described, Storage(Path(root) / described.name))
+    if published["new"]:
+        announce(described, Path(root), published["id"])
+    return published
+
+
+@flow(name="sample", persist_result=True, result_serializer="json")
+def sample(source: str, root: str = "data", labels: str | None = None) -> dict[str, Any]:
+    """Fetch and score the labelled sample of a source, as a small source of its own that nobody is trained on.
+
+    `labels` is a path; if unset, the source file's. It does nothing twice, either.
+    """
+    described, storage = opened(source, Path(root))
+    sampled = calibrate.sample(described, Path(labels) if labels else None)
+    return _bring_in(sampled, calibrate.room(storage))
+
+
+def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
+    """From the list to the manifest."""
     with storage.lock(), world.served(described, storage) as served:
         score.stages(served, download.stage(served))  # missing weights are told before anything is fetched
         ledger = append(served, storage)
@@ -71,10 +89,7 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
             quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(served, storage, block))
-        published = commit(served, storage, ledger, quarantined)
-    if published["new"]:
-        announce(described, Path(root), published["id"])
-    return published
+        return commit(served, storage, ledger, quarantined)
 
 
 @task(name="ledger", **SETTINGS)

@@ -1,22 +1,19 @@
 """Where the bars, lines and dots of the report go: numbers in, SVG coordinates out. The template draws them."""
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from filters.core import Recipe
+from pipeline.thresholds import Threshold
 
 WIDTH, HEIGHT = 320, 96
 """The plane of a histogram, in SVG units."""
 
 BINS = 40
-
-_NUMBER = r"(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)"
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,6 @@ class Histogram:
     high: str
     count: int
     unscored: int
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A filter that compares one column with one number."""
-
-    filter: str
-    column: str
-    value: float
-
-
-def thresholds(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:
-    """What the recipe's SQL says as `column >= number` (any comparison), or with a quantile of the same column."""
-    found = []
-    for each in recipe.filters:
-        for column in columns:
-            plain = rf'(?<![\w.])"?{re.escape(column)}"?\s*(?:<=|>=|<|>)\s*'
-            for number in re.findall(plain + _NUMBER + r"(?![\w.]|\s*[-+*/%])", each.sql):
-                found.append(Threshold(each.name, column, float(number)))
-            quantile = rf"\(\s*SELECT\s+quantile_cont\(\s*{re.escape(column)}\s*,\s*{_NUMBER}\s*\)\s+FROM\s+rows\s*\)"
-            for share in re.findall(plain + quantile, each.sql, re.IGNORECASE):
-                row = con.execute(f'SELECT quantile_cont("{column}", {float(share)}) FROM rows').fetchall()[0]
-                found += [Threshold(each.name, column, float(row[0]))] if row[0] is not None else []
-    return found
 
 
 def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:

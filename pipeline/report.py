@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import charts
-from pipeline.charts import Threshold
+from pipeline import charts, thresholds
 from pipeline.manifest import Manifest, log
 from pipeline.shown import Thumbnails, plain
 from pipeline.storage import Storage
+from pipeline.thresholds import Threshold
 
 SAMPLE = 12
 """Pairs of a gallery."""
@@ -95,7 +95,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
     recipe, commits = manifest.recipe, [commit for commit in log(storage) if commit.id == manifest.id]
     numbers = [field for field in manifest.columns if _drawn(field, manifest)]
     with manifest.connection() as con:
-        lines = charts.thresholds(con, recipe, [field.name for field in numbers])
+        lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
         histograms = [
             charts.histogram(con, field, [line for line in lines if line.column == field.name]) for field in numbers
         ]

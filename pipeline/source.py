@@ -14,7 +14,7 @@ from filters.core import Filter, Recipe
 from pipeline.errors import SourceError, nearest
 from pipeline.score import HeadSpec, Spec
 from pipeline.scorers import AnySpec
-from pipeline.settings import Table, existing
+from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
 
 MADE = pa.schema(
@@ -103,6 +103,16 @@ class FilterRow(Table):
     name: str
     sql: str
     why: str = ""
+    catches: tuple[str, ...] = Field((), description="labels of the pairs that it is there to drop, for calibration")
+
+
+class Calibration(Table):
+    """A labelled sample: pairs of which somebody knows what is wrong with them."""
+
+    labels: ExistingPath | None = Field(None, description="a list with the columns url, caption and label")
+    good: tuple[str, ...] = Field(
+        ("clean",), min_length=1, description="labels of the pairs that are as they should be"
+    )
 
 
 class Source(Table):
@@ -116,6 +126,7 @@ class Source(Table):
     scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
+    calibration: Calibration = Calibration()
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
 
@@ -133,6 +144,11 @@ class Source(Table):
         for name, spec in self.scorers.items():
             if isinstance(spec, HeadSpec) and spec.of not in self.scorers:
                 raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{nearest(spec.of, self.scorers)}")
+        for row in self.filters or ():
+            for label in set(row.catches) & set(self.calibration.good):
+                raise ValueError(
+                    f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
+                )
         _ = self.chosen  # a bad filter name or a double one is an error of the file
         return self
 

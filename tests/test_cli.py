@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows import cli, printing
 from pipeline.storage import Storage
 
-COMMANDS = ("demo", "curate", "train", "sql", "funnel", "report", "serve", "doctor")
+COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "report", "serve", "doctor")
 
 
 def run(*words):
@@ -63,7 +63,7 @@ def test_wrong_usage_is_2(words):
     assert "Usage: winnow" in err
 
 
-@pytest.mark.parametrize("command", ["curate", "train", "funnel", "report"])
+@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "report"])
 def test_a_missing_source_file_is_one_line(command, tmp_path):
     assert "there is no source file" in fails(command, tmp_path / "gone.toml")
     assert "no source is called 'cc3'; did you mean 'cc3m'?" in fails(command, "cc3")
@@ -175,3 +175,45 @@ def test_a_manifest_is_chosen_by_the_beginning_of_its_id(root, toml):
     whole = json.loads(run("funnel", toml, "--root", root, "--json")[1].splitlines()[-1])["manifest"]
     assert run("funnel", toml, "--root", root, "--manifest", whole[:6])[0] == 0
     assert "0 manifests begin with 'zzz'" in fails("funnel", toml, "--root", root, "--manifest", "zzz")
+
+
+@pytest.fixture
+def labelled(toml):
+    """Labels of all pairs of `tiny`, of which "sharp" drops the blurred ones and one more; the file's own catches."""
+    labels = {number: "blurred" if number < 49 else "clean" for number in range(40, 70)}
+    rows = [f"http://host/{number}.jpg,picture number {number},{label}" for number, label in labels.items()]
+    path = toml.parent / "labels.csv"
+    path.write_text("\n".join(["url,caption,label", *rows]) + "\n")
+    toml.write_text(toml.read_text().replace('name = "sharp"', 'name = "sharp"\ncatches = ["blurred"]'))
+    return path
+
+
+def test_calibrate_prints_figures_and_toml(root, toml, labelled, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    before = toml.read_bytes()
+    status, out, err = run("calibrate", toml, "--labels", labelled, "--root", root)
+    assert (status, err) == (0, "")
+    assert re.search(r"sharp +now +pixels_sharpness >= 50 +0.\d+ \[", out)
+    assert 'sql = "pixels_sharpness >= 48.5"\n' in out
+    assert "fewer than 20 pairs of one side" in out
+    assert "Nothing was changed" in out
+    assert toml.read_bytes() == before
+    told = json.loads(run("calibrate", toml, "--labels", labelled, "--root", root, "--json")[1].splitlines()[-1])
+    assert told["filters"][0]["best"]["sql"] == "pixels_sharpness >= 48.5"
+
+
+def test_calibrate_and_caught_without_labels(root, toml, labelled):
+    assert "name them with --labels" in fails("calibrate", toml, "--root", root)
+    assert "name them with --labels" in fails("caught", toml, "--root", root)
+    assert "there is no labelled sample gone.csv" in fails("caught", toml, "--root", root, "--labels", "gone.csv")
+
+
+def test_caught_prints_a_row_a_label(root, toml, labelled):
+    toml.write_text(toml.read_text() + '[calibration]\nlabels = "labels.csv"\n')
+    status, out, err = run("caught", toml, "--root", root)
+    assert (status, err) == (0, "")
+    assert re.search(r"blurred +8 +8 +1 +8 +100.0%", out)
+    assert re.search(r"clean +21 +1 +· +1 +4.8% lost", out)
+    assert re.search(r"precision +88.9% +100.0%", out)
+    assert re.search(r"blurred 1: http_404 1", out)
+    assert json.loads(run("caught", toml, "--root", root, "--json")[1].splitlines()[-1])["kinds"][1]["dropped"] == 8

@@ -60,7 +60,18 @@ def test_the_toml_of_the_readme_loads(tmp_path):
 
 @pytest.mark.parametrize(
     "table",
-    [source.Source, source.Pairs, source.Demo, source.Download, task.Task, task.TestSet, task.Encoder, task.Budget],
+    [
+        source.Source,
+        source.Pairs,
+        source.Demo,
+        source.Download,
+        source.FilterRow,
+        source.Calibration,
+        task.Task,
+        task.TestSet,
+        task.Encoder,
+        task.Budget,
+    ],
 )
 def test_the_template_explains_every_key(table):
     template = (HOME / "data_manifests" / "template.toml").read_text()

@@ -159,3 +159,30 @@ def test_a_source_without_a_task_is_not_trained_on(api, tmp_path, httpserver_fol
     assert done.returncode == 1
     assert "there is no [task]" in done.stderr
     assert Manifest.open(Storage(tmp_path / "root" / "idle")).counts.kept == small.COUNT
+
+
+def test_a_labelled_list_is_fetched_and_scored_once_for_calibration(api, tmp_path, httpserver_folder):
+    """The labelled pairs are not the source's own: 25 short captions, and 25 longer ones."""
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="rated")
+    served, address = httpserver_folder
+    rows = [f"{address}/{n}.jpg\ta thing\tshort\n{address}/{n}.jpg\ta thing that is {n}\tclean\n" for n in range(25)]
+    rows.append(f"{address}/gone-9.jpg\tit is gone\tclean\n")
+    (toml.parent / "labels.tsv").write_text("url\tcaption\tlabel\n" + "".join(rows))
+    toml.write_text(toml.read_text() + 'catches = ["short"]\n[calibration]\nlabels = "labels.tsv"\n')
+    root = tmp_path / "root"
+
+    def calibrated():
+        return json.loads(winnow("calibrate", toml, "--root", root, "--json").stdout)
+
+    first = calibrated()
+    (chosen,) = first["filters"]
+    assert first["downloaded"] == 50
+    assert (chosen["bad"], chosen["good"], chosen["best"]["f1"]) == (25, 25, 1.0)
+    assert chosen["best"]["sql"] == "captions_words > 3.5"
+    assert not (root / "rated" / "log").exists()
+    assert not events(api, "rated-calibration")
+    for path in served.iterdir():
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.is_file()}
+    assert calibrated() == first
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.is_file()} == kept

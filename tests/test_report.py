@@ -8,7 +8,7 @@ import made
 import pytest
 
 from filters.core import Filter, Recipe
-from pipeline import charts, report
+from pipeline import charts, report, thresholds
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
 
@@ -176,7 +176,7 @@ def test_thresholds_are_read_out_of_sql(store, sql, values):
     with Manifest.open(store).connection() as con:
         con.execute("CREATE TEMP TABLE few AS SELECT 57.5 AS pixels_sharpness, 3 AS width")
         con.execute("CREATE OR REPLACE VIEW rows AS FROM few")
-        found = charts.thresholds(con, Recipe("own", (Filter("mine", sql),)), ["pixels_sharpness"])
+        found = thresholds.drawn(con, Recipe("own", (Filter("mine", sql),)), ["pixels_sharpness"])
     assert [each.value for each in found] == values
 
 

@@ -92,6 +92,11 @@ class World:
         return self.storage.root / self.stage.folder
 
     @property
+    def truth(self) -> Path:
+        """What is wrong with which pair: url, caption, label."""
+        return self.folder / "truth.parquet"
+
+    @property
     def built(self) -> bool:
         """Whether it stands, whole."""
         return self.storage.done(self._key("key.json"))
