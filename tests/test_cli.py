@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows import cli, printing
 from pipeline.storage import Storage
 
-COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "report", "serve", "doctor")
+COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "report", "serve", "bench", "doctor")
 
 
 def run(*words):
