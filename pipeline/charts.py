@@ -1,13 +1,14 @@
 """Where the bars, lines and dots of the report go: numbers in, SVG coordinates out. The template draws them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from pipeline.manifest import Manifest
 from pipeline.thresholds import Threshold
 
 WIDTH, HEIGHT = 320, 96
@@ -49,8 +50,50 @@ class Histogram:
     unscored: int
 
 
-def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:
-    """The column's histogram, or None where no two pairs have two finite values: a single bar says nothing."""
+def numbers(manifest: Manifest) -> list[pa.Field]:
+    """The columns of which a histogram says something: scores, and the size of the picture."""
+    scorers = manifest.document["stages"]["scores"]
+
+    def drawn(field: pa.Field) -> bool:
+        number = pa.types.is_floating(field.type) or pa.types.is_signed_integer(field.type)
+        score = any(field.name.startswith(f"{name}_") for name in scorers)
+        return number and (score or field.name in ("width", "height"))
+
+    return [field for field in manifest.columns if drawn(field)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How the values of a column are cut: `bins` of `step` from `low` on; the outermost hold what lies beyond, too.
+
+    The finite values of downloaded pairs go from `least` to `most`; `count` pairs have one, and `unscored` have none.
+    """
+
+    column: str
+    whole: bool
+    low: float
+    step: float
+    bins: int
+    least: float
+    most: float
+    count: int
+    unscored: int
+
+    @property
+    def high(self) -> float:
+        """Where the last bin ends."""
+        return self.low + self.bins * self.step
+
+    @property
+    def bin(self) -> str:
+        """SQL for the number of the bin that a row's value falls into; NULL where it has no finite one."""
+        value = f'"{self.column}"::DOUBLE'
+        place = f"greatest(0, least({self.bins - 1}, floor(({value} - {self.low}) / {self.step})))"
+        return f"CASE WHEN isfinite({value}) THEN {place}::INTEGER END"
+
+
+def axis(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Iterable[float] = ()) -> Axis | None:
+    """The column's axis, marks included; None where no two pairs have two finite values: a single bar says nothing."""
     column = f'"{field.name}"::DOUBLE'
     row = con.execute(
         f"SELECT min(v), max(v), quantile_cont(v, 0.002), quantile_cont(v, 0.998), count(v), count(*) - count(v) FROM "
@@ -59,28 +102,35 @@ def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[T
     if not row[4] or row[0] == row[1]:
         return None
     least, most, low, high = (float(value) for value in row[:4])
-    low, high = min([low, *(mark.value for mark in marks)]), max([high, *(mark.value for mark in marks)])
+    low, high = min([low, *marks]), max([high, *marks])
     whole = pa.types.is_integer(field.type)
     bins = min(BINS, max(1, math.ceil(high) - math.floor(low) + 1)) if whole else BINS if high > low else 1
     low, high = (math.floor(low), math.floor(low) + math.ceil((high - low + 1) / bins) * bins) if whole else (low, high)
-    step = (high - low) / bins or 1.0
+    return Axis(field.name, whole, low, (high - low) / bins or 1.0, bins, least, most, row[4], row[5])
+
+
+def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:
+    """The column's histogram, or None where it would say nothing (see `axis`)."""
+    along = axis(con, field, (mark.value for mark in marks))
+    if along is None:
+        return None
     counted = con.execute(
-        f"SELECT greatest(0, least({bins - 1}, floor(({column} - {low}) / {step})))::INTEGER AS bin, "
-        f"count(*) FILTER (kept), count(*) FROM rows WHERE status = 'ok' AND isfinite({column}) GROUP BY bin ORDER BY 1"
+        f"SELECT {along.bin} AS bin, count(*) FILTER (kept), count(*) FROM rows "
+        "WHERE status = 'ok' AND bin IS NOT NULL GROUP BY bin ORDER BY bin"
     ).fetchall()
     highest = max(total for _, _, total in counted)
     bars = [
         Bar(
-            x=bin_ * WIDTH / bins,
-            width=WIDTH / bins,
+            x=bin_ * WIDTH / along.bins,
+            width=WIDTH / along.bins,
             kept=kept * HEIGHT / highest,
             dropped=(total - kept) * HEIGHT / highest,
-            title=f"from {low + bin_ * step:.4g}: {total:,} pairs, {kept:,} kept",
+            title=f"from {along.low + bin_ * along.step:.4g}: {total:,} pairs, {kept:,} kept",
         )
         for bin_, kept, total in counted
     ]
-    drawn = [_mark(mark, (mark.value - low) / (step * bins)) for mark in marks]
-    return Histogram(field.name, bars, drawn, f"{least:.4g}", f"{most:.4g}", row[4], row[5])
+    drawn = [_mark(mark, (mark.value - along.low) / (along.high - along.low)) for mark in marks]
+    return Histogram(field.name, bars, drawn, f"{along.least:.4g}", f"{along.most:.4g}", along.count, along.unscored)
 
 
 def _mark(mark: Threshold, share: float) -> Mark:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import charts, thresholds
@@ -93,7 +92,7 @@ def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, 
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
     recipe, commits = manifest.recipe, [commit for commit in log(storage) if commit.id == manifest.id]
-    numbers = [field for field in manifest.columns if _drawn(field, manifest)]
+    numbers = charts.numbers(manifest)
     with manifest.connection() as con:
         lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
         histograms = [
@@ -112,14 +111,6 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "domains": _domains(con),
             "gain": gain,
         }
-
-
-def _drawn(field: pa.Field, manifest: Manifest) -> bool:
-    """Whether a histogram says something: scores, and the size of the picture."""
-    kind = field.type
-    score = any(field.name.startswith(f"{name}_") for name in manifest.document["stages"]["scores"])
-    number = pa.types.is_floating(kind) or pa.types.is_signed_integer(kind)
-    return number and (score or field.name in ("width", "height"))
 
 
 def _causes(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Cause]:
