@@ -12,6 +12,7 @@ import pytest
 import small_clip
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from pipeline import score
 from pipeline.errors import ModelError
@@ -289,3 +290,47 @@ def test_validating_a_spec_imports_no_torch():
     program = "import sys, pipeline.source, pipeline.score; print('torch' in sys.modules, 'open_clip' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.fixture(scope="module")
+def sigmoid_folder(tmp_path_factory):
+    """A model with a logit bias, as SigLIP has; its text tower sees the whole caption and takes the last position."""
+    from open_clip.model import CustomTextCLIP
+
+    torch.manual_seed(1)
+    text = {**small_clip.CONFIG["text_cfg"], "no_causal_mask": True, "pool_type": "last"}
+    config = {**small_clip.CONFIG, "text_cfg": text, "init_logit_bias": -10, "custom_text": True}
+    model = CustomTextCLIP(24, config["vision_cfg"], text, init_logit_bias=-10)
+    with torch.no_grad():
+        model.logit_scale.fill_(np.log(50))
+        model.logit_bias.fill_(-7.5)
+    folder = tmp_path_factory.mktemp("sigmoid") / "small"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_of_a_sigmoid_model_cosine_logit_and_sigmoid_are_three_columns(sigmoid_folder, tmp_path):
+    import open_clip
+
+    plain, more = spec(sigmoid_folder), spec(sigmoid_folder, sigmoid=True)
+    assert set(more.columns()) == {"similarity", "logit", "sigmoid"}
+    assert set(plain.columns()) == {"similarity"}
+    rows = [(url, caption[:60], picture) for url, caption, picture in pairs(6)]
+    found = downloaded.scored(tmp_path, rows, {"clip": plain, "siglip": more})
+    assert found["siglip"]["similarity"] == found["clip"]["similarity"]
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{sigmoid_folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{sigmoid_folder}")([caption for _, caption, _ in rows])
+    pictures = [Image.open(io.BytesIO(downloaded.jpeg(picture))) for _, _, picture in rows]
+    with torch.inference_mode():
+        logits, _ = model.eval().get_logits(torch.stack([preprocess(each) for each in pictures]), tokens)
+    expected = logits.diag()
+    assert found["siglip"]["logit"] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert found["siglip"]["sigmoid"] == pytest.approx(expected.sigmoid().tolist(), rel=1e-3)
+    assert found["siglip"]["similarity"] == pytest.approx(((expected + 7.5) / 50).tolist(), abs=1e-4)
+
+
+def test_a_sigmoid_is_refused_where_the_model_has_no_bias(folder):
+    with pytest.raises(ModelError, match="has no logit bias, .*: remove sigmoid = true"):
+        spec(folder, sigmoid=True).load()

@@ -35,6 +35,9 @@ class ClipSpec(Spec):
         "auto", description="auto is bfloat16 where the processor computes in it, float32 elsewhere"
     )
     batch: int = Field(64, ge=1, le=4096, description="pictures or captions in one forward pass")
+    sigmoid: bool = Field(
+        False, description="the columns logit and sigmoid as well, of a model trained with a sigmoid loss, as SigLIP is"
+    )
 
     @property
     def encoder(self) -> str:
@@ -44,8 +47,14 @@ class ClipSpec(Spec):
         )
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """similarity: cosine of the embeddings, -1 to 1."""
-        return {"similarity": pa.float32()}
+        """similarity: cosine of the embeddings, -1 to 1.
+
+        With `sigmoid` (Zhai et al. 2023, SigLIP), logit: exp(t) * cosine + b, with the scale and bias that the model
+        learnt; sigmoid: of the logit, 0 to 1. It is the probability of a match among the pairs of a training batch,
+        where nearly none match: for a matched pair it may be far below 0.5. Thresholds of one model, of any of the
+        three, mean nothing to another.
+        """
+        return dict.fromkeys(("similarity", "logit", "sigmoid") if self.sigmoid else ("similarity",), pa.float32())
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of weights and settings, versions, precision and device kind. Raises ModelError."""
@@ -57,13 +66,14 @@ class ClipSpec(Spec):
             "device": kind,
             "precision": precision,
             "batch": self.batch,
+            "sigmoid": self.sigmoid,
         }
 
     def load(self) -> Scorer:
-        """The model. Raises ModelError for weights that are missing or do not fit."""
+        """The model. Raises ModelError for weights that are missing or do not fit, and for a sigmoid without a bias."""
         from pipeline.scorers.clip_model import Clip
 
-        return Clip(self._found(), *self.place(), self.batch)
+        return Clip(self._found(), *self.place(), self.batch, self.sigmoid)
 
     def _found(self) -> Found:
         return find(self.model, self.weights, self.quick_gelu)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -35,8 +36,13 @@ _PROBES = ("a", "a photo of a dog on the beach", "two people ride bicycles along
 class Clip:
     """The scorer. `model` has weights of `dtype` on `device`, and sees `batch` pictures or captions at a time."""
 
-    def __init__(self, found: Found, device: str, precision: str, batch: int) -> None:
+    def __init__(self, found: Found, device: str, precision: str, batch: int, sigmoid: bool = False) -> None:
         self.model = found.load()
+        self.logit_scale = self.model.logit_scale.exp().item()
+        bias: Tensor | None = getattr(self.model, "logit_bias", None)
+        if sigmoid and bias is None:
+            raise ModelError(f"{found.model} has no logit bias, as only models like SigLIP have: remove sigmoid = true")
+        self._bias = bias.item() if sigmoid and bias is not None else None
         self._tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
         self._geometry, self._mean, self._std = _preprocessing(self.model)
         with torch.inference_mode():
@@ -56,13 +62,15 @@ class Clip:
         return np.asarray(self._geometry(image))
 
     def score(self, batch: Batch) -> Columns:
-        """similarity, and the embeddings."""
+        """The columns of `ClipSpec`, and the embeddings."""
         pictures = self.pictures(batch.images)
         captions = self.captions(batch.captions)
-        return {
-            "similarity": np.einsum("nd,nd->n", pictures, captions),
-            "embeddings": np.stack([pictures, captions], axis=1),
-        }
+        similarity = np.einsum("nd,nd->n", pictures, captions)
+        columns = {"similarity": similarity, "embeddings": np.stack([pictures, captions], axis=1)}
+        if self._bias is None:
+            return columns
+        logit = np.float32(self.logit_scale) * similarity + np.float32(self._bias)
+        return {**columns, "logit": logit, "sigmoid": expit(logit)}
 
     def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""
