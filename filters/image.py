@@ -1,4 +1,4 @@
-"""Filters on the picture. Pixel columns are made by a scorer named `pixels`, the aesthetic one by `aesthetic`."""
+"""Filters on the picture. Each scorer is expected under the name of its kind, prompts under the name of their set."""
 
 from filters.core import Filter
 
@@ -88,3 +88,26 @@ unframed = border(0.4)
 def aesthetic(least: float) -> Filter:
     """LAION's aesthetic score, about 1 to 10, at least `least` (LAION-Aesthetics v2 used 4.5 to 6.5)."""
     return Filter("aesthetic", f"aesthetic_score >= {least}", why=f"the aesthetic score is at least {least:g}")
+
+
+def watermark(most: float) -> Filter:
+    """Probability of the prompts "watermark" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    return Filter(
+        "unmarked",
+        f"watermark_probability <= {most}",
+        why=f"a watermark or overlay has a probability of at most {most:g}",
+    )
+
+
+def screenshot(most: float) -> Filter:
+    """Probability of the prompts "screenshot" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    return Filter(
+        "depicting",
+        f"screenshot_probability <= {most}",
+        why=f"a screenshot or scanned text has a probability of at most {most:g}",
+    )
+
+
+def logo(most: float) -> Filter:
+    """Probability of the prompts "logo" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    return Filter("no-logo", f"logo_probability <= {most}", why=f"a logo or icon has a probability of at most {most:g}")

@@ -208,7 +208,7 @@ def _first_fault(path: Path, error: ValidationError) -> str:
     faults = error.errors()  # a misspelt key is also a missing one: tell the misspelling
     fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
     place = fault["loc"]
-    shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 3 else place  # less the union's tag
+    shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 2 else place  # less the union's tag
     key = ".".join(str(part) for part in shown)
     if fault["type"] == "extra_forbidden":
         return f"{path.name}: unknown key {key}{nearest(str(place[-1]), _keys_at(place[:-1]))}"

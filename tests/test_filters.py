@@ -2,13 +2,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from filters import catalog, image, pair, text
+from filters import catalog, image, pair, safety, text
 from filters.core import MOST_FILTERS, Filter, Recipe
 from pipeline import tables
 from pipeline.errors import RecipeError
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.source import row_columns
 
@@ -17,6 +18,7 @@ SCORERS = {
     "captions": CaptionsSpec.model_construct(),
     "clip": RecordedSpec.model_construct(),
     "aesthetic": AestheticSpec.model_construct(),
+    **{name: PromptsSpec.model_construct() for name in SETS},
 }
 COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCORERS)
 
@@ -48,6 +50,10 @@ def test_filters_with_a_threshold_bind_and_say_why():
         image.aesthetic(4.5),
         image.brightness(40, 200),
         image.border(0.1),
+        image.watermark(0.5),
+        image.screenshot(0.5),
+        image.logo(0.5),
+        safety.safe(0.2),
         pair.aligned(0.28),
         pair.most_aligned(0.3),
         text.language("de", 0.8),

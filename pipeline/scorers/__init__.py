@@ -8,9 +8,10 @@ from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 
 AnySpec = Annotated[
-    ClipSpec | AestheticSpec | PixelsSpec | CaptionsSpec | RecordedSpec,
+    ClipSpec | AestheticSpec | PromptsSpec | PixelsSpec | CaptionsSpec | RecordedSpec,
     Field(discriminator="kind"),
 ]

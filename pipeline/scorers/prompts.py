@@ -1,0 +1,171 @@
+"""What a picture is, in words: the probability of one set of prompts against another, on stored embeddings.
+
+Zero-shot classification as CLIP's paper does it (Radford et al. 2021, section 3.1): the prompts of a set are encoded,
+normalised, averaged and normalised again; the cosines with the picture, times the model's logit scale, go through a
+softmax. The probability says which of the two sets fits better, not how often the thing occurs: calibrate a threshold
+for each model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from pipeline.errors import ModelError, nearest
+from pipeline.score import Columns, Head, HeadSpec, Spec
+from pipeline.scorers.clip import ClipSpec
+
+VERSION = 1
+"""Raised whenever the same prompts and embedding would get another probability."""
+
+Prompts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """What is looked for, and what a picture is otherwise."""
+
+    positive: Prompts
+    negative: Prompts
+
+
+ORDINARY = (
+    "a photo",
+    "a photograph of a scene",
+    "a picture of people",
+    "a picture of an animal",
+    "a photo of an object",
+)
+
+SETS: Mapping[str, PromptSet] = {
+    "watermark": PromptSet(
+        (
+            "a photo with a watermark",
+            "a stock photo with a watermark across the picture",
+            "a picture overlaid with semi-transparent text",
+            "an image with the logo of a stock photo agency over it",
+            "a preview image with a copyright overlay",
+        ),
+        (*ORDINARY, "a clean photo without any text", "an image without a watermark"),
+    ),
+    "screenshot": PromptSet(
+        (
+            "a screenshot of a web page",
+            "a screenshot of a computer program",
+            "a screenshot of a phone",
+            "a scanned page of text",
+            "a photo of a printed document",
+            "a page with a table and text",
+        ),
+        ORDINARY,
+    ),
+    "nsfw": PromptSet(
+        (
+            "a pornographic picture",
+            "a nude person",
+            "an explicit sexual image",
+            "an erotic photo of a naked body",
+            "a picture of extreme violence and gore",
+        ),
+        (*ORDINARY, "a picture that is safe for work", "a photo of a dressed person", "a family photo"),
+    ),
+    "logo": PromptSet(
+        (
+            "a logo",
+            "the logo of a company on a plain background",
+            "an icon",
+            "a small flat icon of an app",
+            "a simple vector symbol",
+            "clip art",
+        ),
+        ORDINARY,
+    ),
+}
+"""Shipped sets, by name: watermark (or stock-photo overlay), screenshot (or scanned text), nsfw (not safe for work:
+sex, nudity, gore) and logo (or icon).
+
+They were written for OpenAI's and LAION's English CLIP models (ViT-B/32, B/16, L/14), and were NOT validated against
+labels: no such weights were at hand. Look at both ends of the column before you trust a threshold, the more so for
+nsfw, where a zero-shot score misses some and accuses others.
+"""
+
+
+class PromptsSpec(HeadSpec):
+    """The probability of one set of prompts against another."""
+
+    kind: Literal["prompts"]
+    set: str | None = Field(None, description="a shipped set of prompts")
+    positive: Prompts = Field((), description="or what is looked for, in words that fit the model")
+    negative: Prompts = Field((), description="and what a picture is otherwise")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.set is not None and self.set not in SETS:
+            raise ValueError(f"set {self.set!r} is unknown{nearest(self.set, SETS)}; there is {', '.join(SETS)}")
+        if (self.set is not None) == bool(self.positive or self.negative):
+            raise ValueError("give a set by its name, or positive and negative prompts")
+        if not all(prompt.strip() for prompt in (*self.prompts.positive, *self.prompts.negative)):
+            raise ValueError("a prompt is empty")
+        if not self.prompts.positive or not self.prompts.negative:
+            raise ValueError("positive and negative need a prompt each: a probability is against something")
+        return self
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The shipped set, or the source's own."""
+        return SETS[self.set] if self.set is not None else PromptSet(self.positive, self.negative)
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """probability: of the positive prompts against the negative ones, 0 to 1."""
+        return {"probability": pa.float32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The prompts; the model is in what it reads."""
+        positive, negative = self.prompts.positive, self.prompts.negative
+        return {"version": VERSION, "positive": list(positive), "negative": list(negative)}
+
+    def check(self, of: Spec) -> None:
+        """Raises ModelError unless `of` has a text tower that runs here."""
+        if not isinstance(of, ClipSpec):
+            raise ModelError(f"prompts need the text tower of a clip scorer, and {self.of!r} is of kind {of.kind!r}")
+
+    def load(self, of: Callable[[], Any] | None = None) -> Head:
+        """Encodes the prompts."""
+        assert of is not None
+        clip: Encoder = of()
+        positive, negative = clip.captions(self.prompts.positive), clip.captions(self.prompts.negative)
+        return PromptsHead(centre(positive), centre(negative), clip.logit_scale)
+
+
+class Encoder(Protocol):
+    """What is needed of a loaded CLIP."""
+
+    logit_scale: float
+
+    def captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 [captions, dim], L2-normalised."""
+        ...
+
+
+class PromptsHead:
+    """sigmoid(scale * (cos(picture, positive) - cos(picture, negative))), which is the softmax of two."""
+
+    def __init__(self, positive: npt.NDArray[np.float32], negative: npt.NDArray[np.float32], scale: float) -> None:
+        self._direction = scale * (positive - negative)
+
+    def score(self, embeddings: npt.NDArray[np.float32]) -> Columns:
+        """probability."""
+        from scipy.special import expit
+
+        return {"probability": expit(embeddings @ self._direction).astype(np.float32)}
+
+
+def centre(encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The normalised mean of normalised vectors [prompts, dim]."""
+    mean = encoded.mean(axis=0)
+    normalised: npt.NDArray[np.float32] = mean / np.linalg.norm(mean)
+    return normalised
