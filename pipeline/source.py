@@ -76,6 +76,7 @@ class Demo(Table):
     pairs: int = Field(2000, ge=50, le=1_000_000)
     test_images: int = Field(400, ge=50)
     seed: int = 7
+    stream: Literal["pool", "calibration"] = Field("pool", description="two streams of one seed share no scene")
     port: int = Field(8377, ge=1024, le=65535)
 
 

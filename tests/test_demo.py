@@ -53,7 +53,7 @@ def storage(small, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(small, storage):
-    return pq.read_table(World(small.demo, storage).folder / "truth.parquet").to_pylist()
+    return pq.read_table(World(small.demo, storage).truth).to_pylist()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def site(small, storage):
 
 
 def urls(truth, fault):
-    return [row["url"] for row in truth if row["fault"] == fault]
+    return [row["url"] for row in truth if row["label"] == fault]
 
 
 def get(url, timeout=5):
@@ -132,6 +132,18 @@ def test_the_filled_source_is_an_ordinary_one(site, small, storage):
     assert all((Path(site.task.test.folder) / name).is_file() for name in held_out["image"].to_pylist())
 
 
+def test_the_calibration_stream_has_other_scenes_and_no_test_set(small, storage, tmp_path):
+    other = World(small.demo.model_copy(update={"stream": "calibration"}), Storage(tmp_path))
+    other.build(SILENT)
+    world = World(small.demo, storage)
+    labels = [set(pq.read_table(each.truth)["label"].to_pylist()) for each in (world, other)]
+    assert labels[0] == labels[1]
+    tars = [(each.folder / "pictures" / "00000.tar").read_bytes() for each in (world, other)]
+    assert tars[0] != tars[1]
+    assert not (other.folder / "test.parquet").exists()
+    assert other.fill(small).task == small.task
+
+
 def test_a_source_without_demo_is_left_alone(tmp_path):
     (tmp_path / "pairs.tsv").write_text("caption\turl\n")
     plain = Source(name="plain", pairs={"location": str(tmp_path / "pairs.tsv")})
@@ -142,7 +154,7 @@ def test_a_source_without_demo_is_left_alone(tmp_path):
 def test_addresses_tell_nothing_of_faults(site, truth):
     names = [row["url"].rpartition("/")[2] for row in truth]
     assert all(name.removesuffix(".jpg").isdigit() for name in names)
-    assert "fault" not in Path(site.pairs.location).read_text()
+    assert "label" not in Path(site.pairs.location).read_text()
 
 
 def test_good_addresses_give_whole_pictures(site, truth):
@@ -305,7 +317,7 @@ def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_
     from pipeline import download, engine
 
     store = Storage(tmp_path / "run")
-    fault = {row["url"]: row["fault"] for row in truth}
+    fault = {row["url"]: row["label"] for row in truth}
     with served(small, storage) as filled:
         ledger = pairs.update(filled, store)
         errors = [error for _, error in engine.run(lambda: download.make(filled, store), ledger.shards)]

@@ -22,6 +22,9 @@ VERSION = 1
 POOL, TEST, CALIBRATION, TRAINING = range(4)
 """Streams of scenes. Two streams of one seed share no scene."""
 
+STREAMS: Mapping[str, int] = {"pool": POOL, "calibration": CALIBRATION}
+"""Those that can be served, by the names that source files give them."""
+
 CLEAN = "clean"
 PICTURE_FAULTS: Mapping[str, float] = {"swapped": 0.28, "blurred": 0.10}
 """Spoiled pairs by kind, as a share of the pictures: another picture's caption; out of focus."""

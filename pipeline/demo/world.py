@@ -69,8 +69,8 @@ class World:
     """One rendered world, in the storage's folder demo-<key>.
 
     pairs.tsv is what the pipeline reads; pictures/ and faults.json are the server's; test/ and test.parquet are the
-    clean held-out set; truth.parquet (url, caption, fault) is for a check afterwards. The pipeline reads neither it
-    nor faults.json.
+    clean held-out set, which only the pool has; truth.parquet (url, caption, label) is for calibration and for a check
+    afterwards. The pipeline reads neither it nor faults.json.
     """
 
     demo: Demo
@@ -116,7 +116,7 @@ class World:
             "pairs": Pairs(location=str(self.folder / "pairs.tsv"), columns=("caption", "url")),
             "download": source.download.model_copy(update={"allow_hosts": hosts}),
         }
-        if source.task is not None and source.task.test is None:
+        if source.task is not None and source.task.test is None and self.demo.stream == "pool":
             test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test", agree=TEST_CAPTIONS)
             changes["task"] = source.task.model_copy(update={"test": test})
         return source.model_copy(update=changes)
@@ -125,11 +125,14 @@ class World:
         """Render what is missing. Safe to kill and to run again; what was finished is not drawn twice."""
         if self.built:
             return
-        lines = pool.plan(self.demo.seed, self.demo.pairs)
+        stream = pool.STREAMS[self.demo.stream]
+        lines = pool.plan(self.demo.seed, self.demo.pairs, stream)
         faults = pool.faults_of(lines)
-        self._draw(_blocks(faults, self.demo.test_images), progress)
+        test_images = self.demo.test_images if self.demo.stream == "pool" else 0
+        self._draw(_blocks(faults, stream, test_images), progress)
         self._write_lists(lines, faults)
-        self._write_test()
+        if test_images:
+            self._write_test()
         self.stage.describe(self.storage)  # put last: it means that the world stands
 
     def _draw(self, blocks: Sequence["_Work"], progress: Progress) -> None:
@@ -154,7 +157,7 @@ class World:
             {
                 "url": [self.url(line.picture) for line in lines],
                 "caption": [line.caption for line in lines],
-                "fault": [line.fault for line in lines],
+                "label": [line.fault for line in lines],
             }
         )
         with self.storage.scratch() as scratch:
@@ -191,11 +194,11 @@ class _Work:
     faults: dict[int, str]
 
 
-def _blocks(faults: dict[int, str], test_images: int) -> list[_Work]:
+def _blocks(faults: dict[int, str], stream: int, test_images: int) -> list[_Work]:
     clean = dict.fromkeys(range(test_images), pool.CLEAN)
     return [
-        _Work(f"{folder}/{index:05d}.tar", stream, dict(list(wanted.items())[start : start + _BLOCK]))
-        for folder, stream, wanted in (("pictures", pool.POOL, faults), ("test-pictures", pool.TEST, clean))
+        _Work(f"{folder}/{index:05d}.tar", of, dict(list(wanted.items())[start : start + _BLOCK]))
+        for folder, of, wanted in (("pictures", stream, faults), ("test-pictures", pool.TEST, clean))
         for index, start in enumerate(range(0, len(wanted), _BLOCK))
     ]
 
