@@ -1,4 +1,4 @@
-"""What we keep, as values. A filter is a named SQL predicate; a recipe is a list of filters.
+"""What we keep, as values. A filter is a named SQL predicate; a recipe is a list of filters, and may end in `Distinct`.
 
 Nothing here computes or reads anything: `pipeline.manifest` binds the SQL against the rows and counts.
 """
@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 MOST_FILTERS = 63
-"""A row's verdict is one 64-bit integer with a bit for each filter."""
+"""A row's verdict is one 64-bit integer with a bit for each filter, `Distinct` included."""
+
+DISTINCT = "distinct"
+"""The name under which `Distinct` stands in verdicts and funnels."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +35,56 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Keep the rows that pass every filter. The order decides only how the funnel is told.
+class Distinct:
+    """Of rows whose pictures are near-duplicates keep the best. It looks only at rows that pass every filter.
 
-    Raises ValueError for two filters of one name, or more than `MOST_FILTERS`.
+    Rows are taken from the best to the worst by `best_by`, an SQL expression over the columns of `rows`: the highest
+    first, NULL last, ties in ledger order. A row is kept unless one that is kept already has a perceptual hash within
+    `radius` of its 64 bits. So every row that goes is within the radius of one that stays and is at least as good, and
+    in a chain A~B~C with A far from C never are all but B lost. Raises ValueError for a radius beyond 0 to 64.
+    """
+
+    radius: int
+    best_by: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.radius <= 64:
+            raise ValueError(f"distinct: the radius is a number of bits, 0 to 64, not {self.radius}")
+        if not self.best_by.strip():
+            raise ValueError("distinct: best_by has no sql")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Keep the rows that pass every filter, and of near-duplicates among them the best if there is a `distinct`.
+
+    The order of the filters decides only how the funnel is told. Raises ValueError for two filters of one name, or more
+    than `MOST_FILTERS`.
     """
 
     name: str
     filters: tuple[Filter, ...] = ()
+    distinct: Distinct | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r}: use lower-case letters, digits, - and _, at most 64")
-        names = [each.name for each in self.filters]
+        names = self.reasons
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"recipe {self.name!r} has two filters called {name!r}")
         if len(names) > MOST_FILTERS:
             raise ValueError(f"recipe {self.name!r} has {len(names)} filters, at most {MOST_FILTERS} fit a verdict")
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why a row may go: the filters' names, then "distinct" if there is one. Bit i of a verdict is number i."""
+        return [*(each.name for each in self.filters), *([DISTINCT] if self.distinct else [])]
+
     def without(self, name: str) -> "Recipe":
-        """The same recipe less one filter: an ablation. Raises ValueError if there is no such filter."""
+        """The same recipe less one filter, or less its `distinct`: an ablation. Raises ValueError if there is none."""
+        if name == DISTINCT and self.distinct:
+            return replace(self, name=f"{self.name}-without-{name}"[:64], distinct=None)
         kept = tuple(each for each in self.filters if each.name != name)
         if len(kept) == len(self.filters):
             raise ValueError(f"recipe {self.name!r} has no filter {name!r}")

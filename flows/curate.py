@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from flows.progress import shown, tracked
 from flows.server import settle
 from flows.sources import checked, opened
-from pipeline import calibrate, download, engine, pairs, publish, score
+from pipeline import calibrate, download, engine, pairs, pool, publish, score
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest
@@ -89,6 +89,8 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
             quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(served, storage, block))
+        if any(isinstance(spec, score.PoolSpec) for spec in served.scorers.values()):
+            compare(served, storage, ledger, quarantined)
         return commit(served, storage, ledger, quarantined)
 
 
@@ -109,6 +111,13 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards; gives the reasons of those that could not be."""
     return _run("score", lambda: score.make(served, storage), shards)
+
+
+@task(name="pool", **SETTINGS)
+def compare(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
+    """Compute the scores that need all rows."""
+    with shown() as tell:
+        pool.run(served, storage, ledger, quarantined, tell)
 
 
 @task(name="publish", persist_result=True, **SETTINGS)

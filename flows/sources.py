@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from filters import catalog
 from filters.core import Recipe
-from pipeline import lists, source, tables
+from pipeline import distinct, lists, source, tables
 from pipeline.errors import RecipeError, SourceError, nearest
 from pipeline.source import Source, row_columns
 from pipeline.storage import Storage
@@ -24,7 +24,10 @@ def checked(name: str) -> Source:
     described = source.load(name)
     columns = lists.extra_columns(described.pairs) if described.pairs else pa.schema({})
     if columns is not None:
-        tables.bind(described.chosen.filters, row_columns(columns, described.scorers))
+        columns = row_columns(columns, described.scorers)
+        tables.bind(described.chosen.filters, columns)
+        duplicates = described.duplicates
+        distinct.check(described.chosen.distinct, duplicates[1].radius if duplicates else None, columns)
     return described
 
 

@@ -7,17 +7,19 @@ their verdicts. It is committed by one object, `log/<n>.json`; whoever reads see
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.core import Filter, Recipe
-from pipeline import tables
+from filters.core import DISTINCT, Distinct, Filter, Recipe
+from pipeline import distinct, tables
+from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import StorageError
 from pipeline.storage import Storage
 
@@ -133,7 +135,13 @@ class Manifest:
         return Recipe(
             recipe["name"],
             tuple(Filter(row["name"], row["sql"], why.get(row["name"], "")) for row in recipe["filters"]),
+            Distinct(**recipe["distinct"]) if "distinct" in recipe else None,
         )
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """Where the edges between near-duplicates lie; None if nobody looked for them."""
+        return Neighbours(**self.document["neighbours"]) if "neighbours" in self.document else None
 
     @cached_property
     def columns(self) -> pa.Schema:
@@ -160,9 +168,30 @@ class Manifest:
             sums += [f"count(*) FILTER (ok AND {told})" for told in (f"f{i}", f"NOT f{i}", f"f{i} IS NULL")]
             sums.append(f"count(*) FILTER (ok AND coalesce({first_no} > {i}, true))")
         with self._judged(recipe) as (con, judged):
-            row = con.execute(f"SELECT {', '.join(sums)} FROM ({judged})").fetchone()
-        counted = iter((row or ())[1:])
-        return [Step(each.name, each.sql, each.why, *(next(counted) for _ in range(4))) for each in recipe.filters]
+            ((downloaded, *told),) = con.execute(f"SELECT {', '.join(sums)} FROM ({judged})").fetchall()
+            last = self._last(con, recipe, downloaded) if recipe.distinct else []
+        counted = iter(told)
+        steps = [Step(each.name, each.sql, each.why, *(next(counted) for _ in range(4))) for each in recipe.filters]
+        return steps + last
+
+    def _last(self, con: duckdb.DuckDBPyConnection, recipe: Recipe, downloaded: int) -> list[Step]:
+        """The step of `distinct`: alone on all downloaded pairs, and after the filters."""
+        assert recipe.distinct
+        passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
+        judged = tables.judged(self._rows, recipe.filters)
+        ((survivors,),) = con.execute(f"SELECT count(*) FILTER ({passes}) FROM ({judged})").fetchall()
+        alone, after = self._losers(con, replace(recipe, filters=())), self._losers(con, recipe)
+        fails, unscored = len(alone.repeated), len(alone.unknown)
+        sequence = survivors - len(after.repeated) - len(after.unknown)
+        sql = f"within {recipe.distinct.radius} bits, best by {recipe.distinct.best_by}"
+        why = "of pictures that are nearly the same one is enough"
+        return [Step(DISTINCT, sql, why, downloaded - fails - unscored, fails, unscored, sequence)]
+
+    def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
+        assert recipe.distinct
+        assert self.neighbours
+        counts = [part.count for part in self.parts]
+        return distinct.losers(con, self.storage, self._rows, counts, recipe.filters, recipe.distinct, self.neighbours)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
         """The column `uid` of what the recipe keeps, in ledger order; without a recipe, of what was published."""
@@ -171,11 +200,17 @@ class Manifest:
                 return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._judged(recipe) as (con, judged):
-            return con.sql(f"SELECT uid FROM ({judged}) WHERE {passes}").to_arrow_table()
+            kept = con.sql(f"SELECT uid, file_index, file_row_number FROM ({judged}) WHERE {passes}").to_arrow_table()
+            if recipe.distinct:
+                lost = self._losers(con, recipe)
+                places = distinct.places(kept, [part.count for part in self.parts])
+                kept = kept.filter(np.isin(places, np.concatenate([lost.repeated, lost.unknown]), invert=True))
+            return kept.select(["uid"])
 
     @contextlib.contextmanager
     def _judged(self, recipe: Recipe) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
         self.check(*recipe.filters)
+        distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
         with self.storage.scratch() as scratch, tables.connect(scratch) as con:
             tables.view_parts(con, self._rows)
             with tables.blaming(con, self._rows, recipe.filters):
@@ -193,7 +228,8 @@ class Manifest:
 
         `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
         """
-        names = [row["name"] for row in self.document["recipe"]["filters"]]
+        recipe = self.document["recipe"]
+        names = [*(row["name"] for row in recipe["filters"]), *([DISTINCT] if "distinct" in recipe else [])]
         verdicts = tables.file_list(self.storage.fetch(part.verdicts) for part in self.parts)
         return (
             f"SELECT r.*, v.kept, {_named('v.dropped_by | v.unknown', names)} AS dropped_by, "

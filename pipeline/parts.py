@@ -57,13 +57,15 @@ class Rows:
     count: int
 
 
-def results(source: Source, storage: Storage, ledger: Ledger) -> Results:
+def results(source: Source, storage: Storage, ledger: Ledger, quarantined: Iterable[int]) -> Results:
     """What the source's settings make of its pairs. Loads no model."""
     from pipeline import download, score
 
     shards = download.stage(source)
     extra = _extra(storage.fetch(shard.key) for shard in ledger.shards)
-    return Results(shards, score.stages(source, shards), row_columns(extra, source.scorers))
+    scores = score.stages(source, shards)
+    scores |= score.pool_stages(source, shards, scores, ledger, quarantined)
+    return Results(shards, scores, row_columns(extra, source.scorers))
 
 
 def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> list[Rows]:
@@ -71,18 +73,18 @@ def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[
 
     Raises StorageError for a result that is missing, or does not line up with its pairs.
     """
-    stale = _stale(storage, ledger)
+    gone = stale(storage, ledger)
     columns = [[field.name, str(field.type)] for field in made.columns]
     found = []
     for _, group in groupby(ledger.shards, key=lambda shard: shard.number // SHARDS):
         shards = list(group)
-        told = [[each.number, each.key, stale.get(each.number), quarantined.get(each.number)] for each in shards]
+        told = [[each.number, each.key, gone.get(each.number), quarantined.get(each.number)] for each in shards]
         index = f"rows/by-input/{digest([FORMAT, columns, made.keys, told])}.json"
         if storage.done(index) and storage.done((known := Rows(**json.loads(storage.fetch(index).read_bytes()))).key):
             found.append(known)
             continue
         whole = (_shard_rows(storage, each, made, quarantined.get(each.number)) for each in shards)
-        current = (_without(table, stale.get(each.number)) for table, each in zip(whole, shards, strict=True))
+        current = (_without(table, gone.get(each.number)) for table, each in zip(whole, shards, strict=True))
         found.append(put_parquet(storage, "rows", made.columns, current))
         storage.put_if_absent(index, canonical_json({"key": found[-1].key, "count": found[-1].count}))
     return found
@@ -125,7 +127,7 @@ def _extra(shards: Iterable[Path]) -> pa.Schema:
     return pa.schema({name: found.pop() if len(found) == 1 else pa.string() for name, found in agreed.items()})
 
 
-def _stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
+def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
     """By shard, the positions of pairs that are not in the source any more, or not with these extra columns."""
     if ledger.current is None:
         return {}
@@ -155,7 +157,7 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
     known["shard"] = pa.repeat(pa.scalar(shard.number, pa.int32()), len(pairs))
     if reason is None:
         for stage in (made.shards, *made.scores.values()):
-            known |= _aligned(storage, stage.item(shard.number, ".parquet"), pairs)
+            known |= aligned(storage, stage.item(shard.number, ".parquet"), pairs)
         missing = [name for name in made.columns.names if name not in known]
         if missing:
             raise StorageError(f"the results of shard {shard.number:05d} lack the column {missing[0]!r}")
@@ -166,7 +168,8 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
     return pa.table([_typed(known.get(field.name, empty), field.type) for field in made.columns], schema=made.columns)
 
 
-def _aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:
+def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The columns that a stage made for these pairs. Raises StorageError if they are those of other pairs."""
     table = pq.read_table(storage.fetch(key), partitioning=None)
     if not table["uid"].equals(pairs["uid"]):
         raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")

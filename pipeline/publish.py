@@ -18,12 +18,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from filters.core import Filter
-from pipeline import tables
+from filters.core import Recipe
+from pipeline import distinct, tables
+from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import StorageError
 from pipeline.manifest import Counts, Manifest, log
 from pipeline.pairs import Ledger
 from pipeline.parts import FORMAT, Results, Rows, parts, put_parquet, results
+from pipeline.scorers.duplicates import EDGES
 from pipeline.source import Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
@@ -50,8 +52,10 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     RecipeError for a filter that does not bind or fails on a row, StorageError for a result that is missing or does
     not line up with its pairs.
     """
-    made = results(source, storage, ledger)
-    tables.bind(source.chosen.filters, made.columns)
+    made = results(source, storage, ledger, quarantined)
+    recipe, neighbours = source.chosen, _neighbours(source, made)
+    tables.bind(recipe.filters, made.columns)
+    distinct.check(recipe.distinct, neighbours.radius if neighbours else None, made.columns)
     clock = [time.monotonic()]
     rows = parts(storage, ledger, made, quarantined)
     clock.append(time.monotonic())
@@ -60,12 +64,13 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
         return Published(newest.id, False, newest.counts)
     paths = [storage.fetch(part.key) for part in rows]
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
-        verdicts, told = _verdicts(con, storage, rows, source.chosen.filters)
+        verdicts, told = _verdicts(con, storage, rows, recipe, neighbours)
         ranges = _ranges(con, paths, _scores(source))
     clock.append(time.monotonic())
     counts = Counts(ledger.input, ledger.repeated, **told)
     document = sketch | {"verdicts": verdicts, "counts": asdict(counts)}
     card = _card(source, made) | {"ranges": ranges, "seconds": np.diff(clock).round(3).tolist()}
+    card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
     manifest = digest(document)[:32]
     storage.put_if_absent(f"manifests/{manifest}.json", canonical_json(document))
     storage.put_if_absent(f"manifests/{manifest}.card.json", canonical_json(card))
@@ -74,15 +79,25 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
 
 def _sketch(source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
-    recipe = source.chosen
+    recipe, neighbours = source.chosen, _neighbours(source, made)
+    filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
+    last = {"distinct": asdict(recipe.distinct)} if recipe.distinct else {}
     return {
         "format": FORMAT,
         "source": source.name,
         "ledger": {"digest": ledger.digest, "input": ledger.input, "repeated": ledger.repeated},
         "stages": made.keys,
         "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-        "recipe": {"name": recipe.name, "filters": [{"name": each.name, "sql": each.sql} for each in recipe.filters]},
-    }
+        "recipe": {"name": recipe.name, "filters": filters} | last,
+    } | ({"neighbours": asdict(neighbours)} if neighbours else {})
+
+
+def _neighbours(source: Source, made: Results) -> Neighbours | None:
+    """Where the source's edges between near-duplicates lie; None without a scorer that finds them."""
+    if source.duplicates is None:
+        return None
+    name, spec = source.duplicates
+    return Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.hashes, spec.radius)
 
 
 def _unchanged(storage: Storage, sketch: Mapping[str, Any]) -> Manifest | None:
@@ -108,26 +123,45 @@ def _commit(storage: Storage, manifest: str) -> bool:
 
 
 def _verdicts(
-    con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Rows], filters: Sequence[Filter]
+    con: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    rows: Sequence[Rows],
+    recipe: Recipe,
+    neighbours: Neighbours | None,
 ) -> tuple[list[str], dict[str, int]]:
     """Put an aligned verdict file for each part. Gives their keys, and how many rows were kept, dropped and so on.
 
     The connection has one thread, so that a threshold that is an average comes out the same every time.
     """
-    paths = [storage.fetch(part.key) for part in rows]
+    paths, counts, filters = [storage.fetch(part.key) for part in rows], [part.count for part in rows], recipe.filters
     tables.view_parts(con, paths)
     no, unknown = (_bits(f"f{{}} {test}", len(filters)) for test in ("= false", "IS NULL"))
+    lost = None
+    if recipe.distinct and neighbours:
+        lost = distinct.losers(con, storage, paths, counts, filters, recipe.distinct, neighbours)
     with tables.blaming(con, paths, filters):
         reader = con.sql(
             f"SELECT file_row_number, ok, ok AND no = 0 AND unknown = 0 AS kept, no AS dropped_by, unknown FROM "
             f"(SELECT file_row_number, ok, {no} AS no, {unknown} AS unknown FROM ({tables.judged(paths, filters)}))"
         ).to_arrow_reader(65_536)
-        keys = []
-        for part, table in zip(rows, _cut(reader, [part.count for part in rows]), strict=True):
+        keys, start = [], 0
+        for part, table in zip(rows, _cut(reader, counts), strict=True):
             if not np.array_equal(table["file_row_number"], np.arange(part.count)):
                 raise StorageError(f"the rows of {part.key} came in another order: report this")
-            keys.append(put_parquet(storage, "verdicts", VERDICTS, [table.select(VERDICTS.names)]).key)
+            table = table.select(VERDICTS.names)
+            table = _with(lost.of(start, part.count), table, 1 << len(filters)) if lost else table
+            keys.append(put_parquet(storage, "verdicts", VERDICTS, [table]).key)
+            start += part.count
     return keys, _told(con, paths, [storage.fetch(key) for key in keys])
+
+
+def _with(lost: Losers, verdicts: pa.Table, bit: int) -> pa.Table:
+    """The verdicts of a part, with those that `distinct` adds."""
+    columns = {name: verdicts[name].to_numpy().copy() for name in VERDICTS.names}
+    for rows, column in ((lost.repeated, "dropped_by"), (lost.unknown, "unknown")):
+        columns["kept"][rows] = False
+        columns[column][rows] |= np.uint64(bit)
+    return pa.table(columns, schema=VERDICTS)
 
 
 def _bits(test: str, filters: int) -> str:

@@ -7,7 +7,7 @@ it knows its columns and its identity, and loads the heavy thing only when there
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -23,7 +23,8 @@ from pipeline.stage import Stage
 from pipeline.storage import Storage
 
 if TYPE_CHECKING:  # a source is made of specs, and a shard of a source
-    from pipeline.pairs import Shard
+    from pipeline.pairs import Ledger, Shard
+    from pipeline.pool import PoolScorer
     from pipeline.source import Source
 
 WINDOW = 1024
@@ -106,6 +107,11 @@ class Spec(Table):
         """The columns of the source that it cannot do without, besides the caption."""
         return ()
 
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The names of the scorers whose results it reads."""
+        return ()
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """Column names without the scorer's name as prefix, and their types."""
         raise NotImplementedError
@@ -114,7 +120,7 @@ class Spec(Table):
         """JSON with everything that can change a score: versions, digests of weights, preprocessing, precision."""
         raise NotImplementedError
 
-    def load(self) -> Scorer | Head:
+    def load(self) -> "Scorer | Head | PoolScorer":
         """The loaded scorer. Heavy; raises ModelError where weights are missing or do not fit."""
         raise NotImplementedError
 
@@ -123,6 +129,11 @@ class HeadSpec(Spec):
     """A head: reads the image embeddings that the scorer `of` stored."""
 
     of: str
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose embeddings it reads."""
+        return (self.of,)
 
     def check(self, of: Spec) -> None:
         """Raises ModelError if the head was not made for embeddings of `of` (see its `encoder`)."""
@@ -133,14 +144,29 @@ class HeadSpec(Spec):
         raise NotImplementedError
 
 
-def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
-    """What makes each scorer's results, by the scorer's name. Loads no model, but digests weights.
+class PoolSpec(Spec):
+    """A score that needs all rows: it is computed when every shard has the others'."""
 
-    Raises SourceError or ModelError for scorers that cannot work.
+    leaves: ClassVar[Sequence[str]] = ()
+    """Files that the scorer leaves in the pool's folder, stored beside its results."""
+
+    def check(self, scorers: "Mapping[str, Spec]") -> None:
+        """Raises SourceError unless the scorers of `builds_on` make what it needs."""
+        raise NotImplementedError
+
+    def load(self) -> "PoolScorer":
+        """What is run once, for all rows."""
+        raise NotImplementedError
+
+
+def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
+    """What makes the results of each scorer of pairs by themselves, by its name. Loads no model, but digests weights.
+
+    Raises SourceError or ModelError for scorers that cannot work, those of the whole pool included.
     """
     made: dict[str, Stage] = {}
     for name, spec in source.scorers.items():
-        if not isinstance(spec, HeadSpec):
+        if not isinstance(spec, HeadSpec | PoolSpec):
             _readable(source, name, spec)
             # Only what was downloaded is scored, so that even a scorer of captions alone depends on the shards.
             made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": shards.key})
@@ -153,7 +179,32 @@ def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
                 )
             spec.check(of)
             made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": made[spec.of].key})
+        elif isinstance(spec, PoolSpec):
+            try:
+                spec.check(source.scorers)
+            except SourceError as error:
+                raise SourceError(f"scorers.{name}: {error}") from None
     return made
+
+
+def pool_stages(
+    source: "Source", shards: Stage, scores: Mapping[str, Stage], ledger: "Ledger", quarantined: Iterable[int]
+) -> dict[str, Stage]:
+    """What makes the results of each scorer of the whole pool. A pool that grew, or lost a shard, gets new ones."""
+    left = sorted(set(quarantined) & {shard.number for shard in ledger.shards})
+    return {
+        name: Stage(
+            f"scores/{name}",
+            {
+                "kind": spec.kind,
+                **spec.identity(),
+                "reads": {"shards": shards.key, **{of: scores[of].key for of in spec.builds_on}},
+                "pool": {"ledger": ledger.digest, "quarantined": left},
+            },
+        )
+        for name, spec in source.scorers.items()
+        if isinstance(spec, PoolSpec)
+    }
 
 
 def embeddings(name: str, scores: Stage) -> Stage:

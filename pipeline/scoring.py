@@ -35,9 +35,9 @@ class Scoring:
 
     def __init__(self, source: Source, storage: Storage) -> None:
         self.storage = storage
-        self.specs: Mapping[str, Spec] = source.scorers
         self.shards = download.stage(source)
         self.stages = score.stages(source, self.shards)
+        self.specs: Mapping[str, Spec] = {name: source.scorers[name] for name in source.scorers if name in self.stages}
         self.embeddings = {
             name: score.embeddings(name, self.stages[name]) for name, spec in self.specs.items() if spec.encoder
         }

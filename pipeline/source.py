@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -10,10 +11,11 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from filters import catalog
-from filters.core import Filter, Recipe
+from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import SourceError, nearest
-from pipeline.score import HeadSpec, Spec
+from pipeline.score import Spec
 from pipeline.scorers import AnySpec
+from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
 
@@ -116,6 +118,13 @@ class Calibration(Table):
     )
 
 
+class DistinctRow(Table):
+    """The end of the recipe: of near-duplicates among the pairs that pass all filters the best is kept."""
+
+    radius: int = Field(ge=0, le=64, description="bits of 64 in which the perceptual hashes may differ")
+    best_by: str = Field(description="SQL over the columns of rows; the highest value is kept")
+
+
 class Source(Table):
     """Everything winnow knows about one source. Read it with `load`."""
 
@@ -127,6 +136,7 @@ class Source(Table):
     scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
+    distinct: DistinctRow | None = Field(None, description="what a recipe or the filters may end in")
     calibration: Calibration = Calibration()
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
@@ -143,22 +153,36 @@ class Source(Table):
             if name.lower() in RESERVED:  # SQL does not tell URL from url
                 raise ValueError(f"pairs.extra: winnow makes a column {name.lower()!r} itself; rename it in the source")
         for name, spec in self.scorers.items():
-            if isinstance(spec, HeadSpec) and spec.of not in self.scorers:
-                raise ValueError(f"scorers.{name}.of: there is no scorer {spec.of!r}{nearest(spec.of, self.scorers)}")
+            for of in spec.builds_on:
+                if of not in self.scorers:
+                    raise ValueError(f"scorers.{name}.of: there is no scorer {of!r}{nearest(of, self.scorers)}")
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
                 raise ValueError(
                     f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
                 )
+        if sum(isinstance(spec, DuplicatesSpec) for spec in self.scorers.values()) > 1:
+            raise ValueError("scorers: one of kind duplicates is enough; give it the largest radius")
         _ = self.chosen  # a bad filter name or a double one is an error of the file
         return self
+
+    @property
+    def duplicates(self) -> tuple[str, DuplicatesSpec] | None:
+        """The scorer that finds near-duplicates, with its name."""
+        found = [(name, spec) for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec)]
+        return found[0] if found else None
 
     @property
     def chosen(self) -> Recipe:
         """The recipe that this source publishes; without one, every downloaded pair is kept."""
         if self.filters is not None:
-            return Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
-        return catalog.recipes()[self.recipe or "everything"]
+            recipe = Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
+        else:
+            recipe = catalog.recipes()[self.recipe or "everything"]
+        if self.distinct is None:
+            return recipe
+        name = recipe.name if self.filters is not None else f"{recipe.name}-distinct"
+        return replace(recipe, name=name, distinct=Distinct(self.distinct.radius, self.distinct.best_by))
 
 
 def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,17 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
                 raise RecipeError(f"filter {each.name!r}: {_plain(error, columns.names)}") from None
 
 
+def bind_order(name: str, sql: str, columns: pa.Schema) -> None:
+    """Check that the SQL of `name` is one expression over the columns of `rows`, by whose value rows can be ordered.
+
+    Raises RecipeError.
+    """
+    try:
+        bind([Filter(name, f"(\n{sql}\n) IS NULL")], columns)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(f"filter {name!r}", f"{name}.best_by", 1)) from None
+
+
 def _one_expression(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     """The SQL, parsed. It must parse bare and in brackets: "1) OR (1" does only in them, "true FROM rows" only bare."""
     for text in (f"SELECT {sql}\n", f"SELECT (\n{sql}\n)"):
@@ -123,14 +134,16 @@ def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
     con.execute(f"CREATE VIEW rows AS FROM read_parquet({file_list(parts)}, hive_partitioning = false)")
 
 
-def judged(parts: Iterable[Path], filters: Sequence[Filter]) -> str:
-    """A SELECT over all rows of the parts, in order: uid, file_row_number, ok, and what filter i says as f<i>.
+def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, str] | None = None) -> str:
+    """A SELECT over all rows of the parts, in order: uid, file_index, file_row_number, ok, what filter i says as f<i>,
+    and the SQL of `also` by name.
 
     `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
     """
-    verdicts = "".join(f",\n(\n{each.sql}\n) AS f{number}" for number, each in enumerate(filters))
+    told = {f"f{number}": each.sql for number, each in enumerate(filters)} | dict(also or {})
+    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
     return (
-        f"SELECT rows.uid, file_row_number, status = 'ok' AS ok{verdicts}\n"
+        f"SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
         f"FROM read_parquet({file_list(parts)}, file_row_number = true, hive_partitioning = false) AS rows"
     )
 

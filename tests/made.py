@@ -13,21 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline import download, pairs, publish, score, shards, source
+from pipeline import download, pairs, pool, publish, score, shards, source
 from pipeline.source import MADE
 
 SHARP = {"name": "sharp", "sql": "pixels_sharpness >= 50"}
 WORDED = {"name": "worded", "sql": "captions_words > 2"}
 
 
-def listed(folder, numbers, filters=(SHARP,), shard_size=10, name="tiny", caption="picture number {}", rows=()):
-    """A source whose list holds these picture numbers, and any other (caption, url) rows."""
+def listed(
+    folder, numbers, filters=(SHARP,), shard_size=10, name="tiny", caption="picture number {}", rows=(), more=""
+):
+    """A source whose list holds these picture numbers, and any other (caption, url) rows; `more` begins its TOML."""
     folder.mkdir(exist_ok=True)
     lines = [f"{caption.format(number)}\thttp://host/{number}.jpg\n" for number in numbers]
     (folder / f"{name}.tsv").write_text("".join([*lines, *("\t".join(row) + "\n" for row in rows)]))
     chosen = "".join("[[filters]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in each.items()) for each in filters)
     (folder / f"{name}.toml").write_text(
-        f"{'' if filters else 'filters = []'}\n"
+        f"{'' if filters else 'filters = []'}\n{more}\n"
         f'[pairs]\nlocation = "{name}.tsv"\ncolumns = ["caption", "url"]\n[download]\nshard_size = {shard_size}\n'
         f'[scorers.pixels]\nkind = "pixels"\n[scorers.captions]\nkind = "captions"\n{chosen}'
     )
@@ -58,6 +60,7 @@ def published(described, storage, quarantined=None, **results):
     """Finish, then publish."""
     quarantined = quarantined or {}
     ledger = finish(described, storage, without=quarantined, **results)
+    pool.run(described, storage, ledger, quarantined)
     return publish.publish(described, storage, ledger, quarantined)
 
 
@@ -102,7 +105,8 @@ def _scores(described, rows, numbers, scored):
         "captions_boilerplate": ["buy" in caption for caption in captions],
     }
     tables = {}
-    for name, spec in described.scorers.items():
+    for name in score.stages(described, download.stage(described)):
+        spec = described.scorers[name]
         tables[name] = pa.table({"uid": rows["uid"]})
         for column, kind in spec.columns().items():
             default = "en" if pa.types.is_string(kind) else 1 if not pa.types.is_boolean(kind) else False

@@ -5,13 +5,22 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.scorers.aesthetic import AestheticSpec
+from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 
 AnySpec = Annotated[
-    ClipSpec | AestheticSpec | PromptsSpec | PixelsSpec | CaptionsSpec | RecordedSpec,
+    ClipSpec
+    | AestheticSpec
+    | PromptsSpec
+    | PixelsSpec
+    | CaptionsSpec
+    | RecordedSpec
+    | DuplicatesSpec
+    | CaptionCountsSpec,
     Field(discriminator="kind"),
 ]

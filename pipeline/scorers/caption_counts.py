@@ -1,0 +1,57 @@
+"""How often a caption occurs in the pool: what a thousand pictures have in common describes none of them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.score import Columns, PoolSpec, Spec
+
+if TYPE_CHECKING:  # a pool is of a source, and a source of specs
+    from pipeline.pool import Pool, Tell
+
+VERSION = 1
+"""Raised whenever the same pool would get another count."""
+
+SAME = r"lower(nfc_normalize(regexp_replace(trim(caption), '\s+', ' ', 'g')))"
+"""Two captions count as one if this is equal: letter case, white space and the way accents are written aside."""
+
+
+class CaptionCountsSpec(PoolSpec):
+    """The number of the pool's pairs that have the caption."""
+
+    kind: Literal["caption_counts"]
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """count: downloaded pairs with this caption, this one included, letter case and white space aside."""
+        return {"count": pa.int32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The version, and what counts as the same caption."""
+        return {"version": VERSION, "same": SAME}
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """It reads captions alone."""
+
+    def load(self) -> "CaptionCounts":
+        """Nothing heavy."""
+        return CaptionCounts()
+
+
+class CaptionCounts:
+    """Counts in DuckDB, which spills to disk what memory does not hold."""
+
+    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+        """The column of `CaptionCountsSpec`."""
+        with tables.connect(pool.folder) as con:
+            con.execute(
+                f"CREATE TABLE captions AS SELECT file_row_number AS row, {SAME} AS same "
+                f"FROM read_parquet({tables.file_list([pool.rows])}, file_row_number = true)"
+            )
+            counted = con.sql(
+                "SELECT count FROM captions JOIN (SELECT same, count(*)::INTEGER AS count FROM captions GROUP BY same) "
+                "USING (same) ORDER BY row"
+            ).to_arrow_table()
+        tell(1, 1)
+        return {"count": counted["count"].combine_chunks()}
