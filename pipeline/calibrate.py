@@ -119,7 +119,8 @@ def sample(source: Source, chosen: Path | None) -> Source:
 
     Raises SourceError for pairs of the embedded source that it does not serve.
     """
-    own: dict[str, Any] = {"name": f"{source.name}-calibration", "recipe": None, "filters": None, "task": None}
+    own: dict[str, Any] = {"name": f"{source.name}-calibration"}
+    own |= dict.fromkeys(("recipe", "filters", "distinct", "task"))
     listed = chosen or source.calibration.labels
     if source.demo is not None and listed is not None:
         raise SourceError(f"{listed.name} has pairs that {source.name} did not publish, and the demo serves no others")
@@ -142,15 +143,17 @@ def scored(source: Source, storage: Storage, chosen: Path | None) -> tuple[Label
         return None  # its world does not stand yet
     known = Labelled.read(path, source.calibration.good)
     shards = download.stage(source)
-    stages = {"shards": shards.key, "scores": {name: each.key for name, each in score.stages(source, shards).items()}}
+    scores = {name: each.key for name, each in score.stages(source, shards).items()}
     for each in (storage, room(storage)):
-        if log(each) and _same(manifest := Manifest.open(each), stages) and _whole(manifest, known):
+        if log(each) and _same(manifest := Manifest.open(each), shards.key, scores) and _whole(manifest, known):
             return known, manifest
     return None
 
 
-def _same(manifest: Manifest, stages: Mapping[str, Any]) -> bool:
-    return all(manifest.document["stages"].get(name) == keys for name, keys in stages.items())
+def _same(manifest: Manifest, shards: str, scores: Mapping[str, str]) -> bool:
+    """Whether the pairs were scored so. Scores of the whole pool are those of the manifest's own."""
+    stages = manifest.document["stages"]
+    return stages["shards"] == shards and all(stages["scores"].get(name) == key for name, key in scores.items())
 
 
 def _whole(manifest: Manifest, known: Labelled) -> bool:

@@ -94,9 +94,9 @@ SHARP = made.SHARP | {"catches": ["blurred"]}
 LABELS = {number: "blurred" if number < 45 else "swapped" if number > 95 else "clean" for number in range(20, 100)}
 
 
-def sampled(folder, labels, filters=(SHARP,), **results):
+def sampled(folder, labels, filters=(SHARP,), more="", **results):
     """A published source, its storage, and the labels of most of its pictures: {number: label}."""
-    described = made.listed(folder, sorted(labels.keys() | set(range(120))), filters)
+    described = made.listed(folder, sorted(labels.keys() | set(range(120))), filters, more=more)
     storage = Storage(folder / "root" / "tiny")
     made.published(described, storage, **results)
     rows = [f"http://host/{number}.jpg\tpicture number {number}\t{label}\n" for number, label in labels.items()]
@@ -195,7 +195,9 @@ def test_the_figures_are_kept_and_no_file_is_changed(tmp_path):
 
 
 def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
-    described, storage = sampled(tmp_path, LABELS)
+    more = '[scorers.duplicates]\nkind = "duplicates"\n[distinct]\nradius = 1\nbest_by = "width"\n'
+    described, storage = sampled(tmp_path, LABELS, more=more)
+    assert measured(described, storage)["manifest"] == Manifest.open(storage).id
     with described.calibration.labels.open("a") as file:
         file.write("http://host/200.jpg\tpicture number 200\tclean\n")
     with pytest.raises(StorageError, match="run `winnow calibrate`"):
@@ -203,7 +205,7 @@ def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
     own = calibrate.sample(described, None)
     made.published(own, calibrate.room(storage))
     assert own.name == "tiny-calibration"
-    assert (own.filters, own.task, own.scorers) == (None, None, described.scorers)
+    assert (own.filters, own.distinct, own.task, own.scorers) == (None, None, None, described.scorers)
     assert measured(described, storage)["manifest"] == Manifest.open(calibrate.room(storage)).id
 
 
