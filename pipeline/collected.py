@@ -63,17 +63,16 @@ class Collected:
 
 
 def _checked(column: str, values: Any, kind: pa.DataType, rows: npt.NDArray[np.int64]) -> pa.Array:
-    """The values as an Arrow array of the promised type; NaN becomes NULL."""
-    array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    """The values as an Arrow array of the promised type. NULL is no score; NaN is the result of a mistake."""
+    array = values if isinstance(values, pa.Array) else pa.array(values)
     if len(array) != len(rows):
         raise ValueError(f"column {column!r} has {len(array)} values for {len(rows)} pairs")
     if array.type != kind:
         raise ValueError(f"column {column!r} is {array.type}, and {kind} was promised")
     if pa.types.is_floating(kind):
-        infinite = np.flatnonzero(pc.fill_null(pc.is_inf(array), False).to_numpy(zero_copy_only=False))
-        if len(infinite):
-            raise ValueError(f"column {column!r} is infinite at row {rows[infinite[0]]}")
-        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
+        strange = np.flatnonzero(~pc.fill_null(pc.is_finite(array), True).to_numpy(zero_copy_only=False))
+        if len(strange):
+            raise ValueError(f"column {column!r} is {array[strange[0]].as_py()} at row {rows[strange[0]]}")
     return array
 
 

@@ -34,7 +34,7 @@ NORM = 0.01
 """How far the norm of an embedding may be from 1."""
 
 Columns: TypeAlias = Mapping[str, "npt.NDArray[Any] | pa.Array"]
-"""Values by column name, each as long as the batch. NULL in an Arrow array, or NaN, means unscored."""
+"""Values by column name, each as long as the batch. NULL in an Arrow array means unscored; NaN is an error."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_where_chooses_among_rows_of_one_key(tmp_path, files):
     pq.write_table(pa.table(columns), text)
     for where, expected in [({"set": "x"}, 0.6), ({"set": "y", "no": 2}, 0.8)]:
         found = spec(files[0], text, where=where).load().score(_batch(rows(("a.jpg", "dog"))))
-        assert found["similarity"] == pytest.approx([expected])
+        assert found["similarity"].to_pylist() == pytest.approx([expected])
     with pytest.raises(ModelError, match="name = 'dog' has several vectors"):
         spec(files[0], text).load()
     with pytest.raises(ModelError, match="has no embeddings where"):
@@ -251,7 +251,7 @@ def test_the_real_pairs_and_their_swaps(tmp_path):
     matched, mismatched = (
         scorer.score(_batch([("", "", None, {"photo": photos[i], "label": captions[j]}) for i, j in pairs]))[
             "similarity"
-        ]
+        ].to_numpy()
         for pairs in (enumerate(range(500)), enumerate(swapped))
     )
     assert matched.mean() == pytest.approx(0.325, abs=0.002)

@@ -209,7 +209,7 @@ def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (GivenSpec(given=(np.float32(1), np.float32("inf"), np.float32(1))), "'red' is infinite at row 1"),
+        (GivenSpec(given=(np.float32(1), np.float32("inf"), np.float32(1))), "'red' is inf at row 1"),
         (GivenSpec(given=(np.float32(1), np.float32(1))), "has 2 values for 3 pairs"),
         (GivenSpec(given=(np.float64(1),) * 3), "'red' is double, and float was promised"),
         (GivenSpec(given=("one", "two", "three")), "'red' is string, and float was promised"),
@@ -233,14 +233,25 @@ def test_the_row_of_an_error_is_the_row_of_the_shard(tmp_path):
     described, storage, (shard,) = downloaded.downloaded(
         tmp_path, rows(5, failed={0, 1}), {"strange": GivenSpec(given=given)}
     )
-    with pytest.raises(ShardError, match="rows 2 to 4: .*infinite at row 3"):
+    with pytest.raises(ShardError, match="rows 2 to 4: .*is -inf at row 3"):
         score.make(described, storage)(shard)
 
 
-def test_nan_becomes_null(tmp_path):
-    given = (np.float32(1), np.float32("nan"), np.float32(3))
-    found = downloaded.scored(tmp_path, rows(3), {"given": GivenSpec(given=given)})
-    assert found["given"]["red"] == [1, None, 3]
+def test_null_is_no_score_and_nan_is_an_error(tmp_path):
+    class NullSpec(FirstSpec):
+        def load(self):
+            return Null()
+
+    class Null:
+        embedding_dim = None
+
+        def score(self, batch):
+            return {"red": pa.array([1, None, 3], pa.float32())}
+
+    assert downloaded.scored(tmp_path / "null", rows(3), {"null": NullSpec()})["null"]["red"] == [1, None, 3]
+    given = GivenSpec(given=(np.float32(1), np.float32("nan"), np.float32(3)))
+    with pytest.raises(ShardError, match="scorer 'given', rows 0 to 2: .*'red' is nan at row 1"):
+        downloaded.scored(tmp_path / "nan", rows(3), {"given": given})
 
 
 def test_damaged_tars_and_shards_that_were_not_downloaded_are_errors_of_the_shard(tmp_path):

@@ -103,18 +103,18 @@ class Captions:
         return {
             "length": np.array([len(caption) for caption in captions], np.int32),
             "words": np.array([len(caption.split()) for caption in captions], np.int32),
-            "type_token_ratio": np.array([type_token_ratio(words) for words in named], np.float32),
-            "repetition": np.array([repetition(words) for words in named], np.float32),
-            "digits": np.array([digits(caption) for caption in captions], np.float32),
+            "type_token_ratio": pa.array([type_token_ratio(words) for words in named], pa.float32()),
+            "repetition": pa.array([repetition(words) for words in named], pa.float32()),
+            "digits": pa.array([digits(caption) for caption in captions], pa.float32()),
             "language": pa.array([language for language, _ in languages], pa.string()),
-            "language_confidence": np.array([confidence for _, confidence in languages], np.float32),
+            "language_confidence": pa.array([confidence for _, confidence in languages], pa.float32()),
             **{name: np.array([bool(mark.search(each)) for each in captions]) for name, mark in MARKS.items()},
         }
 
-    def _language(self, caption: str) -> tuple[str | None, float]:
+    def _language(self, caption: str) -> tuple[str | None, float | None]:
         line = " ".join(caption.split())  # fastText takes one line
         best = self._detector.detect(line) if line else []
-        return (str(best[0]["lang"]), float(best[0]["score"])) if best else (None, np.nan)
+        return (str(best[0]["lang"]), float(best[0]["score"])) if best else (None, None)
 
 
 def plain_words(caption: str) -> list[str]:
@@ -123,20 +123,20 @@ def plain_words(caption: str) -> list[str]:
     return [word for word in plain if word]
 
 
-def type_token_ratio(words: list[str]) -> float:
-    """Distinct words among all; NaN without words."""
-    return len(set(words)) / len(words) if words else np.nan
+def type_token_ratio(words: list[str]) -> float | None:
+    """Distinct words among all; None without words."""
+    return len(set(words)) / len(words) if words else None
 
 
-def repetition(words: list[str]) -> float:
-    """The share of neighbouring pairs of words that came before; NaN without words."""
+def repetition(words: list[str]) -> float | None:
+    """The share of neighbouring pairs of words that came before; None without words."""
     pairs = list(pairwise(words))
     if not pairs:
-        return 0.0 if words else np.nan
+        return 0.0 if words else None
     return 1 - len(set(pairs)) / len(pairs)
 
 
-def digits(caption: str) -> float:
-    """The share of the characters but white space that are digits; NaN for an empty caption."""
+def digits(caption: str) -> float | None:
+    """The share of the characters but white space that are digits; None for an empty caption."""
     shown = "".join(caption.split())
-    return sum(map(str.isdigit, shown)) / len(shown) if shown else np.nan
+    return sum(map(str.isdigit, shown)) / len(shown) if shown else None

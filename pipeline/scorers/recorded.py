@@ -134,7 +134,8 @@ class Recorded:
     def score(self, batch: Batch) -> Columns:
         """similarity, and the embeddings."""
         image, text = (vectors.of(_values(batch, vectors.by)) for vectors in (self._image, self._text))
-        return {"similarity": np.einsum("nd,nd->n", image, text), "embeddings": np.stack([image, text], axis=1)}
+        similarity = pa.array(np.einsum("nd,nd->n", image, text), from_pandas=True)
+        return {"similarity": similarity, "embeddings": np.stack([image, text], axis=1)}
 
 
 def _values(batch: Batch, column: str) -> Sequence[Any]:
