@@ -60,7 +60,11 @@ def measure(served: Source, storage: Storage, manifest: str | None) -> dict[str,
     with shown() as tell:
         found = gain.measure(served, storage, manifest, tell)
     plot.forest(found, storage.root / PLOT)
-    rows = [{"difference": each["name"], "macro-F1": each["sentence"]} for each in found["differences"]]
+    rows = [
+        {"learner": learner["name"], "difference": each["name"], "macro-F1": each["sentence"]}
+        for learner in found["learners"]
+        for each in learner["differences"]
+    ]
     create_table_artifact(rows, key=artifact(served, "gain"), description=found["manifest"])
     return found
 

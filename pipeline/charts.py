@@ -147,19 +147,20 @@ class Span:
     zero: float | None
 
 
-def scores(rows: Sequence[Mapping[str, Any]]) -> list[Span]:
-    """Mean macro-F1 and one standard deviation to each side, on one scale for all rows."""
-    told = [(row["f1_macro_mean"] - row["f1_macro_sd"], row["f1_macro_mean"]) for row in rows]
-    return _spans([(low, mean, 2 * mean - low) for low, mean in told], ())
+def scores(learners: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
+    """Mean macro-F1 of each learner's rows, and one standard deviation to each side, on one scale for all."""
+    told = [[(row["f1_macro_mean"], row["f1_macro_sd"]) for row in each["rows"]] for each in learners]
+    return _spans([[(mean - sd, mean, mean + sd) for mean, sd in rows] for rows in told], ())
 
 
-def differences(rows: Sequence[Mapping[str, Any]]) -> list[Span]:
-    """Differences with their intervals, on one scale that holds zero."""
-    return _spans([(row["low"], row["difference"], row["high"]) for row in rows], (0.0,))
+def differences(groups: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
+    """Each group's differences with their intervals, on one scale for all that holds zero."""
+    told = [[(row["low"], row["difference"], row["high"]) for row in each["differences"]] for each in groups]
+    return _spans(told, (0.0,))
 
 
-def _spans(triples: Sequence[tuple[float, float, float]], also: tuple[float, ...]) -> list[Span]:
-    values = [*also, *(value for triple in triples for value in triple)]
+def _spans(groups: Sequence[Sequence[tuple[float, float, float]]], also: tuple[float, ...]) -> list[list[Span]]:
+    values = [*also, *(value for triples in groups for triple in triples for value in triple)]
     least, most = min(values), max(values)
     reach = (most - least) or 1.0
 
@@ -167,4 +168,4 @@ def _spans(triples: Sequence[tuple[float, float, float]], also: tuple[float, ...
         return round(4 + 92 * (value - least) / reach, 2)
 
     zero = place(0.0) if also else None
-    return [Span(place(low), place(middle), place(high), zero) for low, middle, high in triples]
+    return [[Span(place(low), place(middle), place(high), zero) for low, middle, high in triples] for triples in groups]

@@ -233,8 +233,7 @@ def _first_fault(path: Path, error: ValidationError) -> str:
     faults = error.errors()  # a misspelt key is also a missing one: tell the misspelling
     fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
     place = fault["loc"]
-    shown = place[:2] + place[3:] if place[:1] == ("scorers",) and len(place) > 2 else place  # less the union's tag
-    key = ".".join(str(part) for part in shown)
+    key = ".".join(str(part) for part in _untagged(place))
     if fault["type"] == "extra_forbidden":
         return f"{path.name}: unknown key {key}{nearest(str(place[-1]), _keys_at(place[:-1]))}"
     if fault["type"] == "union_tag_invalid":
@@ -244,11 +243,24 @@ def _first_fault(path: Path, error: ValidationError) -> str:
     return f"{path.name}: {key + ': ' if key else ''}{message}"
 
 
+def _untagged(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Less the tag that says which kind of scorer or encoder was meant: the file has no such key."""
+    at = (
+        2 if place[:1] == ("scorers",) else 4 if place[:2] == ("task", "learners") and "encoder" in place[3:4] else None
+    )
+    return place if at is None or len(place) <= at else place[:at] + place[at + 1 :]
+
+
+def _unnamed(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Less the name that the file gives to a scorer or a learner: it may be that of a kind."""
+    at = 1 if place[:1] == ("scorers",) else 2 if place[:2] == ("task", "learners") else len(place)
+    return place[:at] + place[at + 1 :]
+
+
 def _keys_at(place: tuple[int | str, ...]) -> set[str]:
     """The keys that a table of the source file may have."""
     here: list[type[BaseModel]] = [Source]
-    chosen = place[:1] + place[2:] if place[:1] == ("scorers",) else place  # less the name, which may be that of a kind
-    for part in chosen:
+    for part in _unnamed(place):
         below = [_models(model.model_fields[part].annotation) for model in here if part in model.model_fields]
         tagged = [
             model

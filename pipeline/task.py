@@ -1,6 +1,6 @@
 """What the gain is measured on: the `[task]` table of a source file."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,8 +21,8 @@ class TestSet(Table):
     )
 
 
-class Encoder(Table):
-    """A frozen encoder whose features the probe sees."""
+class Network(Table):
+    """A frozen network whose features a learner sees."""
 
     kind: Literal["open_clip", "timm"]
     model: ModelName = Field(
@@ -48,6 +48,37 @@ class Encoder(Table):
         return self
 
 
+class Hog(Table):
+    """Histograms of oriented gradients: features that nobody trained, and that no scorer shares."""
+
+    kind: Literal["hog"]
+    side: int = Field(64, ge=16, le=256, multiple_of=8, description="pixels of the square that a picture is resized to")
+
+
+class Pixels(Table):
+    """The picture itself, for a learner that makes its own features."""
+
+    kind: Literal["pixels"]
+    side: int = Field(32, ge=16, le=128, multiple_of=8, description="pixels of the square that a picture is resized to")
+
+
+Encoder = Annotated[Network | Hog | Pixels, Field(discriminator="kind")]
+"""What turns a picture into the numbers that a learner sees."""
+
+
+class Learner(Table):
+    """What is trained: a head on the features of an encoder."""
+
+    head: Literal["linear", "mlp", "cnn"]
+    encoder: Encoder
+
+    @model_validator(mode="after")
+    def _sees_pixels(self) -> Self:
+        if self.head == "cnn" and self.encoder.kind != "pixels":
+            raise ValueError('a cnn sees pixels: encoder = { kind = "pixels" }')
+        return self
+
+
 class Budget(Table):
     """What every trial spends. Two trials are compared only if theirs are equal."""
 
@@ -70,7 +101,9 @@ class Task(Table):
 
     classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class -> the words that name it")
     test: TestSet | None = None
-    encoder: Encoder
+    learners: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], Learner] = Field(
+        min_length=1, description="by name; all of them are reported, and the first is also trained without each filter"
+    )
     budget: Budget = Budget()
 
     @model_validator(mode="after")

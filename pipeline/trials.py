@@ -36,14 +36,16 @@ def silent(step: str, done: int, total: int) -> None:
 class Setting:
     """All that decides a trial; its key is a digest of this.
 
-    `code` is raised when the same setting would be trained otherwise; `budget` has no number of seeds; `classes` are
-    in the order in which predictions count them; `test` is the digest of the held-out pictures and labels.
+    `learner` is the name that the source file gives to a `head` on an `encoder`; `code` is raised when the same setting
+    would be trained otherwise; `budget` has no number of seeds; `classes` are in the order in which predictions count
+    them; `test` is the digest of the held-out pictures and labels.
     """
 
     code: int
     source: str
     manifest: str
     learner: str
+    head: str
     arm: str
     augmented: bool
     seed: int

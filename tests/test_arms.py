@@ -76,7 +76,8 @@ def test_downloaded_pairs_come_in_ledger_order(tmp_path):
 
 def setting(**other):
     fields = {
-        "code": 1, "source": "s", "manifest": "m", "learner": "linear", "arm": "raw", "augmented": False, "seed": 0,
+        "code": 1, "source": "s", "manifest": "m", "learner": "linear", "head": "linear", "arm": "raw",
+        "augmented": False, "seed": 0,
         "budget": {"steps": 3}, "encoder": {"kind": "timm"}, "classes": {"b": ("b", "bs"), "a": ("a",)}, "test": "t",
     }  # fmt: skip
     return Setting(**fields | other)
@@ -98,7 +99,7 @@ def test_every_setting_has_its_own_key():
     others = [
         {"seed": 1}, {"arm": "random"}, {"augmented": True}, {"manifest": "n"}, {"test": "u"}, {"budget": {"steps": 4}},
         {"encoder": {"kind": "open_clip"}}, {"classes": {"a": ("a",), "b": ("b", "bs")}}, {"learner": "mlp"},
-        {"code": 2},
+        {"head": "mlp"}, {"code": 2},
     ]  # fmt: skip
     assert len({setting(**each).key for each in [{}, *others]}) == len(others) + 1
     assert setting().key == setting().key

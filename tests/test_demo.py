@@ -23,7 +23,7 @@ from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
 from pipeline.source import Demo, Source
 from pipeline.storage import Storage
-from pipeline.task import Encoder, Task
+from pipeline.task import Hog, Learner, Task
 from training import demo_clip, labels
 
 SILENT = lambda done, total: None  # noqa: E731
@@ -38,7 +38,7 @@ def free_port():
 @pytest.fixture(scope="module")
 def small():
     classes = {name: tuple(words) for name, words in captions.SHAPE_WORDS.items()}
-    task = Task(classes=classes, encoder=Encoder(kind="timm", model="none"))
+    task = Task(classes=classes, learners={"linear": Learner(head="linear", encoder=Hog(kind="hog"))})
     download = {"timeout": 1, "retries": 0}
     return Source(name="small", demo=Demo(pairs=60, test_images=50, port=free_port()), task=task, download=download)
 

@@ -70,7 +70,9 @@ def test_the_toml_of_the_readme_loads(tmp_path):
         source.DistinctRow,
         task.Task,
         task.TestSet,
-        task.Encoder,
+        task.Learner,
+        task.Network,
+        task.Hog,
         task.Budget,
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import source
 from pipeline.errors import ModelError, SourceError
-from pipeline.task import Encoder
+from pipeline.task import Hog, Network, Pixels
 from training import encoders
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
@@ -40,11 +40,11 @@ def folder(tmp_path_factory):
 
 def timm_encoder(folder, **other):
     settings = {"kind": "timm", "model": "test_resnet", "weights": "encoder.safetensors"} | other
-    return Encoder.model_validate(settings, context={"folder": folder})
+    return Network.model_validate(settings, context={"folder": folder})
 
 
 def clip_encoder(folder):
-    return Encoder.model_validate({"kind": "open_clip", "model": "local-dir:clip"}, context={"folder": folder})
+    return Network.model_validate({"kind": "open_clip", "model": "local-dir:clip"}, context={"folder": folder})
 
 
 def pictures(count):
@@ -149,24 +149,66 @@ def test_weights_that_do_not_fit_are_refused(folder):
 def test_an_open_clip_model_needs_weights(folder):
     for use in (encoders.identity, encoders.load):
         with pytest.raises(ModelError, match="ViT-B-32 needs weights"):
-            use(Encoder(kind="open_clip", model="ViT-B-32"))
+            use(Network(kind="open_clip", model="ViT-B-32"))
 
 
 @pytest.mark.parametrize("other", [{"options": {"pad_type": "same"}}, {"preprocess": {"crop_pct": 1}}])
 def test_settings_belong_to_one_kind(other):
     with pytest.raises(ValueError, match="are for timm"):
-        Encoder(kind="open_clip", model="ViT-B-32", **other)
+        Network(kind="open_clip", model="ViT-B-32", **other)
     with pytest.raises(ValueError, match="is for open_clip"):
-        Encoder(kind="timm", model="test_resnet", quick_gelu=True)
+        Network(kind="timm", model="test_resnet", quick_gelu=True)
 
 
 def test_paths_are_relative_to_the_source_file(tmp_path):
     taught.task(tmp_path / "task", count=3)
     known = source.load(tmp_path / "task/taught.toml").task
-    assert known.encoder.weights == str(tmp_path / "task/encoder.safetensors")
+    assert known.learners["linear"].encoder.weights == str(tmp_path / "task/encoder.safetensors")
     (tmp_path / "task/encoder.safetensors").unlink()
-    with pytest.raises(SourceError, match="task.encoder.weights: there is no file"):
+    with pytest.raises(SourceError, match="task.learners.linear.encoder.weights: there is no file"):
         source.load(tmp_path / "task/taught.toml")
+
+
+def test_gradients_are_as_many_as_documented():
+    for side in (16, 64, 72):
+        features = encoded(encoders.load(Hog(kind="hog", side=side)), pictures(2))
+        assert features.shape == (2, 36 * (side // 8 - 1) ** 2)
+        assert features.dtype == np.float32
+        assert 0 <= features.min() < features.max() <= 1
+
+
+def test_gradients_hardly_see_contrast_and_do_see_place_and_turn():
+    """A step of brightness in the left half; the same with half the contrast; further right; turned by a quarter."""
+    y, x = np.mgrid[:64, :64]
+
+    def step(at, low=50, high=200, over=x):
+        return Image.fromarray(np.repeat(np.where(over < at, low, high)[:, :, None], 3, axis=2).astype(np.uint8))
+
+    tower = encoders.load(Hog(kind="hog", side=64))
+    plain, paler, moved, turned = encoded(tower, [step(20), step(20, 110, 185), step(44), step(20, over=y)])
+    assert np.linalg.norm(plain) > 3
+    np.testing.assert_allclose(paler, plain, atol=0.02)
+    assert np.linalg.norm(moved - plain) > 3
+    assert np.linalg.norm(turned - plain) > 3
+
+
+def test_pixels_are_the_picture():
+    """Two colours, side by side, of a picture that is no square."""
+    picture = np.zeros((20, 80, 3), np.uint8)
+    picture[:, :40], picture[:, 40:] = (255, 0, 51), (0, 102, 0)
+    features = encoded(encoders.load(Pixels(kind="pixels", side=16)), [Image.fromarray(picture)])
+    assert features.shape == (1, 3 * 16 * 16)
+    red, green, blue = features.reshape(3, 16, 16)
+    np.testing.assert_allclose([red[0, 0], green[0, 0], blue[0, 0]], [1, 0, 0.2])
+    np.testing.assert_allclose([red[15, 15], green[15, 15], blue[15, 15]], [0, 0.4, 0])
+
+
+def test_the_side_is_part_of_an_encoder_s_identity():
+    sides = [encoders.identity(Hog(kind="hog", side=side)) for side in (64, 32)]
+    assert sides[0] != sides[1]
+    assert encoders.identity(Pixels(kind="pixels", side=64)) != sides[0]
+    with pytest.raises(ValueError, match="multiple of 8"):
+        Hog(kind="hog", side=60)
 
 
 @pytest.mark.skipif("WINNOW_DATA" not in os.environ, reason="WINNOW_DATA names no folder with the real data")
@@ -174,7 +216,7 @@ def test_real_mobilenet_features_equal_golden():
     """The golden values were made without resizing: these photographs are 224 x 224."""
     preprocess = {"crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
     weights, options = str(DATA / "weights/mobilenetv2_100.safetensors"), {"pad_type": "same"}
-    described = Encoder(kind="timm", model="mobilenetv2_100", weights=weights, options=options, preprocess=preprocess)
+    described = Network(kind="timm", model="mobilenetv2_100", weights=weights, options=options, preprocess=preprocess)
     cases = json.loads((DATA / "weights/golden.json").read_text())["cases"]
     features = encoded(
         encoders.load(described), [Image.open(DATA / "flickr8k/images" / case["image"]) for case in cases]

@@ -1,23 +1,26 @@
 import dataclasses
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import taught
+import torch
 from PIL import Image
 from rich.console import Console
 
 from pipeline import source, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
-from pipeline.task import Budget
+from pipeline.task import Budget, Pixels
 from pipeline.task import TestSet as Held
-from training import evaluate, experiment, gain, heldout, labels, plot, probe
+from training import encoders, evaluate, experiment, gain, heldout, labels, plot, probe
 from training.heldout import HeldOut
 
+HOG = '{ kind = "hog", side = 64 }'
 WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
 
 
@@ -25,8 +28,17 @@ WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
 def noisy(tmp_path_factory):
     """Two captions of five lie, and the filter knows: source, storage, gain."""
     lies = [number for number in range(240) if number % 5 < 2]
-    described, storage = taught.task(tmp_path_factory.mktemp("noisy"), count=240, lies=lies, steps=150, seeds=3)
+    learners = {"linear": ("linear", taught.RESNET), "mlp": ("mlp", taught.RESNET), "other": ("linear", HOG)}
+    folder = tmp_path_factory.mktemp("noisy")
+    described, storage = taught.task(folder, count=240, lies=lies, learners=learners, steps=150, seeds=3)
     return described, storage, gain.measure(described, storage)
+
+
+def of(measured, name):
+    """Rows by cell, and differences by name, of a learner."""
+    learner = next(each for each in measured["learners"] if each["name"] == name)
+    rows = {(row["arm"], row["augmented"]): row for row in learner["rows"]}
+    return rows, {each["name"]: each for each in learner["differences"]}
 
 
 def files(storage, *folders):
@@ -126,19 +138,36 @@ def test_scores_by_hand():
     assert told["recall_macro"] == pytest.approx((2 / 3 + 1) / 3)
 
 
+def difference(bootstrap, better, worse, **told):
+    return evaluate.difference(bootstrap.mean(np.stack(better)), bootstrap.mean(np.stack(worse)), **told)
+
+
 def test_an_interval_by_hand():
     """One class, so that resampling pictures changes nothing: of two seeds, differences 0 and 1, a resample has 0, 1/2
     or 1 with probabilities 1/4, 1/2, 1/4, and the bounds are 0 and 1."""
     truth = np.zeros(40, np.int16)
     right, wrong = truth, truth + 1
     bootstrap = evaluate.Bootstrap(truth, 2, 2)
-    whole = bootstrap.interval(np.stack([right, right]), np.stack([wrong, wrong]))
+    whole = difference(bootstrap, [right, right], [wrong, wrong])
     assert (whole.difference, whole.low, whole.high) == (0.5, 0.5, 0.5)  # macro over two classes, one of them empty
     assert whole.relative is None
-    half = bootstrap.interval(np.stack([right, right]), np.stack([wrong, right]))
+    half = difference(bootstrap, [right, right], [wrong, right])
     assert (half.difference, half.low, half.high) == (0.25, 0, 0.5)
     assert half.relative == 1
     assert half.relative_low is None  # one resample in four divides by 0
+
+
+def test_an_interaction_by_hand():
+    """As above: with both factors right in each seed, with the first alone in one of two, else in none. What the first
+    adds is 0.5 with the second and 0.25 without it; by seed the interaction is 0.5 and 0."""
+    truth = np.zeros(40, np.int16)
+    right, wrong = truth, truth + 1
+    bootstrap = evaluate.Bootstrap(truth, 2, 2)
+    both, first, none = (bootstrap.mean(np.stack(each)) for each in ([right] * 2, [wrong, right], [wrong] * 2))
+    told = evaluate.interaction(both, first, none, none)
+    assert (told.difference, told.low, told.high) == (0.25, 0, 0.5)
+    assert evaluate.interaction(both, both, none, none).difference == 0
+    assert evaluate.interaction(first, both, none, none).difference == -0.25
 
 
 def test_an_interval_covers_the_spread_over_pictures():
@@ -148,22 +177,52 @@ def test_an_interval_covers_the_spread_over_pictures():
     truth = np.arange(n, dtype=np.int16) % 2
     better = np.where(np.arange(n) % 10 < 2, 1 - truth, truth).astype(np.int16)
     worse = np.where(np.arange(n) % 10 < 4, 1 - truth, truth).astype(np.int16)
-    told = evaluate.Bootstrap(truth, 2, 3).interval(np.stack([better] * 3), np.stack([worse] * 3))
+    told = difference(evaluate.Bootstrap(truth, 2, 3), [better] * 3, [worse] * 3)
     assert told.difference == pytest.approx(0.2)
     expected = 1.96 * np.sqrt(0.2 * 0.8 / n)
     assert told.high - told.low == pytest.approx(2 * expected, rel=0.1)
     assert told.low < 0.2 < told.high
 
 
-def test_the_probe_learns_and_repeats_itself():
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_head_learns_and_repeats_itself(head):
     rng = np.random.default_rng(0)
     truth = rng.integers(3, size=300).astype(np.int16)
     views = (rng.normal(size=(300, 2, 8)) + 3 * np.eye(8)[truth][:, None]).astype(np.float16)
     views[:, :, 7] = 5  # a feature that never changes
-    budget = Budget(steps=100, batch=64)
-    said = probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4)
+    trained = partial(probe.predictions, head, views[:200], truth[:200], views[200:], 3)
+    said = trained(Budget(steps=100, batch=64), 4)
     assert np.mean(said == truth[200:]) > 0.9
-    assert np.array_equal(said, probe.predictions(views[:200], truth[:200], views[200:], 3, budget, 4))
+    torch.rand(3)  # somebody else draws a number
+    assert np.array_equal(said, trained(Budget(steps=100, batch=64), 4))
+    early = [trained(Budget(steps=3, batch=8), seed) for seed in (4, 5)]
+    assert not np.array_equal(*early)
+
+
+def test_an_mlp_learns_what_no_line_separates():
+    """Exclusive or."""
+    rng = np.random.default_rng(0)
+    views = rng.normal(size=(600, 1, 2)).astype(np.float16)
+    truth = ((views[:, 0, 0] > 0) != (views[:, 0, 1] > 0)).astype(np.int16)
+    right = {
+        head: np.mean(
+            probe.predictions(head, views[:400], truth[:400], views[400:], 2, Budget(steps=200), 0) == truth[400:]
+        )
+        for head in ("linear", "mlp")
+    }
+    assert right["linear"] < 0.7
+    assert right["mlp"] > 0.9
+
+
+def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
+    tower = encoders.load(Pixels(kind="pixels", side=32))
+    drawn = [Image.open(io.BytesIO(taught.picture(taught.truth(n), n))) for n in range(240)]
+    views = tower.encode([tower.prepare(each) for each in drawn]).astype(np.float16)[:, None]
+    truth = (np.arange(240) % 3).astype(np.int16)
+    trained = partial(probe.predictions, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=60, batch=64))
+    said = trained(1)
+    assert np.mean(said == truth[180:]) > 0.6
+    assert np.array_equal(said, trained(1))
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -175,21 +234,34 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_filtering_out_lies_helps(noisy):
     _, _, measured = noisy
-    rows = {(row["arm"], row["augmented"]): row for row in measured["rows"]}
+    rows, names = of(measured, "linear")
     assert set(rows) == set(experiment.CELLS)
     assert rows["raw", False]["pairs_mean"] == 240
     assert rows["filtered", False]["pairs_mean"] == rows["random", True]["pairs_mean"] == pytest.approx(144, abs=20)
-    names = {each["name"]: each for each in measured["differences"]}
     told = names["filtered - random"]
     assert told["low"] < told["difference"] < told["high"]
     assert told["low"] > 0
     assert told["clear"]
-    assert told["sentence"].startswith(f"filtering by taught, against as many at random: {told['difference']:+.3f} [")
-    difference = rows["filtered", False]["f1_macro_mean"] - rows["random", False]["f1_macro_mean"]
-    assert told["difference"] == pytest.approx(difference)
-    assert {name: each["factors"] for name, each in names.items() if each["factors"] != 1} == {
-        "filtered and augmented - raw": 2
+    says = f"linear, filtering by taught, against as many at random: {told['difference']:+.3f} ["
+    assert told["sentence"].startswith(says)
+    expected = rows["filtered", False]["f1_macro_mean"] - rows["random", False]["f1_macro_mean"]
+    assert told["difference"] == pytest.approx(expected)
+    assert {name for name, each in names.items() if each["factors"] != 1} == {
+        "filtered and augmented - raw",
+        gain.INTERACTION,
     }
+
+
+def test_every_learner_is_reported(noisy):
+    _, storage, measured = noisy
+    kinds = [(each["name"], each["head"], each["encoder"]["kind"]) for each in measured["learners"]]
+    assert kinds == [("linear", "linear", "timm"), ("mlp", "mlp", "timm"), ("other", "linear", "hog")]
+    assert len({path.parent for path in (storage.root / "features").rglob("*.npz")}) == 4  # 2 encoders, held-out apart
+    for learner in measured["learners"]:
+        rows, names = of(measured, learner["name"])
+        gains = [rows["filtered", each]["f1_macro_mean"] - rows["raw", each]["f1_macro_mean"] for each in (True, False)]
+        assert names[gain.INTERACTION]["difference"] == pytest.approx(gains[0] - gains[1])
+        assert all(each["sentence"].startswith(f"{learner['name']}, ") for each in names.values())
 
 
 def test_the_baseline_stands_beside(noisy):
@@ -208,7 +280,7 @@ def test_a_second_run_trains_nothing(noisy):
     assert gain.measure(described, storage) == measured
     assert gain.measure(described, storage, Manifest.open(storage).id[:10]) == measured
     assert files(storage, "trials", "gains", "features") == before
-    assert len(trials.finished(storage)) == 6 * 3
+    assert len(trials.finished(storage)) == 6 * 3 * 3
 
 
 def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
@@ -285,15 +357,16 @@ def test_an_unfair_comparison_is_refused(tmp_path, told, says):
 
 def test_unequal_trials_are_not_compared(noisy):
     _, storage, _ = noisy
-    found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
-    gain.check_comparable(sorted(found, key=lambda each: each.setting.seed))
+    every = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+    found = sorted((each for each in every if each.setting.learner == "mlp"), key=lambda each: each.setting.seed)
+    gain.check_comparable("mlp", found)
     spent = dataclasses.replace(found[0].setting, budget={**found[0].setting.budget, "steps": 1})
-    with pytest.raises(CompareError, match="differ in their budget"):
-        gain.check_comparable([dataclasses.replace(found[0], setting=spent), *found[1:]])
+    with pytest.raises(CompareError, match="trials of 'mlp' differ in their budget"):
+        gain.check_comparable("mlp", [dataclasses.replace(found[0], setting=spent), *found[1:]])
     with pytest.raises(CompareError, match="not paired"):
-        gain.check_comparable(found[1:])
+        gain.check_comparable("mlp", found[1:])
     with pytest.raises(CompareError, match="at least 2 seeds"):
-        gain.check_comparable([each for each in found if each.setting.seed == 0])
+        gain.check_comparable("mlp", [each for each in found if each.setting.seed == 0])
 
 
 def test_a_source_without_a_task_is_told(noisy):
@@ -317,12 +390,14 @@ def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
 
 def test_the_table_says_it_all(noisy):
     _, _, measured = noisy
-    console = Console(width=80, file=io.StringIO())
+    console = Console(width=100, file=io.StringIO())
     console.print(gain.table(measured))
     shown = console.file.getvalue()
-    for row in measured["rows"]:
-        assert f"{row['f1_macro_mean']:.3f}" in shown
-    assert measured["differences"][0]["sentence"] in shown
+    for learner in measured["learners"]:
+        for row in learner["rows"]:
+            assert f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" in shown
+        for each in learner["differences"]:
+            assert (f"\n{each['sentence']}\n" in shown) == each["first"]  # on a line of its own
     assert "always" in shown
 
 
@@ -356,7 +431,30 @@ def test_classes_share_no_word(tmp_path, classes, says):
     toml = tmp_path / "bad.toml"
     toml.write_text(
         f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[task.classes]\n{classes}\n'
-        '[task.encoder]\nkind = "timm"\nmodel = "test_resnet"\n'
+        '[task.learners.linear]\nhead = "linear"\nencoder = { kind = "hog" }\n'
+    )
+    with pytest.raises(SourceError, match=says):
+        source.load(toml)
+
+
+@pytest.mark.parametrize(
+    ("learner", "says"),
+    [
+        ('head = "cnn"\nencoder = { kind = "hog" }', "task.learners.x: a cnn sees pixels"),
+        (
+            'head = "linear"\nencoder = { kind = "hgo" }',
+            "task.learners.x.encoder.kind: 'hgo' is unknown; did you mean 'hog'",
+        ),
+        ('head = "linear"\nencoder = { kind = "hog", sied = 64 }', "x.encoder.sied; did you mean 'side'"),
+        ('haed = "linear"\nencoder = { kind = "hog" }', "unknown key task.learners.x.haed; did you mean 'head'"),
+    ],
+)
+def test_a_wrong_learner_is_told(tmp_path, learner, says):
+    (tmp_path / "list.tsv").write_text("a\thttp://host/1.jpg\n")
+    toml = tmp_path / "bad.toml"
+    toml.write_text(
+        '[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[task.classes]\na = ["a"]\nb = ["b"]\n'
+        f"[task.learners.x]\n{learner}\n"
     )
     with pytest.raises(SourceError, match=says):
         source.load(toml)

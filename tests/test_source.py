@@ -50,7 +50,7 @@ FAULTS = {
         "sha256",
     ),
     "one class": (
-        PAIRS + '[task.classes]\ndog = ["dog"]\n[task.encoder]\nkind = "timm"\nmodel = "resnet18"\n',
+        PAIRS + '[task.classes]\ndog = ["dog"]\n[task.learners.l]\nhead = "linear"\nencoder = { kind = "hog" }\n',
         "task.classes: ",
     ),
     "bad source name": ('name = "Not A Name"\n' + PAIRS, "name: "),

@@ -1,9 +1,10 @@
-"""Frozen encoders: the image tower of an open_clip model, or any timm model without its classifier."""
+"""What turns pictures into the numbers that a learner sees: the image tower of an open_clip model, any timm model
+without its classifier, histograms of oriented gradients, or the pixels themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from PIL import Image
 from pipeline.errors import ModelError
 from pipeline.score import file_digest
 from pipeline.scorers import clip_weights, device
-from pipeline.task import Encoder
+from pipeline.task import Encoder, Hog, Network, Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,26 @@ BATCH = 64
 
 FILE = ".safetensors"
 
+_OPENCV = "opencv-python-headless"
+
+
+class Encodes(Protocol):
+    """An encoder, ready to run: `prepare` once for a picture, then `encode` for as many as there are."""
+
+    def prepare(self, image: Image.Image) -> Any:
+        """An upright RGB picture, as `encode` wants it."""
+
+    def encode(self, pictures: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Features [pictures, dim]. Raises ModelError."""
+
 
 def identity(encoder: Encoder) -> dict[str, Any]:
     """All that decides an encoder's features, as JSON. Files are told by their digest, timm's tags by their name.
 
     Raises ModelError for an open_clip model whose weights are missing or do not fit its activation.
     """
+    if not isinstance(encoder, Network):
+        return {**encoder.model_dump(), "versions": {_OPENCV: version(_OPENCV)}}
     library = {"timm": "timm", "open_clip": "open_clip_torch"}[encoder.kind]
     made: dict[str, Any] = {
         "kind": encoder.kind,
@@ -46,8 +61,59 @@ def identity(encoder: Encoder) -> dict[str, Any]:
     }
 
 
+def load(encoder: Encoder) -> Encodes:
+    """The encoder; a network in evaluation mode, in float32. Raises ModelError where weights are missing or misfit."""
+    if isinstance(encoder, Hog):
+        return Gradients(encoder.side)
+    if isinstance(encoder, Pixels):
+        return Raw(encoder.side)
+    if encoder.kind == "open_clip":
+        return _open_clip(encoder)
+    try:
+        return _timm(encoder)
+    except Exception as error:
+        raise ModelError(f"encoder {encoder.model}: {clip_weights.line(error)}") from error
+
+
+class Raw:
+    """RGB, 0 to 1, of the picture resized to a square whatever its shape: [3 * side * side], channel by channel."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Resized by area, uint8 [side, side, 3]."""
+        import cv2
+
+        resized: npt.NDArray[np.uint8] = cv2.resize(
+            np.asarray(image), (self._side, self._side), interpolation=cv2.INTER_AREA
+        )
+        return resized
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, 3 * side * side]."""
+        return np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+
+
+class Gradients(Raw):
+    """Histograms of oriented gradients (Dalal and Triggs 2005) of the picture resized to a square.
+
+    Cells of 8 x 8 pixels, 9 unsigned directions, blocks of 2 x 2 cells that overlap by half and are normalised each by
+    itself: 36 * (side / 8 - 1) ** 2 features, 0 to 1. Brightness and contrast of the picture hardly change them; where
+    things lie, how large they are and how they are turned does. The strongest colour channel of a pixel counts.
+    """
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, dim]."""
+        import cv2
+
+        size = (self._side, self._side)
+        describe = cv2.HOGDescriptor(size, (16, 16), (8, 8), (8, 8), 9).compute
+        return np.stack([describe(each) for each in pictures]).astype(np.float32)
+
+
 class Tower:
-    """A frozen encoder, ready to run.
+    """A frozen network, ready to run.
 
     `prepare` turns an RGB picture into a float tensor [3, height, width]; `forward` takes a stack of those.
     """
@@ -83,17 +149,7 @@ class Tower:
         return features
 
 
-def load(encoder: Encoder) -> Tower:
-    """The encoder in evaluation mode, in float32. Raises ModelError where weights are missing or do not fit."""
-    if encoder.kind == "open_clip":
-        return _open_clip(encoder)
-    try:
-        return _timm(encoder)
-    except Exception as error:
-        raise ModelError(f"encoder {encoder.model}: {clip_weights.line(error)}") from error
-
-
-def _timm(encoder: Encoder) -> Tower:
+def _timm(encoder: Network) -> Tower:
     import timm
     from safetensors.torch import load_file
 
@@ -107,7 +163,7 @@ def _timm(encoder: Encoder) -> Tower:
     return Tower(_frozen(model), timm.data.create_transform(**settings, is_training=False))
 
 
-def _open_clip(encoder: Encoder) -> Tower:
+def _open_clip(encoder: Network) -> Tower:
     from open_clip import get_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torch.nn.functional import normalize

@@ -13,7 +13,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 """What share of the resamples an interval holds."""
 
-SAYS = f"{LEVEL:.0%}, paired bootstrap over seeds and test pictures, {RESAMPLES} resamples"
+SAYS = f"paired bootstrap over seeds, each with its own draw of the pool, and test pictures; {RESAMPLES} resamples"
 """How intervals were made, for a person."""
 
 Labels = npt.NDArray[np.int16]
@@ -45,13 +45,22 @@ def scores(truth: Labels, predicted: Labels, classes: Sequence[Any]) -> dict[str
 
 
 @dataclass(frozen=True)
+class Mean:
+    """Mean macro-F1 over seeds: `point` as measured, and in each resample, [resamples]."""
+
+    point: float
+    resampled: Floats
+
+
+@dataclass(frozen=True)
 class Interval:
-    """A difference of mean macro-F1 over seeds, and the bootstrap interval around it.
+    """A difference of mean macro-F1 over seeds, and the bootstrap interval around it, which holds `level` of them.
 
     `relative` is the difference in parts of the second mean, None where that is 0; its bounds are None where it is 0
     in some resample.
     """
 
+    level: float
     difference: float
     low: float
     high: float
@@ -60,11 +69,26 @@ class Interval:
     relative_high: float | None
 
 
+def difference(better: Mean, worse: Mean, level: float = LEVEL) -> Interval:
+    """Of two means of one bootstrap."""
+    relative = better.point / worse.point - 1 if worse.point > 0 else None
+    low, high = _bounds(better.resampled - worse.resampled, level)
+    divides = (worse.resampled > 0).all()
+    bounds = _bounds(better.resampled / worse.resampled - 1, level) if divides else (None, None)
+    return Interval(level, better.point - worse.point, low, high, relative, *bounds)
+
+
+def interaction(both: Mean, first: Mean, second: Mean, neither: Mean) -> Interval:
+    """How much more the first factor adds with the second than without it: (both - second) - (first - neither)."""
+    resampled = (both.resampled - second.resampled) - (first.resampled - neither.resampled)
+    point = (both.point - second.point) - (first.point - neither.point)
+    return Interval(LEVEL, point, *_bounds(resampled, LEVEL), None, None, None)
+
+
 class Bootstrap:
     """Resamples of seeds and of test pictures together, the same ones for everything that is compared.
 
-    Predictions are [seeds, pictures], paired by seed. Only the spread over seeds and pictures is in an interval: with
-    few seeds it is somewhat too narrow.
+    Only the spread over seeds and pictures is in an interval: with few seeds it is somewhat too narrow.
     """
 
     def __init__(self, truth: Labels, classes: int, seeds: int, resamples: int = RESAMPLES) -> None:
@@ -75,15 +99,9 @@ class Bootstrap:
         self._drawn = generator.multinomial(seeds, drawn, size=resamples) / seeds
         self._support = self._pictures @ _one_hot(truth, classes)
 
-    def interval(self, better: npt.NDArray[np.int16], worse: npt.NDArray[np.int16]) -> Interval:
-        """Of the mean macro-F1 of `better` less that of `worse`, each [seeds, pictures]."""
-        means = [self._means(each) for each in (better, worse)]
-        points = [np.mean([self._f1(row) for row in each]) for each in (better, worse)]
-        differences = means[0] - means[1]
-        low, high = _bounds(differences)
-        relative = float(points[0] / points[1] - 1) if points[1] > 0 else None
-        relative_low, relative_high = _bounds(means[0] / means[1] - 1) if (means[1] > 0).all() else (None, None)
-        return Interval(float(points[0] - points[1]), low, high, relative, relative_low, relative_high)
+    def mean(self, predicted: npt.NDArray[np.int16]) -> Mean:
+        """Of predictions [seeds, pictures], paired by seed with all others."""
+        return Mean(float(np.mean([self._f1(row) for row in predicted])), self._means(predicted))
 
     def _f1(self, predicted: Labels) -> float:
         value: float = scores(self._truth, predicted, range(self._classes))["f1_macro"]
@@ -103,8 +121,8 @@ class Bootstrap:
         return mean
 
 
-def _bounds(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _bounds(values: Floats, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -1,8 +1,9 @@
-"""The trials of one manifest: every arm, plain and augmented, for every seed, under one budget."""
+"""The trials of one manifest: every learner on every arm, plain and augmented, for every seed, under one budget."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,51 +21,69 @@ from training.heldout import HeldOut
 from training.pool import Pool
 
 CELLS = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
-"""What is trained for each seed: an arm, and whether its pictures are augmented."""
+"""What is trained for each learner and seed: an arm, and whether its pictures are augmented."""
+
+Rows = Mapping[str, npt.NDArray[np.int64]]
+"""The rows of the pool that each arm has, with repetitions."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A head on the features of an encoder: those of the pool's pictures, and those of the test set's."""
+
+    name: str
+    head: str
+    encoder: Mapping[str, object]
+    training: Features
+    heldout: Features
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that the trials share."""
+    """All that the trials share, and the learners."""
 
     source: str
     manifest: str
     task: Task
-    encoder: dict[str, object]
     pool: Pool
     test: HeldOut
-    heldout: Features
+    learners: tuple[Learner, ...]
 
     def run(self, storage: Storage, progress: Progress) -> list[Trial]:
-        """The trials, by seed and cell. Those that are there are not trained again."""
-        settings = [
-            self.setting(arm, augmented, seed) for seed in range(self.task.budget.seeds) for arm, augmented in CELLS
+        """The trials, by seed, learner and cell. Those that are there are not trained again."""
+        planned = [
+            (learner, self.setting(learner, arm, augmented, seed))
+            for seed in range(self.task.budget.seeds)
+            for learner in self.learners
+            for arm, augmented in CELLS
         ]
         draw = lru_cache(maxsize=1)(self.drawn)
         found = []
-        for done, setting in enumerate(settings):
-            progress("trials", done, len(settings))
-            found.append(trials.once(storage, setting, lambda at=setting: self.trial(at, draw(at.seed))))  # type: ignore[misc]
-        progress("trials", len(settings), len(settings))
+        for done, (learner, setting) in enumerate(planned):
+            progress("trials", done, len(planned))
+            train = partial(self.trial, learner, setting, draw)
+            found.append(trials.once(storage, setting, train))
+        progress("trials", len(planned), len(planned))
         return found
 
-    def setting(self, arm: str, augmented: bool, seed: int) -> Setting:
-        """What decides the trial of a cell and a seed."""
+    def setting(self, learner: Learner, arm: str, augmented: bool, seed: int) -> Setting:
+        """What decides the trial of a learner, a cell and a seed."""
         return Setting(
             code=probe.VERSION,
             source=self.source,
             manifest=self.manifest,
-            learner=probe.LEARNER,
+            learner=learner.name,
+            head=learner.head,
             arm=arm,
             augmented=augmented,
             seed=seed,
             budget=self.task.budget.trial,
-            encoder=self.encoder,
+            encoder=learner.encoder,
             classes=self.task.classes,
             test=self.test.digest,
         )
 
-    def drawn(self, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+    def drawn(self, seed: int) -> Rows:
         """The rows of the pool that each arm has. Raises CompareError for an arm that cannot be compared fairly."""
         uids = arms.draw(self.pool.table, seed, self.pool.leaked)
         check_leaks(uids, self.pool.leaked)
@@ -73,16 +92,17 @@ class Experiment:
             check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], list(self.task.classes))
         return rows
 
-    def trial(self, setting: Setting, drawn: dict[str, npt.NDArray[np.int64]]) -> Trial:
+    def trial(self, learner: Learner, setting: Setting, draw: Callable[[int], Rows]) -> Trial:
         """Train and evaluate."""
+        rows = draw(setting.seed)[setting.arm]
         start = time.perf_counter()
-        rows = drawn[setting.arm]
         pictures = self.pool.table["picture"].to_numpy()[rows]
-        views = self.pool.features.views[pictures]
+        views = learner.training.views[pictures]
         predicted = probe.predictions(
+            learner.head,
             views if setting.augmented else views[:, :1],
             self.pool.table["label"].to_numpy()[rows],
-            self.heldout.views,
+            learner.heldout.views,
             len(self.task.classes),
             self.task.budget,
             setting.seed,

@@ -1,4 +1,4 @@
-"""Features of pictures, computed once: plain and augmented versions through a frozen encoder, kept by shard.
+"""Features of pictures, computed once: plain and augmented versions through an encoder, kept by shard.
 
 A shard's object is named by the pictures that were asked for, so that other classes or pairs that left the source
 give another object, and the same question finds the same one.
@@ -48,8 +48,9 @@ class Extractor:
 
     def __init__(self, storage: Storage, encoder: Encoder, budget: Budget) -> None:
         self.identity = encoders.identity(encoder)
-        self._storage, self._encoder, self._budget = storage, encoder, budget
-        self._tower: encoders.Tower | None = None
+        self.encoder = encoder
+        self._storage, self._budget = storage, budget
+        self._loaded: encoders.Encodes | None = None
 
     def training(self, shards_key: str, shard: int, members: Sequence[str]) -> Features:
         """Plain and augmented features of some pictures of a shard, in the order of `members`."""
@@ -71,7 +72,7 @@ class Extractor:
 
     def _stage(self, more: dict[str, Any]) -> Stage:
         made_by = {"version": VERSION, "encoder": self.identity, "imagehash": version("imagehash"), **more}
-        return Stage(f"features/{self._encoder.kind}", made_by)
+        return Stage(f"features/{self.encoder.kind}", made_by)
 
     def _kept(self, stage: Stage, key: str, pictures: Callable[[], Iterable[bytes]], views: int) -> Features:
         if not self._storage.done(key):
@@ -84,15 +85,15 @@ class Extractor:
             return Features(stored["views"], stored["phash"])
 
     def _computed(self, pictures: Iterable[bytes], views: int) -> Features:
-        self._tower = self._tower or encoders.load(self._encoder)
+        self._loaded = self._loaded or encoders.load(self.encoder)
         parts = []
         for window in _windows(pictures, WINDOW):
-            tensors = [
-                self._tower.prepare(Image.fromarray(pixels))
+            prepared = [
+                self._loaded.prepare(Image.fromarray(pixels))
                 for picture in window
                 for pixels in versions(picture, self._budget.policy, views)
             ]
-            encoded = self._tower.encode(tensors).astype(np.float16)
+            encoded = self._loaded.encode(prepared).astype(np.float16)
             hashes = np.array([heldout.phash(picture) for picture in window], np.uint64)
             parts.append(Features(encoded.reshape(len(window), 1 + views, -1), hashes))
         return Features.joined(parts)

@@ -1,4 +1,7 @@
-"""What a manifest was worth: the same learner on what was kept, on everything, and on as much taken blindly."""
+"""What a manifest was worth: the same learners on what was kept, on everything, and on as much taken blindly.
+
+The learners are named beforehand, in the source file, and all of them are reported.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,18 +15,18 @@ from pipeline.manifest import Manifest
 from pipeline.source import Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
-from pipeline.task import Task, TestSet
+from pipeline.task import Encoder, Task, TestSet
 from pipeline.trials import Progress, Trial, silent
 from training import evaluate, heldout, pool, probe
-from training.evaluate import Bootstrap
-from training.experiment import CELLS, Experiment
+from training.evaluate import Bootstrap, Interval
+from training.experiment import CELLS, Experiment, Learner
 from training.features import Extractor
 from training.heldout import HeldOut
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-CODE = 1
+CODE = 2
 """Raised whenever the same trials would be summed up otherwise."""
 
 METRICS = ("f1_macro", "f1_micro", "precision_macro", "recall_macro", "accuracy")
@@ -33,12 +36,16 @@ Cell = tuple[str, bool]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells that differ in one factor; the one that differs in two is what all of it was worth together."""
+    """Two cells that differ in one factor; the one that differs in two is what all of it was worth together.
+
+    The console shows those that are `first`; the rest is in the report.
+    """
 
     name: str
     better: Cell
     worse: Cell
     says: str
+    first: bool = False
 
     @property
     def factors(self) -> int:
@@ -47,9 +54,13 @@ class Comparison:
 
 
 COMPARISONS = (
-    Comparison("filtered - raw", ("filtered", False), ("raw", False), "filtering by {recipe}"),
+    Comparison("filtered - raw", ("filtered", False), ("raw", False), "filtering by {recipe}", first=True),
     Comparison(
-        "filtered - random", ("filtered", False), ("random", False), "filtering by {recipe}, against as many at random"
+        "filtered - random",
+        ("filtered", False),
+        ("random", False),
+        "filtering by {recipe}, against as many at random",
+        first=True,
     ),
     Comparison("filtered - raw, augmented", ("filtered", True), ("raw", True), "filtering by {recipe}, both augmented"),
     Comparison(
@@ -59,7 +70,13 @@ COMPARISONS = (
         "filtering by {recipe}, against as many at random, both augmented",
     ),
     *(
-        Comparison(f"augmented - plain, {arm}", (arm, True), (arm, False), f"augmentation of the {arm} pairs")
+        Comparison(
+            f"augmented - plain, {arm}",
+            (arm, True),
+            (arm, False),
+            f"augmentation of the {arm} pairs",
+            first=arm == "filtered",
+        )
         for arm in ("raw", "filtered", "random")
     ),
     Comparison(
@@ -69,6 +86,9 @@ COMPARISONS = (
         "filtering by {recipe} and augmentation together",
     ),
 )
+
+INTERACTION = "interaction"
+"""The name of this difference: what filtering adds to augmented pictures less what it adds to plain ones."""
 
 
 def measure(
@@ -83,14 +103,13 @@ def measure(
     manifest = Manifest.open(storage, manifest_id)
     test = HeldOut.read(test_set, task.classes)
     check_test(test, list(task.classes))
-    extractor = Extractor(storage, task.encoder, task.budget)
-    key = f"gains/{_digest(manifest, task, test, extractor)}.json"
+    extractors = _extractors(storage, task)
+    key = f"gains/{_digest(manifest, task, test, extractors)}.json"
     if not storage.done(key):
-        known = pool.read(manifest, task.classes, extractor, test, progress)
-        experiment = Experiment(
-            source.name, manifest.id, task, extractor.identity, known, test, extractor.heldout(test)
-        )
-        made = summary(experiment.run(storage, progress), test, manifest.document["recipe"]["name"])
+        known = pool.read(manifest, task.classes, extractors, test, progress)
+        learners = _learners(task, extractors, known)
+        trials = Experiment(source.name, manifest.id, task, known, test, learners).run(storage, progress)
+        made = summary(trials, test, manifest.document["recipe"]["name"])
         made["baseline"] = _baseline(known, test, list(task.classes))
         made["counts"] = dict(known.counts)
         storage.put_if_absent(key, canonical_json(made))
@@ -99,21 +118,22 @@ def measure(
 
 
 def summary(trials: Sequence[Trial], test: HeldOut, recipe: str) -> dict[str, Any]:
-    """Rows by cell and differences with intervals. Raises CompareError for trials that must not be compared."""
-    check_comparable(trials)
+    """By learner, rows by cell and differences with intervals. Raises CompareError for what must not be compared."""
+    by_name: dict[str, list[Trial]] = {}
+    for each in trials:
+        by_name.setdefault(each.setting.learner, []).append(each)
+    for name, found in by_name.items():
+        check_comparable(name, found)
     first = trials[0].setting
-    cells = {cell: [each for each in trials if (each.setting.arm, each.setting.augmented) == cell] for cell in CELLS}
-    seeds = len(cells[CELLS[0]])
+    seeds = len({each.setting.seed for each in trials})
     bootstrap = Bootstrap(test.labels, len(first.classes), seeds)
     return {
         "code": CODE,
         "source": first.source,
         "manifest": first.manifest,
         "recipe": recipe,
-        "learner": first.learner,
         "classes": {name: list(words) for name, words in first.classes.items()},
         "budget": {**first.budget, "seeds": seeds},
-        "encoder": first.encoder,
         "test": {
             "pictures": len(test.paths),
             "ambiguous": test.ambiguous,
@@ -121,42 +141,51 @@ def summary(trials: Sequence[Trial], test: HeldOut, recipe: str) -> dict[str, An
             "digest": first.test,
         },
         "leak_rule": heldout.LEAK_RULE,
-        "interval": evaluate.SAYS,
-        "rows": [_row(cell, found) for cell, found in cells.items()],
-        "differences": [_difference(each, cells, bootstrap, recipe) for each in COMPARISONS],
-        "seconds": round(sum(each.seconds for each in trials), 1),
+        "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
+        "learners": [_learner(found, bootstrap, recipe) for found in by_name.values()],
+        "seconds": {name: round(sum(each.seconds for each in found), 1) for name, found in by_name.items()},
     }
 
 
 def table(gain: Mapping[str, Any]) -> "Group":
-    """Scores by arm, and what made a difference, for rich's console."""
+    """Macro-F1 by arm and learner, and what made a difference, for rich's console."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    title = f"Scores on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
+    learners = gain["learners"]
+    title = f"Macro-F1 (sd) on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
     arms = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "pictures", "pairs", "macro-F1", "sd", "prec.", "recall", "acc."):
-        arms.add_column(name, justify="left" if name in ("arm", "pictures") else "right", no_wrap=True)
-    for row in gain["rows"]:
-        shown = [row["f1_macro_mean"], row["f1_macro_sd"]]
-        shown += [row[f"{metric}_mean"] for metric in ("precision_macro", "recall_macro", "accuracy")]
-        kind = "augmented" if row["augmented"] else "plain"
-        arms.add_row(row["arm"], kind, f"{row['pairs_mean']:.0f}", *(f"{value:.3f}" for value in shown))
+    for name in ("arm", "pictures"):
+        arms.add_column(name, no_wrap=True)
+    for name in ("pairs", *(each["name"] for each in learners)):
+        arms.add_column(name, justify="right", no_wrap=True)
+    for rows in zip(*(each["rows"] for each in learners), strict=True):
+        kind = "augmented" if rows[0]["augmented"] else "plain"
+        scores = [f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" for row in rows]
+        arms.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
-    shown = [base[metric] for metric in ("precision_macro", "recall_macro", "accuracy")]
-    always = (base["class"], "always", "", f"{base['f1_macro']:.3f}", "", *(f"{value:.3f}" for value in shown))
-    arms.add_row(*always, style="dim")
-    lines = [Text(each["sentence"], style="" if each["clear"] else "dim") for each in gain["differences"]]
-    return Group(arms, Text(f"Difference in macro-F1 ({gain['interval']})", style="italic"), *lines)
+    arms.add_row(f"always {base['class']}", "", "", *[f"{base['f1_macro']:.3f}        "] * len(learners), style="dim")
+    lines = [
+        Text(each["sentence"], style="" if each["clear"] else "dim")
+        for learner in learners
+        for each in learner["differences"]
+        if each["first"]
+    ]
+    return Group(arms, Text(f"Differences in macro-F1; {gain['interval']}", style="italic"), *lines)
 
 
-def check_comparable(trials: Sequence[Trial]) -> None:
-    """Raises CompareError unless all cells have the same two or more seeds, and all else but the cell is equal."""
-    for factor in ("budget", "encoder", "classes", "test", "manifest", "learner", "code"):
+def check_comparable(name: str, trials: Sequence[Trial]) -> None:
+    """Raises CompareError unless all cells have the same two or more seeds, and all else but the cell is equal.
+
+    `name` is that of the learner whose trials they are.
+    """
+    for factor in ("budget", "encoder", "classes", "test", "manifest", "head", "code"):
         if len({canonical_json(getattr(each.setting, factor)) for each in trials}) > 1:
-            raise CompareError(f"the trials differ in their {factor}: only arm, augmentation and seed may differ")
+            raise CompareError(
+                f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
+            )
     seeds = {
         cell: [each.setting.seed for each in trials if (each.setting.arm, each.setting.augmented) == cell]
         for cell in CELLS
@@ -184,10 +213,73 @@ def _task(source: Source) -> tuple[Task, TestSet]:
     return source.task, source.task.test
 
 
-def _digest(manifest: Manifest, task: Task, test: HeldOut, extractor: Extractor) -> str:
+def _extractors(storage: Storage, task: Task) -> list[Extractor]:
+    """One for each encoder: learners that share an encoder share its features."""
+    encoders: list[Encoder] = []
+    for learner in task.learners.values():
+        if learner.encoder not in encoders:
+            encoders.append(learner.encoder)
+    return [Extractor(storage, encoder, task.budget) for encoder in encoders]
+
+
+def _learners(task: Task, extractors: Sequence[Extractor], known: pool.Pool) -> tuple[Learner, ...]:
+    encoders = [extractor.encoder for extractor in extractors]
+    found = [(name, each.head, encoders.index(each.encoder)) for name, each in task.learners.items()]
+    return tuple(
+        Learner(name, head, extractors[at].identity, known.features[at], known.heldout[at]) for name, head, at in found
+    )
+
+
+def _digest(manifest: Manifest, task: Task, test: HeldOut, extractors: Sequence[Extractor]) -> str:
     classes = [[name, list(words)] for name, words in task.classes.items()]
-    parts = [CODE, probe.VERSION, manifest.id, classes, task.budget.model_dump(), extractor.identity, test.digest]
+    encoders = [extractor.encoder for extractor in extractors]
+    learners = [
+        [name, each.head, extractors[encoders.index(each.encoder)].identity] for name, each in task.learners.items()
+    ]
+    parts = [CODE, probe.VERSION, manifest.id, classes, task.budget.model_dump(), learners, test.digest]
     return digest(parts)[:32]
+
+
+def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
+    first = trials[0].setting
+    cells = {cell: [each for each in trials if (each.setting.arm, each.setting.augmented) == cell] for cell in CELLS}
+    means = {
+        cell: bootstrap.mean(np.array([each.predictions for each in found], np.int16)) for cell, found in cells.items()
+    }
+    seeds = len(cells[CELLS[0]])
+    differences = [
+        _told(each.name, each.factors, each.first, evaluate.difference(means[each.better], means[each.worse]))
+        | {"sentence": each.says.format(recipe=recipe)}
+        for each in COMPARISONS
+    ]
+    interaction = evaluate.interaction(
+        both=means["filtered", True],
+        first=means["filtered", False],
+        second=means["raw", True],
+        neither=means["raw", False],
+    )
+    differences.append(
+        _told(INTERACTION, 2, True, interaction)
+        | {"sentence": "filtering of augmented less filtering of plain pictures"}
+    )
+    for each in differences:
+        each["sentence"] = f"{first.learner}, {each['sentence']}: {_interval(each)}, {seeds} seeds"
+    return {
+        "name": first.learner,
+        "head": first.head,
+        "encoder": first.encoder,
+        "rows": [_row(cell, found) for cell, found in cells.items()],
+        "differences": differences,
+    }
+
+
+def _told(name: str, factors: int, first: bool, interval: Interval) -> dict[str, Any]:
+    clear = interval.low > 0 or interval.high < 0
+    return {"name": name, "metric": "f1_macro", "factors": factors, "first": first, **asdict(interval), "clear": clear}
+
+
+def _interval(each: Mapping[str, Any]) -> str:
+    return f"{each['difference']:+.3f} [{each['low']:+.3f}, {each['high']:+.3f}]"
 
 
 def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -200,25 +292,6 @@ def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
         name: float(np.mean([each.per_class[name]["f1"] for each in trials])) for name in trials[0].per_class
     }
     return row
-
-
-def _difference(
-    comparison: Comparison, cells: Mapping[Cell, Sequence[Trial]], bootstrap: Bootstrap, recipe: str
-) -> dict[str, Any]:
-    better, worse = (
-        np.array([each.predictions for each in cells[cell]], np.int16) for cell in (comparison.better, comparison.worse)
-    )
-    interval = bootstrap.interval(better, worse)
-    bounds = f"[{interval.low:+.3f}, {interval.high:+.3f}]"
-    says = comparison.says.format(recipe=recipe)
-    return {
-        "name": comparison.name,
-        "metric": "f1_macro",
-        "factors": comparison.factors,
-        **asdict(interval),
-        "clear": interval.low > 0 or interval.high < 0,
-        "sentence": f"{says}: {interval.difference:+.3f} {bounds}, {len(better)} seeds",
-    }
 
 
 def _baseline(known: pool.Pool, test: HeldOut, classes: list[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What can be trained on: labelled pairs with their features, and which of them the test set forbids."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,26 +19,31 @@ from training.labels import Classes
 
 @dataclass(frozen=True)
 class Pool:
-    """`table` has a row a labelled pair: uid, kept, sha256, label, and picture, its row in `features`.
+    """`table` has a row a labelled pair: uid, kept, sha256, label, and picture, its row in the features.
 
-    `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went.
+    `features` and `heldout`, those of the test set, have an entry for each encoder. `leaked` are the uids whose picture
+    is in the test set; `counts` tells where the downloaded pairs went.
     """
 
     table: pa.Table
-    features: Features
+    features: Sequence[Features]
+    heldout: Sequence[Features]
     leaked: pa.Array
     counts: Mapping[str, int]
 
 
-def read(manifest: Manifest, classes: Classes, extractor: Extractor, test: HeldOut, progress: Progress) -> Pool:
+def read(
+    manifest: Manifest, classes: Classes, extractors: Sequence[Extractor], test: HeldOut, progress: Progress
+) -> Pool:
     """The pool of a manifest, in ledger order. Raises CompareError if no caption names exactly one class."""
     table, counts = labels.labelled(arms.downloaded(manifest), classes)
     if not counts["labelled"]:
         raise CompareError(
             f"none of {counts['downloaded']} downloaded captions names exactly one class; see the words in task.classes"
         )
-    table, features = _with_features(table, manifest.document["stages"]["shards"], extractor, progress)
-    near = heldout.near(features.phash, extractor.heldout(test).phash)[table["picture"].to_numpy()]
+    table, features = _with_features(table, manifest.document["stages"]["shards"], extractors, progress)
+    held = [extractor.heldout(test) for extractor in extractors]
+    near = heldout.near(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
     leaked = table["uid"].filter(pa.array(exact | near)).combine_chunks()
     usable = table.filter(pa.array(~(exact | near)))
@@ -48,23 +53,24 @@ def read(manifest: Manifest, classes: Classes, extractor: Extractor, test: HeldO
         "pool": len(usable),
         "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
     }
-    return Pool(table, features, leaked, {**counts, **more})
+    return Pool(table, features, held, leaked, {**counts, **more})
 
 
 def _with_features(
-    table: pa.Table, shards_key: str, extractor: Extractor, progress: Progress
-) -> tuple[pa.Table, Features]:
+    table: pa.Table, shards_key: str, extractors: Sequence[Extractor], progress: Progress
+) -> tuple[pa.Table, list[Features]]:
     """Pairs of one URL share a picture, and so its features."""
     numbers = pc.unique(table["shard"]).to_pylist()
     pictures = np.zeros(len(table), np.int64)
-    parts: list[Features] = []
+    parts: list[list[Features]] = [[] for _ in extractors]
     start = 0
     for done, number in enumerate(numbers):
-        progress("features", done, len(numbers))
         rows = np.flatnonzero(pc.equal(table["shard"], number).to_numpy())
         members, positions = np.unique(table["member"].take(rows).to_pylist(), return_inverse=True)
-        parts.append(extractor.training(shards_key, number, members.tolist()))
+        for each, (extractor, found) in enumerate(zip(extractors, parts, strict=True)):
+            progress("features", done * len(extractors) + each, len(numbers) * len(extractors))
+            found.append(extractor.training(shards_key, number, members.tolist()))
         pictures[rows] = start + positions
         start += len(members)
-    progress("features", len(numbers), len(numbers))
-    return table.append_column("picture", pa.array(pictures)), Features.joined(parts)
+    progress("features", len(numbers) * len(extractors), len(numbers) * len(extractors))
+    return table.append_column("picture", pa.array(pictures)), [Features.joined(found) for found in parts]

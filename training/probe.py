@@ -1,25 +1,30 @@
-"""The learner: multinomial logistic regression on frozen features, by a fixed number of AdamW steps.
+"""The learners: a small head on frozen features, trained by a fixed number of AdamW steps.
 
-Features are standardised by the training arm's own mean and standard deviation. The weights start at zero, so that the
-seed decides only which pairs, and which of their versions, each step sees.
+Features are standardised by the training arm's own mean and standard deviation. The seed decides which pairs, and which
+of their versions, each step sees, and where a head with hidden layers begins; the linear one begins at zero.
 """
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.task import Budget
 
-LEARNER = "linear"
-"""The name of this learner in trials."""
+if TYPE_CHECKING:
+    import torch
 
-VERSION = 1
-"""Raised whenever the same budget, arm and seed would give other predictions."""
+VERSION = 2
+"""Raised whenever the same head, budget, arm and seed would give other predictions."""
 
 WARM_UP = 0.05
 """The share of the steps in which the learning rate rises to its height; in the rest it falls to 0 by a cosine."""
+
+HIDDEN, DROPPED = 256, 0.5
+"""Units of the MLP's hidden layer, and the share of them that a training step leaves out."""
 
 Views = npt.NDArray[np.float16]
 """Features [pictures, versions, dim], the plain version first."""
@@ -28,6 +33,7 @@ _CHUNK = 4096
 
 
 def predictions(
+    head: str,
     views: Views,
     labels: npt.NDArray[np.int16],
     heldout: Views,
@@ -35,38 +41,80 @@ def predictions(
     budget: Budget,
     seed: int,
 ) -> npt.NDArray[np.int16]:
-    """Train on `views`, aligned with `labels`, and classify the plain versions of `heldout`.
+    """Train a head of HEADS on `views`, aligned with `labels`, and classify the plain versions of `heldout`.
 
     A pair that was drawn twice is there twice. Each step sees one version of a pair, any of those in `views`.
     """
     import torch
 
-    mean, deviation = _statistics(views)
+    pictures, versions, dim = views.shape
+    mean, deviation = (torch.from_numpy(each) for each in _statistics(views))
     generator = np.random.default_rng([seed, VERSION])
-    weights = torch.zeros(views.shape[2], classes, requires_grad=True)
-    bias = torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.AdamW(
-        [{"params": [weights], "weight_decay": budget.weight_decay}, {"params": [bias], "weight_decay": 0.0}],
-        lr=budget.learning_rate,
-    )
-    with _one_thread():
+    flat, truth = torch.from_numpy(views.reshape(pictures * versions, dim)), torch.from_numpy(labels.astype(np.int64))
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = HEADS[head](dim, classes)
+        optimizer = _optimizer(model, budget)
         for step in range(budget.steps):
-            rows = generator.integers(len(views), size=budget.batch)
-            version = generator.integers(views.shape[1], size=budget.batch)
-            batch = torch.from_numpy((views[rows, version].astype(np.float32) - mean) / deviation)
+            rows = generator.integers(pictures, size=budget.batch)
+            version = generator.integers(versions, size=budget.batch)
+            batch = flat[torch.from_numpy(rows * versions + version)].float().sub_(mean).div_(deviation)
             for group in optimizer.param_groups:
                 group["lr"] = budget.learning_rate * schedule(step / budget.steps)
-            loss = torch.nn.functional.cross_entropy(batch @ weights + bias, torch.from_numpy(labels[rows].astype(int)))
+            loss = torch.nn.functional.cross_entropy(model(batch), truth[torch.from_numpy(rows)])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        scores = [
-            (((heldout[at : at + _CHUNK, 0].astype(np.float32) - mean) / deviation) @ weights.detach().numpy())
-            + bias.detach().numpy()
-            for at in range(0, len(heldout), _CHUNK)
-        ]
-    chosen: npt.NDArray[np.int16] = np.concatenate(scores).argmax(axis=1).astype(np.int16)
+        model.eval()
+        with torch.inference_mode():
+            plain = (torch.from_numpy(heldout[at : at + _CHUNK, 0]) for at in range(0, len(heldout), _CHUNK))
+            scores = [model(each.float().sub_(mean).div_(deviation)) for each in plain]
+    chosen: npt.NDArray[np.int16] = torch.cat(scores).argmax(dim=1).numpy().astype(np.int16)
     return chosen
+
+
+def _linear(dim: int, classes: int) -> "torch.nn.Module":
+    """Multinomial logistic regression."""
+    import torch
+
+    model = torch.nn.Linear(dim, classes)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    return model
+
+
+def _mlp(dim: int, classes: int) -> "torch.nn.Module":
+    """One hidden layer."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Dropout(DROPPED), nn.Linear(HIDDEN, classes))
+
+
+def _cnn(dim: int, classes: int) -> "torch.nn.Module":
+    """Three convolutions, each halving the sides of a square RGB picture that came as [3 * side * side]."""
+    from torch import nn
+
+    side = math.isqrt(dim // 3)
+    layers: list[nn.Module] = [nn.Unflatten(1, (3, side, side))]
+    for before, after in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+HEADS: Mapping[str, Callable[[int, int], "torch.nn.Module"]] = {"linear": _linear, "mlp": _mlp, "cnn": _cnn}
+"""Name -> the untrained head for that many features and classes; it draws from torch's own generator."""
+
+
+def _optimizer(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
+    """Weights decay, biases and scales do not."""
+    import torch
+
+    decay = {True: budget.weight_decay, False: 0.0}
+    groups = [
+        {"params": [each for each in model.parameters() if (each.ndim > 1) == matrix], "weight_decay": decay[matrix]}
+        for matrix in decay
+    ]
+    return torch.optim.AdamW(groups, lr=budget.learning_rate)
 
 
 def schedule(progress: float) -> float:
