@@ -192,7 +192,7 @@ class Bench:
 
     def _score(self, shards: Sequence[Shard]) -> npt.NDArray[np.float32]:
         """What `winnow curate` does with downloaded shards. Gives the similarities, and forgets the results."""
-        for _, error in engine.run(lambda: self._scoring.score, shards):
+        for _, error in engine.run(lambda: self._scoring, shards):
             if error:
                 raise error
         stage = self._scoring.stages["clip"]

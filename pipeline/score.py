@@ -220,7 +220,7 @@ def make(source: "Source", storage: Storage) -> "Callable[[Shard], None]":
     """
     from pipeline.scoring import Scoring  # it is made of the nouns above
 
-    return Scoring(source, storage).score
+    return Scoring(source, storage)
 
 
 def _readable(source: "Source", name: str, spec: Spec) -> None:

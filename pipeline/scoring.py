@@ -1,30 +1,26 @@
 """One shard through all scorers that lack a result for it: read once, decoded once, checked, written whole."""
 
 import contextlib
-import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import download, score
 from pipeline.collected import Collected
 from pipeline.errors import ShardError, WinnowError
 from pipeline.pairs import Shard
-from pipeline.pictures import Pictures
 from pipeline.score import WINDOW, Batch, Head, HeadSpec, Scorer, Spec
 from pipeline.source import Source
 from pipeline.storage import Storage
+from pipeline.windows import Opened, Windows
 
-_DOWNLOADED = ("width", "height", "bytes", "sha256")
+T = TypeVar("T")
 
 
 class Scoring:
@@ -43,23 +39,29 @@ class Scoring:
         }
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._loaded: dict[str, Any] = {}
+        self._windows = Windows(storage, self.shards)
+        self._opened: dict[int, Opened] = {}
+        self._expected: Shard | None = None
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    def expect(self, shard: Shard) -> None:
+        """`shard` comes after the one that is scored next: it is read and decoded while that one's last window is."""
+        self._expected = shard
 
-    def score(self, shard: Shard) -> None:
+    def __call__(self, shard: Shard) -> None:
         """Leave a result of every scorer for the shard. Does nothing where all are there."""
-        missing = {name: spec for name, spec in self.specs.items() if not self._done(name, shard)}
+        missing = self._missing(shard)
         if not missing:
             return
-        table = self._table(shard)
         heads = {name: spec for name, spec in missing.items() if isinstance(spec, HeadSpec)}
         scorers = {name: spec for name, spec in missing.items() if name not in heads}
+        opened = self._opened.pop(shard.number, None) or self._open(shard, scorers)
         if scorers:
-            self._run_scorers(shard, table, scorers)
+            self._run_scorers(shard, opened, scorers)
         for name, head in heads.items():
-            self._run_head(shard, table["uid"], name, head)
+            self._run_head(shard, opened.pairs["uid"], name, head)
+
+    def _missing(self, shard: Shard) -> Mapping[str, Spec]:
+        return {name: spec for name, spec in self.specs.items() if not self._done(name, shard)}
 
     def _done(self, name: str, shard: Shard) -> bool:
         keys = [self.stages[name].item(shard.number, ".parquet")]
@@ -75,56 +77,40 @@ class Scoring:
             self.stages[name].describe(self.storage)
         return self._loaded[name]
 
-    def _table(self, shard: Shard) -> pa.Table:
-        """The shard's pairs, beside what became of their download."""
-        key = self.shards.item(shard.number, ".parquet")
-        if not self.storage.done(key):
-            raise ShardError("score", shard.number, "it was not downloaded")
-        try:
-            pairs = pq.read_table(self.storage.fetch(shard.key))
-            made = pq.read_table(self.storage.fetch(key))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ShardError("score", shard.number, f"{key} or {shard.key} cannot be read: {_line(error)}") from error
-        if not pairs["uid"].equals(made["uid"]):
-            raise ShardError("score", shard.number, f"{key} is not aligned with {shard.key}; remove it and run again")
-        for name in ("status", "member", *_DOWNLOADED):
-            pairs = pairs.append_column(name, made[name])
-        return pairs
+    def _open(self, shard: Shard, scorers: Mapping[str, Spec]) -> Opened:
+        """Begin to read a shard. These scorers are loaded for it."""
+        looking = {name: self.load(name) for name, spec in scorers.items() if spec.looks_at_pictures}
+        return self._windows.open(shard, looking)
 
-    def _run_scorers(self, shard: Shard, table: pa.Table, specs: Mapping[str, Spec]) -> None:
+    def _look_ahead(self) -> None:
+        """Open the shard that is expected, unless a model would have to be loaded for it."""
+        shard, self._expected = self._expected, None
+        missing = self._missing(shard) if shard else {}
+        scorers = {name: spec for name, spec in missing.items() if not isinstance(spec, HeadSpec)}
+        if shard and scorers and scorers.keys() <= self._loaded.keys():
+            self._opened = {shard.number: self._open(shard, scorers)}
+
+    def _run_scorers(self, shard: Shard, opened: Opened, specs: Mapping[str, Spec]) -> None:
         scorers: dict[str, Scorer] = {name: self.load(name) for name in specs}
-        with self.storage.scratch() as scratch, self._pictures(shard, scorers) as pictures:
+        uids = opened.pairs["uid"]
+        with self.storage.scratch() as scratch:
             results = {
-                name: Collected(name, spec, len(table), scratch, scorers[name].embedding_dim)
+                name: Collected(name, spec, len(uids), scratch, scorers[name].embedding_dim)
                 for name, spec in specs.items()
             }
-            downloaded = np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())
-            for start in range(0, len(downloaded), WINDOW):
-                rows = downloaded[start : start + WINDOW]
-                window = table.take(rows)
-                with self._counted("pictures"):
-                    images = pictures.take(window["member"].to_pylist()) if pictures else {}
+            for window in self._counted("pictures", opened):
+                if window.last:
+                    self._look_ahead()
                 for name, scorer in scorers.items():
-                    batch = _batch(window, images.get(name, ()))
-                    with _blamed(name, shard, rows):
-                        with self._counted(name):
-                            columns = scorer.score(batch)
-                        results[name].add(rows, columns)
+                    with _blamed(name, shard, window.rows):
+                        started = time.perf_counter()
+                        columns = scorer.score(_batch(window.pairs, window.images.get(name, ())))
+                        self.seconds[name] += time.perf_counter() - started
+                        results[name].add(window.rows, columns)
             for name, result in results.items():
                 if name in self.embeddings:
                     self.storage.put_file(self.embeddings[name].item(shard.number, ".npy"), result.write_embeddings())
-                self._put(shard, name, result, table["uid"])
-
-    @contextlib.contextmanager
-    def _pictures(self, shard: Shard, scorers: Mapping[str, Scorer]) -> Iterator[Pictures | None]:
-        """The shard's pictures, or None if no scorer looks at them."""
-        looking = {name: scorer for name, scorer in scorers.items() if self.specs[name].looks_at_pictures}
-        if not looking:
-            yield None
-            return
-        tar = self.storage.fetch(self.shards.item(shard.number, ".tar"))
-        with contextlib.closing(Pictures(shard.number, tar, looking, self._pool)) as pictures:
-            yield pictures
+                self._put(shard, name, result, uids)
 
     def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
         head: Head = self.load(name)
@@ -149,11 +135,16 @@ class Scoring:
             raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
         return stored
 
-    @contextlib.contextmanager
-    def _counted(self, what: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[what] += time.perf_counter() - started
+    def _counted(self, what: str, things: Iterable[T]) -> Iterator[T]:
+        """The things; the time until each of them is there counts as spent on `what`."""
+        things = iter(things)
+        while True:
+            started = time.perf_counter()
+            thing = next(things, None)
+            self.seconds[what] += time.perf_counter() - started
+            if thing is None:
+                return
+            yield thing
 
     def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
         self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))

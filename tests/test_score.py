@@ -1,6 +1,8 @@
 """The machinery: one pass, alignment, checks, errors, and nothing done twice."""
 
 import os
+import threading
+import weakref
 from collections import Counter
 from typing import ClassVar
 
@@ -294,6 +296,61 @@ def test_a_picture_that_a_scorer_cannot_prepare_and_damaged_embeddings_are_error
     storage.fetch(stage.item(0, ".npy")).unlink()
     score.make(described, storage)(shard)
     assert None not in downloaded.scores(described, storage, shard, "angle")["angle"]
+
+
+def test_the_next_shard_is_decoded_while_this_one_is_scored(tmp_path):
+    prepared, waited = Counter(), []
+    more = threading.Event()
+
+    class Waiting(Corner):
+        def prepare(self, image):
+            prepared["pictures"] += 1
+            if prepared["pictures"] > 10:
+                more.set()
+            return super().prepare(image)
+
+        def score(self, batch):
+            if not waited:
+                waited.append(more.wait(20))
+            return super().score(batch)
+
+    class WaitingSpec(CornerSpec):
+        def load(self):
+            return Waiting(1)
+
+    described, storage, shards = downloaded.downloaded(tmp_path, rows(20), {"waiting": WaitingSpec()}, shard_size=10)
+    assert [error for _, error in engine.run(lambda: score.make(described, storage), shards)] == [None, None]
+    assert waited == [True]
+    assert prepared["pictures"] == 20
+
+
+def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
+    class Prepared:
+        pass
+
+    alive, most = weakref.WeakSet(), []
+
+    class Counting(Corner):
+        def prepare(self, image):
+            alive.add(made := Prepared())
+            return made
+
+        def score(self, batch):
+            most.append(len(alive))
+            return {
+                "red": np.zeros(len(batch), np.float32),
+                "embeddings": np.full((len(batch), 2, 2), np.nan, np.float32),
+            }
+
+    class CountingSpec(CornerSpec):
+        def load(self):
+            return Counting(1)
+
+    tiny = [(f"http://host/{n}.jpg", str(n), downloaded.picture(n, (8, 8))) for n in range(5 * WINDOW)]
+    described, storage, shards = downloaded.downloaded(tmp_path, tiny, {"counting": CountingSpec()}, 3 * WINDOW)
+    list(engine.run(lambda: score.make(described, storage), shards))
+    assert len(most) == 5
+    assert max(most) <= 3 * WINDOW
 
 
 def test_keys_name_all_that_made_a_result(tmp_path):
