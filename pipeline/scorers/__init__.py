@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
@@ -12,6 +12,7 @@ from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scorers.written import WrittenSpec, by_file
 
 AnySpec = Annotated[
     ClipSpec
@@ -21,6 +22,8 @@ AnySpec = Annotated[
     | CaptionsSpec
     | RecordedSpec
     | DuplicatesSpec
-    | CaptionCountsSpec,
+    | CaptionCountsSpec
+    | WrittenSpec,
     Field(discriminator="kind"),
+    BeforeValidator(by_file),
 ]
