@@ -1,7 +1,10 @@
 """The command line. Heavy libraries are imported inside commands, so that --help answers at once."""
 
+import os
+import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -109,18 +112,36 @@ def demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> No
 
         published = curate("demo", str(root))
         gain = retrain("demo", str(root), published["id"])
+    storage = sources.opened("demo", root)[1]
     report = root / described.name / "report.html"
     _tell_manifest(described, root, published, as_json)
     _tell_gain(gain, as_json)
-    here = "" if root == DATA else f" --root {root}"
+    _say("\nWhat was planted in the pool, which nothing above has read:\n", as_json)
+    planted = _tell_caught(described, storage, None, published["id"], as_json)
     _say(f"\nThe report: {report}\n\nNext:", as_json)
-    for line in (
-        'winnow sql "select cause, count(*) as pairs from failed group by cause order by pairs desc"',
-        "winnow funnel demo --recipe clip-top30",
-    ):
-        _say(f"  {line}{here}", as_json)
-    _say(f"  winnow serve{here}        # then, in another terminal: prefect deployment run curate/demo", as_json)
-    _finish(as_json, published | {"source": "demo", "gain": gain, "report": str(report)})
+    for line in _next(root):
+        _say(f"  {line}", as_json)
+    _say("\nWhile that serves, in another terminal:", as_json)
+    _say(f"  PREFECT_API_URL=http://127.0.0.1:4200/api {_installed('prefect')} deployment run curate/demo", as_json)
+    found = {"source": "demo", "gain": gain, "caught": planted, "report": str(report)}
+    _finish(as_json, published | found)
+
+
+def _next(root: Path) -> Iterator[str]:
+    """What to type after the demo. Each line works where the demo was typed."""
+    winnow, here = _installed("winnow"), "" if root == DATA else f" --root {shlex.quote(str(root))}"
+    query = "select cause, count(*) as pairs from failed group by cause order by pairs desc"
+    yield f'{winnow} sql "{query}" --source demo{here}'
+    yield f"{winnow} funnel demo --recipe clip-top30{here}"
+    yield f"{winnow} calibrate demo{here}"
+    yield f"{winnow} report demo{here}"
+    yield f"{winnow} serve{here}"
+
+
+def _installed(program: str) -> str:
+    """The program as it can be typed: its path, where it lies in an environment that is not activated."""
+    lies = Path(sys.prefix, "bin", program)
+    return program if shutil.which(program) or not lies.exists() else shlex.quote(os.path.relpath(lies))
 
 
 @app.command(epilog="Example: `winnow curate data_manifests/cc3m.toml`")

@@ -96,6 +96,7 @@ def test_a_new_user_types_what_the_readme_says(tmp_path):
     told = typed("winnow demo")
     assert "The report: data/demo/report.html" in told
     assert "filtering by demo:" in told
+    assert re.search(r"^ swapped .*%$", told, re.MULTILINE)
     about = [line for line in TYPED if line.startswith("winnow ") and ("demo" in line or "failed" in line)]
     assert len(about) == 3
     answers = {line.split()[1]: typed(line) for line in about}
@@ -103,3 +104,5 @@ def test_a_new_user_types_what_the_readme_says(tmp_path):
     assert "most-aligned" in answers["funnel"]
     assert (tmp_path / "data/demo/report.html").stat().st_size > 100_000
     assert "nothing changed" in typed("winnow demo")
+    for line in re.findall(r"^  (winnow (?!serve).+)$", told.partition("\nNext:\n")[2], re.MULTILINE):
+        assert typed(line), line
