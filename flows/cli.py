@@ -281,6 +281,42 @@ def funnel(
     _finish(as_json, {"manifest": found.id, "recipe": chosen.name, "steps": [asdict(step) for step in steps]})
 
 
+@app.command(epilog="Example: `winnow publish demo --recipe clip-top30`")
+def publish(
+    source: Named,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe; the source file's own if unset.")] = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Publish the newest manifest's pairs under another recipe, in seconds, from the scores that are there already.
+
+    Nothing is fetched or scored. The source file stays as it is, and stays in force: the next `winnow curate` publishes
+    its own recipe again. To keep the new one, write it there. A Prefect server that stands is told, so that retraining
+    follows.
+    """
+    from flows import server, sources
+    from pipeline import publish as commit
+
+    described, storage = sources.opened(source, root)
+    chosen = sources.recipe(recipe) if recipe else described.chosen
+    with storage.lock():
+        published = commit.republish(storage, chosen)
+    told = False
+    if published.new and server.found(debug):
+        from flows.curate import announce
+
+        announce(described, root, published.id)
+        told = True
+    _tell_manifest(described, root, asdict(published), as_json)
+    if recipe and chosen != described.chosen:
+        own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
+        _say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
+    if published.new and not told:
+        _say(f"no Prefect server answers, so that no training follows by itself: `winnow train {source}`", as_json)
+    _finish(as_json, asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told})
+
+
 @app.command(epilog="Example: `winnow report demo`")
 def report(
     source: Named, manifest: Chosen = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False

@@ -33,20 +33,27 @@ def answers(api: str) -> bool:
         return False
 
 
+def found(debug: bool) -> str | None:
+    """The API of a server that stands, by PREFECT_API_URL or on this machine; it is put into the environment, too."""
+    _quieten(debug)
+    known = os.environ.get("PREFECT_API_URL") or address()
+    if not answers(known):
+        return None
+    os.environ["PREFECT_API_URL"] = known
+    return known
+
+
 @contextmanager
 def chosen(debug: bool) -> Iterator[str]:
     """The API to use: of PREFECT_API_URL, else of the server that stands on this machine, else of a temporary one.
 
     It is put into the environment, so this comes before prefect is imported. Without `debug` Prefect says nothing.
     """
-    _quieten(debug)
-    known = os.environ.get("PREFECT_API_URL") or address()
-    if answers(known):
-        os.environ["PREFECT_API_URL"] = known
+    if known := found(debug):
         yield known
         settle()
-    elif os.environ.get("PREFECT_API_URL"):
-        raise WinnowError(f"no Prefect server answers at {known}: start it, or unset PREFECT_API_URL")
+    elif named := os.environ.get("PREFECT_API_URL"):
+        raise WinnowError(f"no Prefect server answers at {named}: start it, or unset PREFECT_API_URL")
     else:
         with started(free_port(), "temporary") as api:
             yield api

@@ -21,7 +21,7 @@ import pyarrow as pa
 from filters.core import Recipe
 from pipeline import distinct, tables
 from pipeline.distinct import Losers, Neighbours
-from pipeline.errors import StorageError
+from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import Counts, Manifest, log
 from pipeline.pairs import Ledger
 from pipeline.parts import FORMAT, Results, Rows, parts, put_parquet, results
@@ -56,40 +56,77 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     recipe, neighbours = source.chosen, _neighbours(source, made)
     tables.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, neighbours.radius if neighbours else None, made.columns)
-    clock = [time.monotonic()]
+    started = time.monotonic()
     rows = parts(storage, ledger, made, quarantined)
-    clock.append(time.monotonic())
+    waited = time.monotonic() - started
     sketch = _sketch(source, ledger, made, quarantined) | {"rows": [asdict(part) for part in rows]}
     if newest := _unchanged(storage, sketch):
         return Published(newest.id, False, newest.counts)
-    paths = [storage.fetch(part.key) for part in rows]
+    with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
+        card = _card(made) | {"ranges": _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))}
+    card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
+    return _decide(storage, sketch, card, recipe, waited)
+
+
+def republish(storage: Storage, recipe: Recipe) -> Published:
+    """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
+
+    The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
+    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores.
+    """
+    newest = Manifest.open(storage)
+    try:
+        steps = newest.funnel(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {recipe.name!r} does not fit the published scores: {error}") from None
+    for step in steps:
+        if step.unscored == newest.counts.pool > 0:
+            raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} asks for")
+    sketch = {key: value for key, value in newest.document.items() if key not in ("verdicts", "counts")}
+    sketch |= {"recipe": _written(recipe)}
+    if _unchanged(storage, sketch):
+        return Published(newest.id, False, newest.counts)
+    return _decide(storage, sketch, newest.card, recipe, waited=0.0)
+
+
+def _decide(
+    storage: Storage, sketch: Mapping[str, Any], card: Mapping[str, Any], recipe: Recipe, waited: float
+) -> Published:
+    """Give every row its verdict, and commit. `waited` are the seconds that the rows took."""
+    started = time.monotonic()
+    rows = [Rows(**part) for part in sketch["rows"]]
+    neighbours = Neighbours(**sketch["neighbours"]) if "neighbours" in sketch else None
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
         verdicts, told = _verdicts(con, storage, rows, recipe, neighbours)
-        ranges = _ranges(con, paths, _scores(source))
-    clock.append(time.monotonic())
-    counts = Counts(ledger.input, ledger.repeated, **told)
-    document = sketch | {"verdicts": verdicts, "counts": asdict(counts)}
-    card = _card(source, made) | {"ranges": ranges, "seconds": np.diff(clock).round(3).tolist()}
-    card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
+    counts = Counts(sketch["ledger"]["input"], sketch["ledger"]["repeated"], **told)
+    document = {**sketch, "verdicts": verdicts, "counts": asdict(counts)}
+    seconds = [round(each, 3) for each in (waited, time.monotonic() - started)]
+    why = {each.name: each.why for each in recipe.filters}
     manifest = digest(document)[:32]
     storage.put_if_absent(f"manifests/{manifest}.json", canonical_json(document))
-    storage.put_if_absent(f"manifests/{manifest}.card.json", canonical_json(card))
+    storage.put_if_absent(f"manifests/{manifest}.card.json", canonical_json({**card, "why": why, "seconds": seconds}))
     return Published(manifest, _commit(storage, manifest), counts)
 
 
 def _sketch(source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
-    recipe, neighbours = source.chosen, _neighbours(source, made)
-    filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
-    last = {"distinct": asdict(recipe.distinct)} if recipe.distinct else {}
+    neighbours = _neighbours(source, made)
     return {
         "format": FORMAT,
         "source": source.name,
         "ledger": {"digest": ledger.digest, "input": ledger.input, "repeated": ledger.repeated},
         "stages": made.keys,
         "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-        "recipe": {"name": recipe.name, "filters": filters} | last,
+        "recipe": _written(source.chosen),
     } | ({"neighbours": asdict(neighbours)} if neighbours else {})
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a manifest holds it: the reasons in words are no part of it."""
+    filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
+    return {"name": recipe.name, "filters": filters} | (
+        {"distinct": asdict(recipe.distinct)} if recipe.distinct else {}
+    )
 
 
 def _neighbours(source: Source, made: Results) -> Neighbours | None:
@@ -224,10 +261,9 @@ def _scores(source: Source) -> list[str]:
     ]
 
 
-def _card(source: Source, made: Results) -> dict[str, Any]:
+def _card(made: Results) -> dict[str, Any]:
     """What is worth knowing about how it was made, and is no part of the id."""
     return {
         "made_by": {stage.name: dict(stage.made_by) for stage in (made.shards, *made.scores.values())},
-        "why": {each.name: each.why for each in source.chosen.filters},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
     }

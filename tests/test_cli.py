@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows import cli, printing
 from pipeline.storage import Storage
 
-COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "report", "serve", "bench", "doctor")
+COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "publish", "report", "serve", "bench", "doctor")
 
 
 def run(*words):
@@ -63,7 +63,7 @@ def test_wrong_usage_is_2(words):
     assert "Usage: winnow" in err
 
 
-@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "report"])
+@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "publish", "report"])
 def test_a_missing_source_file_is_one_line(command, tmp_path):
     assert "there is no source file" in fails(command, tmp_path / "gone.toml")
     assert "no source is called 'cc3'; did you mean 'cc3m'?" in fails(command, "cc3")
@@ -107,6 +107,24 @@ def test_the_funnel_of_an_edited_recipe_needs_no_run(root, toml):
 def test_funnel_of_a_recipe_that_needs_what_was_not_scored(root, toml):
     assert "there is no column 'clip_similarity'" in fails("funnel", toml, "--root", root, "--recipe", "clip-top30")
     assert "did you mean 'clip-top30'" in fails("funnel", toml, "--root", root, "--recipe", "clip-top3")
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """No Prefect server stands."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+
+
+def test_publish_a_named_recipe_and_then_the_sources_own(root, toml, nobody):
+    status, out, _ = run("publish", toml, "--recipe", "everything", "--root", root)
+    assert status == 0
+    assert re.search(r"kept +29\b", out)
+    assert "the next `winnow curate` publishes recipe tiny again" in " ".join(out.split())
+    assert "no Prefect server answers" in out
+    told = json.loads(run("publish", toml, "--root", root, "--json")[1])
+    assert (told["new"], told["recipe"], told["counts"]["kept"], told["announced"]) == (True, "tiny", 20, False)
+    assert json.loads(run("publish", toml, "--root", root, "--json")[1]) == {**told, "new": False}
+    assert "there is no column 'clip_similarity'" in fails("publish", toml, "--root", root, "--recipe", "clip-top30")
 
 
 def test_nothing_is_published_yet(tmp_path, toml):

@@ -9,6 +9,7 @@ import made
 import pyarrow.parquet as pq
 import pytest
 
+from filters.core import Filter, Recipe
 from pipeline import publish
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import Manifest, log
@@ -76,6 +77,35 @@ def test_another_recipe_reuses_the_rows(tmp_path, store):
     back = made.published(made.listed(tmp_path, range(40, 70)), store)
     assert (back.id, back.new) == (first.id, True)
     assert [commit.parent for commit in log(store)] == [None, first.id, second.id]
+
+
+def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
+    """Only the recipe differs, so that the manifest is the one that an edited source file gives, by its id."""
+    both = Recipe("tiny", (Filter(**made.SHARP, why="blur"), Filter(**made.WORDED)))
+    first = made.published(made.listed(tmp_path, range(40, 70)), store, failed={44}, unscored={45})
+    before = set(files(store))
+    second = publish.republish(store, both)
+    edited = made.listed(tmp_path, range(40, 70), filters=(made.SHARP, made.WORDED))
+    assert made.published(edited, store) == publish.Published(second.id, False, second.counts)
+    assert publish.republish(store, both) == publish.Published(second.id, False, second.counts)
+    assert [commit.parent for commit in log(store)] == [None, first.id]
+    assert Manifest.open(store).recipe == both
+    assert {name.partition("/")[0] for name in set(files(store)) - before} == {"verdicts", "manifests", "log"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("clip_similarity > 0.3", "recipe 'own' does not fit the published scores: filter 'own': there is no column"),
+        ("caption::INTEGER > 3", "filter 'own' fails on a row"),
+        ("error = 'dog'", "recipe 'own': no pair has the scores that filter 'own' asks for"),
+    ],
+)
+def test_without_scores_nothing_is_published_anew(tmp_path, store, sql, told):
+    made.published(made.listed(tmp_path, range(40, 50)), store)
+    with pytest.raises(RecipeError, match=told):
+        publish.republish(store, Recipe("own", (Filter("own", sql),)))
+    assert len(log(store)) == 1
 
 
 def test_only_the_reason_changed(tmp_path, store):
