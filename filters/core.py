@@ -4,9 +4,13 @@ Nothing here computes or reads anything: `pipeline.manifest` binds the SQL again
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+REST = "{rest}"
+"""In a filter's SQL: the downloaded pairs that pass every filter before it, as in `FROM rows WHERE {rest}`."""
+
 MOST_FILTERS = 63
 """A row's verdict is one 64-bit integer with a bit for each filter, `Distinct` included."""
 
@@ -19,7 +23,8 @@ class Filter:
     """Keep the rows for which `sql` is TRUE. NULL is not yes: such a row is dropped, and counted as unscored.
 
     `sql` is a boolean DuckDB expression over the columns of `rows`; it may hold scalar subqueries over `rows`
-    (a quantile). `why` is a sentence for the person who asks why a row is gone.
+    (a quantile of the pool), or over `rows WHERE {rest}` (a quantile of what the filters before it leave).
+    `why` is a sentence for the person who asks why a row is gone.
     Raises ValueError for a name that is no lower-case word, or empty SQL.
     """
 
@@ -58,8 +63,8 @@ class Distinct:
 class Recipe:
     """Keep the rows that pass every filter, and of near-duplicates among them the best if there is a `distinct`.
 
-    The order of the filters decides only how the funnel is told. Raises ValueError for two filters of one name, or more
-    than `MOST_FILTERS`.
+    The order of the filters decides how the funnel is told, and what the `{rest}` of a filter is. Raises ValueError for
+    two filters of one name, or more than `MOST_FILTERS`.
     """
 
     name: str
@@ -89,3 +94,12 @@ class Recipe:
         if len(kept) == len(self.filters):
             raise ValueError(f"recipe {self.name!r} has no filter {name!r}")
         return replace(self, name=f"{self.name}-without-{name}"[:64], filters=kept)
+
+
+def in_sequence(filters: Sequence[Filter]) -> tuple[Filter, ...]:
+    """The filters as DuckDB takes them: each `{rest}` is written out as what the filters before it say."""
+    found: list[Filter] = []
+    for each in filters:
+        rest = " AND ".join(["status = 'ok'", *(f"(\n{before.sql}\n)" for before in found)])
+        found.append(replace(each, sql=each.sql.replace(REST, f"({rest})")))
+    return tuple(found)

@@ -260,25 +260,31 @@ def sql(
         printing.show(printing.answer(answer), to_stderr=False)
 
 
-@app.command(epilog="Example: `winnow funnel demo --recipe clip-top30`")
+@app.command(epilog="Example: `winnow funnel demo --recipe clip-top30 --recipe datacomp-basic-like`")
 def funnel(
     source: Named,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe; the source file's own if unset.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="A named recipe; may be given several times. The source file's own if unset."),
+    ] = None,
     manifest: Chosen = None,
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show what each filter of a recipe would keep, alone and in sequence, from the scores that are there already."""
+    """Show what recipes would keep, side by side, from the scores that are there already.
+
+    Of each filter: the pairs that pass it alone, that pass it and all before it, that fail, that have no score, and
+    that it alone drops: as many more would be kept without it. Then which filters drop the same pairs.
+    """
     from flows import printing, sources
     from pipeline.manifest import Manifest
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
-    chosen = sources.recipe(recipe) if recipe else described.chosen
-    steps = found.funnel(chosen)
-    printing.show(printing.funnel(chosen.name, found.counts.pool, steps), as_json)
-    _finish(as_json, {"manifest": found.id, "recipe": chosen.name, "steps": [asdict(step) for step in steps]})
+    compared = found.compare([sources.recipe(name) for name in recipe] if recipe else [described.chosen])
+    printing.show(printing.comparison(compared), as_json)
+    _finish(as_json, {"manifest": found.id} | asdict(compared))
 
 
 @app.command(epilog="Example: `winnow publish demo --recipe clip-top30`")

@@ -14,10 +14,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.manifest import Counts, Step
+from pipeline.funnel import Comparison, Overlap, Step
+from pipeline.manifest import Counts
 
 SHOWN = 50
 """Rows of an answer that a table shows."""
+
+OVERLAPS = 10
+"""Pairs of filters, or of recipes, that a table shows."""
 
 LONGEST = 200
 """Characters of one value that a table shows."""
@@ -42,11 +46,45 @@ def funnel(recipe: str, pool: int, steps: Sequence[Step]) -> Group:
     """What each filter does to the downloaded pairs."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("filter", no_wrap=True)
-    for column in ("passes alone", "in sequence", "fails", "unscored"):
+    for column in ("passes alone", "in sequence", "fails", "unscored", "alone drops"):
         table.add_column(column, justify="right", no_wrap=True)
     for step in steps:
-        table.add_row(step.filter, *(f"{count:,}" for count in (step.alone, step.sequence, step.fails, step.unscored)))
+        told = (step.alone, step.sequence, step.fails, step.unscored, step.costs)
+        table.add_row(step.filter, *(f"{count:,}" for count in told))
     return Group(Text(f"recipe {recipe}: {pool:,} downloaded pairs", "bold"), table)
+
+
+def comparison(found: Comparison) -> Group:
+    """Recipes side by side, each one's funnel, and which filters drop the same pairs."""
+    things: list[RenderableType] = []
+    if len(found.funnels) > 1:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("recipe", no_wrap=True)
+        for column in ("filters", "kept", "of the pool"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for each in found.funnels:
+            share = f"{each.kept / found.pool:.1%}" if found.pool else "–"
+            table.add_row(each.recipe, str(len(each.steps)), f"{each.kept:,}", share)
+        title = Text(f"{len(found.funnels)} recipes: {found.pool:,} downloaded pairs", "bold")
+        things += [title, table, _overlaps("kept by both recipes", found.shared)]
+    for each in found.funnels:
+        things.append(funnel(each.recipe, found.pool, each.steps))
+        if each.overlaps:
+            things.append(_overlaps("dropped by both filters", each.overlaps))
+    return Group(*things)
+
+
+def _overlaps(title: str, overlaps: Sequence[Overlap]) -> Table:
+    """The pairs of names that agree most."""
+    most = sorted(overlaps, key=lambda each: -each.jaccard)[:OVERLAPS]
+    more = f"the first {OVERLAPS} of {len(overlaps)}; --json has all" if len(overlaps) > OVERLAPS else None
+    table = Table(box=box.SIMPLE_HEAD, caption=more, caption_justify="left")
+    table.add_column(title, no_wrap=True)
+    table.add_column("pairs", justify="right", no_wrap=True)
+    table.add_column("Jaccard", justify="right", no_wrap=True)
+    for each in most:
+        table.add_row(f"{each.one}, {each.other}", f"{each.both:,}", f"{each.jaccard:.2f}")
+    return table
 
 
 def bench(found: Mapping[str, Any]) -> Group:

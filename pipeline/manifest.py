@@ -7,7 +7,7 @@ their verdicts. It is committed by one object, `log/<n>.json`; whoever reads see
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe
-from pipeline import distinct, tables
+from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from pipeline import distinct, funnel, tables
 from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import StorageError
+from pipeline.funnel import Comparison, Step
 from pipeline.storage import Storage
 
 
@@ -57,22 +58,6 @@ class Part:
     rows: str
     verdicts: str
     count: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One filter of a funnel, in downloaded pairs.
-
-    `alone` pass this filter, `fails` do not, for `unscored` it has no answer; `sequence` pass it and all before it.
-    """
-
-    filter: str
-    sql: str
-    why: str
-    alone: int
-    fails: int
-    unscored: int
-    sequence: int
 
 
 @dataclass(frozen=True)
@@ -161,31 +146,14 @@ class Manifest:
         tables.bind(filters, self.columns)
 
     def funnel(self, recipe: Recipe) -> list[Step]:
-        """What each filter of any recipe does to this manifest's pairs, in one pass over the columns it names."""
-        sums = ["count(*) FILTER (ok)"]
-        first_no = "CASE " + "".join(f"WHEN f{i} IS NOT TRUE THEN {i} " for i in range(len(recipe.filters))) + "END"
-        for i in range(len(recipe.filters)):
-            sums += [f"count(*) FILTER (ok AND {told})" for told in (f"f{i}", f"NOT f{i}", f"f{i} IS NULL")]
-            sums.append(f"count(*) FILTER (ok AND coalesce({first_no} > {i}, true))")
-        with self._judged(recipe) as (con, judged):
-            ((downloaded, *told),) = con.execute(f"SELECT {', '.join(sums)} FROM ({judged})").fetchall()
-            last = self._last(con, recipe, downloaded) if recipe.distinct else []
-        counted = iter(told)
-        steps = [Step(each.name, each.sql, each.why, *(next(counted) for _ in range(4))) for each in recipe.filters]
-        return steps + last
+        """What each filter of any recipe does to this manifest's pairs."""
+        return self.compare([recipe]).funnels[0].steps
 
-    def _last(self, con: duckdb.DuckDBPyConnection, recipe: Recipe, downloaded: int) -> list[Step]:
-        """The step of `distinct`: alone on all downloaded pairs, and after the filters."""
-        assert recipe.distinct
-        passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
-        judged = tables.judged(self._rows, recipe.filters)
-        ((survivors,),) = con.execute(f"SELECT count(*) FILTER ({passes}) FROM ({judged})").fetchall()
-        alone, after = self._losers(con, replace(recipe, filters=())), self._losers(con, recipe)
-        fails, unscored = len(alone.repeated), len(alone.unknown)
-        sequence = survivors - len(after.repeated) - len(after.unknown)
-        sql = f"within {recipe.distinct.radius} bits, best by {recipe.distinct.best_by}"
-        why = "of pictures that are nearly the same one is enough"
-        return [Step(DISTINCT, sql, why, downloaded - fails - unscored, fails, unscored, sequence)]
+    def compare(self, recipes: Sequence[Recipe]) -> Comparison:
+        """What any recipes do to this manifest's pairs, side by side, in one pass over the columns they name."""
+        with self._opened(recipes) as con:
+            counts = [part.count for part in self.parts]
+            return funnel.compare(con, self._rows, counts, recipes, lambda recipe: self._losers(con, recipe))
 
     def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
         assert recipe.distinct
@@ -199,7 +167,8 @@ class Manifest:
             with self.connection() as con:
                 return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
-        with self._judged(recipe) as (con, judged):
+        with self._opened([recipe]) as con:
+            judged = tables.judged(self._rows, recipe.filters)
             kept = con.sql(f"SELECT uid, file_index, file_row_number FROM ({judged}) WHERE {passes}").to_arrow_table()
             if recipe.distinct:
                 lost = self._losers(con, recipe)
@@ -208,13 +177,15 @@ class Manifest:
             return kept.select(["uid"])
 
     @contextlib.contextmanager
-    def _judged(self, recipe: Recipe) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-        self.check(*recipe.filters)
-        distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
+    def _opened(self, recipes: Sequence[Recipe]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the view `rows`, once every recipe is known to fit. Raises RecipeError."""
+        for recipe in recipes:
+            self.check(*recipe.filters)
+            distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
         with self.storage.scratch() as scratch, tables.connect(scratch) as con:
             tables.view_parts(con, self._rows)
-            with tables.blaming(con, self._rows, recipe.filters):
-                yield con, tables.judged(self._rows, recipe.filters)
+            with tables.blaming(con, self._rows, [each for recipe in recipes for each in in_sequence(recipe.filters)]):
+                yield con
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:

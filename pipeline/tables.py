@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from filters.core import Filter
+from filters.core import Filter, in_sequence
 from pipeline.errors import RecipeError
 
 _SETTINGS = {
@@ -57,7 +57,7 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
         con.execute("SET enable_external_access = false")
         unsteady = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
         names = {name for (name,) in unsteady.fetchall()}
-        for each in filters:
+        for each in in_sequence(tuple(filters)):
             try:
                 _look_through(_one_expression(con, each.sql), names, (names | _CLOCKS) - set(columns.names))
                 _bind_one(con, each.sql)
@@ -140,7 +140,7 @@ def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, 
 
     `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
     """
-    told = {f"f{number}": each.sql for number, each in enumerate(filters)} | dict(also or {})
+    told = {f"f{number}": each.sql for number, each in enumerate(in_sequence(filters))} | dict(also or {})
     verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
     return (
         f"SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
@@ -156,7 +156,7 @@ def blaming(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequ
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error:
-        for each in filters:
+        for each in in_sequence(filters):
             try:
                 con.execute(f"SELECT count(*) FILTER (f0) FROM ({judged(parts, [each])})").fetchall()
             except duckdb.Error as error:

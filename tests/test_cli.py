@@ -12,7 +12,20 @@ from typer.testing import CliRunner
 from flows import cli, printing
 from pipeline.storage import Storage
 
-COMMANDS = ("demo", "curate", "calibrate", "caught", "train", "sql", "funnel", "publish", "report", "serve", "bench", "doctor")
+COMMANDS = (
+    "demo",
+    "curate",
+    "calibrate",
+    "caught",
+    "train",
+    "sql",
+    "funnel",
+    "publish",
+    "report",
+    "serve",
+    "bench",
+    "doctor",
+)
 
 
 def run(*words):
@@ -91,8 +104,8 @@ def test_the_funnel_of_the_sources_own_recipe(root, toml):
     status, out, err = run("funnel", toml, "--root", root)
     assert (status, err) == (0, "")
     assert "recipe tiny: 29 downloaded pairs" in out
-    assert re.search(r"sharp +20 +20 +8 +1\b", out)
-    assert re.search(r"worded +28 +20 +0 +1\b", out)
+    assert re.search(r"sharp +20 +20 +8 +1 +8\b", out)
+    assert re.search(r"worded +28 +20 +0 +1 +0\b", out)
 
 
 def test_the_funnel_of_an_edited_recipe_needs_no_run(root, toml):
@@ -100,8 +113,22 @@ def test_the_funnel_of_an_edited_recipe_needs_no_run(root, toml):
     status, out, _ = run("funnel", toml, "--root", root, "--json")
     told = json.loads(out.splitlines()[-1])
     assert status == 0
-    assert told["steps"][0]["sql"] == "pixels_sharpness >= 60"
-    assert told["steps"][0]["alone"] == 10
+    (step, _) = told["funnels"][0]["steps"]
+    assert (step["sql"], step["alone"]) == ("pixels_sharpness >= 60", 10)
+
+
+def test_recipes_side_by_side_fit_a_terminal(root, toml, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    several = ("--recipe", "everything", "--recipe", "datacomp-basic-like")
+    status, out, _ = run("funnel", toml, "--root", root, *several)
+    assert status == 0
+    assert re.search(r"everything +0 +29 +100\.0%", out)
+    assert re.search(r"datacomp-basic-like +4 +28 +96\.6%", out)
+    assert re.search(r"everything, datacomp-basic-like +28 +0\.97", out)
+    assert max(map(len, out.splitlines())) <= 100
+    told = json.loads(run("funnel", toml, "--root", root, *several, "--json")[1])
+    assert told["shared"] == [{"one": "everything", "other": "datacomp-basic-like", "both": 28, "jaccard": 0.9655}]
+    assert [len(each["overlaps"]) for each in told["funnels"]] == [0, 6]
 
 
 def test_funnel_of_a_recipe_that_needs_what_was_not_scored(root, toml):

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from filters.core import Filter, Recipe
+from filters.core import REST, Filter, Recipe
 from pipeline import parts, publish, tables
 from pipeline.errors import RecipeError, StorageError
+from pipeline.funnel import Overlap, Step
 from pipeline.manifest import Counts, Manifest, log
 from pipeline.storage import Storage
 
@@ -29,14 +30,53 @@ def manifest(tmp_path, store):
 
 def test_a_funnel_counts_alone_in_sequence_and_unscored(manifest):
     steps = manifest.funnel(Recipe("both", (SHARP, WIDE)))
-    told = [(step.filter, step.why, step.alone, step.fails, step.unscored, step.sequence) for step in steps]
-    assert told == [("sharp", "", 13, 10, 1, 13), ("wide", "banners", 4, 20, 0, 3)]
+    assert steps == [
+        Step("sharp", SHARP.sql, "", alone=13, fails=10, unscored=1, sequence=13, costs=1),
+        Step("wide", WIDE.sql, "banners", alone=4, fails=20, unscored=0, sequence=3, costs=10),
+    ]
     assert manifest.counts.pool == 24
     assert all(step.alone + step.fails + step.unscored == manifest.counts.pool for step in steps)
 
 
 def test_a_funnel_without_filters_is_empty(manifest):
     assert manifest.funnel(Recipe("everything")) == []
+
+
+def test_recipes_side_by_side(manifest):
+    """By hand: sharp drops 40..49 and 63, wide 40..59; together they keep 60, 61, 62."""
+    found = manifest.compare([Recipe("both", (SHARP, WIDE)), Recipe("one", (WIDE,)), Recipe("everything")])
+    assert found.pool == 24
+    assert [(each.recipe, each.kept) for each in found.funnels] == [("both", 3), ("one", 4), ("everything", 24)]
+    assert found.funnels[0].overlaps == [Overlap("sharp", "wide", both=10, jaccard=round(10 / 21, 4))]
+    assert [each.overlaps for each in found.funnels[1:]] == [[], []]
+    assert found.shared == [
+        Overlap("both", "one", 3, 0.75),
+        Overlap("both", "everything", 3, 0.125),
+        Overlap("one", "everything", 4, round(4 / 24, 4)),
+    ]
+
+
+def test_a_quantile_of_the_rest_moves_with_the_filters_before_it(manifest):
+    """Of 24 pairs the 13 sharp ones are 50..62: their median is 56, that of all scored ones (40..62) is 51."""
+    best = "pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows"
+    pool, rest = Filter("pool", f"{best})"), Filter("rest", f"{best} WHERE {REST})")
+    assert len(manifest.select(Recipe("one", (SHARP, pool)))) == 12
+    recipe = Recipe("two", (SHARP, rest))
+    sharp, last = manifest.funnel(recipe)
+    assert (last.alone, last.sequence, last.costs) == (7, 7, 6)
+    assert last.sql == rest.sql
+    assert sharp.costs == 12 - 7  # without it the median is 51
+    assert len(manifest.select(recipe)) == 7
+    assert len(manifest.select(recipe.without("sharp"))) == 12
+    assert len(manifest.select(Recipe("turned", (rest, SHARP)))) == 12
+
+
+def test_a_quantile_of_the_rest_is_published_so(tmp_path, store):
+    rest = f"pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows WHERE {REST})"
+    chosen = made.listed(tmp_path, range(40, 65), filters=(made.SHARP, {"name": "rest", "sql": rest}))
+    done = made.published(chosen, store, failed={64}, unscored={63})
+    assert (done.counts.kept, Manifest.open(store).recipe) == (7, chosen.chosen)
+    assert len(Manifest.open(store).select(chosen.chosen)) == 7
 
 
 def test_a_funnel_ends_where_the_selection_does(manifest):

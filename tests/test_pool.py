@@ -170,6 +170,10 @@ def test_funnel_selection_and_verdicts_agree(tmp_path, store):
         ("distinct", 4, 2, 0, 1),
     ]
     assert steps[-1].sequence == done.counts.kept
+    for step in steps:
+        assert step.costs == len(manifest.select(manifest.recipe.without(step.filter))) - done.counts.kept
+    plain = manifest.recipe.without("distinct")
+    assert [each.both for each in manifest.compare([manifest.recipe, plain]).shared] == [done.counts.kept]
     assert manifest.select(described.chosen) == manifest.select()
     assert len(manifest.select(described.chosen.without("distinct"))) == 2
     only = Recipe("only", distinct=Distinct(4, "-pixels_sharpness"))
