@@ -10,6 +10,7 @@ shaped = Filter(
     "width <= 3 * height AND height <= 3 * width",
     why="banners and strips are rarely pictures of something",
 )
+weighty = Filter("weighty", "bytes >= 5000", why="LAION's rule: a file of less than 5 KB is an icon or a placeholder")
 
 
 def brightness(least: float, most: float) -> Filter:

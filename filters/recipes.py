@@ -1,4 +1,9 @@
-"""Named recipes. The recipe is the documentation."""
+"""Named recipes. The recipe is the documentation.
+
+A name that ends in `-like` stands for a published recipe of which a part was replaced by another, or left out; the
+docstring says which. Where the original speaks of CLIP, it is the scorer named `clip` that counts: its thresholds are
+those of OpenAI's ViT-B/32, and mean nothing to another model.
+"""
 
 from filters import image, pair, text
 from filters.core import Recipe
@@ -7,13 +12,25 @@ everything = Recipe("everything")
 """Every downloaded pair: the arm that everything else is measured against."""
 
 datacomp_basic = Recipe("datacomp-basic-like", (text.english, text.worded, image.large, image.shaped))
-"""DataComp's basic filtering (Gadre et al. 2023, section 3.1); a smaller language model takes the original's place."""
+"""DataComp's basic filtering (Gadre et al. 2023, section 3.1): English, more than 2 words and 5 characters, the shorter
+side at least 200 px, an aspect ratio of at most 3. The compressed fastText model tells the language, words are what
+stands between white space."""
 
 clip_top30 = Recipe("clip-top30", (pair.most_aligned(0.3),))
-"""DataComp's CLIP score filtering: the best 30 % of the pool."""
+"""DataComp's CLIP score filtering (Gadre et al. 2023, section 3.1): the best 30 % of the pool by cosine."""
 
-laion_400m = Recipe("laion-400m-like", (pair.aligned(0.3),))
-"""LAION-400M's threshold (Schuhmann et al. 2021), for ViT-B/32 alone."""
+laion_400m = Recipe("laion-400m-like", (text.lettered, image.weighty, pair.aligned(0.3)))
+"""LAION-400M (Schuhmann et al. 2021, section 2): at least 5 characters, at least 5 KB, a cosine of at least 0.3.
+The original also removed what a classifier took for illegal; there is none here."""
+
+laion_2b_en = Recipe("laion-2b-en-like", (text.english, text.lettered, image.weighty, pair.aligned(0.28)))
+"""LAION-2B-en (Schuhmann et al. 2022, section 3.2): English, at least 5 characters, at least 5 KB, a cosine of at least
+0.28. fastText tells the language in place of CLD3; what a classifier took for illegal was removed as well."""
+
+conceptual_captions = Recipe("conceptual-captions-like", (text.phrased, text.capitalised, text.unrepeated, text.plain))
+"""The text rules of Conceptual Captions (Sharma et al. 2018, section 3.1): a determiner and a preposition, a capital at
+the beginning, few repetitions, no boilerplate. Word lists stand for the part-of-speech tagger, so that the rules on nouns
+are left out, and so are those on rare words, sentiment and profanity."""
 
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
 """A careful start for a source nobody has looked at: remove what is no description, keep the better half."""

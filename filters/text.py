@@ -69,3 +69,23 @@ plain = Filter(
     " AND ".join(each.sql for each in (no_file_name, no_url, no_price, no_boilerplate, no_markup, spelled)),
     why="file names, addresses, prices, shop phrases and numbers are not descriptions",
 )
+
+lettered = Filter("lettered", "captions_length >= 5", why="LAION's rule: a caption has at least 5 characters")
+
+_DETERMINERS = "a|an|the|this|that|these|those|some|any|each|every|another|my|your|his|her|its|our|their"
+_PREPOSITIONS = (
+    "about|above|across|after|against|along|among|around|at|before|behind|below|beneath|beside|between|by|down|during|"
+    "for|from|in|inside|into|near|of|off|on|onto|out|outside|over|past|through|to|toward|towards|under|up|upon|with|"
+    "within|without"
+)
+phrased = Filter(
+    "phrased",
+    f"regexp_matches(lower(caption), '\\b({_DETERMINERS})\\b') "
+    f"AND regexp_matches(lower(caption), '\\b({_PREPOSITIONS})\\b')",
+    why="Conceptual Captions' rule: what describes a scene has a determiner and a preposition",
+)
+capitalised = Filter(
+    "capitalised",
+    "regexp_matches(caption, '^\\s*\\p{Lu}') AND caption <> upper(caption)",
+    why="Conceptual Captions' rule: a sentence begins with a capital and is not all capitals",
+)

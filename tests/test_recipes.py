@@ -1,0 +1,111 @@
+"""Published recipes on small tables, with the answer worked out by hand."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from filters import catalog, pair
+from filters.core import Filter, Recipe
+from pipeline import tables
+
+FINE = {
+    "status": "ok",
+    "caption": "A dog on the grass",
+    "width": 400,
+    "height": 300,
+    "bytes": 40_000,
+    "captions_language": "en",
+    "captions_words": 5,
+    "captions_length": 18,
+    "captions_repetition": 0.0,
+    "captions_digits": 0.0,
+    **dict.fromkeys((f"captions_{mark}" for mark in ("file_name", "url", "price", "boilerplate", "markup")), False),
+    "clip_similarity": 0.31,
+}
+"""A pair that every recipe keeps."""
+
+
+@pytest.fixture
+def keeps(tmp_path):
+    """The uids that a recipe keeps of a table: by uid, what is different from `FINE`."""
+
+    def keeps(recipe, rows):
+        table = pa.Table.from_pylist([{"uid": uid, **FINE, **changes} for uid, changes in rows.items()])
+        pq.write_table(table, tmp_path / "rows.parquet")
+        passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(recipe.filters)))])
+        with tables.connect(tmp_path) as con:
+            tables.view_parts(con, [tmp_path / "rows.parquet"])
+            judged = tables.judged([tmp_path / "rows.parquet"], recipe.filters)
+            return {uid for (uid,) in con.execute(f"SELECT uid FROM ({judged}) WHERE {passes}").fetchall()}
+
+    return keeps
+
+
+BY_HAND = {
+    "everything": {"fine": {}, "blank": {"caption": "", "clip_similarity": None}, "failed": {"status": "failed"}},
+    "datacomp-basic-like": {
+        "fine": {},
+        "at the edge": {"captions_words": 3, "captions_length": 6, "width": 600, "height": 200},
+        "german": {"captions_language": "de"},
+        "unknown language": {"captions_language": None},
+        "two words": {"captions_words": 2},
+        "five characters": {"captions_length": 5},
+        "low": {"height": 199},
+        "narrow": {"width": 199},
+        "too wide": {"width": 601, "height": 200},
+    },
+    "laion-400m-like": {
+        "fine": {},
+        "at the edge": {"captions_length": 5, "bytes": 5000, "clip_similarity": 0.3},
+        "four characters": {"captions_length": 4},
+        "small file": {"bytes": 4999},
+        "far": {"clip_similarity": 0.299},
+        "unscored": {"clip_similarity": None},
+    },
+    "laion-2b-en-like": {
+        "fine": {},
+        "at the edge": {"captions_length": 5, "bytes": 5000, "clip_similarity": 0.28},
+        "german": {"captions_language": "de"},
+        "small file": {"bytes": 4999},
+        "far": {"clip_similarity": 0.279},
+    },
+    "conceptual-captions-like": {
+        "fine": {},
+        "at the edge": {"caption": "\u00c9douard beside HIS house", "captions_repetition": 0.3, "captions_digits": 0.5},
+        "no determiner": {"caption": "Dogs on grass"},
+        "no preposition": {"caption": "The dog"},
+        "part of a word": {"caption": "Theatre inn"},
+        "small": {"caption": "a dog on the grass"},
+        "loud": {"caption": "A DOG ON THE GRASS"},
+        "repeated": {"captions_repetition": 0.31},
+        "shop": {"captions_boilerplate": True},
+        "numbers": {"captions_digits": 0.51},
+    },
+}
+"""By recipe a table; it keeps "fine" and "at the edge", and nothing else."""
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_recipe_by_hand(keeps, name):
+    wanted = {"fine", "blank"} if name == "everything" else {"fine", "at the edge"}
+    assert keeps(catalog.recipes()[name], BY_HAND[name]) == wanted & set(BY_HAND[name])
+
+
+def test_the_best_30_percent_of_the_pool(keeps):
+    """Ten scores 0.00 to 0.90: the 0.7-quantile lies 0.3 of the way from 0.60 to 0.70. Failed pairs have no score."""
+    rows = {str(tenth): {"clip_similarity": tenth / 10} for tenth in range(10)}
+    rows["failed"] = {"status": "failed", "clip_similarity": None}
+    assert keeps(catalog.recipes()["clip-top30"], rows) == {"7", "8", "9"}
+
+
+def test_the_best_of_the_pool_and_of_the_rest(keeps):
+    """Ten scores, the five lowest in English: the best 40 % of the pool are 6 to 9, of the English ones 3 and 4."""
+    rows = {str(n): {"clip_similarity": n / 10, "captions_language": "en" if n < 5 else "de"} for n in range(10)}
+    english = Filter("english", "captions_language = 'en'")
+    assert keeps(Recipe("pool", (english, pair.most_aligned(0.4))), rows) == set()
+    assert keeps(Recipe("rest", (english, pair.most_aligned_of_rest(0.4))), rows) == {"3", "4"}
+    assert keeps(Recipe("turned", (pair.most_aligned_of_rest(0.4), english)), rows) == set()
+
+
+def test_every_published_recipe_is_worked_out_by_hand():
+    assert set(BY_HAND) | {"clip-top30", "default"} == set(catalog.recipes())
