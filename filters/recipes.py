@@ -25,12 +25,12 @@ The original also removed what a classifier took for illegal; there is none here
 
 laion_2b_en = Recipe("laion-2b-en-like", (text.english, text.lettered, image.weighty, pair.aligned(0.28)))
 """LAION-2B-en (Schuhmann et al. 2022, section 3.2): English, at least 5 characters, at least 5 KB, a cosine of at least
-0.28. fastText tells the language in place of CLD3; what a classifier took for illegal was removed as well."""
+0.28. fastText tells the language in place of CLD3; the original also removed what a classifier took for illegal."""
 
 conceptual_captions = Recipe("conceptual-captions-like", (text.phrased, text.capitalised, text.unrepeated, text.plain))
 """The text rules of Conceptual Captions (Sharma et al. 2018, section 3.1): a determiner and a preposition, a capital at
-the beginning, few repetitions, no boilerplate. Word lists stand for the part-of-speech tagger, so that the rules on nouns
-are left out, and so are those on rare words, sentiment and profanity."""
+the beginning, few repetitions, no boilerplate. Word lists stand for the part-of-speech tagger, so that the rules on
+nouns are left out, and so are those on rare words, sentiment and profanity."""
 
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
 """A careful start for a source nobody has looked at: remove what is no description, keep the better half."""

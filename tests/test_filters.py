@@ -66,6 +66,8 @@ def test_filters_with_a_threshold_bind_and_say_why():
 
 
 GOOD = {
+    "caption": "A dog on the grass",
+    "bytes": 90_000,
     "width": 640,
     "height": 480,
     "pixels_brightness": 114.0,
@@ -93,6 +95,7 @@ GOOD = {
 DROPPED = {
     "large": {"height": 199},
     "shaped": {"width": 1441},
+    "weighty": {"bytes": 4999},
     "lit": {"pixels_brightness": 4.0},
     "contrasted": {"pixels_contrast": 3.0},
     "detailed": {"pixels_entropy": 1.5},
@@ -101,6 +104,9 @@ DROPPED = {
     "unblocky": {"pixels_blockiness": 2.4},
     "unframed": {"pixels_border": 0.6},
     "worded": {"captions_words": 2},
+    "lettered": {"captions_length": 4},
+    "phrased": {"caption": "Dog grass"},
+    "capitalised": {"caption": "a dog on the grass"},
     "english": {"captions_language": "de"},
     "surely-en": {"captions_language_confidence": 0.3},
     "unrepeated": {"captions_repetition": 0.6},
