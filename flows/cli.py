@@ -161,6 +161,33 @@ def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Deb
     _finish(as_json, published | {"source": described.name})
 
 
+@app.command(epilog="Example: `winnow score demo --scorer captions`")
+def score(
+    source: Named,
+    scorer: Annotated[str, typer.Option(help="A scorer of the source file, by its name.")],
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Add the columns of one scorer to the newest manifest's pairs, and publish them.
+
+    No list is read, no picture fetched, and no other score computed again. Pictures are decoded only if the scorer
+    looks at them; a head needs none. If the scorer fails on a shard, nothing is published.
+    """
+    from flows import server, sources
+    from pipeline.addition import addition
+    from pipeline.manifest import Manifest
+
+    described, storage = sources.opened(source, root)
+    addition(described, Manifest.open(storage), scorer)
+    with server.chosen(debug):
+        from flows.curate import add_score
+
+        published = add_score(source, scorer, str(root))
+    _tell_manifest(described, root, published, as_json)
+    _finish(as_json, published | {"source": described.name, "scorer": scorer})
+
+
 @app.command(epilog="Example: `winnow calibrate demo`")
 def calibrate(
     source: Named, labels: Labels = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False

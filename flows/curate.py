@@ -18,6 +18,7 @@ from flows.progress import shown, tracked
 from flows.server import settle
 from flows.sources import checked, opened
 from pipeline import calibrate, download, engine, pairs, pool, publish, score
+from pipeline.addition import addition
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest
@@ -63,6 +64,27 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     published = _bring_in(described, Storage(Path(root) / described.name))
+    if published["new"]:
+        announce(described, Path(root), published["id"])
+    return published
+
+
+@flow(name="score", persist_result=True, result_serializer="json")
+def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
+    """Publish the newest manifest's pairs with the columns of one more scorer of the source file, from what is stored.
+
+    Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
+    """
+    described, storage = opened(source, Path(root))
+    with storage.lock():
+        added = addition(described, Manifest.open(storage), scorer)
+        for block in _blocks(added.shards):
+            failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
+            if failed:
+                raise WinnowError(f"{next(iter(failed.values()))}; nothing was published")
+        if any(isinstance(spec, score.PoolSpec) for spec in added.source.scorers.values()):
+            compare(added.source, storage, added.ledger, added.quarantined)
+        published = commit(added.source, storage, added.ledger, added.quarantined)
     if published["new"]:
         announce(described, Path(root), published["id"])
     return published

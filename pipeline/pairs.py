@@ -6,7 +6,7 @@ source moves nothing. A pair whose extra columns changed is appended again, and 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,22 @@ def update(source: Source, storage: Storage, progress: Callable[[int], None] = l
         if _count(con, "fresh"):
             _append(con, storage, scratch, source.download.shard_size)
         return _snapshot(con, storage, scratch, amended)
+
+
+def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
+    """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
+    current = _current(digest)
+    return Ledger(
+        shards=tuple(shard for shard in _committed(storage) if shard.number in numbers),
+        current=current if storage.done(current) else None,
+        digest=digest,
+        input=input,
+        repeated=repeated,
+        rows=input - repeated,
+        new=0,
+        amended=0,
+        gone=0,
+    )
 
 
 def _ingest(batches: Iterable[pa.RecordBatch], target: Path, progress: Callable[[int], None]) -> None:
@@ -192,7 +208,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
         digest.update("".join(batch["entry"].to_pylist()).encode())
     current = None
     if _count(con, "(FROM seen ANTI JOIN now USING (entry))"):
-        current = f"pairs/current-{digest.hexdigest()[:16]}.parquet"
+        current = _current(digest.hexdigest())
         local = scratch / "current.parquet"
         pq.write_table(entries, local, compression="zstd")
         storage.put_file(current, local)
@@ -207,6 +223,10 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
         amended=amended,
         gone=_count(con, "(SELECT DISTINCT uid FROM seen ANTI JOIN now USING (uid))"),
     )
+
+
+def _current(digest: str) -> str:
+    return f"pairs/current-{digest[:16]}.parquet"
 
 
 def _committed(storage: Storage) -> list[Shard]:

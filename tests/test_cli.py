@@ -15,6 +15,7 @@ from pipeline.storage import Storage
 COMMANDS = (
     "demo",
     "curate",
+    "score",
     "calibrate",
     "caught",
     "train",

@@ -121,6 +121,33 @@ def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
     assert "score, shard 00001" in rows[0]["error"]
 
 
+@pytest.mark.slow
+def test_a_score_is_added_from_what_is_stored(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="added")
+    root = tmp_path / "root"
+    first = curated(toml, root)
+    stored = {path: path.stat().st_mtime_ns for path in (root / "added").glob("s*/**/*.*") if path.is_file()}
+    for picture in httpserver_folder[0].iterdir():
+        picture.unlink()
+    (toml.parent / "mine.py").write_text(
+        'columns = {"width": "int32"}\nprepare = lambda image: image.width\n'
+        'def score(batch, fault=0):\n    return {"width": [width // (1 - fault) for width in batch.images]}\n'
+    )
+    toml.write_text(toml.read_text() + '[scorers.mine]\nkind = "./mine.py"\nfault = 1\n')
+    failed = winnow("score", toml, "--scorer", "mine", "--root", root, check=False)
+    assert failed.returncode == 1
+    assert "shard 00000: scorer 'mine', rows 0 to 9: ZeroDivisionError" in failed.stderr
+    assert "nothing was published" in failed.stderr
+    toml.write_text(toml.read_text().replace("fault = 1", ""))
+    done = json.loads(winnow("score", toml, "--scorer", "mine", "--root", root, "--json").stdout)
+    assert done["new"]
+    assert done["counts"] == first["counts"]
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    query = "select distinct mine_width from rows where status = 'ok'"
+    assert json.loads(winnow("sql", query, "--root", root, "--json").stdout)["rows"] == [{"mine_width": 96}]
+    assert curated(toml, root) == {**{key: done[key] for key in first}, "new": False}
+
+
 def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, httpserver_folder):
     toml = small.described(tmp_path / "lists", httpserver_folder, name="lacking")
     (toml.parent / "empty").mkdir()
