@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from filters.core import DISTINCT
 from flows.printing import plain
 
 
@@ -79,6 +80,8 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
 def _beside(found: Mapping[str, Any]) -> Iterator[str]:
     good = " or ".join(found["good"])
     yield f"Precision: of the labelled pairs that a filter dropped, the share that is not {good}."
+    if any(each["filter"] == DISTINCT for each in found["filters"]):
+        yield "Of near-duplicates that pass the filters, distinct keeps one: where that is the copy, the original goes."
     if found["absent"]:
         yield f"{found['absent']:,} of {found['labels']['pairs']:,} labelled pairs are not in this manifest."
     if found["failed"]:

@@ -15,6 +15,7 @@ from pipeline.manifest import Manifest
 
 def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
     """As JSON: by label, the downloaded pairs and those that each filter dropped, whatever the others said of them.
+    Only `distinct` looks at nothing but what passed all others, and where it keeps the copy, it drops the original.
 
     `kinds` has a row a label with downloaded pairs, `failed` a row a label with others; `filters` tells of each filter
     how much it dropped, and which share of that is not good. A pair that a filter had no answer for is dropped by it.
@@ -28,7 +29,7 @@ def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
             raise SourceError(
                 f"{known.path.name}: none of its pairs is in manifest {manifest.id[:12]}: is it this source's?"
             )
-        names = [each.name for each in manifest.recipe.filters]
+        names = manifest.recipe.reasons
         dropped = _dropped(con)
         kinds = _kinds(con, known, names, dropped)
         failed = con.execute(
