@@ -2,8 +2,8 @@
 
 The rule: of the thresholds between two neighbouring observed values, the one with the best F1 at finding the labels
 that the filter `catches` among the downloaded pairs that are good or have one of these labels; of several, the laxest.
-It is rounded towards the lax side to 3 significant digits, or to more where 3 would cost over a hundredth of F1, and
-all figures are those of the rounded number. A pair without a score counts as not caught.
+It is rounded towards the lax side to 3 significant digits, or to more where 3 would cost over a hundredth of F1 (between
+whole numbers to the one that parts them alike), and all figures are those of the rounded number. A pair without a score counts as not caught.
 
 The figures come from the sample that the threshold was chosen on, so they flatter it a little; precision depends on
 how much of the sample is spoiled. Nothing is changed: to freeze a threshold in a source file is a person's act.
@@ -45,8 +45,10 @@ FEWEST = 20
 DIGITS, DEAREST = 3, 0.01
 """Significant digits of a threshold, and the F1 that they may cost before there are more of them."""
 
-DEMO_PAIRS = 1000
+DEMO_PAIRS = 2000
 """Of the demo's calibration world."""
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
 FOLDER = "calibration"
 """Of the source's results: the sample's own, and the figures."""
@@ -227,8 +229,15 @@ def _calibrated(con: duckdb.DuckDBPyConnection, row: FilterRow, known: Labelled)
         return found.remark(f"on the side that it drops, {compared.column} tells none of them from good pairs")
     exact = edge if compared.keeps_high else -edge
     dearest = _line(con, row, compared.at(repr(exact)), known)[0].f1 - DEAREST
-    lines = (_line(con, row, compared.at(number), known)[0] for number in rounded(exact, down=compared.keeps_high))
+    lines = (_line(con, row, compared.at(number), known)[0] for number in _numbers(con, compared, exact))
     return replace(found, best=next(line for line in lines if line.f1 >= dearest))
+
+
+def _numbers(con: duckdb.DuckDBPyConnection, compared: Comparison, exact: float) -> Sequence[str]:
+    """What could be written for the threshold: of whole numbers the one that parts them alike, else it is rounded."""
+    if con.table("looked_at").select(f'"{compared.column}"').types[0] in _WHOLE:
+        return [str(math.floor(exact) if compared.operator in (">", "<=") else math.ceil(exact))]
+    return rounded(exact, down=compared.keeps_high)
 
 
 def _looked_at(

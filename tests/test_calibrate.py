@@ -224,3 +224,14 @@ def test_more_digits_where_three_would_cost_too_much(tmp_path):
     labels[10039] = "clean"
     (found,) = measured(*sampled(tmp_path / "other", labels))["filters"]
     assert found["best"]["f1"] >= 1 - calibrate.DEAREST
+
+
+@pytest.mark.parametrize(("operator", "number"), [(">=", "18"), (">", "17"), ("<=", "17"), ("<", "18")])
+def test_whole_numbers_get_a_whole_one(tmp_path, operator, number):
+    """The captions of pictures up to 99 have 17 characters, those after them 18."""
+    labels = ["blurred", "clean"] if operator.startswith(">") else ["clean", "blurred"]
+    length = {"name": "length", "sql": f"captions_length {operator} 1", "catches": ["blurred"]}
+    known = {number: labels[number > 99] for number in range(75, 125)}
+    (found,) = measured(*sampled(tmp_path, known, [length]))["filters"]
+    assert found["best"]["f1"] == 1
+    assert found["best"]["sql"] == f"captions_length {operator} {number}"

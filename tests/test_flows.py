@@ -205,7 +205,7 @@ def test_a_labelled_list_is_fetched_and_scored_once_for_calibration(api, tmp_pat
     (chosen,) = first["filters"]
     assert first["downloaded"] == 50
     assert (chosen["bad"], chosen["good"], chosen["best"]["f1"]) == (25, 25, 1.0)
-    assert chosen["best"]["sql"] == "captions_words > 3.5"
+    assert chosen["best"]["sql"] == "captions_words > 3"
     assert not (root / "rated" / "log").exists()
     assert not events(api, "rated-calibration")
     for path in served.iterdir():
