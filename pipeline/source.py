@@ -75,7 +75,7 @@ class Pairs(Table):
 class Demo(Table):
     """The embedded source: scenes rendered on this machine and served over HTTP on loopback, badly."""
 
-    pairs: int = Field(2000, ge=50, le=1_000_000)
+    pairs: int = Field(2500, ge=50, le=1_000_000)
     test_images: int = Field(400, ge=50)
     seed: int = 7
     stream: Literal["pool", "calibration"] = Field("pool", description="two streams of one seed share no scene")

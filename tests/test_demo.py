@@ -71,19 +71,21 @@ def get(url, timeout=5):
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
-    wanted = {3: pool.CLEAN, 4: "blurred"}
-    first = list(pool.files(7, pool.POOL, wanted))
-    assert first == list(pool.files(7, pool.POOL, wanted))
+    wanted = {3: pool.Shot(pool.POOL, 3), 4: pool.Shot(pool.POOL, 4, "blurred")}
+    first = list(pool.files(7, wanted))
+    assert first == list(pool.files(7, wanted))
     assert [name for name, _ in first] == ["000003.jpg", "000004.jpg"]
-    others = [pool.files(8, pool.POOL, wanted), pool.files(7, pool.TEST, wanted)]
+    others = [
+        pool.files(8, wanted),
+        *(pool.files(7, pool.clean(stream, (3, 4))) for stream in (pool.TEST, pool.TRAINING)),
+    ]
     assert not {content for _, content in first} & {content for other in others for _, content in other}
 
 
-def test_a_scene_is_a_picture_of_many_colours_and_blur_takes_its_detail():
-    sharp, blurred = (pool.photograph(7, pool.POOL, 3, fault) for fault in (pool.CLEAN, "blurred"))
-    assert sharp.shape == (scenes.SIZE, scenes.SIZE, 3)
-    assert len(np.unique(sharp.reshape(-1, 3), axis=0)) > 2000
-    assert np.abs(np.diff(blurred.astype(int), axis=0)).mean() < 0.8 * np.abs(np.diff(sharp.astype(int), axis=0)).mean()
+def test_a_scene_is_a_picture_of_many_colours():
+    picture = pool.photograph(7, pool.POOL, 3)
+    assert picture.shape == (scenes.SIZE, scenes.SIZE, 3)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000
 
 
 def test_every_shape_colour_floor_and_pattern_appears():
@@ -106,21 +108,6 @@ def test_a_caption_names_the_main_shape_and_no_word_means_two():
     assert len(set(said)) > 280
 
 
-def test_the_plan_has_exact_shares_and_swaps_only_among_the_swapped():
-    lines = pool.plan(7, 2000)
-    assert len(lines) == 2000
-    assert lines == pool.plan(7, 2000)
-    pictures = len({line.picture for line in lines})
-    distinct = list(dict.fromkeys(lines))
-    for fault, share in {**pool.PICTURE_FAULTS, **pool.WEB_FAULTS}.items():
-        assert sum(line.fault == fault for line in distinct) == pytest.approx(pictures * share, abs=5)
-    assert len(distinct) == 1990
-    assert pictures == 1970
-    for line in distinct:
-        own = pool.captions(7, pool.POOL, line.picture, 2)
-        assert (line.caption in own) == (line.fault != "swapped")
-
-
 def test_the_filled_source_is_an_ordinary_one(site, small, storage):
     assert site.demo is None
     assert site.download.allow_hosts == (f"127.0.0.1:{small.demo.port}",)
@@ -137,7 +124,7 @@ def test_the_calibration_stream_has_other_scenes_and_no_test_set(small, storage,
     other.build(SILENT)
     world = World(small.demo, storage)
     labels = [set(pq.read_table(each.truth)["label"].to_pylist()) for each in (world, other)]
-    assert labels[0] == labels[1]
+    assert labels[0] == labels[1] | {"test_copy"}
     tars = [(each.folder / "pictures" / "00000.tar").read_bytes() for each in (world, other)]
     assert tars[0] != tars[1]
     assert not (other.folder / "test.parquet").exists()
@@ -158,9 +145,9 @@ def test_addresses_tell_nothing_of_faults(site, truth):
 
 
 def test_good_addresses_give_whole_pictures(site, truth):
-    for url in [*urls(truth, "clean")[:5], *urls(truth, "swapped")[:2], *urls(truth, "blurred")]:
+    for url in [*urls(truth, "clean")[:5], *(url for label in pool.FAULTS for url in urls(truth, label)[:2])]:
         with get(url) as answer:
-            assert Image.open(BytesIO(answer.read())).convert("RGB").size == (scenes.SIZE, scenes.SIZE)
+            assert min(Image.open(BytesIO(answer.read())).convert("RGB").size) > 100
 
 
 @pytest.mark.parametrize(("fault", "status"), [("http_404", 404), ("http_500", 500)])
@@ -328,7 +315,7 @@ def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_
     for row, pair in zip(made, asked, strict=True):
         causes.setdefault(fault[pair["url"]], set()).add(row["cause"])
     assert causes == {
-        "clean": {None}, "swapped": {None}, "blurred": {None}, "http_404": {"http_404"}, "http_500": {"http_500"},
+        **{label: {None} for label in ("clean", *pool.FAULTS)}, "http_404": {"http_404"}, "http_500": {"http_500"},
         "slow": {"timeout"}, "dead": {"reset"}, "truncated": {"undecodable"}, "html": {"undecodable"},
         "bomb": {"too_many_pixels"}, "private": {"blocked_address"}, "opt_out": {"opt_out"},
     }  # fmt: skip

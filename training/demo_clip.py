@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from pipeline.demo import pool
+from pipeline.demo.captions import SHAPE_WORDS
 
 FOLDER = Path(__file__).parent.parent / "pipeline" / "demo" / "clip"
 SEED = 1
@@ -45,8 +46,8 @@ def photographs(stream: int, seed: int, count: int) -> Pictures:
 
 
 def _photographs(stream: int, seed: int, start: int, stop: int) -> Pictures:
-    faults = dict.fromkeys(range(start, stop), pool.CLEAN)
-    return np.stack([shrunk(content, SIDE + MARGIN) for _, content in pool.files(seed, stream, faults)])
+    shots = pool.clean(stream, range(start, stop))
+    return np.stack([shrunk(content, SIDE + MARGIN) for _, content in pool.files(seed, shots)])
 
 
 def shrunk(content: bytes, side: int) -> Pictures:
@@ -200,16 +201,34 @@ def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
 
 def similarities(folder: Path, count: int) -> tuple[list[float], list[float]]:
     """Cosines of `count` unseen clean pairs, and of the same pictures with each other's captions."""
+    said = [pool.captions(SEED, pool.CALIBRATION, number, 1)[0] for number in range(count)]
+    pictures, texts = embeddings(folder, _unseen(count), said)
+    return (pictures * texts).sum(1).tolist(), (pictures * texts.roll(1, 0)).sum(1).tolist()
+
+
+def shapes_named(folder: Path, count: int) -> float:
+    """The share of `count` unseen clean pictures whose main shape the model names, asked for nothing else."""
+    words = [word for each in SHAPE_WORDS.values() for word in sorted(set(each))]
+    of = [name for name, each in SHAPE_WORDS.items() for _ in set(each)]
+    pictures, texts = embeddings(folder, _unseen(count), [f"a photo of a {word}" for word in words])
+    said = [of[int(nearest)] for nearest in (pictures @ texts.T).argmax(1)]
+    shown = [pool.scene(SEED, pool.CALIBRATION, number).things[0].shape for number in range(count)]
+    return float(np.mean([one == other for one, other in zip(said, shown, strict=True)]))
+
+
+def _unseen(count: int) -> list[bytes]:
+    return [content for _, content in pool.files(SEED, pool.clean(pool.CALIBRATION, range(count)))]
+
+
+def embeddings(folder: Path, contents: Sequence[bytes], captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Of pictures and of captions, float32 [n, 128], of length 1."""
     import open_clip
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    files = pool.files(SEED, pool.CALIBRATION, dict.fromkeys(range(count), pool.CLEAN))
-    seen = torch.stack([preprocess(Image.open(BytesIO(content))) for _, content in files])
-    said = tokenizer(folder)([pool.captions(SEED, pool.CALIBRATION, number, 1)[0] for number in range(count)])
     with torch.inference_mode():
+        seen = torch.stack([preprocess(Image.open(BytesIO(content))) for content in contents])
         pictures = normalize(model.eval().encode_image(seen), dim=-1)
-        texts = normalize(model.encode_text(said), dim=-1)
-    return (pictures * texts).sum(1).tolist(), (pictures * texts.roll(1, 0)).sum(1).tolist()
+        return pictures, normalize(model.encode_text(tokenizer(folder)(list(captions))), dim=-1)
 
 
 def main() -> None:
@@ -225,6 +244,7 @@ def main() -> None:
     save(train(pictures, tokens, FOLDER), FOLDER)
     matched, swapped = similarities(FOLDER, 1000)
     print(f"matched {np.mean(matched):.3f}, swapped {np.mean(swapped):.3f}, AUC {auc(matched, swapped):.4f}")
+    print(f"shapes named {shapes_named(FOLDER, 1000):.3f}")
 
 
 if __name__ == "__main__":

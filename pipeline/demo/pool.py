@@ -5,19 +5,19 @@ Nothing outside this package reads the plan; what the pipeline sees is addresses
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.demo import scenes
+from pipeline.demo import faults, scenes
 from pipeline.demo.captions import caption
+from pipeline.demo.spam import spam
 
-VERSION = 1
-"""Raised whenever the same seed plans another pool."""
+VERSION = 2
+"""Raised whenever the same seed plans another pool, or another file for a picture."""
 
 POOL, TEST, CALIBRATION, TRAINING = range(4)
 """Streams of scenes. Two streams of one seed share no scene."""
@@ -26,8 +26,19 @@ STREAMS: Mapping[str, int] = {"pool": POOL, "calibration": CALIBRATION}
 """Those that can be served, by the names that source files give them."""
 
 CLEAN = "clean"
-PICTURE_FAULTS: Mapping[str, float] = {"swapped": 0.28, "blurred": 0.10}
-"""Spoiled pairs by kind, as a share of the pictures: another picture's caption; out of focus."""
+FAULTS: Mapping[str, float] = {
+    "swapped": 0.22,
+    "spam": 0.05,
+    "blurred": 0.05,
+    "washed_out": 0.04,
+    "watermarked": 0.05,
+    "over_compressed": 0.04,
+    "near_duplicate": 0.05,
+    "test_copy": 0.02,
+}
+"""Spoiled pairs by label, as a share of the addresses: another picture's caption; no caption at all; four ways to harm
+a picture (`pipeline.demo.faults`); a clean picture of the pool once more; a picture of the test set, every other one
+byte for byte. Without a test set there are no copies of it."""
 
 WEB_FAULTS: Mapping[str, float] = {
     "http_404": 0.020,
@@ -40,7 +51,7 @@ WEB_FAULTS: Mapping[str, float] = {
     "private": 0.005,
     "opt_out": 0.010,
 }
-"""Addresses that misbehave, as a share of the pictures; `pipeline.demo.web` says how."""
+"""Addresses that misbehave, likewise; `pipeline.demo.web` says how."""
 
 _SHARED, _REPEATED = 0.01, 0.005
 """Lines that give a clean picture a second caption, and lines that stand there twice."""
@@ -52,84 +63,119 @@ BOMB_SIDE = 12_000
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the list of pairs; `fault` is what is wrong with it."""
+    """One line of the list of pairs: which address, what is said of it, and "clean" or what is wrong."""
 
     picture: int
     caption: str
-    fault: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What lies at an address: the picture of a scene, and what was done to it, a name in `faults.APPLIED`."""
+
+    stream: int
+    scene: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All lines, in no order, and all addresses by number."""
+
+    lines: Sequence[Line]
+    shots: Mapping[int, Shot]
 
 
 def _random(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, number])
 
 
+def scene(seed: int, stream: int, number: int) -> scenes.Scene:
+    """A scene, without a picture being drawn."""
+    return scenes.draw(_random(seed, stream, number))
+
+
 def captions(seed: int, stream: int, number: int, count: int) -> list[str]:
     """The first `count` captions of a scene, without a picture being drawn."""
-    random = _random(seed, stream, number)
-    scene = scenes.draw(random)
+    drawn = scene(seed, stream, number)
     words = np.random.default_rng([seed, stream, number, 1])
-    return [caption(scene, words) for _ in range(count)]
+    return [caption(drawn, words) for _ in range(count)]
 
 
-def photograph(seed: int, stream: int, number: int, fault: str = CLEAN) -> scenes.Picture:
-    """The picture of a scene; out of focus if its fault is "blurred"."""
+def photograph(seed: int, stream: int, number: int) -> scenes.Picture:
+    """The picture of a scene, as the camera gave it."""
     random = _random(seed, stream, number)
-    picture = scenes.render(scenes.draw(random), random)
-    if fault == "blurred":
-        blurred: scenes.Picture = cv2.GaussianBlur(picture, (0, 0), float(random.uniform(1.6, 4)))
-        return blurred
-    return picture
+    return scenes.render(scenes.draw(random), random)
 
 
-def jpeg(picture: scenes.Picture, seed: int, number: int) -> bytes:
-    """The picture's file, as a camera or a web site would compress it."""
-    file = BytesIO()
-    quality = int(np.random.default_rng([seed, number, 2]).integers(82, 96))
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
-    return file.getvalue()
+def file(seed: int, number: int, shot: Shot) -> bytes:
+    """The JPEG at address `number`. A scene to which nothing was done has the same bytes at every address."""
+    picture = photograph(seed, shot.stream, shot.scene)
+    if shot.fault is not None:
+        picture = faults.APPLIED[shot.fault](picture, np.random.default_rng([seed, shot.stream, number, 3]))
+    made = BytesIO()
+    quality = int(np.random.default_rng([seed, shot.scene, 2]).integers(82, 96))
+    Image.fromarray(picture).save(made, "JPEG", quality=quality)
+    return made.getvalue()
 
 
-def files(seed: int, stream: int, faults: Mapping[int, str]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each picture of `faults` (number -> its fault)."""
-    for number, fault in faults.items():
-        yield name(number), jpeg(photograph(seed, stream, number, fault), seed, number)
+def files(seed: int, shots: Mapping[int, Shot]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each address."""
+    for number, shot in shots.items():
+        yield name(number), file(seed, number, shot)
+
+
+def clean(stream: int, numbers: Iterable[int]) -> dict[int, Shot]:
+    """Scenes to which nothing was done, each at the address of its own number."""
+    return {number: Shot(stream, number) for number in numbers}
 
 
 def name(number: int) -> str:
-    """The picture's file name, which tells nothing of its fault."""
+    """An address's file name, which tells nothing of its fault."""
     return f"{number:06d}.jpg"
 
 
-def plan(seed: int, pairs: int, stream: int = POOL) -> list[Line]:
-    """The whole list, `pairs` lines, in no order: most are clean, each fault has its share, and one line at least."""
+def plan(seed: int, pairs: int, stream: int = POOL, test_images: int = 0) -> Plan:
+    """The whole list, `pairs` lines: each fault has its share of the addresses, and one at least."""
     random = np.random.default_rng([seed, stream])
     shared, repeated = round(pairs * _SHARED), round(pairs * _REPEATED)
     pictures = pairs - shared - repeated
-    faults = _assign(pictures, random)
-    own = [captions(seed, stream, number, 1)[0] for number in range(pictures)]
-    told = list(own)
-    swapped = random.permutation([number for number in range(pictures) if faults[number] == "swapped"])
-    for number, other in zip(swapped, np.roll(swapped, 1), strict=True):
-        told[number] = own[other]
-        faults[number] = "swapped" if own[other] != own[number] else CLEAN
-    lines = [Line(number, told[number], faults[number]) for number in range(pictures)]
-    clean = random.permutation([number for number in range(pictures) if faults[number] == CLEAN])
-    second = [Line(int(number), captions(seed, stream, number, 2)[1], CLEAN) for number in clean[:shared]]
+    labels = _assign(pictures, random, test_images)
+    shots = clean(stream, range(pictures))
+    told = [captions(seed, stream, number, 1)[0] for number in range(pictures)]
+    places = {label: [number for number in range(pictures) if labels[number] == label] for label in labels}
+    for label in faults.DEGRADING:
+        shots |= {number: Shot(stream, number, label) for number in places[label]}
+    for number in places["spam"]:
+        told[number] = spam(random)
+    good = [int(number) for number in random.permutation(places[CLEAN])]
+    for number, original in zip(places["near_duplicate"], reversed(good), strict=False):
+        shots[number] = Shot(stream, original, "near_duplicate")
+        told[number] = captions(seed, stream, original, 3)[2]
+    copied = np.resize(random.permutation(test_images), len(places.get("test_copy", ())))
+    for index, (number, original) in enumerate(zip(places.get("test_copy", ()), copied.tolist(), strict=True)):
+        shots[number] = Shot(TEST, original, "re_encoded" if index % 2 else None)
+        told[number] = captions(seed, TEST, original, 1)[0]
+    swapped = random.permutation(places["swapped"])
+    own = [told[number] for number in swapped]
+    for number, before, other in zip(swapped, own, np.roll(own, 1).tolist(), strict=True):
+        told[number] = other
+        labels[number] = "swapped" if other != before else CLEAN
+    lines = [Line(number, told[number], labels[number]) for number in range(pictures)]
+    second = [Line(number, captions(seed, stream, number, 2)[1], CLEAN) for number in good[:shared]]
     again = [lines[number] for number in random.permutation(pictures)[:repeated]]
     whole = lines + second + again
-    return [whole[index] for index in random.permutation(len(whole))]
+    return Plan([whole[index] for index in random.permutation(len(whole))], shots)
 
 
-def _assign(pictures: int, random: np.random.Generator) -> list[str]:
-    shares = {**PICTURE_FAULTS, **WEB_FAULTS}
+def _assign(pictures: int, random: np.random.Generator, test_images: int) -> list[str]:
+    shares = {**FAULTS, **WEB_FAULTS}
+    if not test_images:
+        del shares["test_copy"]
     kinds = [kind for kind, share in shares.items() for _ in range(max(1, round(pictures * share)))]
-    faults = kinds + [CLEAN] * (pictures - len(kinds))
-    return [faults[index] for index in random.permutation(pictures)]
-
-
-def faults_of(lines: Sequence[Line]) -> dict[int, str]:
-    """The fault of every picture, by number."""
-    return {line.picture: line.fault for line in sorted(lines, key=lambda line: line.picture)}
+    labels = kinds + [CLEAN] * (pictures - len(kinds))
+    return [labels[index] for index in random.permutation(pictures)]
 
 
 def bomb() -> bytes:

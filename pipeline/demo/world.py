@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,38 +126,38 @@ class World:
         if self.built:
             return
         stream = pool.STREAMS[self.demo.stream]
-        lines = pool.plan(self.demo.seed, self.demo.pairs, stream)
-        faults = pool.faults_of(lines)
         test_images = self.demo.test_images if self.demo.stream == "pool" else 0
-        self._draw(_blocks(faults, stream, test_images), progress)
-        self._write_lists(lines, faults)
+        plan = pool.plan(self.demo.seed, self.demo.pairs, stream, test_images)
+        tests = pool.clean(pool.TEST, range(test_images))
+        self._draw([*_blocks("pictures", plan.shots), *_blocks("test-pictures", tests)], progress)
+        self._write_lists(plan.lines)
         if test_images:
             self._write_test()
         self.stage.describe(self.storage)  # put last: it means that the world stands
 
     def _draw(self, blocks: Sequence["_Work"], progress: Progress) -> None:
-        total, done = sum(len(work.faults) for work in blocks), 0
+        total, done = sum(len(work.shots) for work in blocks), 0
         with (
             self.storage.scratch() as scratch,
             ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers,
         ):
             missing = [work for work in blocks if not self.storage.done(self._key(work.tar))]
-            done = total - sum(len(work.faults) for work in missing)
+            done = total - sum(len(work.shots) for work in missing)
             progress(done, total)
             paths = [scratch / work.tar.replace("/", "-") for work in missing]
             drawn = workers.map(_draw, missing, [self.demo.seed] * len(missing), paths)
             for work, path in zip(missing, drawn, strict=True):
                 self.storage.put_file(self._key(work.tar), path)
-                done += len(work.faults)
+                done += len(work.shots)
                 progress(done, total)
 
-    def _write_lists(self, lines: Sequence[pool.Line], faults: dict[int, str]) -> None:
-        bad = {pool.name(number): fault for number, fault in faults.items() if fault in pool.WEB_FAULTS}
+    def _write_lists(self, lines: Sequence[pool.Line]) -> None:
+        bad = {pool.name(line.picture): line.label for line in lines if line.label in pool.WEB_FAULTS}
         truth = pa.table(
             {
                 "url": [self.url(line.picture) for line in lines],
                 "caption": [line.caption for line in lines],
-                "label": [line.fault for line in lines],
+                "label": [line.label for line in lines],
             }
         )
         with self.storage.scratch() as scratch:
@@ -187,22 +187,19 @@ class World:
 
 @dataclass(frozen=True)
 class _Work:
-    """A block of pictures of one stream, with their faults, and the tar they go into."""
+    """A block of pictures, and the tar they go into."""
 
     tar: str
-    stream: int
-    faults: dict[int, str]
+    shots: dict[int, pool.Shot]
 
 
-def _blocks(faults: dict[int, str], stream: int, test_images: int) -> list[_Work]:
-    clean = dict.fromkeys(range(test_images), pool.CLEAN)
+def _blocks(folder: str, shots: Mapping[int, pool.Shot]) -> list[_Work]:
     return [
-        _Work(f"{folder}/{index:05d}.tar", of, dict(list(wanted.items())[start : start + _BLOCK]))
-        for folder, of, wanted in (("pictures", stream, faults), ("test-pictures", pool.TEST, clean))
-        for index, start in enumerate(range(0, len(wanted), _BLOCK))
+        _Work(f"{folder}/{index:05d}.tar", dict(list(shots.items())[start : start + _BLOCK]))
+        for index, start in enumerate(range(0, len(shots), _BLOCK))
     ]
 
 
 def _draw(work: _Work, seed: int, path: Path) -> Path:
-    shards.write(path, pool.files(seed, work.stream, work.faults))
+    shards.write(path, pool.files(seed, work.shots))
     return path
