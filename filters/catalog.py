@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from filters import image, pair, safety, text
+from filters import image, pair, pool, safety, text
 from filters import recipes as _recipes
 from filters.core import Filter, Recipe
 
 
 def filters() -> Mapping[str, Filter]:
     """The filters that need no threshold from their user, by name."""
-    values = [value for module in (image, text, pair, safety) for value in vars(module).values()]
+    values = [value for module in (image, text, pair, safety, pool) for value in vars(module).values()]
     return {value.name: value for value in values if isinstance(value, Filter)}
 
 

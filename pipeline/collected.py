@@ -1,5 +1,6 @@
 """The columns of one scorer for one shard: checked as they come, aligned with the pairs, written whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ import pyarrow.parquet as pq
 from pipeline.score import NORM, Columns, Spec
 
 ROW_GROUP = 65_536
+
+
+def spread(columns: Mapping[str, pa.Array], there: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
+    """Columns of the rows that are `there`, as columns of all rows: NULL for the others."""
+    place = pa.array(np.cumsum(there) - 1, mask=~there)
+    return {name: values.take(place) for name, values in columns.items()}
 
 
 class Collected:

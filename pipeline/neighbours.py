@@ -5,6 +5,7 @@ the hashes are sorted by those bits, and compared with those that share them (Ma
 near-duplicates for web crawling").
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -58,6 +59,15 @@ def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambd
         tell(done, len(choices))
     low, high = (hashes[each] for each in np.divmod(found, np.uint64(max(len(hashes), 1))))
     return Edges(low, high, np.bitwise_count(low ^ high), capped)
+
+
+def phash(picture: bytes) -> int:
+    """The 64 bits of the DCT-based perceptual hash of an encoded picture, upright. Raises what Pillow does."""
+    import imagehash
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(picture)) as image:
+        return int(str(imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))), 16)
 
 
 def _blocks(hashes: int, radius: int) -> int:

@@ -2,12 +2,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from filters import catalog, image, pair, safety, text
+from filters import catalog, image, pair, pool, safety, text
 from filters.core import MOST_FILTERS, Filter, Recipe
 from pipeline import tables
 from pipeline.errors import RecipeError
 from pipeline.scorers.aesthetic import AestheticSpec
+from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -18,6 +20,8 @@ SCORERS = {
     "captions": CaptionsSpec.model_construct(),
     "clip": RecordedSpec.model_construct(),
     "aesthetic": AestheticSpec.model_construct(),
+    "caption_counts": CaptionCountsSpec.model_construct(),
+    "leaks": LeaksSpec.model_construct(),
     **{name: PromptsSpec.model_construct() for name in SETS},
 }
 COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCORERS)
@@ -56,6 +60,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
         safety.safe(0.2),
         pair.aligned(0.28),
         pair.most_aligned(0.3),
+        pool.rare(1000),
         text.language("de", 0.8),
     ]
     tables.bind(made, COLUMNS)
@@ -89,6 +94,7 @@ GOOD = {
     "captions_price": False,
     "captions_boilerplate": False,
     "captions_markup": False,
+    "leaks_leaked": False,
 }
 """A row of median values, and for each filter what it is there to drop."""
 
@@ -118,6 +124,7 @@ DROPPED = {
     "no-boilerplate": {"captions_boilerplate": True},
     "no-markup": {"captions_markup": True},
     "plain": {"captions_markup": True},
+    "unleaked": {"leaks_leaked": True},
 }
 
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from pipeline import shards
 from pipeline.errors import StorageError
+from pipeline.neighbours import phash
 from pipeline.stage import Stage, digest
 from pipeline.storage import Storage
 from pipeline.task import Budget, Encoder
@@ -94,7 +95,7 @@ class Extractor:
                 for pixels in versions(picture, self._budget.policy, views)
             ]
             encoded = self._loaded.encode(prepared).astype(np.float16)
-            hashes = np.array([heldout.phash(picture) for picture in window], np.uint64)
+            hashes = np.array([phash(picture) for picture in window], np.uint64)
             parts.append(Features(encoded.reshape(len(window), 1 + views, -1), hashes))
         return Features.joined(parts)
 

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,15 +81,6 @@ def near(hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], within:
     for other in np.unique(others):
         found |= np.bitwise_count(distinct ^ other) <= within
     return found[back]
-
-
-def phash(picture: bytes) -> int:
-    """The 64 bits of the DCT-based perceptual hash of an encoded picture, upright."""
-    import imagehash
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(picture)) as image:
-        return int(str(imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))), 16)
 
 
 def _table(test: TestSet) -> pa.Table:

@@ -9,6 +9,7 @@ from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -22,6 +23,7 @@ AnySpec = Annotated[
     | CaptionsSpec
     | RecordedSpec
     | DuplicatesSpec
+    | LeaksSpec
     | CaptionCountsSpec
     | WrittenSpec,
     Field(discriminator="kind"),

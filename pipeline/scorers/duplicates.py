@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline import neighbours
+from pipeline.collected import spread
 from pipeline.errors import SourceError
 from pipeline.score import Columns, PoolSpec, Spec
 
@@ -75,6 +76,7 @@ class Duplicates:
     def score(self, pool: "Pool", tell: "Tell") -> Columns:
         """The columns of `DuplicatesSpec`, and the edges as a file."""
         column = pool.column(self._hashes).combine_chunks()
+        there = column.is_valid().to_numpy(zero_copy_only=False)
         distinct, picture, rows = np.unique(column.drop_null().to_numpy(), return_inverse=True, return_counts=True)
         edges = neighbours.within(distinct, self._radius, tell)
         low, high = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
@@ -98,9 +100,7 @@ class Duplicates:
             "group": uids.take(pa.array(first[group], mask=alone)),
             "nearest": pa.array(nearest[picture], mask=alone),
         }
-        place = np.full(len(column), -1)
-        place[np.flatnonzero(column.is_valid())] = np.arange(len(picture))
-        return {name: values.take(pa.array(place, mask=place < 0)) for name, values in found.items()}
+        return spread(found, there)
 
 
 def _connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

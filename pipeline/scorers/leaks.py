@@ -1,0 +1,159 @@
+"""Pictures of the pool that are in a test set, or nearly: who trains on them has seen the answers."""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from pipeline import neighbours
+from pipeline.collected import spread
+from pipeline.errors import ModelError, SourceError
+from pipeline.score import Columns, PoolSpec, Spec, file_digest
+from pipeline.settings import ExistingPath
+from pipeline.stage import digest
+
+if TYPE_CHECKING:  # a pool is of a source, and a source of specs
+    from pipeline.pool import Pool, Tell
+
+VERSION = 1
+"""Raised whenever the same pool and sets would get other columns."""
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Of files in folders and tars that are taken for pictures."""
+
+
+class LeaksSpec(PoolSpec):
+    """How near each picture is to the nearest one of named test sets."""
+
+    kind: Literal["leaks"]
+    of: str = Field("pixels", description="the scorer that made the hashes")
+    radius: int = Field(4, ge=0, le=12, description="bits of 64 in which a leaked picture's hash may differ")
+    sets: dict[str, ExistingPath] = Field(
+        min_length=1, description="by name a folder, a tar, or a Parquet file with the pictures in a column image"
+    )
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer that made the hashes."""
+        return (self.of,)
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """leaked: whether a test picture has the same bytes, or a perceptual hash within the radius; distance: bits to
+        the nearest such picture, 0 for the same bytes; set, image: which one it is, of several the first.
+
+        All are NULL where there is no hash, and the last three where nothing leaked.
+        """
+        return {"leaked": pa.bool_(), "distance": pa.uint8(), "set": pa.string(), "image": pa.string()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The version, the radius, and the digests of all files of the sets."""
+        sets = {
+            name: {str(file): file_digest(path / file) for file in _files(path)} for name, path in self.sets.items()
+        }
+        return {"version": VERSION, "radius": self.radius, "longest": neighbours.LONGEST, "sets": digest(sets)}
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """Raises SourceError if the scorer `of` makes no 64-bit hash, or a set has no picture."""
+        if scorers[self.of].columns().get("phash") != pa.uint64():
+            raise SourceError(f"{self.of!r} makes no phash; set of to a scorer of kind pixels")
+        for name, path in self.sets.items():
+            if not _files(path):
+                raise SourceError(f"there is no picture in {path}, which sets.{name} means")
+
+    def load(self) -> "Leaks":
+        """The hashes of the sets' pictures. Raises ModelError for one that is none."""
+        return Leaks(f"{self.of}_phash", self.radius, self.sets)
+
+
+class Leaks:
+    """Compares with the test pictures, which are few beside the pool."""
+
+    def __init__(self, hashes: str, radius: int, sets: Mapping[str, Path]) -> None:
+        self._hashes, self._radius = hashes, radius
+        found = [(name, *each) for name, path in sets.items() for each in _hashed(path)]
+        self._names = pa.table(
+            {"set": [name for name, *_ in found], "image": [image for _, image, *_ in found]},
+        )
+        self._sha256 = pa.array([sha256 for *_, sha256, _ in found])
+        self._targets = np.array([phash for *_, phash in found], np.uint64)
+
+    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+        """The columns of `LeaksSpec`."""
+        column = pool.column(self._hashes).combine_chunks()
+        distinct, picture = np.unique(column.drop_null().to_numpy(), return_inverse=True)
+        distance, target = (each[picture] for each in self._nearest(distinct, tell))
+        sha256 = pool.column("sha256").filter(column.is_valid()).combine_chunks()
+        same = pc.index_in(sha256, value_set=self._sha256)
+        target = np.where(same.is_valid(), pc.fill_null(same, 0), target)
+        distance[same.is_valid()] = 0
+        none = target < 0
+        chosen = pa.array(target, mask=none)
+        found = {
+            "leaked": pa.array(~none),
+            "distance": pa.array(distance, mask=none),
+            **{name: self._names[name].combine_chunks().take(chosen) for name in ("set", "image")},
+        }
+        return spread(found, column.is_valid().to_numpy(zero_copy_only=False))
+
+    def _nearest(self, hashes: neighbours.Hashes, tell: "Tell") -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """By hash, the bits to the nearest test picture, and which it is: 255 and -1 if none is within the radius."""
+        targets, first = np.unique(self._targets, return_index=True)
+        edges = neighbours.within(np.union1d(hashes, targets), self._radius, tell)
+        ours = np.concatenate([edges.low, edges.high, hashes])
+        theirs = np.concatenate([edges.high, edges.low, hashes])
+        bits = np.concatenate([edges.distance, edges.distance, np.zeros(len(hashes), np.uint8)])
+        across = np.isin(ours, hashes) & np.isin(theirs, targets)
+        row, bits = np.searchsorted(hashes, ours[across]), bits[across]
+        place = first[np.searchsorted(targets, theirs[across])]
+        nearest_last = np.lexsort((-place, -bits.astype(int)))
+        distance, target = np.full(len(hashes), 255, np.uint8), np.full(len(hashes), -1)
+        distance[row[nearest_last]], target[row[nearest_last]] = bits[nearest_last], place[nearest_last]
+        return distance, target
+
+
+def _files(path: Path) -> Sequence[Path]:
+    """The files of a set, relative to it: the pictures of a folder, by name, or the tar or Parquet itself."""
+    if not path.is_dir():
+        return [Path()]
+    return sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+
+
+def _hashed(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Name, sha256 and perceptual hash of each picture of a set."""
+    for name, content in _pictures(path):
+        try:
+            yield name, hashlib.sha256(content).hexdigest(), neighbours.phash(content)
+        except Exception as error:  # Pillow raises a dozen kinds for broken files
+            raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
+
+
+def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        yield from ((file.as_posix(), (path / file).read_bytes()) for file in _files(path))
+    elif path.suffix == ".tar":
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if Path(member.name).suffix.lower() in ENDINGS and (file := tar.extractfile(member)):
+                    yield member.name, file.read()
+    else:
+        yield from _rows(path)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Of a Parquet file: the column `image` holds the bytes, or a struct of bytes and path as in the hub's datasets."""
+    try:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(256, columns=["image"]):
+            for number, value in enumerate(batch["image"].to_pylist()):
+                held = value if isinstance(value, dict) else {"bytes": value}
+                yield held.get("path") or f"row {number}", held["bytes"]
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise ModelError(f"{path} is no folder, no .tar, and no Parquet with a column image: {error}") from None

@@ -1,0 +1,153 @@
+"""Leaks: the pool's pictures against test sets. Hashes are planted: picture number n of the pool has the hash n."""
+
+import hashlib
+import io
+import tarfile
+
+import made
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from filters import pool as filters
+from filters.core import Recipe
+from pipeline.errors import ModelError, SourceError
+from pipeline.manifest import Manifest
+from pipeline.neighbours import phash
+from pipeline.storage import Storage
+
+
+def picture(seed, width=64, quality=95):
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(noise).resize((width, width)).save(data, "JPEG", quality=quality)
+    return data.getvalue()
+
+
+def folder(path, names):
+    for name, content in names.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def tar(path, names):
+    with tarfile.open(path, "w") as file:
+        for name, content in names.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return path
+
+
+def hub(path, names):
+    rows = [{"bytes": content, "path": name} for name, content in names.items()]
+    pq.write_table(pa.table({"image": rows, "label": [0] * len(rows)}), path)
+    return path
+
+
+def plain(path, names):
+    pq.write_table(pa.table({"image": pa.array(list(names.values()), pa.binary())}), path)
+    return path
+
+
+def sets(**paths):
+    lines = "".join(f'sets.{name} = "{path}"\n' for name, path in paths.items())
+    return f'[scorers.leaks]\nkind = "leaks"\n{lines}'
+
+
+def with_hashes(described, store, hashes, sha256=None):
+    """Publish a pool whose pictures have these hashes, None for no hash; `sha256` by position."""
+    ledger = made.finish(described, store)
+    for shard in ledger.shards:
+        for folder_, column, values in (("scores/pixels", "pixels_phash", hashes), ("shards", "sha256", sha256 or {})):
+            (key,) = (
+                key.relative_to(store.root).as_posix()
+                for key in store.root.glob(f"{folder_}-*/{shard.number:05d}.parquet")
+            )
+            table = pq.read_table(store.fetch(key))
+            if isinstance(values, dict):
+                held = table[column].to_pylist()
+                values = [values.get(row, value) for row, value in enumerate(held)]
+            at = table.column_names.index(column)
+            made.put_table(store, key, table.set_column(at, column, pa.array(values, table.schema.field(column).type)))
+    return made.published(described, store)
+
+
+def ask(store, sql):
+    with Manifest.open(store).connection() as con:
+        return con.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize("form", [folder, tar, hub, plain])
+def test_the_nearest_picture_of_all_sets_is_named(tmp_path, form):
+    store = Storage(tmp_path / "store")
+    one, other = {"a/1.jpg": picture(1), "2.PNG": picture(2)}, {"3.jpg": picture(3)}
+    if form is folder:
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "readme.txt").write_text("no picture")
+    elif form is tar:
+        one["labels.json"] = b"{}"
+    more = sets(
+        one=form(tmp_path / "one" if form is folder else tmp_path / f"one.{'tar' if form is tar else 'parquet'}", one),
+        other=folder(tmp_path / "other", other),
+    )
+    first, second, third = (phash(picture(number)) for number in (1, 2, 3))
+    far = phash(picture(9))
+    described = made.listed(tmp_path, range(40, 46), filters=(), more=more)
+    same = {5: hashlib.sha256(picture(3)).hexdigest()}
+    with_hashes(described, store, [first ^ 0b111, second, third ^ 0b11111, far, None, far], same)
+    rows = ask(store, "SELECT leaks_leaked, leaks_distance, leaks_set, leaks_image FROM rows")
+    names = ["row 0", "row 1"] if form is plain else ["a/1.jpg", "2.PNG"]
+    assert rows == [
+        (True, 3, "one", names[0]),
+        (True, 0, "one", names[1]),
+        (False, None, None, None),  # 5 bits
+        (False, None, None, None),
+        (None, None, None, None),
+        (True, 0, "other", "3.jpg"),  # the same bytes, whatever the hash
+    ]
+    kept = Manifest.open(store).select(Recipe("clean", (filters.unleaked,)))
+    assert len(kept) == 2
+
+
+def test_the_nearest_one_counts_and_of_several_the_first(tmp_path):
+    store = Storage(tmp_path / "store")
+    target = phash(picture(1))
+    here = {"b.jpg": picture(1), "c.jpg": picture(1, quality=94)}
+    near = phash(here["c.jpg"])
+    assert np.bitwise_count(np.uint64(target ^ near)) <= 4  # or the test says nothing
+    described = made.listed(tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", here), y=tmp_path / "x"))
+    with_hashes(described, store, [target, target ^ 1])
+    assert ask(store, "SELECT leaks_distance, leaks_set, leaks_image FROM rows")[0] == (0, "x", "b.jpg")
+
+
+def test_another_picture_in_a_set_makes_other_scores(tmp_path):
+    store = Storage(tmp_path / "store")
+    described = made.listed(tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)})))
+    first = made.published(described, store)
+    assert not made.published(described, store).new
+    folder(tmp_path / "x", {"2.jpg": picture(2)})
+    assert made.published(described, store).id != first.id
+
+
+@pytest.mark.parametrize(
+    ("names", "told", "error"),
+    [
+        ({"1.txt": b"no picture"}, "scorers.leaks: there is no picture in .*, which sets.x means", SourceError),
+        ({"1.jpg": b"no picture"}, "1.jpg in .* is no picture", ModelError),
+    ],
+)
+def test_a_set_that_is_none(tmp_path, names, told, error):
+    described = made.listed(tmp_path, [40], filters=(), more=sets(x=folder(tmp_path / "x", names)))
+    with pytest.raises(error, match=told):
+        made.published(described, Storage(tmp_path / "store"))
+
+
+def test_a_file_that_is_neither_tar_nor_parquet(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    described = made.listed(tmp_path, [40], filters=(), more=sets(x=tmp_path / "x.zip"))
+    with pytest.raises(ModelError, match="no folder, no .tar, and no Parquet"):
+        made.published(described, Storage(tmp_path / "store"))
