@@ -2,8 +2,9 @@
 
 The rule: of the thresholds between two neighbouring observed values, the one with the best F1 at finding the labels
 that the filter `catches` among the downloaded pairs that are good or have one of these labels; of several, the laxest.
-It is rounded towards the lax side to 3 significant digits, or to more where 3 would cost over a hundredth of F1 (between
-whole numbers to the one that parts them alike), and all figures are those of the rounded number. A pair without a score counts as not caught.
+It is rounded towards the lax side to 3 significant digits, or to more where 3 would cost over a hundredth of F1
+(between whole numbers to the one that parts them alike), and all figures are those of the rounded number. A pair
+without a score counts as not caught.
 
 The figures come from the sample that the threshold was chosen on, so they flatter it a little; precision depends on
 how much of the sample is spoiled. Nothing is changed: to freeze a threshold in a source file is a person's act.
