@@ -393,7 +393,9 @@ def bench(
     precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
     pairs: Annotated[int, typer.Option(help="Pairs that are scored in a repeat.", min=64)] = 500,
     side: Annotated[int, typer.Option(help="Pixels of the pictures' shorter side.", min=32, max=4096)] = 224,
-    batch: Annotated[int, typer.Option(help="Pictures or captions of one pass.", min=1, max=4096)] = 64,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures or captions of one pass; found by itself if unset.", min=1, max=4096)
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Figures are medians of so many.", min=1)] = 5,
     as_json: AsJson = False,
     debug: Debug = False,

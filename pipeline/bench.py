@@ -66,7 +66,7 @@ class Plan:
     precision: str = "auto"
     pairs: int = 1000
     side: int = 224
-    batch: int = 64
+    batch: int | None = None
     repeats: int = 3
 
 
@@ -158,7 +158,7 @@ class Bench:
         rows = [pq.read_table(self._storage.fetch(shard.key)) for shard in self._shards]
         self._captions: list[str] = [caption for table in rows for caption in table["caption"].to_pylist()]
         self._tars = [self._storage.fetch(download.stage(source).item(shard.number, ".tar")) for shard in self._shards]
-        self._batch, self.flops = plan.batch, 0.0
+        self._batch, self.flops = clip.batch, 0.0
 
     def warm(self) -> None:
         """Everything once, on a few pairs; counts the operations of a pair."""

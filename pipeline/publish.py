@@ -4,6 +4,7 @@ Every object is named by what it holds and put before the one that names it; the
 manifest the newest. A run that dies before that has changed nothing for anybody, and the next finds its parts again.
 """
 
+import json
 import math
 import platform
 import time
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from filters.core import Recipe
-from pipeline import distinct, tables
+from pipeline import distinct, score, tables
 from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import Counts, Manifest, log
@@ -63,7 +64,8 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     if newest := _unchanged(storage, sketch):
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
-        card = _card(made) | {"ranges": _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))}
+        ranges = _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))
+    card = _card(storage, made) | {"ranges": ranges}
     card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
     return _decide(storage, sketch, card, recipe, waited)
 
@@ -261,9 +263,13 @@ def _scores(source: Source) -> list[str]:
     ]
 
 
-def _card(made: Results) -> dict[str, Any]:
+def _card(storage: Storage, made: Results) -> dict[str, Any]:
     """What is worth knowing about how it was made, and is no part of the id."""
+    certified = {name: score.certificate(stage) for name, stage in made.scores.items()}
     return {
         "made_by": {stage.name: dict(stage.made_by) for stage in (made.shards, *made.scores.values())},
+        "certificates": {
+            name: json.loads(storage.fetch(key).read_bytes()) for name, key in certified.items() if storage.done(key)
+        },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
     }

@@ -83,6 +83,14 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class Certified(Protocol):
+    """A scorer that was checked when it was loaded. A shard is only scored after that."""
+
+    certificate: Mapping[str, Any]
+    """JSON that says what it is, with "golden", the scores of fixed pairs, and "tolerance" by "precision"."""
+
+
 class Head(Protocol):
     """A plain function on stored image embeddings: float32 [rows, dim], L2-normalised, no NaN."""
 
@@ -210,6 +218,11 @@ def pool_stages(
 def embeddings(name: str, scores: Stage) -> Stage:
     """Where the scorer `name` keeps its embeddings: float16 [pairs, 2, dim], a .npy a shard, image then text."""
     return Stage(f"embeddings/{name}", scores.made_by)
+
+
+def certificate(scores: Stage) -> str:
+    """The key of what a scorer said of itself when it was first loaded for this stage, as JSON."""
+    return f"{scores.folder}/certificate.json"
 
 
 def make(source: "Source", storage: Storage) -> "Callable[[Shard], None]":

@@ -1,6 +1,7 @@
 """One shard through all scorers that lack a result for it: read once, decoded once, checked, written whole."""
 
 import contextlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,11 @@ import pyarrow as pa
 
 from pipeline import download, score
 from pipeline.collected import Collected
-from pipeline.errors import ShardError, WinnowError
+from pipeline.errors import ModelError, ShardError, WinnowError
 from pipeline.pairs import Shard
-from pipeline.score import WINDOW, Batch, Head, HeadSpec, Scorer, Spec
+from pipeline.score import WINDOW, Batch, Certified, Head, HeadSpec, Scorer, Spec
 from pipeline.source import Source
+from pipeline.stage import canonical_json
 from pipeline.storage import Storage
 from pipeline.windows import Opened, Windows
 
@@ -74,8 +76,29 @@ class Scoring:
         if name not in self._loaded:
             spec = self.specs[name]
             self._loaded[name] = spec.load(partial(self.load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
+            self._check(name)
             self.stages[name].describe(self.storage)
         return self._loaded[name]
+
+    def _check(self, name: str) -> None:
+        """Raises ModelError unless what was loaded is what the key says, and scores as whatever scored under it before.
+
+        The key was made before the weights were read, and holds neither the machine nor every library.
+        """
+        spec, stage, loaded = self.specs[name], self.stages[name], self._loaded[name]
+        if changed := [key for key, value in spec.identity().items() if stage.made_by[key] != value]:
+            raise ModelError(f"scorers.{name}: {', '.join(changed)} changed while it was loaded: run the command again")
+        if not isinstance(loaded, Certified):
+            return
+        key, said = score.certificate(stage), loaded.certificate
+        self.storage.put_if_absent(key, canonical_json(said))
+        before = json.loads(self.storage.fetch(key).read_bytes())
+        drift = float(np.abs(np.subtract(said["golden"], before["golden"])).max())
+        if not drift <= said["tolerance"][said["precision"]]:
+            raise ModelError(
+                f"scorers.{name}: golden pairs score up to {drift:.2g} from what {key} says, and scores of two kinds "
+                f"would mix: remove {stage.folder} to score anew"
+            )
 
     def _open(self, shard: Shard, scorers: Mapping[str, Spec]) -> Opened:
         """Begin to read a shard. These scorers are loaded for it."""

@@ -100,8 +100,8 @@ def test_the_prepared_picture_is_what_open_clip_makes_of_it(folder):
 
 def test_a_cut_text_tower_equals_the_whole_one(folder):
     scorer = spec(folder).load()
-    assert scorer._cut
-    tokens = scorer._tokenizer(CAPTIONS)
+    assert scorer.cuts
+    tokens = scorer.tokenizer(CAPTIONS)
     with torch.inference_mode():
         whole = scorer.model.encode_text(tokens, normalize=True).numpy()
     assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
@@ -121,7 +121,7 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     small_clip.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     scorer = spec(folder).load()
     with torch.inference_mode():
-        whole = model.encode_text(scorer._tokenizer(CAPTIONS), normalize=True).numpy()
+        whole = model.encode_text(scorer.tokenizer(CAPTIONS), normalize=True).numpy()
     assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
 
 

@@ -13,7 +13,7 @@ from pipeline.scorers import device
 from pipeline.scorers.clip_weights import Found, find
 from pipeline.settings import LOCAL, ModelName, Weights
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same model and pair would get another score."""
 
 
@@ -34,7 +34,9 @@ class ClipSpec(Spec):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 where the processor computes in it, float32 elsewhere"
     )
-    batch: int = Field(64, ge=1, le=4096, description="pictures or captions in one forward pass")
+    batch: int | None = Field(
+        None, ge=1, le=4096, description="pictures or captions in one forward pass; found by itself if unset"
+    )
     sigmoid: bool = Field(
         False, description="the columns logit and sigmoid as well, of a model trained with a sigmoid loss, as SigLIP is"
     )
@@ -70,10 +72,18 @@ class ClipSpec(Spec):
         }
 
     def load(self) -> Scorer:
-        """The model. Raises ModelError for weights that are missing or do not fit, and for a sigmoid without a bias."""
+        """The model, with its certificate.
+
+        Raises ModelError for weights that are missing or do not fit, for a sigmoid without a bias, and for scores that
+        are not open_clip's.
+        """
+        from pipeline.scorers.certificate import certify
         from pipeline.scorers.clip_model import Clip
 
-        return Clip(self._found(), *self.place(), self.batch, self.sigmoid)
+        found = self._found()
+        clip = Clip(found, self.batch, self.sigmoid)
+        clip.certificate = certify(clip, found, *self.place())
+        return clip
 
     def _found(self) -> Found:
         return find(self.model, self.weights, self.quick_gelu)

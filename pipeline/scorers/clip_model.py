@@ -6,7 +6,7 @@ device batches are filled up to a fixed size, because there a kernel is chosen b
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from pipeline.settings import LOCAL
 STEP = 8
 """Captions are cut to multiples of so many tokens."""
 
+ON_CPU, ON_GPU = 64, 512
+"""The batch where the source file names none: as many as a processor gains from, and at most so many on a GPU."""
+
 EXACT = 1e-5
 """A cut tower must give what the whole one gives, in float32, up to this."""
 
@@ -34,28 +37,38 @@ _PROBES = ("a", "a photo of a dog on the beach", "two people ride bicycles along
 
 
 class Clip:
-    """The scorer. `model` has weights of `dtype` on `device`, and sees `batch` pictures or captions at a time."""
+    """The scorer. `model` is in `precision` on `device`, and sees `batch` pictures or captions at a time.
 
-    def __init__(self, found: Found, device: str, precision: str, batch: int, sigmoid: bool = False) -> None:
-        self.model = found.load()
+    It begins in float32 on the CPU, where it can be compared with open_clip, and is then placed. `certificate` is what
+    that comparison said.
+    """
+
+    def __init__(self, found: Found, batch: int | None = None, sigmoid: bool = False) -> None:
+        self.name, self.model = found.model.rpartition("/")[2], found.load()
         self.logit_scale = self.model.logit_scale.exp().item()
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         if sigmoid and bias is None:
             raise ModelError(f"{found.model} has no logit bias, as only models like SigLIP have: remove sigmoid = true")
         self._bias = bias.item() if sigmoid and bias is not None else None
-        self._tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
+        self.tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
         self._geometry, self._mean, self._std = _preprocessing(self.model)
+        self._wanted = batch
+        self.certificate: Mapping[str, Any] = {}
+        self.place("cpu", "float32")
         with torch.inference_mode():
-            tower = TextTower(self.model)
-            self._cut = tower.can_be_cut and tower.is_exact(self._tokenizer(list(_PROBES)))
-            self.embedding_dim: int | None = self.model.encode_text(self._tokenizer(["a"])).shape[1]
-        self.device, self.batch = device, batch
+            self.cuts = self._tower.can_be_cut and self._tower.is_exact(self.tokenizer(list(_PROBES)))
+            self.embedding_dim: int | None = self.model.encode_text(self.tokenizer(["a"])).shape[1]
+
+    def place(self, device: str, precision: str) -> None:
+        """Move to a device, cast to a precision, and find the size of a batch unless one was asked for."""
+        self.device, self.precision = device, precision
         # Weights that are cast once are twice as fast as autocast, which casts them again in every pass.
         self.dtype: torch.dtype = getattr(torch, precision)
         self.model.to(device=device, dtype=self.dtype)
         self.model.visual.to(memory_format=torch.channels_last)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._tower = TextTower(self.model)
+        self.batch = self._wanted or (ON_CPU if device == "cpu" else self._largest())
 
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
@@ -90,30 +103,50 @@ class Clip:
 
     def tokens(self, captions: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """The captions by cut length, the shortest first: which they are, and their tokens [captions, length]."""
-        tokens = self._tokenizer(list(captions))
+        tokens = self.tokenizer(list(captions))
         groups: dict[int, list[int]] = defaultdict(list)
         for row, length in enumerate(self._lengths(tokens)):
             groups[length].append(row)
         for length, rows in sorted(groups.items()):
             yield rows, tokens[rows, :length]
 
+    @torch.inference_mode()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """The text tower on tokens of the device, cut or whole; not normalised."""
-        encoded: Tensor = self._tower.encode(tokens) if self._cut else self.model.encode_text(tokens)
+        encoded: Tensor = self._tower.encode(tokens) if self.cuts else self.model.encode_text(tokens)
         return encoded
 
     def _lengths(self, tokens: Tensor) -> list[int]:
         whole = tokens.shape[1]
-        if not self._cut:
+        if not self.cuts:
             return [whole] * len(tokens)
         ends = self._tower.ends(tokens).tolist()
         return [min(whole, (end // STEP + 1) * STEP) for end in ends]
 
-    def _encode_pictures(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    @torch.inference_mode()
+    def encode_prepared(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """The picture tower on what `prepare` gave, in one pass; not normalised."""
         # Seen as [n, 3, height, width], what lies in memory as [n, height, width, 3] is channels-last by itself.
         stacked = self._on_device(torch.from_numpy(np.stack(pictures))).permute(0, 3, 1, 2)
         standard = stacked.float().div_(255).sub_(self._mean).div_(self._std)
-        return normalize(self.model.encode_image(standard.to(self.dtype)).float(), dim=-1)
+        encoded: Tensor = self.model.encode_image(standard.to(self.dtype))
+        return encoded
+
+    def _largest(self) -> int:
+        """The largest power of two, `ON_GPU` at most, for which a pass over pictures fits into memory now."""
+        picture = self.prepare(Image.new("RGB", (64, 64)))
+        size = ON_GPU
+        while size > 1:
+            try:
+                self.encode_prepared([picture] * size)
+                break
+            except torch.OutOfMemoryError:
+                size //= 2
+                torch.cuda.empty_cache()
+        return size
+
+    def _encode_pictures(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        return normalize(self.encode_prepared(pictures).float(), dim=-1)
 
     def _encode_captions(self, tokens: Sequence[Tensor]) -> Tensor:
         return normalize(self.encode_tokens(self._on_device(torch.stack(list(tokens)))).float(), dim=-1)
@@ -171,7 +204,7 @@ def in_batches(
 ) -> npt.NDArray[np.float32]:
     """`encode` on `size` items at a time, on half as many wherever memory ends; with `fill` never on fewer.
 
-    Raises torch.OutOfMemoryError if one item is too many.
+    Raises what torch raised if one item is too many.
     """
     done: list[Tensor] = []
     start = 0
@@ -181,8 +214,8 @@ def in_batches(
         try:
             with torch.inference_mode():
                 done.append(encode([*part, *padding])[: len(part)])
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not _is_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()
@@ -191,6 +224,11 @@ def in_batches(
     # A GPU is asked for what it made once, at the end: until then it has the next pass waiting.
     encoded: npt.NDArray[np.float32] = torch.cat(done).cpu().numpy()
     return encoded
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory ended: a GPU's has an error of its own, for a processor's torch raises what it always does."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
