@@ -66,6 +66,13 @@ def test_rows_and_verdicts_stay_and_the_columns_come(folder, store):
     assert not add(more(folder), store, "mine").new
 
 
+def test_a_scorer_that_was_edited_takes_its_own_place(folder, store):
+    add(more(folder, "mine"), store, "mine")
+    (folder / "mine.py").write_text(LETTERS.replace("len(each)", "-1"))
+    assert add(more(folder), store, "mine").new
+    assert select(store, "SELECT DISTINCT mine_letters FROM rows WHERE status = 'ok'") == [(-1,)]
+
+
 def test_pairs_that_were_listed_since_are_left_to_curate(folder, store):
     with (folder / "tiny.tsv").open("a") as file:
         file.write("picture number 90\thttp://host/90.jpg\n")
