@@ -65,6 +65,11 @@ def measure(served: Source, storage: Storage, manifest: str | None) -> dict[str,
         for learner in found["learners"]
         for each in learner["differences"]
     ]
+    filters = found["filters"]
+    rows += [
+        {"learner": filters["learner"], "difference": each["name"], "macro-F1": each["sentence"]}
+        for each in filters["differences"]
+    ]
     create_table_artifact(rows, key=artifact(served, "gain"), description=found["manifest"])
     return found
 

@@ -19,7 +19,7 @@ from pipeline.source import MADE
 from pipeline.storage import Storage
 
 CLASSES = ("disc", "stripes", "cross")
-HONEST = "caption NOT LIKE '%stock%'"
+HONEST = {"honest": "caption NOT LIKE '%stock%'"}
 PREPROCESS = "{ input_size = [3, 64, 64], crop_pct = 1.0 }"
 RESNET = f'{{ kind = "timm", model = "test_resnet", weights = "encoder.safetensors", preprocess = {PREPROCESS} }}'
 
@@ -59,10 +59,11 @@ def caption(number, lies):
     return f"picture {number} with a {truth(number)}"
 
 
-def task(folder, count=120, lies=(), captions=None, pictures=None, test=45, filter_sql=HONEST, learners=None, **budget):
+def task(folder, count=120, lies=(), captions=None, pictures=None, test=45, filters=None, learners=None, **budget):
     """The source and its storage, published: `count` pairs, and `test` held-out pictures with two captions each.
 
-    `captions` and `pictures` replace those of some numbers; `learners` are heads and encoders by name.
+    `captions` and `pictures` replace those of some numbers; `filters` are SQL by name,
+    `learners` heads and encoders.
     """
     folder.mkdir(exist_ok=True)
     captions = {number: caption(number, lies) for number in range(count)} | (captions or {})
@@ -71,12 +72,12 @@ def task(folder, count=120, lies=(), captions=None, pictures=None, test=45, filt
     heldout(folder, test)
     encoder(folder)
     spent = {"steps": 60, "batch": 32, "seeds": 2, "augmented_views": 1} | budget
+    chosen = "".join(f'[[filters]]\nname = "{n}"\nsql = "{sql}"\n' for n, sql in (filters or HONEST).items())
     named = learners or {"linear": ("linear", RESNET)}
     trained = "".join(f'[task.learners.{n}]\nhead = "{h}"\nencoder = {e}\n' for n, (h, e) in named.items())
     (folder / "taught.toml").write_text(
         f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[download]\nshard_size = 50\n'
-        f'[[filters]]\nname = "honest"\nsql = "{filter_sql}"\n'
-        f'[task.classes]\ndisc = ["disc", "discs"]\nstripes = ["stripes"]\ncross = ["cross", "crosses"]\n'
+        f'{chosen}[task.classes]\ndisc = ["disc", "discs"]\nstripes = ["stripes"]\ncross = ["cross", "crosses"]\n'
         f'[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
         f"{trained}[task.budget]\n" + "".join(f"{name} = {value}\n" for name, value in spent.items())
     )

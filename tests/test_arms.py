@@ -19,8 +19,13 @@ from pipeline.trials import Setting, Trial
 
 
 def pool(count, kept):
-    uids, verdicts = [f"u{i:04d}" for i in range(count)], [kept(i) for i in range(count)]
-    return pa.table({"uid": pa.array(uids, pa.string()), "kept": pa.array(verdicts, pa.bool_())})
+    return judged([[] if kept(i) else ["f"] for i in range(count)])
+
+
+def judged(dropped_by):
+    uids, reasons = [f"u{i:04d}" for i in range(len(dropped_by))], pa.array(dropped_by, pa.list_(pa.string()))
+    verdicts = pa.array([not each for each in dropped_by], pa.bool_())
+    return pa.table({"uid": pa.array(uids, pa.string()), "kept": verdicts, "dropped_by": reasons})
 
 
 NOBODY = pa.array([], pa.string())
@@ -59,6 +64,42 @@ def test_leaked_pairs_are_in_no_arm():
             assert not set(uids.to_pylist()) & set(leaked.to_pylist())
 
 
+def test_without_a_filter_what_it_alone_drops_comes_back():
+    """Kept; dropped by one filter, by the other, by both, by a third; a name that is the beginning of another."""
+    table = judged([[], ["sharp"], ["worded"], ["sharp", "worded"], ["other"], ["sharper"]])
+    assert arms.dropped_alone(table, "sharp").tolist() == [False, True, False, False, False, False]
+    assert not arms.dropped_alone(table, "idle").any()
+    for seed in range(20):
+        drawn = {
+            arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, NOBODY, ["sharp", "worded", "idle"]).items()
+        }
+        assert list(drawn) == [*arms.ARMS, "without-sharp", "without-worded", "without-idle"]
+        assert drawn["without-sharp"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0001")]
+        assert drawn["without-worded"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0002")]
+        assert drawn["without-idle"] == drawn["filtered"] == [uid for uid in drawn["raw"] if uid == "u0000"]
+
+
+def test_no_answer_of_a_filter_is_its_drop(tmp_path):
+    """Of six pairs: two filters say no to some, and have no answer for others."""
+    captions = {
+        0: "a disc",
+        1: "a disc no",
+        2: "a disc null",
+        3: "a disc no null",
+        4: "a disc void",
+        5: "a disc no void",
+    }
+    filters = {
+        "first": "CASE WHEN caption LIKE '%null%' THEN NULL ELSE caption NOT LIKE '%no%' END",
+        "second": "CASE WHEN caption LIKE '%void%' THEN NULL ELSE true END",
+    }
+    _, storage = taught.task(tmp_path / "task", count=6, captions=captions, filters=filters)
+    table = pa.Table.from_batches(list(arms.downloaded(Manifest.open(storage))))
+    assert table["dropped_by"].to_pylist() == [[], ["first"], ["first"], ["first"], ["second"], ["first", "second"]]
+    assert arms.dropped_alone(table, "first").tolist() == [False, True, True, True, False, False]
+    assert arms.dropped_alone(table, "second").tolist() == [False, False, False, False, True, False]
+
+
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing_kept_makes_empty_arms(count):
     drawn = arms.draw(pool(count, lambda i: False), 0, NOBODY)
@@ -69,7 +110,7 @@ def test_downloaded_pairs_come_in_ledger_order(tmp_path):
     _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
     batches = list(arms.downloaded(Manifest.open(storage)))
     table = pa.Table.from_batches(batches)
-    assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept"]
+    assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by"]
     assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
     assert table["kept"].to_pylist() == [number not in (1, 2) for number in range(60)]
 

@@ -20,17 +20,19 @@ from pipeline.task import TestSet as Held
 from training import encoders, evaluate, experiment, gain, heldout, labels, plot, probe
 from training.heldout import HeldOut
 
+FILTERS = {**taught.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
 WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
 
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
-    """Two captions of five lie, and the filter knows: source, storage, gain."""
+    """Two captions of five lie, and one filter knows; another drops blindly, a third nothing: source, storage, gain."""
     lies = [number for number in range(240) if number % 5 < 2]
     learners = {"linear": ("linear", taught.RESNET), "mlp": ("mlp", taught.RESNET), "other": ("linear", HOG)}
     folder = tmp_path_factory.mktemp("noisy")
-    described, storage = taught.task(folder, count=240, lies=lies, learners=learners, steps=150, seeds=3)
+    told = {"lies": lies, "learners": learners, "filters": FILTERS}
+    described, storage = taught.task(folder, count=240, steps=150, seeds=3, **told)
     return described, storage, gain.measure(described, storage)
 
 
@@ -237,7 +239,8 @@ def test_filtering_out_lies_helps(noisy):
     rows, names = of(measured, "linear")
     assert set(rows) == set(experiment.CELLS)
     assert rows["raw", False]["pairs_mean"] == 240
-    assert rows["filtered", False]["pairs_mean"] == rows["random", True]["pairs_mean"] == pytest.approx(144, abs=20)
+    assert rows["filtered", False]["pairs_mean"] == rows["random", True]["pairs_mean"]
+    assert rows["filtered", False]["pairs_mean"] == pytest.approx(measured["counts"]["pool_kept"], abs=20)
     told = names["filtered - random"]
     assert told["low"] < told["difference"] < told["high"]
     assert told["low"] > 0
@@ -264,13 +267,82 @@ def test_every_learner_is_reported(noisy):
         assert all(each["sentence"].startswith(f"{learner['name']}, ") for each in names.values())
 
 
-def test_the_baseline_stands_beside(noisy):
+def test_a_filter_that_drops_blindly_is_said_to_add_nothing(noisy):
     _, _, measured = noisy
+    rows, _ = of(measured, "linear")
+    told = measured["filters"]
+    honest, blind = told["differences"]
+    assert (told["learner"], honest["name"], honest["filter"]) == ("linear", "filtered - without-honest", "honest")
+    assert honest["low"] > 0
+    assert honest["sentence"].startswith(f"linear, honest adds {honest['difference']:+.3f} [")
+    assert not blind["clear"]
+    assert blind["sentence"].startswith("linear, blind adds nothing that shows: ")
+    without = {row["arm"]: row for row in told["rows"]}
+    assert honest["difference"] == pytest.approx(
+        rows["filtered", False]["f1_macro_mean"] - without["without-honest"]["f1_macro_mean"]
+    )
+    assert without["without-honest"]["pairs_mean"] == pytest.approx(
+        measured["counts"]["pool_kept"] + honest["alone"], abs=20
+    )
+    assert [each["sentence"] for each in told["same"]] == ["idle drops no pair that could be trained on"]
+
+
+def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
+    """By hand: every resample of the same draws, scored anew; for two filters the quantiles 0.0125 and 0.9875."""
+    _, storage, measured = noisy
+    found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+    truth = (np.arange(45) % 3).astype(np.int16)
+    names = [f"{number}.jpg" for number in range(45)]
+    truth = truth[np.argsort(names)]
+
+    def said(arm):
+        cell = [each for each in found if (each.setting.learner, each.setting.arm) == ("linear", arm)]
+        plain = sorted((each for each in cell if not each.setting.augmented), key=lambda each: each.setting.seed)
+        return [np.array(each.predictions) for each in plain]
+
+    rng = np.random.default_rng(20261121)
+    pictures = rng.multinomial(45, np.full(45, 1 / 45), size=evaluate.RESAMPLES)
+    seeds = rng.multinomial(3, np.full(3, 1 / 3), size=evaluate.RESAMPLES)
+    whole, without, differences = said("filtered"), said("without-blind"), []
+    for some, drawn in zip(pictures[:400], seeds[:400], strict=True):
+        rows, twice = np.repeat(np.arange(45), some), np.repeat(np.arange(3), drawn)
+        scored = [
+            np.mean([evaluate.scores(truth[rows], each[seed][rows], "abc")["f1_macro"] for seed in twice])
+            for each in (whole, without)
+        ]
+        differences.append(scored[0] - scored[1])
+    bootstrap = evaluate.Bootstrap(truth, 3, 3)
+    means = [bootstrap.mean(np.stack(each).astype(np.int16)) for each in (whole, without)]
+    np.testing.assert_allclose((means[0].resampled - means[1].resampled)[:400], differences, atol=1e-6)
+    blind = measured["filters"]["differences"][1]
+    expected = np.quantile(means[0].resampled - means[1].resampled, [0.0125, 0.9875])
+    np.testing.assert_allclose([blind["low"], blind["high"]], expected)
+    assert blind["level"] == pytest.approx(0.975)
+    plain = evaluate.difference(*means)
+    assert blind["low"] < plain.low < plain.high < blind["high"]
+    assert "97.5% each, so that 95% hold for all 2 together" in measured["filters"]["interval"]
+
+
+def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
+    """Both filters drop the lies: without either of them the same pairs would be kept."""
+    filters = {**taught.HONEST, "again": "NOT starts_with(caption, 'stock')"}
+    described, storage = taught.task(tmp_path / "task", count=60, lies=range(9), filters=filters)
+    told = gain.measure(described, storage)["filters"]
+    assert told["differences"] == []
+    says = "drops 9 pairs that could be trained on, and other filters drop all of them, too"
+    assert [each["sentence"] for each in told["same"]] == [f"honest {says}", f"again {says}"]
+    assert len(trials.finished(storage)) == 12
+
+
+def test_the_baseline_stands_beside(noisy):
+    _, storage, measured = noisy
+    kept = len(Manifest.open(storage).select())
+    assert 110 < kept < 144
     assert measured["baseline"]["accuracy"] == pytest.approx(1 / 3)
     assert measured["baseline"]["f1_macro"] == pytest.approx(1 / 6)
     assert measured["counts"] == {
         "downloaded": 240, "no_class": 0, "several_classes": 0, "labelled": 240,
-        "leaked_exact": 0, "leaked_near": 0, "pool": 240, "pool_kept": 144,
+        "leaked_exact": 0, "leaked_near": 0, "pool": 240, "pool_kept": kept,
     }  # fmt: skip
 
 
@@ -280,7 +352,7 @@ def test_a_second_run_trains_nothing(noisy):
     assert gain.measure(described, storage) == measured
     assert gain.measure(described, storage, Manifest.open(storage).id[:10]) == measured
     assert files(storage, "trials", "gains", "features") == before
-    assert len(trials.finished(storage)) == 6 * 3 * 3
+    assert len(trials.finished(storage)) == (3 * 6 + 2) * 3
 
 
 def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
@@ -343,8 +415,8 @@ def test_a_leaked_pair_in_an_arm_is_refused():
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        ({"filter_sql": "false"}, "keeps no pair that has a label"),
-        ({"filter_sql": "caption NOT LIKE '%cross%'"}, "the arm 'filtered' has no pair of the class 'cross'"),
+        ({"filters": {"none": "false"}}, "keeps no pair that has a label"),
+        ({"filters": {"plain": "caption NOT LIKE '%cross%'"}}, "the arm 'filtered' has no pair of the class 'cross'"),
         ({"captions": dict.fromkeys(range(30), "nothing")}, "none of 30 downloaded captions names exactly one class"),
         ({"test": 2}, "no held-out picture shows the class 'cross'"),
     ],
@@ -398,6 +470,8 @@ def test_the_table_says_it_all(noisy):
             assert f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" in shown
         for each in learner["differences"]:
             assert (f"\n{each['sentence']}\n" in shown) == each["first"]  # on a line of its own
+    for each in (*measured["filters"]["differences"], *measured["filters"]["same"]):
+        assert f"\n{each['sentence']}\n" in shown
     assert "always" in shown
 
 
@@ -407,6 +481,7 @@ def test_the_forest_plot_is_the_same_each_time(noisy, tmp_path):
         plot.forest(measured, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert "filtered - random" in (tmp_path / "a.svg").read_text()
+    assert "filtered - without-blind" in (tmp_path / "a.svg").read_text()
     assert Image.open(tmp_path / "c.png").width > 500
 
 

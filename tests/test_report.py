@@ -54,6 +54,15 @@ def gain():
         "interval": "95 % bootstrap interval",
         "baseline": {"class": "dog", "f1_macro": 0.1, "accuracy": 0.3},
         "learners": [learner("first"), learner("second")],
+        "filters": {
+            "learner": "first",
+            "interval": "97.5% each",
+            "differences": [
+                {"difference": 0.02, "low": -0.01, "high": 0.05, "clear": False, "all": 1200, "alone": 30}
+                | {"sentence": "first, sharp adds nothing that shows"}
+            ],
+            "same": [{"sentence": "worded drops no pair"}],
+        },
     }
 
 
@@ -138,6 +147,8 @@ def test_the_gain_is_told_with_its_intervals(page):
     assert "What it was worth" in page
     assert "second, filtering: +0.110" in page
     assert '<tr class="dim"><td class="why">first, augmentation: +0.010' in page
+    assert '<tr class="dim"><td class="why">first, sharp adds nothing that shows; drops 1,200 pairs, 30 of them' in page
+    assert "worded drops no pair" in page
     assert '<tr class=""><td class="why">first, filtering: +0.110' in page
 
 

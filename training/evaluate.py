@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
+RESAMPLES = 4000
 """Bootstrap resamples behind an interval."""
 
 LEVEL = 0.95
@@ -67,6 +67,11 @@ class Interval:
     relative: float | None
     relative_low: float | None
     relative_high: float | None
+
+
+def corrected(compared: int) -> float:
+    """The level of each of several intervals at which all of them together hold LEVEL (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(compared, 1)
 
 
 def difference(better: Mean, worse: Mean, level: float = LEVEL) -> Interval:

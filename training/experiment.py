@@ -21,7 +21,10 @@ from training.heldout import HeldOut
 from training.pool import Pool
 
 CELLS = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
-"""What is trained for each learner and seed: an arm, and whether its pictures are augmented."""
+"""What is trained for each learner and seed: an arm, and whether its pictures are augmented.
+
+The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered".
+"""
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """The rows of the pool that each arm has, with repetitions."""
@@ -55,7 +58,7 @@ class Experiment:
             (learner, self.setting(learner, arm, augmented, seed))
             for seed in range(self.task.budget.seeds)
             for learner in self.learners
-            for arm, augmented in CELLS
+            for arm, augmented in (*CELLS, *(self.without if learner is self.learners[0] else ()))
         ]
         draw = lru_cache(maxsize=1)(self.drawn)
         found = []
@@ -65,6 +68,16 @@ class Experiment:
             found.append(trials.once(storage, setting, train))
         progress("trials", len(planned), len(planned))
         return found
+
+    @property
+    def filters(self) -> list[str]:
+        """Those without which another arm would be trained on."""
+        return [name for name, dropped in self.pool.filters.items() if dropped.alone]
+
+    @property
+    def without(self) -> list[tuple[str, bool]]:
+        """The cells that leave out a filter."""
+        return [(arms.without(name), False) for name in self.filters]
 
     def setting(self, learner: Learner, arm: str, augmented: bool, seed: int) -> Setting:
         """What decides the trial of a learner, a cell and a seed."""
@@ -85,7 +98,7 @@ class Experiment:
 
     def drawn(self, seed: int) -> Rows:
         """The rows of the pool that each arm has. Raises CompareError for an arm that cannot be compared fairly."""
-        uids = arms.draw(self.pool.table, seed, self.pool.leaked)
+        uids = arms.draw(self.pool.table, seed, self.pool.leaked, self.filters)
         check_leaks(uids, self.pool.leaked)
         rows = {arm: pc.index_in(drawn, value_set=self.pool.table["uid"]).to_numpy() for arm, drawn in uids.items()}
         for arm, drawn in rows.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import arms
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
 from pipeline.source import Source
@@ -26,7 +27,7 @@ from training.heldout import HeldOut
 if TYPE_CHECKING:
     from rich.console import Group
 
-CODE = 2
+CODE = 3
 """Raised whenever the same trials would be summed up otherwise."""
 
 METRICS = ("f1_macro", "f1_micro", "precision_macro", "recall_macro", "accuracy")
@@ -109,7 +110,7 @@ def measure(
         known = pool.read(manifest, task.classes, extractors, test, progress)
         learners = _learners(task, extractors, known)
         trials = Experiment(source.name, manifest.id, task, known, test, learners).run(storage, progress)
-        made = summary(trials, test, manifest.document["recipe"]["name"])
+        made = summary(trials, test, manifest.document["recipe"]["name"], known.filters)
         made["baseline"] = _baseline(known, test, list(task.classes))
         made["counts"] = dict(known.counts)
         storage.put_if_absent(key, canonical_json(made))
@@ -117,8 +118,11 @@ def measure(
     return found
 
 
-def summary(trials: Sequence[Trial], test: HeldOut, recipe: str) -> dict[str, Any]:
-    """By learner, rows by cell and differences with intervals. Raises CompareError for what must not be compared."""
+def summary(trials: Sequence[Trial], test: HeldOut, recipe: str, filters: Mapping[str, pool.Dropped]) -> dict[str, Any]:
+    """By learner, rows by cell and differences with intervals; by filter, what it adds for the first learner.
+
+    Raises CompareError for what must not be compared.
+    """
     by_name: dict[str, list[Trial]] = {}
     for each in trials:
         by_name.setdefault(each.setting.learner, []).append(each)
@@ -143,6 +147,7 @@ def summary(trials: Sequence[Trial], test: HeldOut, recipe: str) -> dict[str, An
         "leak_rule": heldout.LEAK_RULE,
         "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
         "learners": [_learner(found, bootstrap, recipe) for found in by_name.values()],
+        "filters": _filters(by_name[first.learner], bootstrap, filters),
         "seconds": {name: round(sum(each.seconds for each in found), 1) for name, found in by_name.items()},
     }
 
@@ -156,24 +161,28 @@ def table(gain: Mapping[str, Any]) -> "Group":
 
     learners = gain["learners"]
     title = f"Macro-F1 (sd) on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
-    arms = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("arm", "pictures"):
-        arms.add_column(name, no_wrap=True)
+        shown.add_column(name, no_wrap=True)
     for name in ("pairs", *(each["name"] for each in learners)):
-        arms.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(name, justify="right", no_wrap=True)
     for rows in zip(*(each["rows"] for each in learners), strict=True):
         kind = "augmented" if rows[0]["augmented"] else "plain"
         scores = [f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" for row in rows]
-        arms.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
+        shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
-    arms.add_row(f"always {base['class']}", "", "", *[f"{base['f1_macro']:.3f}        "] * len(learners), style="dim")
+    shown.add_row(f"always {base['class']}", "", "", *[f"{base['f1_macro']:.3f}        "] * len(learners), style="dim")
     lines = [
         Text(each["sentence"], style="" if each["clear"] else "dim")
         for learner in learners
         for each in learner["differences"]
         if each["first"]
     ]
-    return Group(arms, Text(f"Differences in macro-F1; {gain['interval']}", style="italic"), *lines)
+    filters = gain["filters"]
+    lines.append(Text(f"What each filter adds; {filters['interval']}", style="italic"))
+    lines += [Text(each["sentence"], style="" if each["clear"] else "dim") for each in filters["differences"]]
+    lines += [Text(each["sentence"], style="dim") for each in filters["same"]]
+    return Group(shown, Text(f"Differences in macro-F1; {gain['interval']}", style="italic"), *lines)
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
@@ -186,10 +195,8 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
             raise CompareError(
                 f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
             )
-    seeds = {
-        cell: [each.setting.seed for each in trials if (each.setting.arm, each.setting.augmented) == cell]
-        for cell in CELLS
-    }
+    there = dict.fromkeys([*CELLS, *((each.setting.arm, each.setting.augmented) for each in trials)])
+    seeds = {cell: [each.setting.seed for each in _of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
     if len(set(seeds[CELLS[0]])) < 2:
@@ -242,10 +249,8 @@ def _digest(manifest: Manifest, task: Task, test: HeldOut, extractors: Sequence[
 
 def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
     first = trials[0].setting
-    cells = {cell: [each for each in trials if (each.setting.arm, each.setting.augmented) == cell] for cell in CELLS}
-    means = {
-        cell: bootstrap.mean(np.array([each.predictions for each in found], np.int16)) for cell, found in cells.items()
-    }
+    cells = {cell: _of(cell, trials) for cell in CELLS}
+    means = {cell: _mean(found, bootstrap) for cell, found in cells.items()}
     seeds = len(cells[CELLS[0]])
     differences = [
         _told(each.name, each.factors, each.first, evaluate.difference(means[each.better], means[each.worse]))
@@ -271,6 +276,49 @@ def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict
         "rows": [_row(cell, found) for cell, found in cells.items()],
         "differences": differences,
     }
+
+
+def _filters(trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str, pool.Dropped]) -> dict[str, Any]:
+    """What each filter adds: all of them less all but this one, of one learner; intervals widened for their number."""
+    learner = trials[0].setting.learner
+    whole = _of(("filtered", False), trials)
+    compared = {name: found for name in filters if (found := _of((arms.without(name), False), trials))}
+    level = evaluate.corrected(len(compared))
+    differences = []
+    for name, found in compared.items():
+        interval = evaluate.difference(_mean(whole, bootstrap), _mean(found, bootstrap), level)
+        told = _told(f"filtered - {arms.without(name)}", 1, True, interval) | {
+            "filter": name,
+            **filters[name]._asdict(),
+        }
+        adds = ("adds" if interval.low > 0 else "does harm:") if told["clear"] else "adds nothing that shows:"
+        differences.append(told | {"sentence": f"{learner}, {name} {adds} {_interval(told)}, {len(found)} seeds"})
+    together = f", so that {evaluate.LEVEL:.0%} hold for all {len(compared)} together" if len(compared) > 1 else ""
+    return {
+        "learner": learner,
+        "interval": f"{level:.1%} each{together}; {evaluate.SAYS}",
+        "rows": [_row((arms.without(name), False), found) for name, found in compared.items()],
+        "differences": differences,
+        "same": [_same(name, dropped) for name, dropped in filters.items() if name not in compared],
+    }
+
+
+def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
+    """A filter without which the same pairs would be kept: there is nothing to train."""
+    says = f"drops {dropped.all} pairs that could be trained on, and other filters drop all of them, too"
+    return {
+        "filter": name,
+        **dropped._asdict(),
+        "sentence": f"{name} {says if dropped.all else 'drops no pair that could be trained on'}",
+    }
+
+
+def _of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    return [each for each in trials if (each.setting.arm, each.setting.augmented) == cell]
+
+
+def _mean(trials: Sequence[Trial], bootstrap: Bootstrap) -> evaluate.Mean:
+    return bootstrap.mean(np.array([each.predictions for each in trials], np.int16))
 
 
 def _told(name: str, factors: int, first: bool, interval: Interval) -> dict[str, Any]:

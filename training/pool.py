@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,20 @@ from training.heldout import HeldOut
 from training.labels import Classes
 
 
+class Dropped(NamedTuple):
+    """How many pairs a filter drops, and how many of them it alone drops."""
+
+    all: int
+    alone: int
+
+
 @dataclass(frozen=True)
 class Pool:
-    """`table` has a row a labelled pair: uid, kept, sha256, label, and picture, its row in the features.
+    """`table` has a row a labelled pair: uid, kept, dropped_by, sha256, label, and picture, its row in the features.
 
     `features` and `heldout`, those of the test set, have an entry for each encoder. `leaked` are the uids whose picture
-    is in the test set; `counts` tells where the downloaded pairs went.
+    is in the test set; `counts` tells where the downloaded pairs went, `filters` how many that can be trained on each
+    filter drops.
     """
 
     table: pa.Table
@@ -30,6 +39,7 @@ class Pool:
     heldout: Sequence[Features]
     leaked: pa.Array
     counts: Mapping[str, int]
+    filters: Mapping[str, Dropped]
 
 
 def read(
@@ -53,7 +63,13 @@ def read(
         "pool": len(usable),
         "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
     }
-    return Pool(table, features, held, leaked, {**counts, **more})
+    filters = {name: _dropped(usable, name) for name in manifest.recipe.reasons}
+    return Pool(table, features, held, leaked, {**counts, **more}, filters)
+
+
+def _dropped(usable: pa.Table, name: str) -> Dropped:
+    named = pc.list_flatten(usable["dropped_by"])
+    return Dropped(pc.sum(pc.equal(named, name)).as_py() or 0, int(arms.dropped_alone(usable, name).sum()))
 
 
 def _with_features(
