@@ -335,19 +335,49 @@ def publish(
     chosen = sources.recipe(recipe) if recipe else described.chosen
     with storage.lock():
         published = commit.republish(storage, chosen)
-    told = False
+    held, told = None, False
     if published.new and server.found(debug):
-        from flows.curate import announce
+        from flows.curate import follow
 
-        announce(described, root, published.id)
-        told = True
-    _tell_manifest(described, root, asdict(published), as_json)
+        held = follow(described, root, published.id)
+        told = held is None
+    _tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
     if recipe and chosen != described.chosen:
         own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
         _say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
-    if published.new and not told:
+    if published.new and not told and not held:
         _say(f"no Prefect server answers, so that no training follows by itself: `winnow train {source}`", as_json)
-    _finish(as_json, asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told})
+    _finish(
+        as_json,
+        asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told, "held": held},
+    )
+
+
+@app.command(
+    epilog="Example: `winnow diff demo`, or `winnow diff demo -3 -1 --rows 5`",
+    context_settings={"ignore_unknown_options": True},
+)
+def diff(
+    source: Named,
+    before: Annotated[str, typer.Argument(help="A manifest's id or its beginning, or -2: the last but one.")] = "-2",
+    after: Annotated[str, typer.Argument(help="The same of the manifest to compare with it; -1 is the newest.")] = "-1",
+    rows: Annotated[int, typer.Option(help="Examples to show of each way that rows went.", min=0)] = 0,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is different between two manifests: which rows changed sides and why, and how far columns drifted.
+
+    Drift is told for all downloaded pairs and for the kept ones apart, since another recipe drifts by design.
+    """
+    from flows import printing, sources
+    from pipeline import diff as difference
+    from pipeline.manifest import Manifest
+
+    _, storage = sources.opened(source, root)
+    found = difference.between(Manifest.open(storage, before), Manifest.open(storage, after), rows)
+    printing.show(printing.difference(found), as_json)
+    _finish(as_json, asdict(found))
 
 
 @app.command(epilog="Example: `winnow report demo`")
@@ -440,6 +470,8 @@ def _tell_manifest(described: "Source", root: Path, published: Mapping[str, Any]
         funnel = found.funnel(found.recipe)
         printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
     _say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
+    if held := published.get("held"):
+        _say(held, to_stderr)
 
 
 def _tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:

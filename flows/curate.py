@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, flow, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from flows.progress import shown, tracked
 from flows.server import settle
 from flows.sources import checked, opened
-from pipeline import calibrate, download, engine, pairs, pool, publish, score
+from pipeline import calibrate, download, drift, engine, pairs, pool, publish, score
 from pipeline.addition import addition
 from pipeline.demo import world
 from pipeline.errors import WinnowError
@@ -60,13 +60,15 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     """Bring a source's manifest up to date: new pairs are fetched and scored, the recipe decides, one commit.
 
     `source` is a path or a name of data_manifests/, `root` the folder of all results. Gives the manifest's id, whether
-    it is `new`, and its counts. A second run on the same input does nothing.
+    it is `new`, its counts, and why no training follows by itself if its inputs drifted too far (`held`). A second run
+    on the same input does nothing.
     """
     described = checked(source)
     published = _bring_in(described, Storage(Path(root) / described.name))
-    if published["new"]:
-        announce(described, Path(root), published["id"])
-    return published
+    held = follow(described, Path(root), published["id"]) if published["new"] else None
+    if held:
+        get_run_logger().warning(held)
+    return published | {"held": held}
 
 
 @flow(name="score", persist_result=True, result_serializer="json")
@@ -150,6 +152,15 @@ def commit(served: Source, storage: Storage, ledger: Ledger, quarantined: Mappin
     create_table_artifact([asdict(published.counts)], key=artifact(served, "counts"), description=published.id)
     create_table_artifact([asdict(step) for step in steps], key=artifact(served, "funnel"), description=published.id)
     return asdict(published)
+
+
+def follow(described: Source, root: Path, manifest: str) -> str | None:
+    """Start the retraining on a new manifest, unless its inputs drifted beyond the source's bound; then say so."""
+    storage = Storage(root / described.name)
+    held = drift.hold(described, storage, Manifest.open(storage, manifest))
+    if held is None:
+        announce(described, root, manifest)
+    return held
 
 
 def announce(described: Source, root: Path, manifest: str) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.diff import Difference
 from pipeline.funnel import Comparison, Overlap, Step
 from pipeline.manifest import Counts
 
@@ -44,10 +45,7 @@ def counts(name: str, counted: Counts) -> Group:
 
 def funnel(recipe: str, pool: int, steps: Sequence[Step]) -> Group:
     """What each filter does to the downloaded pairs."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("filter", no_wrap=True)
-    for column in ("passes alone", "in sequence", "fails", "unscored", "alone drops"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _numbers("filter", "passes alone", "in sequence", "fails", "unscored", "alone drops")
     for step in steps:
         told = (step.alone, step.sequence, step.fails, step.unscored, step.costs)
         table.add_row(step.filter, *(f"{count:,}" for count in told))
@@ -58,10 +56,7 @@ def comparison(found: Comparison) -> Group:
     """Recipes side by side, each one's funnel, and which filters drop the same pairs."""
     things: list[RenderableType] = []
     if len(found.funnels) > 1:
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("recipe", no_wrap=True)
-        for column in ("filters", "kept", "of the pool"):
-            table.add_column(column, justify="right", no_wrap=True)
+        table = _numbers("recipe", "filters", "kept", "of the pool")
         for each in found.funnels:
             share = f"{each.kept / found.pool:.1%}" if found.pool else "–"
             table.add_row(each.recipe, str(len(each.steps)), f"{each.kept:,}", share)
@@ -74,14 +69,51 @@ def comparison(found: Comparison) -> Group:
     return Group(*things)
 
 
+def difference(found: Difference) -> Group:
+    """Which rows changed sides and why, examples of them, and how far the columns drifted."""
+    head = f"from manifest {found.before[:12]} to {found.after[:12]}: {found.rows[0]:,} rows, then {found.rows[1]:,}"
+    things: list[RenderableType] = [
+        Text(head, "bold"),
+        Text(plain(f"what differs in their making: {'; '.join(found.changed) or 'nothing'}")),
+    ]
+    if found.moves:
+        moves = _numbers("rows that changed sides", "rows")
+        for move in found.moves:
+            moves.add_row(f"{move.before} → {move.after}", f"{move.rows:,}")
+        things.append(moves)
+    changes = _numbers("filter", "now drops", "now lets through", "passed in sequence", "pass now")
+    for each in found.changes:
+        passed = ("–" if count is None else f"{count:,}" for count in (each.before, each.after))
+        changes.add_row(each.filter, f"{each.drops:,}", f"{each.frees:,}", *passed)
+    drifts = _numbers("column", "PSI of inputs", "KS", "PSI of kept", "KS")
+    kept = {each.column: each for each in found.kept}
+    for one in sorted(found.inputs, key=lambda each: -(each.psi or 0)):
+        other = kept.get(one.column)
+        four = (one.psi, one.ks, other and other.psi, other and other.ks)
+        drifts.add_row(one.column, *("–" if value is None else f"{value:.3f}" for value in four))
+    things += [table for table in (changes, drifts) if table.rows]
+    for row in found.examples:
+        why = ", ".join(row["dropped_after"] or row["dropped_before"] or ())
+        told = f"{row['before']} → {row['after']}{f' ({why})' if why else ''}: {_short(row['caption'])}  {row['url']}"
+        things.append(Text(plain(told)))
+    return Group(*things)
+
+
+def _numbers(first: str, *others: str) -> Table:
+    """A table whose first column is a name, and whose others are numbers."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first, no_wrap=True)
+    for column in others:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
 def _overlaps(title: str, overlaps: Sequence[Overlap]) -> Table:
     """The pairs of names that agree most."""
     most = sorted(overlaps, key=lambda each: -each.jaccard)[:OVERLAPS]
     more = f"the first {OVERLAPS} of {len(overlaps)}; --json has all" if len(overlaps) > OVERLAPS else None
-    table = Table(box=box.SIMPLE_HEAD, caption=more, caption_justify="left")
-    table.add_column(title, no_wrap=True)
-    table.add_column("pairs", justify="right", no_wrap=True)
-    table.add_column("Jaccard", justify="right", no_wrap=True)
+    table = _numbers(title, "pairs", "Jaccard")
+    table.caption, table.caption_justify = more, "left"
     for each in most:
         table.add_row(f"{each.one}, {each.other}", f"{each.both:,}", f"{each.jaccard:.2f}")
     return table

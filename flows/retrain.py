@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from flows.curate import SETTINGS, artifact
 from flows.progress import shown
 from flows.sources import opened
-from pipeline import report, source
+from pipeline import drift, report, source
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest, log
@@ -39,13 +39,17 @@ def retrain(source: str, root: str = "data", manifest: str | None = None) -> dic
 def reconcile(root: str = "data") -> list[str]:
     """Retrain on each source's newest manifest that has no gain: an event lost with its process costs an hour, no more.
 
-    Gives the names of those sources. A broken source file, or a run that fails, is logged and left out.
+    Gives the names of those sources. A broken source file, or a run that fails, is logged and left out, and so is a
+    manifest whose inputs drifted too far.
     """
     logger, done = get_run_logger(), []
     for path in source.every():
         try:
             described, storage = opened(str(path), Path(root))
             if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):
+                continue
+            if held := drift.hold(described, storage, Manifest.open(storage)):
+                logger.warning("%s: %s", path.name, held)
                 continue
             retrain(str(path), root)
             done.append(described.name)

@@ -6,6 +6,7 @@ their verdicts. It is committed by one object, `log/<n>.json`; whoever reads see
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -85,10 +86,17 @@ class Manifest:
 
     @classmethod
     def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
-        """The newest manifest, or the one whose id begins with `id`. Raises StorageError unless there is just one."""
+        """The newest manifest, or the one whose id begins with `id`; "-2" is the one before the newest, and so on.
+
+        Raises StorageError unless there is just one.
+        """
         known = [commit.id for commit in log(storage)]
         if not known:
             raise StorageError(f"nothing is published in {storage.root} yet: run `winnow curate` first")
+        if id is not None and re.fullmatch(r"-[1-9]\d*", id):
+            if int(id[1:]) > len(known):
+                raise StorageError(f"there is no manifest {id}: only {len(known)} were published so far")
+            id = known[int(id)]  # noqa: A001
         found = known[-1:] if id is None else sorted({each for each in known if each.startswith(id)})
         if len(found) != 1:
             some = ", ".join(each[:12] for each in found or known[-5:])

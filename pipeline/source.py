@@ -125,6 +125,12 @@ class DistinctRow(Table):
     best_by: str = Field(description="SQL over the columns of rows; the highest value is kept")
 
 
+class DriftRow(Table):
+    """How far the inputs of a new manifest may lie from those before, for training to follow by itself."""
+
+    max_psi: float | None = Field(None, gt=0, description="of every column; 0.1 is a small change, 0.25 a large one")
+
+
 class Source(Table):
     """Everything winnow knows about one source. Read it with `load`."""
 
@@ -138,6 +144,7 @@ class Source(Table):
     filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
     distinct: DistinctRow | None = Field(None, description="what a recipe or the filters may end in")
     calibration: Calibration = Calibration()
+    drift: DriftRow = DriftRow()
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
 

@@ -22,6 +22,7 @@ COMMANDS = (
     "sql",
     "funnel",
     "publish",
+    "diff",
     "report",
     "serve",
     "bench",
@@ -77,7 +78,7 @@ def test_wrong_usage_is_2(words):
     assert "Usage: winnow" in err
 
 
-@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "publish", "report"])
+@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "publish", "diff", "report"])
 def test_a_missing_source_file_is_one_line(command, tmp_path):
     assert "there is no source file" in fails(command, tmp_path / "gone.toml")
     assert "no source is called 'cc3'; did you mean 'cc3m'?" in fails(command, "cc3")
@@ -153,6 +154,22 @@ def test_publish_a_named_recipe_and_then_the_sources_own(root, toml, nobody):
     assert (told["new"], told["recipe"], told["counts"]["kept"], told["announced"]) == (True, "tiny", 20, False)
     assert json.loads(run("publish", toml, "--root", root, "--json")[1]) == {**told, "new": False}
     assert "there is no column 'clip_similarity'" in fails("publish", toml, "--root", root, "--recipe", "clip-top30")
+
+
+def test_diff_of_the_newest_and_its_parent(root, toml, nobody, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "there is no manifest -2" in fails("diff", toml, "--root", root)
+    run("publish", toml, "--recipe", "everything", "--root", root)
+    status, out, err = run("diff", toml, "--root", root, "--rows", 1)
+    assert (status, err) == (0, "")
+    assert "what differs in their making: the recipe: tiny, then everything" in out
+    assert re.search(r"dropped → kept +9\b", out)
+    assert re.search(r"sharp +0 +9 +20 +–", out)
+    assert re.search(r"pixels_sharpness +0\.000 +0\.000 +\d\.\d+", out)
+    assert re.search(r"dropped → kept \(sharp.*\): picture number \d+ +http://host/", out)
+    assert max(map(len, out.splitlines())) <= 100
+    told = json.loads(run("diff", toml, "-1", "-2", "--root", root, "--json")[1])
+    assert told["moves"] == [{"before": "kept", "after": "dropped", "rows": 9}]
 
 
 def test_nothing_is_published_yet(tmp_path, toml):

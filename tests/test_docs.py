@@ -67,6 +67,7 @@ def test_the_toml_of_the_readme_loads(tmp_path):
         source.Download,
         source.FilterRow,
         source.Calibration,
+        source.DriftRow,
         source.DistinctRow,
         task.Task,
         task.TestSet,

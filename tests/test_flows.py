@@ -83,6 +83,26 @@ def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
     assert len(wait_for(lambda: len(events(api, "tiny")) == 2 and events(api, "tiny"))) == 2
 
 
+def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="anew", sql="captions_words > 99")
+    curated(toml, tmp_path / "root")
+    told = json.loads(winnow("publish", toml, "--recipe", "everything", "--root", tmp_path / "root", "--json").stdout)
+    assert (told["announced"], told["counts"]["kept"]) == (True, small.COUNT)
+    assert wait_for(lambda: told["id"] in [each["manifest"] for each in events(api, "anew")])
+
+
+def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpserver_folder):
+    bound = {"name": "drifts", "more": "[drift]\nmax_psi = 0.05"}
+    first = curated(small.described(tmp_path / "lists", httpserver_folder, **bound), tmp_path / "root")
+    assert first["held"] is None
+    toml = small.described(tmp_path / "lists", httpserver_folder, count=10, **bound)
+    done = winnow("curate", toml, "--root", tmp_path / "root")
+    assert "no training follows: inputs drifted beyond max_psi = 0.05" in " ".join(done.stdout.split())
+    assert "pixels_sharpness (PSI" in " ".join(done.stdout.split())
+    assert Manifest.open(Storage(tmp_path / "root" / "drifts")).id != first["id"]
+    assert [each["manifest"] for each in wait_for(lambda: events(api, "drifts"))] == [first["id"]]
+
+
 def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_folder):
     curated(small.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
     found = httpx.post(f"{api}/artifacts/filter", json={}, trust_env=False).raise_for_status().json()

@@ -1,0 +1,145 @@
+"""What is different between two manifests, against figures counted or computed directly."""
+
+import json
+
+import made
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from pipeline import diff, drift
+from pipeline.diff import Change, Move
+from pipeline.errors import StorageError
+from pipeline.manifest import Manifest
+from pipeline.source import DriftRow
+from pipeline.storage import Storage
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Storage(tmp_path / "store")
+
+
+def newest(store, back=1):
+    return Manifest.open(store, f"-{back}")
+
+
+def test_rows_that_changed_sides_and_why(tmp_path, store):
+    """40..69 with a threshold of 50, then 45..74 with one of 60, and 52 fails, 53 has no score."""
+    made.published(made.listed(tmp_path, range(40, 70)), store)
+    stricter = {"name": "sharp", "sql": "pixels_sharpness >= 60"}
+    other = made.listed(tmp_path / "b", range(45, 75), filters=(stricter, made.WORDED), shard_size=10)
+    made.published(other, Storage(tmp_path / "other"), failed={72}, unscored={53})
+    before, after = newest(store), newest(Storage(tmp_path / "other"))
+    found = diff.between(before, after, examples=2)
+    assert found.rows == (30, 30)
+    assert found.changed == ["the list of pairs", "the recipe's SQL"]
+    assert found.moves == [
+        Move("absent", "failed", 1),
+        Move("absent", "kept", 4),
+        Move("dropped", "absent", 5),
+        Move("kept", "dropped", 10),
+    ]
+    assert found.changes == [Change("sharp", 10, 0, 20, 14), Change("worded", 1, 0, None, 14)]
+    assert len(found.examples) == 1 + 2 + 2 + 2
+    assert {(row["before"], row["after"]) for row in found.examples} == {(m.before, m.after) for m in found.moves}
+    back = diff.between(after, before, examples=100)
+    assert Change("sharp", 0, 10, 14, 20) in back.changes
+    lost = next(row for row in back.examples if row["caption"] == "picture number 53")
+    assert (lost["before"], lost["after"], lost["dropped_before"]) == ("dropped", "kept", ["sharp", "worded"])
+
+
+def test_only_the_recipe_changed(tmp_path, store):
+    made.published(made.listed(tmp_path, range(40, 70)), store)
+    made.published(made.listed(tmp_path, range(40, 70), filters=()), store)
+    found = diff.between(newest(store, 2), newest(store), 0)
+    assert found.moves == [Move("dropped", "kept", 10)]
+    assert (found.changed, found.examples) == (["the recipe's SQL"], [])
+    assert {each.psi for each in found.inputs} == {0.0}
+    moved = {each.column for each in found.kept if each.psi}
+    assert {"pixels_sharpness", "width"} <= moved
+    assert "pixels_phash" not in {each.column for each in found.inputs}
+    same = diff.between(newest(store), newest(store), 0)
+    assert (same.moves, same.changed) == ([], [])
+
+
+def test_manifests_are_named_from_the_end(tmp_path, store):
+    first = made.published(made.listed(tmp_path, range(40, 70)), store)
+    second = made.published(made.listed(tmp_path, range(40, 71)), store)
+    assert [newest(store, back).id for back in (2, 1)] == [first.id, second.id]
+    with pytest.raises(StorageError, match="there is no manifest -3: only 2"):
+        newest(store, 3)
+
+
+GENERATOR = np.random.default_rng(3)
+SAMPLES = {
+    "the same": (GENERATOR.normal(size=3000), GENERATOR.normal(size=2000)),
+    "moved": (GENERATOR.normal(size=3000), GENERATOR.normal(0.5, 2, size=1000)),
+    "beyond": (GENERATOR.uniform(size=500), GENERATOR.uniform(5, 6, size=500)),
+    "small": (GENERATOR.normal(size=3), GENERATOR.normal(size=2)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("missing", [(0, 0), (10, 300)])
+def test_psi_and_ks_as_computed_directly(name, missing):
+    before, after = map(np.sort, SAMPLES[name])
+    edges = [-np.inf, *np.quantile(before, np.arange(1, 10) / 10), np.inf]
+    shares = [
+        np.maximum([*np.histogram(side, edges)[0], gone], 1e-4 * (len(side) + gone)) / (len(side) + gone)
+        for side, gone in zip((before, after), missing, strict=True)
+    ]
+    by_bin = [(a - b) * np.log(a / b) for b, a in zip(*shares, strict=True)]
+    assert drift.psi(before, after, missing) == pytest.approx(sum(by_bin), abs=1e-12)
+    assert drift.ks(before, after) == pytest.approx(stats.ks_2samp(before, after).statistic, abs=1e-12)
+
+
+def test_what_is_mostly_one_number_can_leave_it_to_both_sides():
+    """One bin would hold all of both, and see nothing."""
+    truths = np.array([0.0] * 95 + [1.0] * 5), np.array([0.0] * 60 + [1.0] * 40)
+    assert drift.psi(*truths, (0, 0)) == pytest.approx(0.35 * np.log(40 / 5) - 0.35 * np.log(60 / 95))
+    for other in (-1.0, 1.0):
+        assert drift.psi(np.zeros(10), np.sort([0.0] * 5 + [other] * 5), (0, 0)) > 1
+    assert drift.psi(np.zeros(10), np.zeros(7), (0, 0)) == 0
+
+
+def test_nothing_to_compare():
+    none, some = np.empty(0), np.arange(3.0)
+    assert (drift.psi(none, some, (0, 0)), drift.ks(none, some)) == (None, None)
+    assert drift.psi(none, some, (5, 0)) > 1  # all were NULL, and none is now
+
+
+def test_words_have_bins_of_their_own():
+    before = pa.chunked_array([["en"] * 80 + ["de"] * 10 + [None] * 10])
+    after = pa.chunked_array([["en"] * 40 + ["fr"] * 50, ["de"] * 10], pa.string())
+    shares = ((0.8, 0.4), (0.1, 0.1), (0.1, 1e-4), (1e-4, 0.5))
+    assert drift.words(before, after) == pytest.approx(sum((a - b) * np.log(a / b) for b, a in shares))
+    many = pa.chunked_array([[str(number) for number in range(20)]])
+    assert drift.words(many, many) == 0
+
+
+def test_drift_beyond_the_bound_holds_the_retraining(tmp_path, store):
+    described = made.listed(tmp_path, range(40, 70))
+    bounded = described.model_copy(update={"drift": DriftRow(max_psi=0.25)})
+    made.published(described, store)
+    assert drift.hold(bounded, store, newest(store)) is None  # nothing came before it
+    made.published(made.listed(tmp_path, range(40, 71)), store)
+    assert drift.hold(bounded, store, newest(store)) is None
+    made.published(made.listed(tmp_path, range(200, 240)), store)
+    told = drift.hold(bounded, store, newest(store))
+    assert "beyond max_psi = 0.25" in told
+    assert "pixels_sharpness (PSI " in told
+    assert drift.hold(described, store, newest(store)) is None
+
+
+def test_what_was_trained_on_is_what_counts(tmp_path, store):
+    """A small step from a manifest that was held is no reason to train: it is far from the last that was trained on."""
+    bounded = made.listed(tmp_path, range(40, 70)).model_copy(update={"drift": DriftRow(max_psi=0.25)})
+    trained = made.published(bounded, store)
+    store.put_if_absent("gains/a.json", json.dumps({"manifest": trained.id}).encode())
+    for end in (240, 241):
+        made.published(made.listed(tmp_path, range(200, end)), store)
+    assert trained.id[:12] in drift.hold(bounded, store, newest(store))
+    store.put_if_absent("gains/b.json", json.dumps({"manifest": newest(store, 2).id}).encode())
+    assert drift.hold(bounded, store, newest(store)) is None
