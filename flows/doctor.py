@@ -3,8 +3,9 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,23 +136,29 @@ def sources() -> Iterator[Finding]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # looking is not fetching
     from pipeline import source
     from pipeline.errors import WinnowError
+    from training import encoders
 
     for path in source.every():
         what = f"source {path.stem}"
         try:
-            scorers = source.load(path).scorers
+            described = source.load(path)
         except WinnowError as error:
             yield Finding(what, "fault", str(error), f"edit {path}")
             continue
+        learners = described.task.learners.values() if described.task else ()
+        needed: list[tuple[str, Callable[[], object]]] = [
+            *(("curate", spec.identity) for spec in described.scorers.values()),
+            *(("train", partial(encoders.identity, learner.encoder)) for learner in learners),
+        ]
+        command = ""
         try:
-            for spec in scorers.values():
-                spec.identity()
+            for command, identity in needed:  # noqa: B007 - what fails says which command fetches it
+                identity()
         except WinnowError as error:
-            yield Finding(
-                what, "note", str(error), f"winnow curate {path.stem}   # fetches them where there is a network"
-            )
+            mend = f"winnow {command} {path.stem}   # fetches them where there is a network"
+            yield Finding(what, "note", str(error), mend)
         else:
-            yield Finding(what, "ok", "valid; its weights are here" if scorers else "valid")
+            yield Finding(what, "ok", "valid; its weights are here" if needed else "valid")
 
 
 def _pip() -> str:

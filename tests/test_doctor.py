@@ -78,6 +78,11 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
         '[pairs]\nlocation = "http://127.0.0.1:1/list.tsv"\n'
         '[scorers.clip]\nkind = "clip"\nmodel = "ViT-B-32-quickgelu"\nweights = "openai"\n'
     )
+    (folder / "trained.toml").write_text(
+        '[pairs]\nlocation = "http://127.0.0.1:1/list.tsv"\n[task.classes]\na = ["a"]\nb = ["b"]\n'
+        '[task.learners.linear]\nhead = "linear"\n'
+        'encoder = { kind = "open_clip", model = "ViT-B-32-quickgelu", weights = "openai" }\n'
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     program = (
@@ -90,3 +95,5 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     assert states["source fine"][0] == "ok"
     assert states["source remote"][0] == "note"
     assert "winnow curate remote" in states["source remote"][1]
+    assert states["source trained"][0] == "note"
+    assert "winnow train trained" in states["source trained"][1]
