@@ -39,14 +39,14 @@ def toml(found: Mapping[str, Any]) -> Iterator[str]:
 def caught(found: Mapping[str, Any]) -> Group:
     """What `pipeline.caught.count` gave: pairs of each label that each filter dropped, and those that failed."""
     names = [each["filter"] for each in found["filters"]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("label", no_wrap=True)
     for column in ("pairs", *names, "any", "recall"):
         table.add_column(column, justify="right", overflow="fold")
     for kind in found["kinds"]:
         counts = (f"{kind['dropped_by'][name]:,}" if kind["dropped_by"][name] else "·" for name in names)
-        share = f"{kind['recall']:.1%}{' lost' if kind['good'] else ''}"
-        table.add_row(Text(plain(kind["label"])), f"{kind['pairs']:,}", *counts, f"{kind['dropped']:,}", share)
+        whole = (f"{kind['dropped']:,}", f"{kind['recall']:.1%}")
+        table.add_row(Text(plain(kind["label"])), f"{kind['pairs']:,}", *counts, *whole)
     table.add_section()
     shares = ("–" if each["precision"] is None else f"{each['precision']:.1%}" for each in found["filters"])
     table.add_row("precision", "", *shares)
@@ -79,6 +79,7 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _beside(found: Mapping[str, Any]) -> Iterator[str]:
     good = " or ".join(found["good"])
+    yield f"Recall: the share that is dropped; of {good} pairs it is what was lost."
     yield f"Precision: of the labelled pairs that a filter dropped, the share that is not {good}."
     if any(each["filter"] == DISTINCT for each in found["filters"]):
         yield "Of near-duplicates that pass the filters, distinct keeps one: where that is the copy, the original goes."

@@ -276,7 +276,7 @@ def test_caught_prints_a_row_a_label(root, toml, labelled):
     status, out, err = run("caught", toml, "--root", root)
     assert (status, err) == (0, "")
     assert re.search(r"blurred +8 +8 +1 +8 +100.0%", out)
-    assert re.search(r"clean +21 +1 +· +1 +4.8% lost", out)
+    assert re.search(r"clean +21 +1 +· +1 +4.8%", out)
     assert re.search(r"precision +88.9% +100.0%", out)
     assert re.search(r"blurred 1: http_404 1", out)
     assert json.loads(run("caught", toml, "--root", root, "--json")[1].splitlines()[-1])["kinds"][1]["dropped"] == 8
