@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.score import Batch, Columns, Scorer, Spec
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same picture would get another value."""
 
 SIDE = 224
@@ -25,6 +25,9 @@ BLOCK = 8
 
 PLAIN, STRAY = 8, 0.02
 """A line belongs to the border if all but `STRAY` of its pixels differ by at most `PLAIN` grey levels from the edge."""
+
+UNSEEN = 1
+"""Grey levels of a step that nobody sees: added to both sides of the ratio, so that faint blocks count for little."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,7 +45,7 @@ class PixelsSpec(Spec):
         colourfulness: Hasler & Suesstrunk 2003 (M3), 0 grey, 15 slightly, 45 averagely, 82 highly colourful.
         sharpness: variance of the Laplacian (Pech-Pacheco et al. 2000) at 224 px, 0 upwards.
         blockiness: luma steps on the 8 px grid of the upload's JPEG blocks against steps elsewhere (see `blockiness`):
-        about 1 without visible blocks, above 1.6 for qualities up to 12 stored at full size, less where stored smaller.
+        about 1 without visible blocks, above 1.6 for qualities up to 12 at full size, less where it is stored smaller.
         border: share of the area in plain bands along the edges (letterbox, frame), 0 to 1; 1 for one plain area.
         phash: 64 bits of a DCT (imagehash); similar pictures differ in few bits.
         """
@@ -196,8 +199,4 @@ def blockiness(steps: tuple[Floats, Floats], uploaded: tuple[int, int]) -> float
         off, off_weight = off + float((1 - near) @ profile), off_weight + float((1 - near).sum())
     if not on_weight or not off_weight:
         return 1.0
-    return (on / on_weight + _FLAT) / (off / off_weight + _FLAT)
-
-
-_FLAT = 0.1
-"""Grey levels that are added to both, so that a nearly flat picture has no huge ratio."""
+    return (on / on_weight + UNSEEN) / (off / off_weight + UNSEEN)
