@@ -81,8 +81,9 @@ def _beside(found: Mapping[str, Any]) -> Iterator[str]:
     good = " or ".join(found["good"])
     yield f"Recall: the share that is dropped; of {good} pairs it is what was lost."
     yield f"Precision: of the labelled pairs that a filter dropped, the share that is not {good}."
-    if any(each["filter"] == DISTINCT for each in found["filters"]):
-        yield "Of near-duplicates that pass the filters, distinct keeps one: where that is the copy, the original goes."
+    twice = sum(kind["dropped_by"].get(DISTINCT, 0) for kind in found["kinds"] if kind["good"])
+    if twice:
+        yield f"Of near-duplicates distinct keeps one: with a copy kept, its original goes, so {twice:,} {good} pairs."
     if found["absent"]:
         yield f"{found['absent']:,} of {found['labels']['pairs']:,} labelled pairs are not in this manifest."
     if found["failed"]:

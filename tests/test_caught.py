@@ -59,6 +59,24 @@ def test_a_filter_that_dropped_nothing_has_no_precision(manifest, tmp_path):
     assert [each["precision"] for each in found["filters"]] == [None, None]
 
 
+def test_of_near_duplicates_the_one_that_goes_may_be_the_original(tmp_path, capsys):
+    """50 and 51 differ in one bit; the sharper stays."""
+    more = '[scorers.duplicates]\nkind = "duplicates"\nof = "pixels"\nradius = 1\n'
+    more += '[distinct]\nradius = 1\nbest_by = "pixels_sharpness"\n'
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path / "lists", [3, 50, 51], (made.SHARP,), more=more), store)
+    sample = known(tmp_path, {3: "blurred", 50: "clean", 51: "copy"})
+    found = caught.count(Manifest.open(store), sample)
+    told = {each["label"]: each["dropped_by"] for each in found["kinds"]}
+    assert told == {
+        "clean": {"sharp": 0, "distinct": 1},
+        "blurred": {"sharp": 1, "distinct": 0},
+        "copy": {"sharp": 0, "distinct": 0},
+    }
+    Console(width=120).print(labels.caught(found))
+    assert "its original goes, so 1 clean or fine pairs." in capsys.readouterr().out
+
+
 def test_ten_filters_can_be_read_in_100_columns(manifest, tmp_path, capsys):
     names = ["worded", "plain", "sharp", "contrast", "unblocky", "aesthetic", "aligned", "sized", "distinct", "clean"]
     filters = [{"name": name, "sql": made.SHARP["sql"]} for name in names]
