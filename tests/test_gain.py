@@ -284,7 +284,9 @@ def test_a_filter_that_drops_blindly_is_said_to_add_nothing(noisy):
     assert without["without-honest"]["pairs_mean"] == pytest.approx(
         measured["counts"]["pool_kept"] + honest["alone"], abs=20
     )
-    assert [each["sentence"] for each in told["same"]] == ["idle drops no pair that could be trained on"]
+    assert [each["sentence"] for each in told["same"]] == [
+        "idle adds nothing: it drops no pair that could be trained on"
+    ]
 
 
 def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
@@ -329,7 +331,7 @@ def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
     described, storage = taught.task(tmp_path / "task", count=60, lies=range(9), filters=filters)
     told = gain.measure(described, storage)["filters"]
     assert told["differences"] == []
-    says = "drops 9 pairs that could be trained on, and other filters drop all of them, too"
+    says = "adds nothing: other filters drop all that it drops, too (pairs that could be trained on: 9)"
     assert [each["sentence"] for each in told["same"]] == [f"honest {says}", f"again {says}"]
     assert len(trials.finished(storage)) == 12
 

@@ -27,7 +27,7 @@ from training.heldout import HeldOut
 if TYPE_CHECKING:
     from rich.console import Group
 
-CODE = 3
+CODE = 4
 """Raised whenever the same trials would be summed up otherwise."""
 
 METRICS = ("f1_macro", "f1_micro", "precision_macro", "recall_macro", "accuracy")
@@ -264,8 +264,7 @@ def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict
         neither=means["raw", False],
     )
     differences.append(
-        _told(INTERACTION, 2, True, interaction)
-        | {"sentence": "filtering of augmented less filtering of plain pictures"}
+        _told(INTERACTION, 2, True, interaction) | {"sentence": "filtering of augmented less of plain pictures"}
     )
     for each in differences:
         each["sentence"] = f"{first.learner}, {each['sentence']}: {_interval(each)}, {seeds} seeds"
@@ -305,11 +304,11 @@ def _filters(trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str
 
 def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
     """A filter without which the same pairs would be kept: there is nothing to train."""
-    says = f"drops {dropped.all} pairs that could be trained on, and other filters drop all of them, too"
+    says = f"adds nothing: other filters drop all that it drops, too (pairs that could be trained on: {dropped.all})"
     return {
         "filter": name,
         **dropped._asdict(),
-        "sentence": f"{name} {says if dropped.all else 'drops no pair that could be trained on'}",
+        "sentence": f"{name} {says if dropped.all else 'adds nothing: it drops no pair that could be trained on'}",
     }
 
 
