@@ -7,7 +7,7 @@ key of such a stage holds the pool's digest: the same pool computes nothing agai
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +120,13 @@ def run(
         read = sorted({of for spec in missing.values() for of in spec.builds_on})
         pool = Pool(storage, scratch, made, shards, ledger, read)
         for name, spec in missing.items():
-            columns = spec.load().score(pool, partial(tell, name))
+            columns = spec.load(partial(_first, source, spec)).score(pool, partial(tell, name))
             _store(storage, pool, name, spec, made.scores[name], columns)
+
+
+def _first(source: Source, spec: PoolSpec) -> Any:
+    """The loaded scorer that the spec builds on."""
+    return source.scorers[spec.builds_on[0]].load()
 
 
 def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard]) -> bool:

@@ -162,8 +162,8 @@ class PoolSpec(Spec):
         """Raises SourceError unless the scorers of `builds_on` make what it needs."""
         raise NotImplementedError
 
-    def load(self) -> "PoolScorer":
-        """What is run once, for all rows."""
+    def load(self, of: "Callable[[], Any] | None" = None) -> "PoolScorer":
+        """What is run once, for all rows. `of` gives the loaded scorer that it builds on, if it needs more of it."""
         raise NotImplementedError
 
 

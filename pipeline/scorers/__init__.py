@@ -10,6 +10,8 @@ from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.scorers.neg_clip_loss import NegClipLossSpec
+from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -24,6 +26,8 @@ AnySpec = Annotated[
     | RecordedSpec
     | DuplicatesSpec
     | LeaksSpec
+    | NegClipLossSpec
+    | NormSimSpec
     | CaptionCountsSpec
     | WrittenSpec,
     Field(discriminator="kind"),

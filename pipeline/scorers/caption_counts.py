@@ -1,6 +1,6 @@
 """How often a caption occurs in the pool: what a thousand pictures have in common describes none of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ class CaptionCountsSpec(PoolSpec):
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """It reads captions alone."""
 
-    def load(self) -> "CaptionCounts":
+    def load(self, of: Callable[[], Any] | None = None) -> "CaptionCounts":
         """Nothing heavy."""
         return CaptionCounts()
 

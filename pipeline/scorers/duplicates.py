@@ -1,6 +1,6 @@
 """Pictures that are nearly the same, by their perceptual hashes: who has neighbours, and which."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -62,7 +62,7 @@ class DuplicatesSpec(PoolSpec):
         if scorers[self.of].columns().get("phash") != pa.uint64():
             raise SourceError(f"{self.of!r} makes no phash; set of to a scorer of kind pixels")
 
-    def load(self) -> "Duplicates":
+    def load(self, of: Callable[[], Any] | None = None) -> "Duplicates":
         """Nothing heavy."""
         return Duplicates(self.hashes, self.radius)
 

@@ -1,8 +1,7 @@
 """Pictures of the pool that are in a test set, or nearly: who trains on them has seen the answers."""
 
 import hashlib
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,24 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline import neighbours
 from pipeline.collected import spread
 from pipeline.errors import ModelError, SourceError
-from pipeline.score import Columns, PoolSpec, Spec, file_digest
+from pipeline.score import Columns, PoolSpec, Spec
+from pipeline.scorers import pictured
 from pipeline.settings import ExistingPath
-from pipeline.stage import digest
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
     from pipeline.pool import Pool, Tell
 
 VERSION = 1
 """Raised whenever the same pool and sets would get other columns."""
-
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""Of files in folders and tars that are taken for pictures."""
 
 
 class LeaksSpec(PoolSpec):
@@ -55,20 +50,18 @@ class LeaksSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The version, the radius, and the digests of all files of the sets."""
-        sets = {
-            name: {str(file): file_digest(path / file) for file in _files(path)} for name, path in self.sets.items()
-        }
-        return {"version": VERSION, "radius": self.radius, "longest": neighbours.LONGEST, "sets": digest(sets)}
+        sets = {name: pictured.digest(path) for name, path in self.sets.items()}
+        return {"version": VERSION, "radius": self.radius, "longest": neighbours.LONGEST, "sets": sets}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` makes no 64-bit hash, or a set has no picture."""
         if scorers[self.of].columns().get("phash") != pa.uint64():
             raise SourceError(f"{self.of!r} makes no phash; set of to a scorer of kind pixels")
         for name, path in self.sets.items():
-            if not _files(path):
+            if not pictured.files(path):
                 raise SourceError(f"there is no picture in {path}, which sets.{name} means")
 
-    def load(self) -> "Leaks":
+    def load(self, of: Callable[[], Any] | None = None) -> "Leaks":
         """The hashes of the sets' pictures. Raises ModelError for one that is none."""
         return Leaks(f"{self.of}_phash", self.radius, self.sets)
 
@@ -119,41 +112,10 @@ class Leaks:
         return distance, target
 
 
-def _files(path: Path) -> Sequence[Path]:
-    """The files of a set, relative to it: the pictures of a folder, by name, or the tar or Parquet itself."""
-    if not path.is_dir():
-        return [Path()]
-    return sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
-
-
 def _hashed(path: Path) -> Iterator[tuple[str, str, int]]:
     """Name, sha256 and perceptual hash of each picture of a set."""
-    for name, content in _pictures(path):
+    for name, content in pictured.contents(path):
         try:
             yield name, hashlib.sha256(content).hexdigest(), neighbours.phash(content)
         except Exception as error:  # Pillow raises a dozen kinds for broken files
             raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
-
-
-def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.is_dir():
-        yield from ((file.as_posix(), (path / file).read_bytes()) for file in _files(path))
-    elif path.suffix == ".tar":
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if Path(member.name).suffix.lower() in ENDINGS and (file := tar.extractfile(member)):
-                    yield member.name, file.read()
-    else:
-        yield from _rows(path)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Of a Parquet file: the column `image` holds the bytes, or a struct of bytes and path as in the hub's datasets."""
-    try:
-        file = pq.ParquetFile(path)
-        for batch in file.iter_batches(256, columns=["image"]):
-            for number, value in enumerate(batch["image"].to_pylist()):
-                held = value if isinstance(value, dict) else {"bytes": value}
-                yield held.get("path") or f"row {number}", held["bytes"]
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise ModelError(f"{path} is no folder, no .tar, and no Parquet with a column image: {error}") from None

@@ -1,0 +1,153 @@
+"""negCLIPLoss: the cosine of a pair, less what its picture and its caption have in common with everybody's.
+
+Wang et al. 2024, "CLIPLoss and Norm-Based Data Selection Methods for Multimodal Contrastive
+Learning", arXiv 2405.19547: the score of pair i is
+
+    cos_i - (tau / 2) * (log sum_j exp(x_i . t_j / tau) + log sum_j exp(x_j . t_i / tau)),
+
+j over a random batch that holds the pair itself, and the mean over several ways to cut the pool into batches.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.collected import spread
+from pipeline.errors import SourceError
+from pipeline.score import Columns, PoolSpec, Spec
+from pipeline.scorers import device
+from pipeline.scorers.clip import ClipSpec
+
+if TYPE_CHECKING:  # a pool is of a source, and a source of specs
+    from torch import Tensor
+
+    from pipeline.pool import Pool, Tell
+
+VERSION = 1
+"""Raised whenever the same pool would get another score."""
+
+BLOCK = 1024
+"""Rows of a batch's matrix that are in memory at once: 128 MB at 32,768 columns."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class NegClipLossSpec(PoolSpec):
+    """negCLIPLoss over the stored embeddings of a clip or recorded scorer."""
+
+    kind: Literal["neg_clip_loss"]
+    of: str = Field("clip", description="the scorer whose embeddings it reads")
+    temperature: float | None = Field(
+        None, gt=0, description="tau; unset, that of the clip scorer's model (0.01 for OpenAI's)"
+    )
+    batch: int = Field(32_768, ge=2, description="pairs that are compared with one another, as published")
+    shuffles: int = Field(10, ge=1, le=100, description="ways to cut the pool into batches, as published")
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose embeddings it reads."""
+        return (self.of,)
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """score: higher is better, at most 0 for a pool that fills its batches; NULL without both embeddings.
+
+        A batch that the pool cannot fill is taken for a sample of a full one: its log-mean, and the log of `batch`.
+        """
+        return {"score": pa.float32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The settings, the version of what computes, and the device's kind."""
+        from importlib.metadata import version
+
+        settings = self.model_dump(exclude={"kind", "of"})
+        return {"version": VERSION, **settings, "torch": version("torch"), "device": device.kind()}
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """Raises SourceError if the scorer `of` stores no embeddings, or a temperature is missing."""
+        if scorers[self.of].encoder is None:
+            raise SourceError(f"{self.of!r} stores no embeddings; set of to a clip or recorded scorer")
+        if self.temperature is None and not isinstance(scorers[self.of], ClipSpec):
+            raise SourceError(f"set temperature: {self.of!r} holds embeddings without their model")
+
+    def load(self, of: Callable[[], Any] | None = None) -> "NegClipLoss":
+        """Loads the model if it is needed for its temperature."""
+        assert of is not None
+        temperature = self.temperature if self.temperature is not None else 1 / of().logit_scale
+        return NegClipLoss(self.of, temperature, self.batch, self.shuffles)
+
+
+class NegClipLoss:
+    """Works through the batches of all shuffles. Takes 128 MB beside one batch's embeddings, and 16 bytes a pair."""
+
+    def __init__(self, of: str, temperature: float, batch: int, shuffles: int) -> None:
+        self._of, self.temperature, self._batch, self._shuffles = of, temperature, batch, shuffles
+
+    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+        """The column of `NegClipLossSpec`."""
+        stored, there = _gathered(pool, self._of)
+        uids = pool.column("uid").filter(pa.array(there)).to_pylist()
+        total = np.zeros(len(uids))
+        done, steps = 0, math.ceil(len(uids) / self._batch) * self._shuffles
+        for shuffle in range(self._shuffles):
+            for rows in batches(uids, shuffle, self._batch):
+                both = stored[rows].astype(np.float32)
+                total[rows] += neg_clip_loss(both[:, 0], both[:, 1], self.temperature, self._batch)
+                done += 1
+                tell(done, steps)
+        return spread({"score": pa.array(total / self._shuffles, pa.float32())}, there)
+
+
+def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np.int64]]:
+    """The pool cut into as few batches of at most `size` as there must be, all about as large: positions.
+
+    Pairs are ordered by blake2b-64 of `shuffle NUL uid`: who meets whom depends on the pairs, not on their order.
+    """
+    digests = (hashlib.blake2b(f"{shuffle}\0{uid}".encode(), digest_size=8).digest() for uid in uids)
+    order = np.argsort(np.frombuffer(b"".join(digests), ">u8"), kind="stable")
+    return np.array_split(order, max(math.ceil(len(uids) / size), 1))
+
+
+def neg_clip_loss(
+    images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32], temperature: float, batch: int
+) -> Floats:
+    """Of one batch of normalised embeddings [pairs, dim], by pair; sums are those of `batch` pairs."""
+    import torch
+
+    x, t = (torch.from_numpy(each).to(device.kind()) for each in (images, texts))
+    with torch.inference_mode():
+        by_text = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        by_image: list[Tensor] = []
+        for start in range(0, len(x), BLOCK):
+            logits = (x[start : start + BLOCK] @ t.T) / temperature
+            by_image.append(torch.logsumexp(logits, dim=1).double())
+            by_text = torch.logaddexp(by_text, torch.logsumexp(logits, dim=0).double())
+        cosine = (x.double() * t.double()).sum(dim=1)
+        filled = 2 * math.log(batch / len(x)) if len(x) else 0.0
+        score = cosine - temperature / 2 * (torch.cat(by_image) + by_text + filled) if len(x) else cosine
+    found: Floats = score.cpu().numpy()
+    return found
+
+
+def _gathered(pool: "Pool", of: str) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    """The embeddings of the pairs that have both, in one file on disk, and which pairs these are."""
+    there: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
+    shape: tuple[int, ...] = (2, 0)
+    for stored in pool.embeddings(of):
+        there.append(~np.asarray(np.isnan(stored[:, :, 0]).any(axis=1)))
+        shape = stored.shape[1:]
+    has = np.concatenate(there)
+    if not has.any():
+        return np.empty((0, *shape), np.float16), has
+    path = pool.folder / f"{of}.npy"
+    gathered = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(has.sum()), *shape))
+    start = 0
+    for stored, rows in zip(pool.embeddings(of), there[1:], strict=True):
+        gathered[start : start + rows.sum()] = stored[rows]
+        start += int(rows.sum())
+    return gathered, has

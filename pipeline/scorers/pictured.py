@@ -1,0 +1,52 @@
+"""Pictures that a person names in a source file: those of a folder, a tar, or a Parquet file."""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import stage
+from pipeline.errors import ModelError
+from pipeline.score import file_digest
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Of files in folders and tars that are taken for pictures."""
+
+
+def files(path: Path) -> Sequence[Path]:
+    """The files of a set, relative to it: the pictures of a folder, by name, or the tar or Parquet itself."""
+    if not path.is_dir():
+        return [Path()]
+    return sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+
+
+def digest(path: Path) -> str:
+    """Of the names and bytes of its files."""
+    return stage.digest({str(file): file_digest(path / file) for file in files(path)})
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each picture. Raises ModelError for a file that is nothing of the kind."""
+    if path.is_dir():
+        yield from ((file.as_posix(), (path / file).read_bytes()) for file in files(path))
+    elif path.suffix == ".tar":
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if Path(member.name).suffix.lower() in ENDINGS and (file := tar.extractfile(member)):
+                    yield member.name, file.read()
+    else:
+        yield from _rows(path)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Of a Parquet file: the column `image` holds the bytes, or a struct of bytes and path as in the hub's datasets."""
+    try:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(256, columns=["image"]):
+            for number, value in enumerate(batch["image"].to_pylist()):
+                held = value if isinstance(value, dict) else {"bytes": value}
+                yield held.get("path") or f"row {number}", held["bytes"]
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise ModelError(f"{path} is no folder, no .tar, and no Parquet with a column image: {error}") from None
