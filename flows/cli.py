@@ -95,6 +95,14 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Decoder(StrEnum):
+    """What decodes and resizes stored pictures."""
+
+    pillow = "pillow"
+    simd = "pillow-simd"
+    torchvision = "torchvision"
+
+
 def main() -> None:
     """The console script. 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: stopped by Ctrl-C."""
     app()
@@ -423,6 +431,7 @@ def bench(
     precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
     pairs: Annotated[int, typer.Option(help="Pairs that are scored in a repeat.", min=64)] = 500,
     side: Annotated[int, typer.Option(help="Pixels of the pictures' shorter side.", min=32, max=4096)] = 224,
+    decoder: Annotated[Decoder, typer.Option(help="Of the pictures.")] = Decoder.pillow,
     batch: Annotated[
         int | None, typer.Option(help="Pictures or captions of one pass; found by itself if unset.", min=1, max=4096)
     ] = None,
@@ -437,7 +446,7 @@ def bench(
     from flows import printing
     from pipeline import bench as measured
 
-    plan = measured.Plan(model, precision.value, pairs, side, batch, repeats)
+    plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
     found = measured.run(plan, tell=lambda line: _say(line, to_stderr=True))
     printing.show(printing.bench(found), as_json)
     _finish(as_json, found)

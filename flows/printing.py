@@ -133,7 +133,7 @@ def bench(found: Mapping[str, Any]) -> Group:
             "ceiling_pairs_per_second",
             f"winnow reaches {found['share_of_ceiling']:.2f}",
         ),
-        ("reading, decoding, resizing alone", "decode_pairs_per_second", ""),
+        (f"decoding and resizing by {found['plan']['decoder']} alone", "decode_pairs_per_second", ""),
         (
             "the reference loop",
             "reference_pairs_per_second",

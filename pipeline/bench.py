@@ -40,7 +40,7 @@ from pipeline.errors import ModelError, nearest
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
 from pipeline.score import WINDOW
-from pipeline.scorers import device
+from pipeline.scorers import decoders, device
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_model import Clip
 from pipeline.scoring import Scoring
@@ -66,6 +66,7 @@ class Plan:
     precision: str = "auto"
     pairs: int = 1000
     side: int = 224
+    decoder: decoders.Name = "pillow"
     batch: int | None = None
     repeats: int = 3
 
@@ -151,7 +152,9 @@ class Bench:
         )
         size = min(Download().shard_size, -(-plan.pairs // 2))
         source, self._storage, self._shards = synthetic.source(folder, plan.pairs, plan.side, size)
-        self._scoring = Scoring(source.model_copy(update={"scorers": {"clip": self.spec}}), self._storage)
+        self._decoder = plan.decoder
+        source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": plan.decoder})
+        self._scoring = Scoring(source, self._storage)
         clip = self._scoring.load("clip")
         assert isinstance(clip, Clip)
         self._clip = clip
@@ -226,7 +229,7 @@ class Bench:
             for tar in tars:
                 with tarfile.open(tar) as opened:
                     members = opened.getnames()
-                with closing(Pictures(0, tar, {"clip": self._clip}, pool)) as pictures:
+                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.get(self._decoder))) as pictures:
                     for start in range(0, len(members), WINDOW):
                         pictures.take(members[start : start + WINDOW])
 

@@ -1,7 +1,6 @@
 """The stored pictures of one shard, decoded in a pool a window at a time, each of them once."""
 
-import io
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,15 @@ from pipeline.score import Prepares, Scorer
 class Pictures:
     """Goes through a shard's tar once. Only the pictures of one window are in memory, as the scorers prepared them."""
 
-    def __init__(self, shard: int, tar: Path, scorers: Mapping[str, Scorer], pool: Executor) -> None:
-        self._shard, self._tar, self._pool = shard, tar, pool
+    def __init__(
+        self,
+        shard: int,
+        tar: Path,
+        scorers: Mapping[str, Scorer],
+        pool: Executor,
+        decode: Callable[[bytes], Image.Image],
+    ) -> None:
+        self._shard, self._tar, self._pool, self._decode = shard, tar, pool, decode
         self._prepare = {
             name: scorer.prepare if isinstance(scorer, Prepares) else _as_it_is for name, scorer in scorers.items()
         }
@@ -60,8 +66,7 @@ class Pictures:
 
     def _prepared(self, member: str, content: bytes) -> Mapping[str, Any]:
         try:
-            with Image.open(io.BytesIO(content), formats=["JPEG"]) as stored:
-                picture = stored.convert("RGB")
+            picture = self._decode(content)
         except Exception as error:  # Pillow raises nearly anything on a broken file
             raise self._error(f"{member} in {self._tar} cannot be decoded: {error}") from error
         return {name: self._prepared_for(name, member, picture) for name in self._prepare}

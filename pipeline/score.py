@@ -172,12 +172,15 @@ def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
 
     Raises SourceError or ModelError for scorers that cannot work, those of the whole pool included.
     """
+    from pipeline.scorers import decoders  # a folder of specs, which are made of the nouns above
+
     made: dict[str, Stage] = {}
     for name, spec in source.scorers.items():
         if not isinstance(spec, HeadSpec | PoolSpec):
             _readable(source, name, spec)
             # Only what was downloaded is scored, so that even a scorer of captions alone depends on the shards.
-            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": shards.key})
+            by = {"decoder": decoders.made_by(source.decoder)} if spec.looks_at_pictures else {}
+            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **by, "reads": shards.key})
     for name, spec in source.scorers.items():
         if isinstance(spec, HeadSpec):
             of = source.scorers[spec.of]

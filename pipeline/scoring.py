@@ -41,7 +41,7 @@ class Scoring:
         }
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._loaded: dict[str, Any] = {}
-        self._windows = Windows(storage, self.shards)
+        self._windows = Windows(storage, self.shards, source.decoder)
         self._opened: dict[int, Opened] = {}
         self._expected: Shard | None = None
 
@@ -90,7 +90,7 @@ class Scoring:
             raise ModelError(f"scorers.{name}: {', '.join(changed)} changed while it was loaded: run the command again")
         if not isinstance(loaded, Certified):
             return
-        key, said = score.certificate(stage), loaded.certificate
+        key, said = score.certificate(stage), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
         self.storage.put_if_absent(key, canonical_json(said))
         before = json.loads(self.storage.fetch(key).read_bytes())
         drift = float(np.abs(np.subtract(said["golden"], before["golden"])).max())

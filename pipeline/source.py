@@ -14,7 +14,7 @@ from filters import catalog
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import SourceError, nearest
 from pipeline.score import Spec
-from pipeline.scorers import AnySpec
+from pipeline.scorers import AnySpec, decoders
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
@@ -139,6 +139,7 @@ class Source(Table):
     pairs: Pairs | None = None
     demo: Demo | None = None
     download: Download = Download()
+    decoder: decoders.Name = Field("pillow", description="of the stored pictures; the others resize faster")
     scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")

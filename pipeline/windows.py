@@ -20,6 +20,7 @@ from pipeline.errors import ShardError
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
 from pipeline.score import WINDOW, Scorer
+from pipeline.scorers import decoders
 from pipeline.stage import Stage
 from pipeline.storage import Storage
 
@@ -43,8 +44,9 @@ class Window:
 class Windows:
     """Opens shards, one or two at a time."""
 
-    def __init__(self, storage: Storage, shards: Stage) -> None:
+    def __init__(self, storage: Storage, shards: Stage, decoder: decoders.Name) -> None:
         self._storage, self._shards = storage, shards
+        self._decode = decoders.get(decoder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
 
@@ -87,7 +89,7 @@ class Windows:
             yield None
             return
         tar = self._storage.fetch(self._shards.item(shard.number, ".tar"))
-        with contextlib.closing(Pictures(shard.number, tar, scorers, self._pool)) as pictures:
+        with contextlib.closing(Pictures(shard.number, tar, scorers, self._pool, self._decode)) as pictures:
             yield pictures
 
 

@@ -124,4 +124,5 @@ def test_the_card_of_a_manifest_has_it(tmp_path, folder):
     published = publish.publish(described, storage, ledgers.update(described, storage), {})
     said = Manifest.open(storage, published.id).card["certificates"]
     assert said.keys() == {"clip"}
+    assert said["clip"]["decoder"]["name"] == "pillow"
     assert said["clip"]["golden"] == spec(folder).load().certificate["golden"]

@@ -1,0 +1,95 @@
+"""Decoders: the same pixels, resized all but alike, scores within 1e-3; one that is missing says how to get it."""
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+
+import downloaded
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import download, score, source, synthetic
+from pipeline.demo import world
+from pipeline.errors import ShardError, SourceError
+from pipeline.scorers import decoders
+from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.pixels import Pixels, PixelsSpec
+
+HERE = ["torchvision", *(["pillow-simd"] if find_spec("pillow_simd") else [])]
+PARITY = 24
+CLIP = Path(world.__file__).parent / "clip"
+
+
+@pytest.fixture(scope="module")
+def jpegs():
+    return [synthetic.jpeg(number, 256)[0] for number in range(PARITY)]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
+    pillow, other = decoders.get("pillow"), decoders.get(name)
+    for content in jpegs:
+        expected, found = pillow(content), other(content)
+        assert isinstance(found, Image.Image)
+        assert (np.asarray(found) == np.asarray(expected)).all()
+        for size, how in (((224, 168), Image.Resampling.BICUBIC), ((48, 50), Image.Resampling.BILINEAR)):
+            one, another = (np.asarray(each.resize(size, how), int) for each in (expected, found))
+            assert np.abs(one - another).max() <= 2
+            assert np.abs(one - another).mean() < 0.5
+        lanczos = [np.asarray(each.resize((9, 8), Image.Resampling.LANCZOS)) for each in (expected, found)]
+        assert (lanczos[0] == lanczos[1]).all()
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_another_scorer_sees_an_ordinary_picture(jpegs, name):
+    expected, found = (Pixels().prepare(decoders.get(each)(jpegs[0])) for each in ("pillow", name))
+    assert (found.brightness, found.sharpness, found.phash) == (expected.brightness, expected.sharpness, expected.phash)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_decoder_moves_no_score_by_a_thousandth(tmp_path, jpegs, name):
+    spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{CLIP}", "precision": "float32"})
+    said = ("a red cube", "a blue ball behind a green cone")
+    rows = [(f"http://host/{n}.jpg", said[n % 2], Image.open(io.BytesIO(each))) for n, each in enumerate(jpegs)]
+    found = {}
+    for each in ("pillow", name):
+        described, storage, (shard,) = downloaded.downloaded(tmp_path / each, rows, {"clip": spec})
+        described = described.model_copy(update={"decoder": each})
+        score.make(described, storage)(shard)
+        found[each] = np.array(downloaded.scores(described, storage, shard, "clip")["similarity"])
+    assert np.ptp(found["pillow"]) > 0.05
+    assert np.abs(found["pillow"] - found[name]).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["pillow", *HERE])
+def test_a_broken_picture_is_an_error_of_the_shard(tmp_path, name):
+    row = ("http://host/0.jpg", "broken", downloaded.picture(0))
+    described, storage, (shard,) = downloaded.downloaded(tmp_path, [row], {"pixels": PixelsSpec(kind="pixels")})
+    tar = storage.fetch(download.stage(described).item(0, ".tar"))
+    content = tar.read_bytes()
+    start = content.index(b"\xff\xd8")
+    tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
+    with pytest.raises(ShardError, match=r"00000.jpg in .* cannot be decoded"):
+        score.make(described.model_copy(update={"decoder": name}), storage)(shard)
+
+
+def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
+    scorers = {"pixels": PixelsSpec(kind="pixels"), "captions": CaptionsSpec(kind="captions")}
+    described, _, _ = downloaded.downloaded(tmp_path, [("http://host/0.jpg", "a", downloaded.picture(0))], scorers)
+    shards = download.stage(described)
+    one, another = (
+        score.stages(described.model_copy(update={"decoder": each}), shards) for each in ("pillow", "torchvision")
+    )
+    assert one["pixels"].key != another["pixels"].key
+    assert one["captions"].key == another["captions"].key
+
+
+def test_a_name_that_is_no_decoder_and_one_that_is_missing(tmp_path):
+    (tmp_path / "a.toml").write_text('decoder = "simd"\n[pairs]\nlocation = "https://host/list.tsv"\n')
+    with pytest.raises(SourceError, match=r"a.toml: decoder: .*'pillow', 'pillow-simd' or 'torchvision'"):
+        source.load(tmp_path / "a.toml")
+    if "pillow-simd" not in HERE:
+        with pytest.raises(SourceError, match="run `make simd`"):
+            decoders.get("pillow-simd")
