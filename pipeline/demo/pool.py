@@ -114,8 +114,13 @@ def file(seed: int, number: int, shot: Shot) -> bytes:
     picture = photograph(seed, shot.stream, shot.scene)
     if shot.fault is not None:
         picture = faults.APPLIED[shot.fault](picture, np.random.default_rng([seed, shot.stream, number, 3]))
+    return jpeg(picture, seed, shot.scene)
+
+
+def jpeg(picture: scenes.Picture, seed: int, number: int) -> bytes:
+    """The picture's file, as a camera or a web site would compress that scene."""
     made = BytesIO()
-    quality = int(np.random.default_rng([seed, shot.scene, 2]).integers(82, 96))
+    quality = int(np.random.default_rng([seed, number, 2]).integers(82, 96))
     Image.fromarray(picture).save(made, "JPEG", quality=quality)
     return made.getvalue()
 
