@@ -80,11 +80,12 @@ DATA = Path("data")
 
 
 class Format(StrEnum):
-    """How the answer to a query is printed."""
+    """How the answer to a query is given."""
 
     table = "table"
     csv = "csv"
     json = "json"
+    parquet = "parquet"
 
 
 class Precision(StrEnum):
@@ -271,9 +272,14 @@ def train(
 
 @app.command(epilog='Example: `winnow sql "select kept, count(*), avg(clip_similarity) from rows group by kept"`')
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over rows, kept, dropped, failed, manifests and trials.")],
+    query: Annotated[
+        str | None,
+        typer.Argument(help="One SELECT; or @NAME, a query of --list; or -, to read it from standard input."),
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help="A source's name; may be given several times.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print the answer.")] = Format.table,
+    form: Annotated[Format, typer.Option("--format", help="How to give the answer.")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="Write the answer there; Parquet needs it.", metavar="FILE")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the queries that have a name.")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds after which the query is stopped.", min=0.1)] = 30,
     root: Root = DATA,
     as_json: AsJson = False,
@@ -281,18 +287,35 @@ def sql(
 ) -> None:
     """Ask the published rows anything, in SQL. It can write nothing, and read nothing outside the source.
 
-    A table shows the first rows; csv and json hold all of them. --json is --format json.
+    There are rows, kept, dropped, failed of the newest manifest; manifests, trials; and history: which row was in which
+    manifest, and why it was dropped there. A table shows the first rows; csv, json and parquet hold all of them. --json
+    is --format json.
     """
-    from flows import printing, sources
+    from flows import answers, printing, sources
+    from pipeline import queries
     from pipeline import query as typed
 
-    answer = typed.run(query, sources.published(root, source or []), deadline=deadline)
-    if as_json or form is Format.json:
-        printing.as_json({"columns": answer.schema.names, "rows": answer.to_pylist()})
-    elif form is Format.csv:
-        printing.as_csv(answer)
-    else:
+    if listed:
+        for name, each in queries.QUERIES.items():
+            _say(f"@{name}: {each.what}\n    {each.sql}", as_json)
+        _finish(as_json, {name: asdict(each) for name, each in queries.QUERIES.items()})
+        return
+    form = Format.json if as_json else form
+    if query is None:
+        raise typer.BadParameter("give a SELECT, @NAME, or - for standard input; --list shows the names")
+    if form is Format.parquet and out is None:
+        raise typer.BadParameter("--format parquet needs --out FILE")
+    if form is Format.table and out is not None:
+        raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
+    text = sys.stdin.read() if query == "-" else queries.named(query)
+    answer = typed.run(text, sources.published(root, source or []), deadline=deadline)
+    if out is not None:
+        answers.put(answer, form, out)
+        _say(f"{len(answer):,} rows in {out}", to_stderr=True)
+    elif form is Format.table:
         printing.show(printing.answer(answer), to_stderr=False)
+    else:
+        answers.write(answer, form, sys.stdout)
 
 
 @app.command(epilog="Example: `winnow funnel demo --recipe clip-top30 --recipe datacomp-basic-like`")

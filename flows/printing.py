@@ -1,12 +1,10 @@
 """What the command line prints. Captions and URLs come from strangers: nothing of theirs may steer a terminal."""
 
-import csv
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 from rich import box
@@ -178,18 +176,9 @@ def answer(rows: pa.Table) -> Table:
     return table
 
 
-def as_csv(rows: pa.Table) -> None:
-    """The answer as CSV on stdout: a header line, NULL as nothing, lists as JSON."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(rows.schema.names)
-    for batch in rows.to_batches():
-        for row in batch.to_pylist():
-            writer.writerow(json.dumps(each) if isinstance(each, list | dict) else each for each in row.values())
-
-
-def as_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout. What JSON has no number for is null."""
-    print(json.dumps(_finite(value), default=str, allow_nan=False), flush=True)
+def as_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """One JSON object on one line, of stdout unless told otherwise. What JSON has no number for is null."""
+    print(json.dumps(_finite(value), default=str, allow_nan=False), file=file, flush=True)
 
 
 def plain(text: str) -> str:

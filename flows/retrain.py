@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from flows.curate import SETTINGS, artifact
 from flows.progress import shown
 from flows.sources import opened
-from pipeline import drift, report, source
+from pipeline import catalog, drift, report, source
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest, log
@@ -80,6 +80,7 @@ def measure(served: Source, storage: Storage, manifest: str | None) -> dict[str,
 
 @task(name="report", **SETTINGS)
 def show(described: Source, storage: Storage, manifest: str | None) -> None:
-    """Write the report beside the source's results."""
+    """Write the report beside the source's results, and the catalogue, which knows the new trials."""
     found = Manifest.open(storage, manifest)
     report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT)
+    catalog.refresh(storage)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from filters.core import Recipe
-from pipeline import distinct, score, tables
+from pipeline import catalog, distinct, score, tables
 from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import Counts, Manifest, log
@@ -62,6 +62,7 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     waited = time.monotonic() - started
     sketch = _sketch(source, ledger, made, quarantined) | {"rows": [asdict(part) for part in rows]}
     if newest := _unchanged(storage, sketch):
+        catalog.refresh(storage)
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
         ranges = _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))
@@ -87,6 +88,7 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     sketch = {key: value for key, value in newest.document.items() if key not in ("verdicts", "counts")}
     sketch |= {"recipe": _written(recipe)}
     if _unchanged(storage, sketch):
+        catalog.refresh(storage)
         return Published(newest.id, False, newest.counts)
     return _decide(storage, sketch, newest.card, recipe, waited=0.0)
 
@@ -107,7 +109,9 @@ def _decide(
     manifest = digest(document)[:32]
     storage.put_if_absent(f"manifests/{manifest}.json", canonical_json(document))
     storage.put_if_absent(f"manifests/{manifest}.card.json", canonical_json({**card, "why": why, "seconds": seconds}))
-    return Published(manifest, _commit(storage, manifest), counts)
+    new = _commit(storage, manifest)
+    catalog.refresh(storage)
+    return Published(manifest, new, counts)
 
 
 def _sketch(source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> dict[str, Any]:

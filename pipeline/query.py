@@ -5,6 +5,7 @@ its memory is capped, and at the deadline the process is killed.
 """
 
 import contextlib
+import itertools
 import json
 import re
 import resource
@@ -14,12 +15,11 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from pipeline import tables, trials
+from pipeline import tables, views
 from pipeline.errors import QueryError, StorageError
 from pipeline.manifest import Manifest, log
 from pipeline.storage import Storage
@@ -32,40 +32,6 @@ MEMORY = 2 << 30
 
 SPILL = 4 << 30
 """Bytes that a query may spill, and that its result may have."""
-
-MANIFESTS = pa.schema(
-    {
-        "id": pa.string(),
-        "parent": pa.string(),
-        "source": pa.string(),
-        "recipe": pa.string(),
-        "rows": pa.int64(),
-        "kept": pa.int64(),
-        "dropped": pa.int64(),
-        "failed": pa.int64(),
-        "quarantined": pa.int64(),
-        "time": pa.string(),
-    }
-)
-"""The view `manifests`: a row each time one became the newest, oldest first."""
-
-TRIALS = pa.schema(
-    {
-        "key": pa.string(),
-        "source": pa.string(),
-        "manifest": pa.string(),
-        "learner": pa.string(),
-        "arm": pa.string(),
-        "augmented": pa.bool_(),
-        "seed": pa.int64(),
-        "f1_macro": pa.float64(),
-        "precision_macro": pa.float64(),
-        "recall_macro": pa.float64(),
-        "accuracy": pa.float64(),
-        "seconds": pa.float64(),
-    }
-)
-"""The view `trials`, at least; every other plain value of a trial is a column, too."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +47,7 @@ class _Job:
 
 
 def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadline: float = DEADLINE) -> pa.Table:
-    """The answer to one SELECT over the views rows, kept, dropped, failed, manifests and trials of these sources.
+    """The answer to one SELECT over the views of these sources (`pipeline.views`).
 
     `rows` has a column `source`; `limit` cuts the answer, None gives all of it. Raises QueryError, in one line, for
     anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
@@ -90,14 +56,15 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
     if not newest:
         raise StorageError("nothing is published yet: run `winnow curate` first")
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        kept = {"manifests": _manifests(storages), "trials": _trials(storages)}
+        kept = {"manifests": views.manifests(storages), "trials": views.trials(storages)}
         for name, table in kept.items():
             _write(Path(folder, name), table.schema, table.to_batches())
+        spanning = storages if "history" in sql.lower() else ()  # it opens the files of every manifest
         job = _Job(
             sql=sql,
-            views=_views(newest),
+            views=views.newest(newest) | views.history(spanning),
             tables={name: str(Path(folder, name)) for name in kept},
-            allowed=[str(path) for manifest in newest for path in manifest.files()],
+            allowed=[str(path) for manifest in [*newest, *views.every(spanning)] for path in manifest.files()],
             folder=folder,
             limit=limit,
         )
@@ -125,41 +92,6 @@ def _supervise(job: _Job, deadline: float) -> None:
         raise QueryError(f"the query broke its process ({done.returncode}): {reason}")
 
 
-def _views(newest: Sequence[Manifest]) -> dict[str, str]:
-    parts = [f"SELECT *, {tables.literal(each.document['source'])} AS source FROM ({each.view()})" for each in newest]
-    return {
-        "rows": "\nUNION ALL BY NAME\n".join(parts),
-        "kept": "FROM rows WHERE kept",
-        "dropped": "FROM rows WHERE status = 'ok' AND NOT kept",
-        "failed": "FROM rows WHERE status = 'failed'",
-    }
-
-
-def _manifests(storages: Iterable[Storage]) -> pa.Table:
-    rows = []
-    for storage in storages:
-        for commit in log(storage):
-            manifest = Manifest.open(storage, commit.id)
-            counts = asdict(manifest.counts)
-            told = {"source": manifest.document["source"], "recipe": manifest.document["recipe"]["name"]}
-            rows.append(asdict(commit) | told | counts | {"rows": counts["input"] - counts["repeated"]})
-    return pa.Table.from_pylist(rows, MANIFESTS)
-
-
-def _trials(storages: Iterable[Storage]) -> pa.Table:
-    rows = []
-    for storage in storages:
-        for key in trials.finished(storage):
-            trial: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
-            plain = {name: value for name, value in trial.items() if isinstance(value, str | int | float | bool)}
-            rows.append({"key": Path(key).stem, **plain})
-    others = sorted({name for row in rows for name in row} - set(TRIALS.names))
-    found = {name: pa.array([row.get(name) for row in rows]) for name in others}
-    return pa.table(
-        {**{field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in TRIALS}, **found}
-    )
-
-
 def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in batches:
@@ -181,7 +113,8 @@ def _answer(job: _Job) -> None:
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
         reader = con.sql(job.sql).to_arrow_reader(10_000)
-        _write(Path(job.folder, "result"), reader.schema, _first(reader, job.limit))
+        schema = _distinct_names(reader.schema)
+        _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
 
 
 def _only_select(sql: str) -> None:
@@ -191,9 +124,19 @@ def _only_select(sql: str) -> None:
         raise QueryError(f"only one SELECT can be run here, and this is {found}")
 
 
-def _first(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterable[pa.RecordBatch]:
+def _distinct_names(schema: pa.Schema) -> pa.Schema:
+    """The second column of a name gets a number: by name alone, as in JSON, one of the two would be lost."""
+    names: list[str] = []
+    for name in schema.names:
+        others = (f"{name}_{number}" for number in itertools.count(1))
+        names.append(name if name not in names else next(each for each in others if each not in schema.names + names))
+    return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
+
+
+def _first(batches: Iterable[pa.RecordBatch], schema: pa.Schema, limit: int | None) -> Iterable[pa.RecordBatch]:
     for batch in batches:
-        yield batch if limit is None else batch.slice(0, limit)
+        named = pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        yield named if limit is None else named.slice(0, limit)
         if limit is not None:
             limit -= len(batch)
             if limit <= 0:

@@ -6,10 +6,12 @@ import json
 import re
 
 import made
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from flows import cli, printing
+from pipeline import queries
 from pipeline.storage import Storage
 
 COMMANDS = (
@@ -193,6 +195,45 @@ def test_sql_as_csv_and_json(root):
     assert told["columns"] == ["caption", "dropped_by", "x", "y"]
     assert told["rows"][0] == {"caption": "picture number 40", "dropped_by": ["sharp"], "x": None, "y": None}
     assert json.loads(run("sql", query, "--root", root, "--format", "json")[1]) == told
+
+
+def test_sql_into_a_file(root, tmp_path):
+    query = "select uid, caption, dropped_by, pixels_sharpness from rows order by uid"
+    for form in ("parquet", "csv", "json"):
+        path = tmp_path / f"answer.{form}"
+        status, out, err = run("sql", query, "--root", root, "--format", form, "--out", path)
+        assert (status, out) == (0, "")
+        assert "30 rows" in err
+    table = pq.read_table(tmp_path / "answer.parquet")
+    assert table.column_names == ["uid", "caption", "dropped_by", "pixels_sharpness"]
+    assert json.loads((tmp_path / "answer.json").read_text())["rows"] == table.to_pylist()
+    assert len((tmp_path / "answer.csv").read_text().splitlines()) == 31
+    assert {path.name for path in tmp_path.iterdir() if "answer" in path.name} == {
+        "answer.parquet", "answer.csv", "answer.json",
+    }  # fmt: skip
+
+
+def test_sql_that_cannot_be_written_leaves_what_was_there(root, tmp_path):
+    there = tmp_path / "answer.parquet"
+    there.write_text("mine")
+    into = ("--root", root, "--format", "parquet", "--out")
+    assert "cast the column" in fails("sql", "select interval 1 day as a", *into, there)
+    assert "only one SELECT" in fails("sql", f"copy rows to '{there}'", *into, there)
+    assert there.read_text() == "mine"
+    assert "cannot write" in fails("sql", "select 1", *into, tmp_path / "gone" / "answer.parquet")
+    for words in (["--format", "parquet"], ["--out", "a.parquet"], []):
+        assert run("sql", *(["select 1"] if words else []), "--root", root, *words)[0] == 2
+
+
+def test_sql_from_standard_input_and_by_name(root):
+    done = CliRunner().invoke(cli.app, ["sql", "-", "--root", str(root), "--json"], input="select 7 as n")
+    assert json.loads(done.stdout)["rows"] == [{"n": 7}]
+    told = json.loads(run("sql", "@link-rot", "--root", root, "--json")[1])["rows"]
+    assert told == [{"cause": "http_404", "pairs": 1, "of_all": 0.0333}]
+    assert "did you mean 'link-rot'" in fails("sql", "@linkrot", "--root", root)
+    status, out, _ = run("sql", "--list")
+    assert status == 0
+    assert set(re.findall(r"^@([a-z-]+): .+$", out, re.MULTILINE)) == set(queries.QUERIES)
 
 
 def test_bad_sql_is_one_line(root):

@@ -7,7 +7,7 @@ from pathlib import Path
 import made
 import pytest
 
-from pipeline import query
+from pipeline import queries, query
 from pipeline.errors import QueryError, StorageError
 from pipeline.storage import Storage
 
@@ -243,3 +243,51 @@ def refused(store, sql, **settings):
     assert "Traceback" not in str(raised.value)
     assert Path.cwd().name not in str(raised.value)
     return str(raised.value)
+
+
+def test_no_column_is_lost_by_its_name(store):
+    assert ask(store, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a") == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+
+
+def test_history_spans_manifests(store):
+    told = ask(
+        store,
+        "SELECT m.number, h.status, h.kept, h.dropped_by FROM history h "
+        "JOIN (SELECT id, row_number() OVER (ORDER BY time, rows) AS number FROM manifests) m ON m.id = h.manifest "
+        "WHERE uid = (SELECT uid FROM rows WHERE url LIKE '%/49.jpg') ORDER BY number",
+    )
+    assert told == [{"number": n, "status": "ok", "kept": False, "dropped_by": ["sharp"]} for n in (1, 2)]
+    counted = ask(store, "SELECT source, count(*) AS n, count(DISTINCT manifest) AS m FROM HISTORY GROUP BY ALL")
+    assert counted == [{"source": "tiny", "n": 35, "m": 2}]
+
+
+@pytest.mark.parametrize("name", queries.QUERIES)
+def test_a_named_query_runs_where_its_columns_are(folder, name):
+    store = Storage(folder / "named" / "named")
+    if not store.keys("log"):
+        described = made.listed(folder / "named", range(40, 65), name="named")
+        made.published(described, store, failed={64})
+    known = "SELECT *, 0.3 AS clip_similarity, 1 AS duplicates_count FROM rows"
+    answer = query.run(
+        f"WITH rows AS ({known}), kept AS (FROM rows WHERE kept), "
+        "dropped AS (FROM rows WHERE status = 'ok' AND NOT kept) "
+        f"{queries.named('@' + name)}",
+        [store],
+    )
+    assert len(answer) == {"funnel": 1, "worst-domains": 1, "score-by-language": 1, "link-rot": 1, "duplicates": 1}.get(
+        name, 24 if name == "near-threshold" else 0
+    )
+
+
+def test_figures_of_named_queries(store):
+    assert ask(store, queries.named("@funnel")) == [
+        {"filter": "sharp", "drops": 11, "alone_drops": 10, "unscored": 1},
+        {"filter": "worded", "drops": 1, "alone_drops": 0, "unscored": 1},
+    ]
+    assert ask(store, queries.named("@link-rot")) == [{"cause": "http_404", "pairs": 1, "of_all": 0.04}]
+    assert ask(store, queries.named("@worst-domains")) == [
+        {"domain": "host", "pairs": 25, "failed": 6, "dropped": 11, "lost": 0.68}
+    ]
+    assert queries.named("SELECT 1") == "SELECT 1"
+    with pytest.raises(QueryError, match="no query is called 'funel'; did you mean 'funnel'"):
+        queries.named("@funel")

@@ -1,0 +1,49 @@
+"""`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
+
+Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
+Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
+"""
+
+import contextlib
+
+import duckdb
+
+from pipeline import views
+from pipeline.manifest import Manifest, log
+from pipeline.storage import Storage
+from pipeline.trials import finished
+
+KEY = "catalog.duckdb"
+
+
+def refresh(storage: Storage) -> None:
+    """Write the catalogue, unless the one that is there says what it would say."""
+    if log(storage) and _about(storage) != (now := _now(storage)):
+        _write(storage, now)
+
+
+def _now(storage: Storage) -> tuple[str, int, int]:
+    """What a catalogue depends on: where the source lies, and how many manifests and trials there are."""
+    return str(storage.root), len(log(storage)), len(finished(storage))
+
+
+def _about(storage: Storage) -> tuple[str, int, int] | None:
+    """What the catalogue that is there was made of; None where there is none, or where somebody writes in it."""
+    if not storage.done(KEY):
+        return None
+    with contextlib.suppress(duckdb.Error), duckdb.connect(str(storage.fetch(KEY)), read_only=True) as con:
+        found: tuple[str, int, int] | None = con.execute("SELECT root, manifests, trials FROM about").fetchone()
+        return found
+    return None
+
+
+def _write(storage: Storage, now: tuple[str, int, int]) -> None:
+    manifest = Manifest.open(storage)
+    with storage.scratch() as scratch:
+        with duckdb.connect(str(scratch / KEY)) as con:
+            con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
+            for name, table in (("manifests", views.manifests([storage])), ("trials", views.trials([storage]))):
+                con.from_arrow(table).create(name)
+            for name, view in (views.newest([manifest]) | views.history([storage])).items():
+                con.execute(f"CREATE VIEW {name} AS {view}")
+        storage.put_file(KEY, scratch / KEY)

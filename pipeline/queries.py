@@ -1,0 +1,75 @@
+"""Queries with a name: `winnow sql @worst-domains`. They take no argument; copy one and change it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import QueryError, nearest
+
+
+@dataclass(frozen=True)
+class Query:
+    """What it tells, in a line, and its SQL."""
+
+    what: str
+    sql: str
+
+
+_DOMAIN = "regexp_extract(url, '://([^/:?#]+)', 1)"
+
+QUERIES: Mapping[str, Query] = {
+    "funnel": Query(
+        "by filter, the pairs that it drops, and those that no other drops",
+        "SELECT reason AS filter, count(*) AS drops, count(*) FILTER (reasons = 1) AS alone_drops, "
+        "count(*) FILTER (list_contains(unknown, reason)) AS unscored "
+        "FROM (SELECT unnest(dropped_by) AS reason, len(dropped_by) AS reasons, unknown FROM dropped) "
+        "GROUP BY reason ORDER BY drops DESC",
+    ),
+    "worst-domains": Query(
+        "domains by the share of their pairs that were lost: failed or dropped, of at least 10",
+        f"SELECT {_DOMAIN} AS domain, count(*) AS pairs, count(*) FILTER (status <> 'ok') AS failed, "
+        "count(*) FILTER (status = 'ok' AND NOT kept) AS dropped, round(1 - avg(kept::INT), 3) AS lost "
+        "FROM rows GROUP BY domain HAVING count(*) >= 10 ORDER BY lost DESC, pairs DESC, domain LIMIT 50",
+    ),
+    "score-by-language": Query(
+        "by language of the caption, pairs, mean similarity and the share that was kept",
+        "SELECT captions_language AS language, count(*) AS pairs, round(avg(clip_similarity), 4) AS similarity, "
+        "round(avg(kept::INT), 3) AS kept FROM rows WHERE status = 'ok' "
+        "GROUP BY language ORDER BY pairs DESC, language",
+    ),
+    "near-threshold": Query(
+        "pairs that one filter or none drops, by how near their similarity is to the lowest that was kept",
+        "SELECT * FROM (SELECT round(clip_similarity - (SELECT min(clip_similarity) FROM kept), 4) AS above, kept, "
+        "dropped_by, caption, url FROM rows WHERE status = 'ok' AND clip_similarity IS NOT NULL "
+        "AND (kept OR len(dropped_by) = 1)) ORDER BY abs(above), url LIMIT 50",
+    ),
+    "link-rot": Query(
+        "pairs that could not be downloaded, by cause",
+        "SELECT cause, count(*) AS pairs, round(count(*) / (SELECT count(*) FROM rows), 4) AS of_all "
+        "FROM failed GROUP BY cause ORDER BY pairs DESC, cause",
+    ),
+    "duplicates": Query(
+        "by how often a picture is there, pairs, mean similarity and the share that was kept",
+        "SELECT duplicates_count AS copies, count(*) AS pairs, round(avg(clip_similarity), 4) AS similarity, "
+        "round(avg(kept::INT), 3) AS kept FROM rows WHERE status = 'ok' GROUP BY copies ORDER BY copies",
+    ),
+    "trained": Query(
+        "by manifest and arm, the trials, and their mean macro-F1",
+        "SELECT left(t.manifest, 12) AS manifest, any_value(m.recipe) AS recipe, learner, arm, augmented, "
+        "count(DISTINCT t.key) AS trials, round(avg(f1_macro), 4) AS f1 FROM trials t "
+        "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, learner, arm, augmented ORDER BY ALL",
+    ),
+    "flipped": Query(
+        "rows that were kept in one manifest and not in another, with how often each was the case",
+        "SELECT uid, count(*) FILTER (kept) AS kept_in, count(*) FILTER (NOT kept) AS not_in FROM history "
+        "GROUP BY uid HAVING kept_in > 0 AND not_in > 0 ORDER BY not_in DESC, uid LIMIT 50",
+    ),
+}
+
+
+def named(text: str) -> str:
+    """The SQL meant by "@name"; any other text is SQL itself. Raises QueryError for a name that nobody knows."""
+    if not text.startswith("@"):
+        return text
+    if text[1:] not in QUERIES:
+        raise QueryError(f"no query is called {text[1:]!r}{nearest(text[1:], QUERIES)}")
+    return QUERIES[text[1:]].sql

@@ -1,0 +1,110 @@
+"""What SQL sees: rows, kept, dropped, failed and history as SELECTs over Parquet, manifests and trials as tables."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.manifest import Manifest, log
+from pipeline.storage import Storage
+from pipeline.trials import finished
+
+MANIFESTS = pa.schema(
+    {
+        "id": pa.string(),
+        "parent": pa.string(),
+        "source": pa.string(),
+        "recipe": pa.string(),
+        "rows": pa.int64(),
+        "kept": pa.int64(),
+        "dropped": pa.int64(),
+        "failed": pa.int64(),
+        "quarantined": pa.int64(),
+        "time": pa.string(),
+    }
+)
+"""The view `manifests`: a row each time one became the newest, oldest first."""
+
+TRIALS = pa.schema(
+    {
+        "key": pa.string(),
+        "source": pa.string(),
+        "manifest": pa.string(),
+        "learner": pa.string(),
+        "arm": pa.string(),
+        "augmented": pa.bool_(),
+        "seed": pa.int64(),
+        "f1_macro": pa.float64(),
+        "precision_macro": pa.float64(),
+        "recall_macro": pa.float64(),
+        "accuracy": pa.float64(),
+        "seconds": pa.float64(),
+    }
+)
+"""The view `trials`, at least; every other plain value of a trial is a column, too."""
+
+
+def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """By name the SELECTs over the rows of these manifests, one of each source."""
+    parts = [
+        f"SELECT *, {tables.literal(each.document['source'])} AS source FROM ({each.view()})" for each in manifests
+    ]
+    return {
+        "rows": "\nUNION ALL BY NAME\n".join(parts),
+        "kept": "FROM rows WHERE kept",
+        "dropped": "FROM rows WHERE status = 'ok' AND NOT kept",
+        "failed": "FROM rows WHERE status = 'failed'",
+    }
+
+
+def every(storages: Iterable[Storage]) -> list[Manifest]:
+    """Every manifest that was ever published, once, the oldest first."""
+    return [
+        Manifest.open(storage, name) for storage in storages for name in dict.fromkeys(each.id for each in log(storage))
+    ]
+
+
+def history(storages: Iterable[Storage]) -> dict[str, str]:
+    """The view `history`: which row was in which manifest, and on which side. Nothing without a manifest.
+
+    Its columns: source, manifest, uid, status, kept, dropped_by. A trial names its manifest: its arm "raw" drew from
+    the rows with the status ok there, "filtered" from those that were kept, "random" as many of the former. Which of
+    them a seed drew (`pipeline.arms`) is not recorded.
+    """
+    parts = [
+        f"SELECT {tables.literal(each.document['source'])} AS source, {tables.literal(each.id)} AS manifest, "
+        f"uid, status, kept, dropped_by FROM ({each.view()})"
+        for each in every(storages)
+    ]
+    return {"history": "\nUNION ALL\n".join(parts)} if parts else {}
+
+
+def manifests(storages: Iterable[Storage]) -> pa.Table:
+    """The table `manifests`."""
+    rows = []
+    for storage in storages:
+        for commit in log(storage):
+            manifest = Manifest.open(storage, commit.id)
+            counts = asdict(manifest.counts)
+            told = {"source": manifest.document["source"], "recipe": manifest.document["recipe"]["name"]}
+            rows.append(asdict(commit) | told | counts | {"rows": counts["input"] - counts["repeated"]})
+    return pa.Table.from_pylist(rows, MANIFESTS)
+
+
+def trials(storages: Iterable[Storage]) -> pa.Table:
+    """The table `trials`."""
+    rows = []
+    for storage in storages:
+        for key in finished(storage):
+            trial: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
+            plain = {name: value for name, value in trial.items() if isinstance(value, str | int | float | bool)}
+            rows.append({"key": Path(key).stem, **plain})
+    others = sorted({name for row in rows for name in row} - set(TRIALS.names))
+    found = {name: pa.array([row.get(name) for row in rows]) for name in others}
+    return pa.table(
+        {**{field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in TRIALS}, **found}
+    )
