@@ -8,10 +8,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import download, engine, pairs, publish, score, source
+from pipeline import download, engine, pairs, pool, publish, score, source
 from pipeline.demo import world
 from pipeline.guard import Guard
 from pipeline.publish import Published
+from pipeline.source import Source
 from pipeline.storage import Storage
 
 
@@ -21,7 +22,10 @@ def storage_of(toml: Path, root: Path) -> Storage:
 
 def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: None) -> Published:
     described = source.load(toml)
-    storage = Storage(root / described.name)
+    return bring_in(described, Storage(root / described.name), guard, tell)
+
+
+def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
     with storage.lock(), world.served(described, storage) as served:
         tell("ledger")
         ledger = pairs.update(served, storage)
@@ -37,6 +41,8 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
             tell(f"scored {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)
+        tell("pool")
+        pool.run(served, storage, ledger, quarantined)
         tell("publish")
         return publish.publish(served, storage, ledger, quarantined)
 
