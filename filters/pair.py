@@ -1,4 +1,4 @@
-"""Filters on how picture and caption fit. The column is made by a scorer named `clip`."""
+"""Filters on how picture and caption fit. Each scorer is expected under the name of its kind."""
 
 from filters.core import REST, Filter
 
@@ -22,3 +22,16 @@ def most_aligned_of_rest(share: float) -> Filter:
     sql = f"clip_similarity >= (SELECT quantile_cont(clip_similarity, {1 - share:.6g}) FROM rows WHERE {REST})"
     why = f"the pair is among the best {share:.0%} by cosine of what the filters before leave"
     return Filter("most-aligned-of-rest", sql, why=why)
+
+
+def most_particular(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by negCLIPLoss, the cosine less what fits everything."""
+    sql = f"neg_clip_loss_score >= (SELECT quantile_cont(neg_clip_loss_score, {1 - share:.6g}) FROM rows)"
+    return Filter("most-particular", sql, why=f"the pair is among the best {share:.0%} of the pool by negCLIPLoss")
+
+
+def nearest_of_rest(share: float) -> Filter:
+    """The best `share` (0 to 1) by NormSim with p = infinity of the pairs that pass the filters before this one."""
+    sql = f"norm_sim_inf >= (SELECT quantile_cont(norm_sim_inf, {1 - share:.6g}) FROM rows WHERE {REST})"
+    why = f"the picture is among the {share:.0%} nearest to a target picture of what the filters before leave"
+    return Filter("nearest-of-rest", sql, why=why)

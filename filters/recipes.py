@@ -32,5 +32,12 @@ conceptual_captions = Recipe("conceptual-captions-like", (text.phrased, text.cap
 the beginning, few repetitions, no boilerplate. Word lists stand for the part-of-speech tagger, so that the rules on
 nouns are left out, and so are those on rare words, sentiment and profanity."""
 
+neg_clip_loss = Recipe("neg-clip-loss-top30", (pair.most_particular(0.3),))
+"""negCLIPLoss (Wang et al. 2024, arXiv 2405.19547, section 4): the best 30 % of the pool."""
+
+neg_clip_loss_norm_sim = Recipe("neg-clip-loss-norm-sim", (pair.most_particular(0.3), pair.nearest_of_rest(2 / 3)))
+"""negCLIPLoss and NormSim (Wang et al. 2024, arXiv 2405.19547, section 4): the best 30 % of the pool by negCLIPLoss, of
+these the two thirds nearest to a target picture: 20 % of the pool."""
+
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
 """A careful start for a source nobody has looked at: remove what is no description, keep the better half."""

@@ -10,6 +10,8 @@ from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.scorers.neg_clip_loss import NegClipLossSpec
+from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -22,6 +24,8 @@ SCORERS = {
     "aesthetic": AestheticSpec.model_construct(),
     "caption_counts": CaptionCountsSpec.model_construct(),
     "leaks": LeaksSpec.model_construct(),
+    "neg_clip_loss": NegClipLossSpec.model_construct(),
+    "norm_sim": NormSimSpec.model_construct(),
     **{name: PromptsSpec.model_construct() for name in SETS},
 }
 COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCORERS)

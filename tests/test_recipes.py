@@ -107,5 +107,23 @@ def test_the_best_of_the_pool_and_of_the_rest(keeps):
     assert keeps(Recipe("turned", (pair.most_aligned_of_rest(0.4), english)), rows) == set()
 
 
+def test_negative_loss_and_then_norm_sim_leave_a_fifth_of_the_pool(keeps):
+    """Thirty pairs: the best nine by negCLIPLoss are 21 to 29; of these the NormSim of 21, 22, 23 is the lowest."""
+    rows = {
+        str(n): {
+            "clip_similarity": None,
+            "neg_clip_loss_score": -0.01 * (29 - n),
+            "norm_sim_inf": 0.9 - 0.02 * (29 - n),
+        }
+        for n in range(30)
+    }
+    rows["0"]["norm_sim_inf"] = 1.0  # near a target, and out by its loss
+    best = {str(n) for n in range(21, 30)}
+    assert keeps(catalog.recipes()["neg-clip-loss-top30"], rows) == best
+    assert keeps(catalog.recipes()["neg-clip-loss-norm-sim"], rows) == best - {"21", "22", "23"}
+
+
 def test_every_published_recipe_is_worked_out_by_hand():
-    assert set(BY_HAND) | {"clip-top30", "default"} == set(catalog.recipes())
+    assert set(BY_HAND) | {"clip-top30", "neg-clip-loss-top30", "neg-clip-loss-norm-sim", "default"} == set(
+        catalog.recipes()
+    )
