@@ -35,6 +35,9 @@ VERSION = 1
 BLOCK = 1024
 """Rows of a batch's matrix that are in memory at once: 128 MB at 32,768 columns."""
 
+SMALL = 1e-25
+"""What a sum of float32 numbers must exceed for its terms to have all their digits."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -124,14 +127,31 @@ def neg_clip_loss(
         by_text = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
         by_image: list[Tensor] = []
         for start in range(0, len(x), BLOCK):
-            logits = (x[start : start + BLOCK] @ t.T) / temperature
-            by_image.append(torch.logsumexp(logits, dim=1).double())
-            by_text = torch.logaddexp(by_text, torch.logsumexp(logits, dim=0).double())
+            rows, columns = _log_sums((x[start : start + BLOCK] @ t.T).div_(temperature))
+            by_image.append(rows)
+            by_text = torch.logaddexp(by_text, columns)
         cosine = (x.double() * t.double()).sum(dim=1)
         filled = 2 * math.log(batch / len(x)) if len(x) else 0.0
         score = cosine - temperature / 2 * (torch.cat(by_image) + by_text + filled) if len(x) else cosine
     found: Floats = score.cpu().numpy()
     return found
+
+
+def _log_sums(logits: "Tensor") -> "tuple[Tensor, Tensor]":
+    """The logarithm of the sum of exponentials of each row and of each column, float64.
+
+    One shift for the whole block means one exponential for both; where that leaves a sum too small for float32, each
+    row and column gets its own.
+    """
+    import torch
+
+    shift = logits.max()
+    powers = (logits - shift).exp_()
+    sums = powers.sum(dim=1), powers.sum(dim=0)
+    if min(float(each.min()) for each in sums) > SMALL:
+        rows, columns = (each.double().log() + shift for each in sums)
+        return rows, columns
+    return torch.logsumexp(logits, dim=1).double(), torch.logsumexp(logits, dim=0).double()
 
 
 def _gathered(pool: "Pool", of: str) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
