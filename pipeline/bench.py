@@ -146,7 +146,7 @@ class Bench:
     """A model, a source whose shards are there, and the loops over them."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self._model = LOCAL + str(_random_model(plan.model, folder / "model"))
+        self._model = LOCAL + str(random_model(plan.model, folder / "model"))
         self.spec = ClipSpec.model_validate(
             {"kind": "clip", "model": self._model, "precision": plan.precision, "batch": plan.batch}
         )
@@ -283,7 +283,7 @@ class _Tars(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._preprocess(picture), self._tokenizer([self._captions[index]])[0]
 
 
-def _random_model(name: str, folder: Path) -> Path:
+def random_model(name: str, folder: Path) -> Path:
     """A folder of open_clip's with random weights; the same name, the same weights."""
     config = open_clip.get_model_config(name)
     if config is None:

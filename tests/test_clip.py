@@ -108,7 +108,14 @@ def test_a_cut_text_tower_equals_the_whole_one(folder):
     assert sorted(set(scorer._lengths(tokens))) == [8, 16, 24, 48, 77]
 
 
-@pytest.mark.parametrize("tower", [{"no_causal_mask": True}, {"pool_type": "last"}])
+@pytest.mark.parametrize(
+    "tower",
+    [
+        {"no_causal_mask": True},
+        {"pool_type": "last"},
+        {"context_length": 64, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},  # as SigLIP's
+    ],
+)
 def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     import open_clip
 
@@ -120,6 +127,7 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     small_clip.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     scorer = spec(folder).load()
+    assert not scorer.cuts
     with torch.inference_mode():
         whole = model.encode_text(scorer.tokenizer(CAPTIONS), normalize=True).numpy()
     assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6

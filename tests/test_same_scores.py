@@ -1,0 +1,134 @@
+"""What must not change a score: order, company, batch, shard, workers, decoder, and where a run was taken up again."""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import downloaded
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import download, engine, pairs, publish, score, synthetic
+from pipeline.demo import world
+from pipeline.errors import StorageError
+from pipeline.scorers.clip import ClipSpec
+
+CLIP = Path(world.__file__).parent / "clip"
+PAIRS = 24
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02}
+"""Of a cosine. A decoder that resizes otherwise may move it by 1e-3 besides."""
+
+WORDS = ("a red cube", "a blue ball", "the small green cone behind a large grey cylinder, near a yellow torus")
+
+
+def spec(precision="float32", folder=CLIP, **changed):
+    settings = {"kind": "clip", "model": f"local-dir:{folder}", "precision": precision, **changed}
+    return ClipSpec.model_validate(settings)
+
+
+def rows(order):
+    return [(f"http://host/{n}.jpg", f"{WORDS[n % 3]} {n}", downloaded.picture(n, (90, 70 + n))) for n in order]
+
+
+def scored(folder, order, clip, shard_size=1000, decoder="pillow"):
+    """Similarity by URL, the source, its storage and its shards."""
+    described, storage, shards = downloaded.downloaded(folder, rows(order), {"clip": clip}, shard_size)
+    described = described.model_copy(update={"decoder": decoder})
+    list(engine.run(lambda: score.make(described, storage), shards))
+    found = {}
+    for shard in shards:
+        uids = downloaded.scores(described, storage, shard, "clip")
+        found |= dict(zip(uids["uid"], uids["similarity"], strict=True))
+    assert None not in found.values()
+    return found, described, storage, shards
+
+
+@cache
+def expected(tmp, precision):
+    return scored(tmp / precision, range(PAIRS), spec(precision, batch=PAIRS))[0]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return tmp_path_factory.mktemp("once")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(
+    order=st.permutations(range(PAIRS)),
+    batch=st.integers(1, 2 * PAIRS),
+    shard_size=st.integers(3, PAIRS),
+    workers=st.integers(1, 4),
+    decoder=st.sampled_from(["pillow", "torchvision"]),
+)
+def test_no_score_depends_on_how_it_was_computed(
+    tmp_path_factory, once, precision, order, batch, shard_size, workers, decoder
+):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(workers, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda process: set(range(workers)), raising=False)
+        found = scored(tmp_path_factory.mktemp("x"), order, spec(precision, batch=batch), shard_size, decoder)[0]
+    torch.set_num_threads(threads)
+    told = expected(once, precision)
+    assert found.keys() == told.keys()
+    allowed = TOLERANCE[precision] + (1e-3 if decoder != "pillow" else 0)
+    assert max(abs(found[uid] - told[uid]) for uid in told) <= allowed
+
+
+def made(described, storage):
+    """The bytes of every result, by key."""
+    stage = score.stages(described, download.stage(described))["clip"]
+    folders = (stage.folder, score.embeddings("clip", stage).folder)
+    return {key: storage.fetch(key).read_bytes() for folder in folders for key in storage.keys(folder)}
+
+
+def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
+    _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
+    again, other, shards = downloaded.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
+    work = score.make(again, other)
+    work(shards[0])
+    list(engine.run(lambda: score.make(again, other), shards))
+    whole, parts = made(described, storage), made(again, other)
+    assert whole == parts
+    assert len(whole) == 8  # 3 shards, scores and embeddings, key.json and certificate.json
+
+
+def test_two_models_or_preprocessings_cannot_mix(tmp_path):
+    """Whatever is changed, results go elsewhere, and a manifest of the changed source takes nothing of them."""
+    blurred = tmp_path / "other"
+    blurred.mkdir()
+    for path in CLIP.iterdir():
+        (blurred / path.name).write_bytes(path.read_bytes())
+    config = json.loads((blurred / "open_clip_config.json").read_text())
+    config["preprocess_cfg"] = {**config["preprocess_cfg"], "interpolation": "bilinear"}
+    (blurred / "open_clip_config.json").write_text(json.dumps(config))
+    _, described, storage, _ = scored(tmp_path / "store", range(4), spec())
+    ledger = pairs.update(described, storage)
+    first = publish.publish(described, storage, ledger, {})
+    keys = {score.stages(described, download.stage(described))["clip"].key}
+    for changed, decoder in (
+        (spec(folder=blurred), "pillow"),
+        (spec("bfloat16"), "pillow"),
+        (spec(batch=3), "pillow"),
+        (spec(), "torchvision"),
+    ):
+        other = described.model_copy(update={"scorers": {"clip": changed}, "decoder": decoder})
+        keys.add(score.stages(other, download.stage(other))["clip"].key)
+        with pytest.raises(StorageError):
+            publish.publish(other, storage, ledger, {})
+    assert len(keys) == 5
+    assert not publish.publish(described, storage, ledger, {}).new
+    assert publish.publish(described, storage, ledger, {}).id == first.id
+
+
+def test_captions_of_the_benchmark_have_the_lengths_of_the_web():
+    words = np.array([len(caption.split()) - 1 for caption in synthetic.captions(2000)])
+    assert 11 < words.mean() < 13
+    assert np.quantile(words, [0.05, 0.5, 0.99]).tolist() == pytest.approx([4, 10, 40], abs=3)
