@@ -247,6 +247,6 @@ def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
     job.bring_in(calibrate.sample(described, None), calibrate.room(storage))
     found = calibrate.measure(described, storage, None)["filters"]
-    assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrasted", "unblocky", "aligned"}
+    assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrast", "unblocky", "aligned"}
     for each in found:
         assert each["best"] is None or each["now"]["f1"] > each["best"]["f1"] - 0.005, each["best"]["sql"]
