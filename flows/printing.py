@@ -12,12 +12,16 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.audit import Audit
 from pipeline.diff import Difference
 from pipeline.funnel import Comparison, Overlap, Step
 from pipeline.manifest import Counts
 
 SHOWN = 50
 """Rows of an answer that a table shows."""
+
+WORST = 10
+"""Groups of each kind that the table of an audit shows."""
 
 OVERLAPS = 10
 """Pairs of filters, or of recipes, that a table shows."""
@@ -97,6 +101,33 @@ def difference(found: Difference) -> Group:
     return Group(*things)
 
 
+def audit(found: Audit) -> Group:
+    """Of each kind the groups that are removed more than the whole; of lengths all."""
+    whole = found.removed
+    share = "–" if whole.share is None else f"{whole.share:.1%}"
+    head = f"recipe {found.recipe} removes {whole.hits:,} of {whole.of:,} downloaded pairs: {share}"
+    things: list[RenderableType] = [Text(head, "bold")]
+    for by in dict.fromkeys(each.by for each in found.groups):
+        groups = found.of(by) if by == "length" else found.hit(by)
+        if not groups:
+            things.append(Text(f"no {by} is removed more often than the whole"))
+            continue
+        table = _numbers(
+            by if by == "length" else f"{by} that is hit most", "pairs", "removed", "share", "95 % interval"
+        )
+        for group in groups[:WORST]:
+            told = group.removed
+            interval = f"{told.low:.1%} to {told.high:.1%}"
+            table.add_row(_short(group.value)[:40], f"{told.of:,}", f"{told.hits:,}", f"{told.share:.1%}", interval)
+        table.caption, table.caption_justify = _more(groups, WORST), "left"
+        things.append(table)
+    return Group(*things)
+
+
+def _more(things: Sequence[Any], shown: int) -> str | None:
+    return f"the first {shown} of {len(things)}; --json has all" if len(things) > shown else None
+
+
 def _numbers(first: str, *others: str) -> Table:
     """A table whose first column is a name, and whose others are numbers."""
     table = Table(box=box.SIMPLE_HEAD)
@@ -109,9 +140,8 @@ def _numbers(first: str, *others: str) -> Table:
 def _overlaps(title: str, overlaps: Sequence[Overlap]) -> Table:
     """The pairs of names that agree most."""
     most = sorted(overlaps, key=lambda each: -each.jaccard)[:OVERLAPS]
-    more = f"the first {OVERLAPS} of {len(overlaps)}; --json has all" if len(overlaps) > OVERLAPS else None
     table = _numbers(title, "pairs", "Jaccard")
-    table.caption, table.caption_justify = more, "left"
+    table.caption, table.caption_justify = _more(overlaps, OVERLAPS), "left"
     for each in most:
         table.add_row(f"{each.one}, {each.other}", f"{each.both:,}", f"{each.jaccard:.2f}")
     return table

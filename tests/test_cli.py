@@ -23,6 +23,7 @@ COMMANDS = (
     "train",
     "sql",
     "funnel",
+    "audit",
     "publish",
     "diff",
     "report",
@@ -80,7 +81,9 @@ def test_wrong_usage_is_2(words):
     assert "Usage: winnow" in err
 
 
-@pytest.mark.parametrize("command", ["curate", "calibrate", "caught", "train", "funnel", "publish", "diff", "report"])
+@pytest.mark.parametrize(
+    "command", ["curate", "calibrate", "caught", "train", "funnel", "audit", "publish", "diff", "report"]
+)
 def test_a_missing_source_file_is_one_line(command, tmp_path):
     assert "there is no source file" in fails(command, tmp_path / "gone.toml")
     assert "no source is called 'cc3'; did you mean 'cc3m'?" in fails(command, "cc3")
@@ -172,6 +175,22 @@ def test_diff_of_the_newest_and_its_parent(root, toml, nobody, monkeypatch):
     assert max(map(len, out.splitlines())) <= 100
     told = json.loads(run("diff", toml, "-1", "-2", "--root", root, "--json")[1])
     assert told["moves"] == [{"before": "kept", "after": "dropped", "rows": 9}]
+
+
+def test_audit_of_several_recipes(root, toml, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, _ = run("audit", toml, "--root", root)
+    assert status == 0
+    assert "recipe tiny removes 9 of 29 downloaded pairs: 31.0%" in out
+    assert re.search(r"10 to 19 +29 +9 +31\.0%", out)
+    assert "no domain is removed more often than the whole" in out
+    assert max(map(len, out.splitlines())) <= 100
+    several = ("--recipe", "everything", "--recipe", "datacomp-basic-like", "--json")
+    told = json.loads(run("audit", toml, "--root", root, *several)[1])["audits"]
+    assert [(each["recipe"], each["removed"]["hits"]) for each in told] == [
+        ("everything", 0),
+        ("datacomp-basic-like", 1),
+    ]
 
 
 def test_nothing_is_published_yet(tmp_path, toml):
