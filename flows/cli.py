@@ -1,5 +1,6 @@
 """The command line. Heavy libraries are imported inside commands, so that --help answers at once."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -457,6 +458,44 @@ def report(
     page.write(storage, found, gain_of(storage, found.id), path)
     _say(str(path), as_json)
     _finish(as_json, {"report": str(path), "manifest": found.id})
+
+
+@app.command(epilog="Example: `winnow explore demo`")
+def explore(
+    source: Named,
+    manifest: Chosen = None,
+    port: Annotated[int, typer.Option(help="On this machine; a free one if 0.", min=0, max=65535)] = 0,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    root: Root = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve a page, to this machine alone, to move thresholds on and look at what they drop. Ctrl-C ends it.
+
+    Counts and histograms follow while you drag. Compare recipes, look at pairs, label a sample with the keyboard for
+    `winnow calibrate`, copy the filters as TOML, or publish them under a name of their own.
+    """
+    from flows import sources
+    from pipeline.explore import app as page
+    from pipeline.explore.questions import Explorer, offered
+    from pipeline.explore.rows import Rows
+    from pipeline.manifest import Manifest
+
+    described, storage = sources.opened(source, root)
+    found = Manifest.open(storage, manifest)
+    _say(f"reading {found.counts.pool:,} downloaded pairs", to_stderr=True)
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        storage.scratch() as scratch,
+        page.listening(Explorer(Rows(found, scratch), offered(found, described.chosen)), port) as (address, answer, _),
+    ):
+        _say(address, to_stderr=False)
+        _say("whoever has this address has the page: keep it to yourself; Ctrl-C ends it", to_stderr=True)
+        if browse:
+            import webbrowser
+
+            webbrowser.open(address)
+        answer()
 
 
 @app.command(epilog="Example: `winnow serve`, and in another terminal `prefect deployment run curate/demo`")

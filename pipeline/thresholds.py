@@ -12,6 +12,11 @@ from filters.core import Filter, Recipe
 _OPERATOR = r"(<=|>=|<|>)"
 _NUMBER = r"(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)"
 _WHOLE = re.compile(rf'\s*"?([A-Za-z_]\w*)"?\s*{_OPERATOR}\s*{_NUMBER}\s*')
+_QUANTILE = re.compile(
+    rf'\s*"?([A-Za-z_]\w*)"?\s*{_OPERATOR}\s*'
+    rf"\(\s*SELECT\s+quantile_cont\(\s*([A-Za-z_]\w*)\s*,\s*{_NUMBER}\s*\)\s+FROM\s+rows(?:\s+WHERE\s+\{{rest\}})?\s*\)\s*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -25,18 +30,27 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole SQL of a filter: one column, one of < <= > >=, one number; `before` is all that stands before it."""
+    """The whole SQL of a filter: one column, one of < <= > >=, one number; what stands `before` it, and `after`."""
 
     column: str
     operator: str
     number: str
     before: str
+    after: str = ""
 
     @classmethod
     def of(cls, sql: str) -> Self | None:
         """None for any other SQL."""
         match = _WHOLE.fullmatch(sql)
         return cls(match[1], match[2], match[3], sql[: match.start(3)].lstrip()) if match else None
+
+    @classmethod
+    def of_quantile(cls, sql: str) -> Self | None:
+        """A column compared with a quantile of itself, over all rows or the rest: the number is the quantile."""
+        match = _QUANTILE.fullmatch(sql)
+        if match is None or match[1] != match[3]:
+            return None
+        return cls(match[1], match[2], match[4], sql[: match.start(4)].lstrip(), sql[match.end(4) :].rstrip())
 
     @property
     def keeps_high(self) -> bool:
@@ -45,7 +59,7 @@ class Comparison:
 
     def at(self, number: str) -> str:
         """The same SQL with another number."""
-        return self.before + number
+        return self.before + number + self.after
 
 
 def drawn(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:

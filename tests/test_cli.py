@@ -27,6 +27,7 @@ COMMANDS = (
     "publish",
     "diff",
     "report",
+    "explore",
     "serve",
     "bench",
     "doctor",

@@ -240,6 +240,7 @@ def test_one_host_needs_no_table_of_hosts(tmp_path):
         assert report._domains(con) == []
 
 
+@pytest.mark.slow
 def test_galleries_of_a_few_shards_say_so(tmp_path, page):
     assert "chosen blindly" not in page
     store = Storage(tmp_path / "store")

@@ -1,0 +1,145 @@
+// A histogram for each score, with a slider from below and one from above.
+
+import { made, number } from "./ask.js";
+import * as recipe from "./draft.js";
+
+const WIDTH = 320;
+const HEIGHT = 76;
+const SVG = "http://www.w3.org/2000/svg";
+
+function drawn(name, attributes) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}
+
+// Bars on the scale of the slider below them.
+function bars(counts, highest, axis, [least, most]) {
+  const scale = WIDTH / (most - least);
+  const width = axis.step * scale;
+  return counts
+    .map((count, at) => {
+      const height = (count * HEIGHT) / highest;
+      const x = ((axis.low - least) * scale + at * width).toFixed(2);
+      return count ? `M${x} ${HEIGHT}v${(-height).toFixed(2)}h${(width * 0.94).toFixed(2)}v${height.toFixed(2)}z` : "";
+    })
+    .join("");
+}
+
+const SAYS = { ">=": "at least", ">": "more than", "<=": "at most", "<": "less than" };
+
+// Steps of a slider: a power of ten, at least a hundred of them.
+function steps(axis) {
+  const reach = axis.high - axis.low || 1;
+  const step = 10 ** Math.floor(Math.log10(reach / 100));
+  return axis.whole ? Math.max(1, step) : step;
+}
+
+class Slider {
+  constructor(axis, high) {
+    this.axis = axis;
+    this.high = high;
+    const step = steps(axis);
+    this.digits = Math.max(0, -Math.round(Math.log10(step)));
+    this.least = Math.floor(axis.low / step) * step;
+    this.most = Math.ceil(axis.high / step) * step;
+    const name = `${axis.column} ${high ? "at least" : "at most"}`;
+    this.on = made("input", { type: "checkbox", onchange: () => this.turned() });
+    this.says = made("span");
+    this.range = made("input", {
+      type: "range", min: this.least.toFixed(this.digits), max: this.most.toFixed(this.digits),
+      step: step.toFixed(this.digits), "aria-label": name, oninput: () => this.moved(Number(this.range.value).toFixed(this.digits)),
+    });
+    this.number = made("input", { type: "number", step: "any", "aria-label": `${name}, as a number`, onchange: () => this.typed() });
+    this.element = made("div", { class: "slide" }, made("label", {}, this.on, this.says), this.number, this.range);
+    this.rest = (high ? Math.floor(axis.least / step) * step : Math.ceil(axis.most / step) * step).toFixed(this.digits);
+  }
+
+  get filter() {
+    return recipe.moving(this.axis.column, this.high);
+  }
+
+  moved(text) {
+    const filter = this.filter;
+    if (!filter) recipe.line(this.axis.column, this.high, text);
+    else {
+      filter.on = true;
+      recipe.move(filter, text);
+    }
+  }
+
+  typed() {
+    const value = this.number.valueAsNumber;
+    if (!Number.isFinite(value)) return this.show();
+    const text = this.number.value;
+    this.moved(/^-?\d+(\.\d*)?$/.test(text) ? text : value.toFixed(20).replace(/0+$/, "").replace(/\.$/, ""));
+  }
+
+  turned() {
+    if (!this.filter) recipe.line(this.axis.column, this.high, this.rest);
+    else recipe.turn(this.filter, this.on.checked);
+  }
+
+  show() {
+    const filter = this.filter;
+    const text = filter ? filter.handle.number : this.rest;
+    this.says.textContent = SAYS[filter?.handle.operator ?? (this.high ? ">=" : "<=")];
+    this.on.checked = Boolean(filter?.on);
+    this.element.classList.toggle("off", !filter?.on);
+    if (this.range.value !== text) this.range.value = text;
+    this.range.setAttribute("aria-valuetext", filter?.on ? text : `${text}, off`);
+    if (document.activeElement !== this.number) this.number.value = text;
+  }
+}
+
+class Card {
+  constructor(axis) {
+    this.axis = axis;
+    this.highest = Math.max(1, ...axis.totals);
+    this.sliders = [new Slider(axis, true), new Slider(axis, false)];
+    this.reach = [this.sliders[0].least, this.sliders[0].most];
+    this.kept = drawn("path", { class: "kept" });
+    this.marks = drawn("g", {});
+    this.plot = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+    this.plot.append(
+      drawn("path", { class: "all", d: bars(axis.totals, this.highest, axis, this.reach) }),
+      this.kept,
+      drawn("line", { class: "floor", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }),
+      this.marks,
+    );
+    const ends = made("div", { class: "ends" }, made("span", {}, short(axis.least)), made("span", {}, short(axis.most)));
+    const unscored = axis.unscored ? [made("span", { class: "soft" }, `${number(axis.unscored)} pairs have none`)] : [];
+    this.element = made("div", { class: "card score", role: "group", "aria-label": axis.column },
+      made("h3", {}, axis.column), this.plot, ends, ...unscored, ...this.sliders.map((each) => each.element));
+  }
+
+  show(answer) {
+    const counts = answer.histograms[this.axis.column];
+    this.kept.setAttribute("d", bars(counts, this.highest, this.axis, this.reach));
+    const kept = counts.reduce((sum, count) => sum + count, 0);
+    this.plot.setAttribute("aria-label",
+      `Histogram from ${short(this.axis.least)} to ${short(this.axis.most)}: ${number(kept)} of ${number(this.axis.count)} scored pairs kept`);
+    const [low, high] = this.reach;
+    this.marks.replaceChildren(
+      ...answer.lines
+        .filter((line) => line.column === this.axis.column)
+        .map((line) => Math.min(1, Math.max(0, (line.value - low) / (high - low))) * WIDTH)
+        .map((x) => drawn("line", { class: "mark", x1: x, x2: x, y1: -3, y2: HEIGHT })),
+    );
+  }
+}
+
+function short(value) {
+  return String(Number(value.toPrecision(4)));
+}
+
+// The cards, those first of which the recipe that was published says something.
+export function scores(grid, axes, answer) {
+  const named = new Set(answer.lines.map((line) => line.column));
+  const order = [...axes].sort((one, two) => named.has(two.column) - named.has(one.column));
+  const cards = order.map((axis) => new Card(axis));
+  grid.replaceChildren(...cards.map((card) => card.element));
+  recipe.onChange(() => cards.forEach((card) => card.sliders.forEach((each) => each.show())));
+  cards.forEach((card) => card.sliders.forEach((each) => each.show()));
+  return (next) => cards.forEach((card) => card.show(next));
+}

@@ -1,0 +1,283 @@
+"""A manifest's rows in memory, and what any recipe would do to them: counts in milliseconds, for somebody who drags.
+
+DuckDB says what each filter says, so that a count is the one that publishing the recipe would give. Its answers are
+kept by the filter's SQL: while one threshold moves, all others stand, and the rest is numpy on one byte a pair.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from filters.core import Filter, Recipe, in_sequence
+from pipeline import charts, tables, thresholds
+from pipeline.charts import Axis
+from pipeline.errors import QueryError, RecipeError
+from pipeline.funnel import Step
+from pipeline.manifest import Manifest
+from pipeline.source import MADE
+from pipeline.thresholds import Comparison, Threshold
+
+Pairs = npt.NDArray[np.bool_]
+"""Which downloaded pairs, by their place among them."""
+
+DEADLINE = 30.0
+"""Seconds after which a filter is stopped."""
+
+REMEMBERED = 64
+"""Filters whose answers are kept: a recipe's 63 at most, and one that moves. A byte a pair each."""
+
+_NONE = np.uint8(255)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one filter says of each downloaded pair: 1 yes, 0 no, -1 no answer; and how many of them."""
+
+    said: npt.NDArray[np.int8]
+    passes: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Downloaded pairs by which of two recipes keeps them."""
+
+    both: int
+    this: int
+    other: int
+    neither: int
+
+
+class Rows:
+    """The columns that filters are made of, in memory; captions, URLs and other words stay in their files."""
+
+    def __init__(self, manifest: Manifest, scratch: Path, deadline: float = DEADLINE) -> None:
+        """Read the manifest. What does not fit into half of the memory goes to `scratch`."""
+        self.manifest, self._deadline = manifest, deadline
+        files = [manifest.storage.fetch(part.rows) for part in manifest.parts]
+        self._con = tables.connect(scratch)
+        tables.view_parts(self._con, files)
+        self._con.execute("ALTER VIEW rows RENAME TO whole")
+        self._con.execute(f"CREATE TABLE rows AS SELECT {', '.join(self._narrow())} FROM whole")
+        self._con.execute(f"SET allowed_paths = {tables.file_list(files)}")
+        self._con.execute("SET enable_external_access = false")
+        self._con.execute("SET lock_configuration = true")
+        ok = self._con.sql("SELECT status = 'ok' AS ok FROM rows").to_arrow_table()["ok"].to_numpy()
+        self._places = np.flatnonzero(ok)
+        """The row of each downloaded pair."""
+        self.axes = [each for field in charts.numbers(manifest) if (each := charts.axis(self._con, field)) is not None]
+        self._bins = np.stack([self._binned(axis) for axis in self.axes]) if self.axes else np.empty((0, self.pool))
+        none, every = np.zeros(self.pool, bool), np.ones(self.pool, bool)
+        self._known = [(none, 0 * (totals := self._totals())), (every, totals)]
+        """Pairs whose histograms are known: none, all, and those that were asked for last."""
+        self._lock = threading.Lock()
+        self._verdict = lru_cache(REMEMBERED)(self._judged)
+        self._lines = lru_cache(REMEMBERED)(self._drawn)
+        self.matching = lru_cache(8)(self._matching)
+        self._values = lru_cache(4)(self._read_values)
+        self._order = lru_cache(2)(self._shuffled)
+
+    @property
+    def pool(self) -> int:
+        """Downloaded pairs."""
+        return len(self._places)
+
+    def kept(self, filters: Sequence[Filter]) -> Pairs:
+        """The pairs that pass all filters. Raises RecipeError for one that does not bind, or fails on a row."""
+        kept = np.ones(self.pool, bool)
+        for said in self.verdicts(filters):
+            kept &= said.said == 1
+        return kept
+
+    def verdicts(self, filters: Sequence[Filter]) -> list[Verdict]:
+        """What each filter says, as the recipe of them all means it. Raises RecipeError, as `kept` does."""
+        return [self._blamed(each) for each in in_sequence(filters)]
+
+    def funnel(self, filters: Sequence[Filter]) -> list[Step]:
+        """What `Manifest.funnel` says. Raises RecipeError, as `kept` does."""
+        steps, kept = [], np.ones(self.pool, bool)
+        whole = int(np.count_nonzero(self.kept(filters)))
+        for number, (each, told) in enumerate(zip(filters, self.verdicts(filters), strict=True)):
+            kept &= told.said == 1
+            without = self.kept([*filters[:number], *filters[number + 1 :]])
+            steps.append(
+                Step(
+                    each.name,
+                    each.sql,
+                    each.why,
+                    alone=told.passes,
+                    fails=self.pool - told.passes - told.unknown,
+                    unscored=told.unknown,
+                    sequence=int(np.count_nonzero(kept)),
+                    costs=int(np.count_nonzero(without)) - whole,
+                )
+            )
+        return steps
+
+    def sides(self, this: Pairs, other: Pairs) -> Sides:
+        """How many pairs which of two recipes keeps."""
+        both, one, two = (int(np.count_nonzero(each)) for each in (this & other, this, other))
+        return Sides(both, one - both, two - both, self.pool - one - two + both)
+
+    def histograms(self, kept: Pairs) -> Mapping[str, Sequence[int]]:
+        """By column, how many kept pairs are in each bin of its axis.
+
+        Counts from the nearest set of pairs whose counts are known: a slider that moves a little flips few.
+        """
+        with self._lock:
+            near, counts = min(self._known, key=lambda each: np.count_nonzero(each[0] ^ kept))
+            changed = np.flatnonzero(near ^ kept)
+            gained = kept[changed]
+            counts = counts + self._counted(changed[gained]) - self._counted(changed[~gained])
+            self._known = [*self._known[:2], (kept, counts)]
+        return {axis.column: row[: axis.bins].tolist() for axis, row in zip(self.axes, counts, strict=True)}
+
+    def totals(self) -> Mapping[str, Sequence[int]]:
+        """By column, how many downloaded pairs are in each bin of its axis."""
+        return self.histograms(np.ones(self.pool, bool))
+
+    def lines(self, filters: Sequence[Filter]) -> list[Threshold]:
+        """Where the filters draw lines on the columns that have an axis."""
+        return [replace(line, filter=each.name) for each in filters for line in self._lines(each.sql)]
+
+    def nearest(self, pairs: Pairs, column: str, value: float, count: int) -> npt.NDArray[np.int64]:
+        """The places of the pairs whose value is nearest to `value`, half of them on each side of it, rising."""
+        values = self._values(column)
+        places = np.flatnonzero(pairs & np.isfinite(values))
+        places = places[np.argsort(values[places], kind="stable")]
+        at = int(np.searchsorted(values[places], value))
+        return places[max(0, at - count // 2) : at + count // 2]
+
+    def sample(self, pairs: Pairs, seed: int, start: int, count: int) -> npt.NDArray[np.int64]:
+        """The places of `count` pairs from a blind order, the same for the same seed, from number `start` on."""
+        order = self._order(seed)
+        found: npt.NDArray[np.int64] = order[pairs[order]][start : start + count]
+        return found
+
+    def read(self, places: Sequence[int], columns: Sequence[str] = ("url", "caption", "shard", "member")) -> pa.Table:
+        """These columns of these pairs, in their order."""
+        wanted = [int(self._places[place]) for place in places]
+        parts, start = [], 0
+        for part in self.manifest.parts:
+            here = [row - start for row in wanted if start <= row < start + part.count]
+            if here:
+                parts.append((self.manifest.storage.fetch(part.rows), start, here))
+            start += part.count
+        names = ", ".join(f'"{name}"' for name in columns)
+        selects = [
+            f"SELECT {start} + file_row_number AS place, {names} FROM read_parquet({tables.file_list([path])}, "
+            f"file_row_number = true, hive_partitioning = false) WHERE file_row_number IN ({', '.join(map(str, here))})"
+            for path, start, here in parts
+        ]
+        if not selects:
+            return pa.schema([self.manifest.columns.field(name) for name in columns]).empty_table()
+        with self._cursor() as con:
+            found = con.sql(" UNION ALL ".join(selects)).to_arrow_table()
+        at = {row: number for number, row in enumerate(found["place"].to_pylist())}
+        return found.drop_columns("place").take([at[row] for row in wanted])
+
+    def find(self, pairs: pa.Table) -> npt.NDArray[np.int64]:
+        """The places of the pairs of a table with the columns url and caption; those that are not here are left out."""
+        with self._cursor() as con:
+            con.register("sought", pairs)
+            rows = con.sql(
+                "SELECT place FROM (SELECT url, caption, row_number() OVER () - 1 AS place FROM whole) "
+                "SEMI JOIN sought USING (url, caption)"
+            ).to_arrow_table()["place"]
+        places: npt.NDArray[np.int64] = np.flatnonzero(np.isin(self._places, rows.to_numpy()))
+        return places
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._con.close()
+
+    def _narrow(self) -> list[str]:
+        """All but words: those of captions and addresses, and those that travel along. Scores may be words."""
+        scorers = self.manifest.document["stages"]["scores"]
+        made = set(MADE.names) - {"status"}
+
+        def worded(field: pa.Field) -> bool:
+            score = field.name not in made and any(field.name.startswith(f"{name}_") for name in scorers)
+            return not score and field.name != "status" and not pa.types.is_primitive(field.type)
+
+        return [f'"{field.name}"' for field in self.manifest.columns if not worded(field)]
+
+    def _judged(self, sql: str) -> Verdict:
+        moved = Comparison.of(sql) or Comparison.of_quantile(sql)
+        if moved is None or moved.column not in {axis.column for axis in self.axes}:  # else there is nothing to check
+            self.manifest.check(Filter("typed", sql))
+        said = f"SELECT coalesce((\n{sql}\n)::TINYINT, -1::TINYINT) AS said"
+        with self._cursor() as con:
+            try:
+                found = con.sql(f"{said} FROM rows").to_arrow_table()
+            except duckdb.BinderException:  # it is about words
+                found = con.sql(f"WITH rows AS (FROM whole) {said} FROM rows").to_arrow_table()
+        all_said = found["said"].to_numpy()[self._places]
+        return Verdict(all_said, int(np.count_nonzero(all_said == 1)), int(np.count_nonzero(all_said == -1)))
+
+    def _blamed(self, each: Filter) -> Verdict:
+        try:
+            return self._verdict(each.sql)
+        except RecipeError as error:
+            raise RecipeError(str(error).replace("'typed'", repr(each.name), 1)) from None
+        except duckdb.Error as error:
+            raise RecipeError(f"filter {each.name!r} fails on a row: {str(error).splitlines()[0]}") from None
+
+    def _drawn(self, sql: str) -> Sequence[Threshold]:
+        with self._cursor() as con:
+            return thresholds.drawn(con, Recipe("typed", (Filter("typed", sql),)), [axis.column for axis in self.axes])
+
+    def _matching(self, text: str) -> Pairs:
+        """The pairs with the text in their caption or URL, in upper or lower case."""
+        with self._cursor() as con:
+            found = con.sql(
+                "SELECT contains(lower(caption), lower($text)) OR contains(lower(url), lower($text)) AS found "
+                "FROM whole",
+                params={"text": text},
+            ).to_arrow_table()["found"]
+        matching: Pairs = found.to_numpy().astype(bool)[self._places]
+        return matching
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """For one question, which is stopped at the deadline."""
+        with self._con.cursor() as con:
+            clock = threading.Timer(self._deadline, con.interrupt)
+            clock.start()
+            try:
+                yield con
+            except duckdb.InterruptException:
+                raise QueryError(f"stopped after {self._deadline:g} s: this takes too long to watch it live") from None
+            finally:
+                clock.cancel()
+
+    def _read_values(self, column: str) -> npt.NDArray[np.float64]:
+        with self._cursor() as con:
+            found = con.sql(f"SELECT coalesce(\"{column}\"::DOUBLE, 'nan'::DOUBLE) AS value FROM rows").to_arrow_table()
+        values: npt.NDArray[np.float64] = found["value"].to_numpy()[self._places]
+        return values
+
+    def _shuffled(self, seed: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng(seed).permutation(self.pool)
+
+    def _binned(self, axis: Axis) -> npt.NDArray[np.uint8]:
+        found = self._con.sql(f"SELECT coalesce({axis.bin}, {_NONE})::UTINYINT AS bin FROM rows").to_arrow_table()
+        binned: npt.NDArray[np.uint8] = found["bin"].to_numpy()[self._places]
+        return binned
+
+    def _totals(self) -> npt.NDArray[np.int64]:
+        return self._counted(slice(None))
+
+    def _counted(self, places: Any) -> npt.NDArray[np.int64]:
+        """A row for each axis: how many of these pairs are in each bin."""
+        counted = [np.bincount(bins[places], minlength=charts.BINS)[: charts.BINS] for bins in self._bins]
+        return np.stack(counted) if counted else np.empty((0, charts.BINS), np.int64)

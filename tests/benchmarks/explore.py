@@ -1,0 +1,129 @@
+"""How long the page of `winnow explore` waits: python tests/benchmarks/explore.py [ROWS]
+
+Reads a synthetic manifest (1,000,000 rows unless told otherwise, with 20 more score columns than `choose.py` has), then
+asks what the page asks while somebody drags a slider, over HTTP on loopback, and prints the median and the worst of
+many answers in milliseconds.
+"""
+
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+from choose import PART, RECIPE, rows, timed
+
+from filters.core import Filter
+from pipeline import parts
+from pipeline.explore import app
+from pipeline.explore.questions import Explorer, Offered
+from pipeline.explore.rows import Rows
+from pipeline.manifest import Manifest
+from pipeline.storage import Storage
+
+MORE = 20
+STEPS = 60
+
+
+def wide(start, count):
+    """More scores, where to find the picture, and what else the page reads."""
+    table = rows(start, count)
+    generator = np.random.default_rng(start + 1)
+    ok = pa.compute.equal(table["status"], "ok")
+    missing = ~np.asarray(ok)
+    for number in range(MORE):
+        values = generator.normal(number, 1, count).astype(np.float32)
+        table = table.append_column(f"more_{number}", pa.array(values, mask=missing))
+    table = table.append_column("shard", pa.array(np.arange(start, start + count) // 1000, pa.int32()))
+    return table.append_column("member", pa.array([f"{n % 1000:05d}.jpg" for n in range(start, start + count)]))
+
+
+def manifest(store, total):
+    """Only what the page reads of one: no verdicts, no log."""
+    made = [
+        parts.put_parquet(store, "rows", table.schema, [table])
+        for table in (wide(start, min(PART, total - start)) for start in range(0, total, PART))
+    ]
+    document = {
+        "source": "benchmark",
+        "rows": [{"key": part.key, "count": part.count} for part in made],
+        "verdicts": [None for _ in made],
+        "stages": {"shards": "none", "scores": dict.fromkeys(("captions", "clip", "aesthetic", "more"), "none")},
+    }
+    return Manifest(store, "benchmark", document)
+
+
+def asked(address, question, what):
+    """Milliseconds of each answer."""
+    taken = []
+    for number in range(STEPS):
+        body = question(number)
+        started = time.perf_counter()
+        httpx_client.post(f"{address}/api/{what}", json=body).raise_for_status()
+        taken.append((time.perf_counter() - started) * 1000)
+    return taken
+
+
+def told(what, taken):
+    print(f"{statistics.median(taken):8.0f} ms  {what} (worst {max(taken):.0f}, first {taken[0]:.0f})", flush=True)
+
+
+def main(total):
+    global httpx_client
+    with tempfile.TemporaryDirectory() as folder:
+        store = Storage(Path(folder))
+        with timed(f"write {total:,} rows"):
+            found = manifest(store, total)
+        with timed("winnow explore reads them"), store.scratch() as scratch:
+            held = Rows(found, scratch)
+        heard = threading.Event()
+        address = []
+        explorer = Explorer(held, [Offered("published", RECIPE)])
+        server = threading.Thread(
+            target=app.serve, args=(explorer, 0, lambda each: (address.append(each), heard.set())), daemon=True
+        )
+        server.start()
+        heard.wait()
+        base, token = address[0].split("/#")
+        httpx_client = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        others = [
+            {"name": each.name, "sql": each.sql, "why": ""}
+            for each in (*RECIPE.filters, Filter("pretty", "aesthetic_score >= 4"))
+        ]
+
+        def dragged(number, first=0.05, step=0.001):
+            moving = {"name": "moving", "sql": f"more_0 >= {first - 1 + step * number:.4f}", "why": ""}
+            return {"filters": [*others[1:], moving]}
+
+        print(f"{len(held.axes)} histograms, {held.pool:,} downloaded pairs")
+        told("a slider moves by a little", asked(base, dragged, "funnel"))
+        told("a slider jumps", asked(base, lambda n: dragged(n, step=(-1) ** n * n / 30), "funnel"))
+        share = "clip_similarity >= (SELECT quantile_cont(clip_similarity, {}) FROM rows)"
+        told(
+            "the slider of a quantile moves",
+            asked(
+                base,
+                lambda n: {"filters": [*others[:4], {"name": "q", "sql": share.format(0.3 + n / 200), "why": ""}]},
+                "funnel",
+            ),
+        )
+        told("the same, against another recipe", asked(base, lambda n: dragged(n, 0.5) | {"other": others}, "funnel"))
+        shown = {"show": "kept", "edge": "", "text": "", "unlabelled": False, "start": 0}
+        told("24 kept pairs", asked(base, lambda n: dragged(1) | shown | {"seed": n // 8}, "pairs"))
+        at = {"show": "edge", "edge": "moving", "seed": 0}
+        told("24 pairs at a line", asked(base, lambda n: dragged(n) | shown | at, "pairs"))
+        told(
+            "24 pairs with a text",
+            asked(base, lambda n: dragged(1) | shown | {"text": f"number {n // 4}", "seed": 0}, "pairs"),
+        )
+        told("one pair", asked(base, lambda n: dragged(1) | {"place": n * 1000}, "pair"))
+        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB of memory at most")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
