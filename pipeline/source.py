@@ -16,6 +16,7 @@ from pipeline.errors import SourceError, nearest
 from pipeline.score import Spec
 from pipeline.scorers import AnySpec, decoders
 from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.leaks import LeaksSpec
 from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
 
@@ -201,6 +202,18 @@ def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
     return pa.schema([*MADE, *extra, *scores])
 
 
+def with_test(source: Source) -> Source:
+    """The source whose leaks are looked for in the test set of its task, too."""
+    if source.task is None or source.task.test is None:
+        return source
+    test = {"test": source.task.test}
+    known = {
+        name: spec.model_copy(update=test) if isinstance(spec, LeaksSpec) and spec.test is None else spec
+        for name, spec in source.scorers.items()
+    }
+    return source.model_copy(update={"scorers": known})
+
+
 def find(path_or_name: str) -> Path:
     """The source file meant by a path, or by a name: "cc3m" is data_manifests/cc3m.toml. Raises SourceError."""
     if path_or_name.endswith(".toml"):
@@ -228,7 +241,7 @@ def load(path_or_name: str | Path) -> Source:
         raise SourceError(f"{path.name}: this is no TOML: {error}") from None
     table.setdefault("name", path.stem)
     try:
-        return Source.model_validate(table | {"path": path}, context={"folder": path.parent})
+        return with_test(Source.model_validate(table | {"path": path}, context={"folder": path.parent}))
     except ValidationError as error:
         raise SourceError(_first_fault(path, error)) from None
 

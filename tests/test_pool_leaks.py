@@ -133,6 +133,39 @@ def test_another_picture_in_a_set_makes_other_scores(tmp_path):
     assert made.published(described, store).id != first.id
 
 
+TASK = """
+[task.classes]
+dog = ["dog"]
+cat = ["cat"]
+[task.test]
+location = "test.csv"
+folder = "pictures"
+[task.learners.hog]
+head = "linear"
+encoder = { kind = "hog" }
+"""
+
+
+def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
+    """Only what its list names: training pictures may lie in the same folder."""
+    store = Storage(tmp_path / "store")
+    folder(tmp_path / "pictures", {"test.jpg": picture(1), "train.jpg": picture(2)})
+    (tmp_path / "test.csv").write_text("image,caption\ntest.jpg,a dog\ntest.jpg,the dog\n")
+    described = made.listed(tmp_path, [40, 41], filters=(), more='[scorers.leaks]\nkind = "leaks"\n' + TASK)
+    with_hashes(described, store, [phash(picture(1)), phash(picture(2))])
+    rows = ask(store, "SELECT leaks_leaked, leaks_set, leaks_image FROM rows")
+    assert rows == [(True, "test", "test.jpg"), (False, None, None)]
+    (tmp_path / "test.csv").write_text("image,caption\ngone.jpg,a dog\n")
+    with pytest.raises(ModelError, match="there is no picture .*gone.jpg"):
+        made.published(described, store)
+
+
+def test_leaks_into_nothing_are_an_error(tmp_path):
+    described = made.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n')
+    with pytest.raises(ModelError, match="there is no test set to compare with"):
+        made.published(described, Storage(tmp_path / "store"))
+
+
 @pytest.mark.parametrize(
     ("names", "told", "error"),
     [

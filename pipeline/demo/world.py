@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import shards
 from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
-from pipeline.source import Demo, Pairs, Source
+from pipeline.source import Demo, Pairs, Source, with_test
 from pipeline.stage import Stage
 from pipeline.storage import Storage
 from pipeline.task import TestSet
@@ -119,7 +119,7 @@ class World:
         if source.task is not None and source.task.test is None and self.demo.stream == "pool":
             test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test", agree=TEST_CAPTIONS)
             changes["task"] = source.task.model_copy(update={"test": test})
-        return source.model_copy(update=changes)
+        return with_test(source.model_copy(update=changes))
 
     def build(self, progress: Progress) -> None:
         """Render what is missing. Safe to kill and to run again; what was finished is not drawn twice."""

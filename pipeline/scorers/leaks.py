@@ -1,7 +1,7 @@
 """Pictures of the pool that are in a test set, or nearly: who trains on them has seen the answers."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline import neighbours
@@ -17,6 +19,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.score import Columns, PoolSpec, Spec
 from pipeline.scorers import pictured
 from pipeline.settings import ExistingPath
+from pipeline.task import TestSet
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
     from pipeline.pool import Pool, Tell
@@ -32,8 +35,9 @@ class LeaksSpec(PoolSpec):
     of: str = Field("pixels", description="the scorer that made the hashes")
     radius: int = Field(4, ge=0, le=12, description="bits of 64 in which a leaked picture's hash may differ")
     sets: dict[str, ExistingPath] = Field(
-        min_length=1, description="by name a folder, a tar, or a Parquet file with the pictures in a column image"
+        {}, description="by name a folder, a tar, or a Parquet file with the pictures in a column image"
     )
+    test: TestSet | None = Field(None, description="and the pictures that a list names; unset, those of task.test")
 
     @property
     def builds_on(self) -> Sequence[str]:
@@ -51,7 +55,9 @@ class LeaksSpec(PoolSpec):
     def identity(self) -> Mapping[str, Any]:
         """The version, the radius, and the digests of all files of the sets."""
         sets = {name: pictured.digest(path) for name, path in self.sets.items()}
-        return {"version": VERSION, "radius": self.radius, "longest": neighbours.LONGEST, "sets": sets}
+        test = pictured.digest(self.test.folder, _listed(self.test)) if self.test else None
+        settings = {"version": VERSION, "radius": self.radius, "longest": neighbours.LONGEST}
+        return {**settings, "sets": sets, **({"test": test} if test else {})}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` makes no 64-bit hash, or a set has no picture."""
@@ -63,15 +69,21 @@ class LeaksSpec(PoolSpec):
 
     def load(self, of: Callable[[], Any] | None = None) -> "Leaks":
         """The hashes of the sets' pictures. Raises ModelError for one that is none."""
-        return Leaks(f"{self.of}_phash", self.radius, self.sets)
+        if not self.sets and not self.test:
+            raise ModelError("there is no test set to compare with: name one in the scorer's sets, or in [task.test]")
+        found = [(name, *each) for name, path in self.sets.items() for each in _hashed(path, pictured.contents(path))]
+        if self.test is not None:
+            folder, listed = self.test.folder, _listed(self.test)
+            found += [("test", *each) for each in _hashed(folder, pictured.those(folder, listed))]
+        return Leaks(f"{self.of}_phash", self.radius, found)
 
 
 class Leaks:
     """Compares with the test pictures, which are few beside the pool."""
 
-    def __init__(self, hashes: str, radius: int, sets: Mapping[str, Path]) -> None:
+    def __init__(self, hashes: str, radius: int, found: Sequence[tuple[str, str, str, int]]) -> None:
+        """`found`: the set, name, sha256 and perceptual hash of each test picture."""
         self._hashes, self._radius = hashes, radius
-        found = [(name, *each) for name, path in sets.items() for each in _hashed(path)]
         self._names = pa.table(
             {"set": [name for name, *_ in found], "image": [image for _, image, *_ in found]},
         )
@@ -112,9 +124,24 @@ class Leaks:
         return distance, target
 
 
-def _hashed(path: Path) -> Iterator[tuple[str, str, int]]:
+def _listed(test: TestSet) -> list[Path]:
+    """The pictures that the list of a test set names, relative to its folder: others in the folder are none of it."""
+    try:
+        if test.location.suffix == ".parquet":
+            table = pq.read_table(test.location, columns=[test.image])
+        else:
+            table = pyarrow.csv.read_csv(test.location).select([test.image])
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise ModelError(f"{test.location.name} is no list with a column {test.image!r}: {error}") from None
+    listed = [Path(str(name)) for name in sorted(pc.unique(table[test.image]).to_pylist(), key=str)]
+    if missing := next((name for name in listed if not (test.folder / name).is_file()), None):
+        raise ModelError(f"{test.location.name}: there is no picture {test.folder / missing}")
+    return listed
+
+
+def _hashed(path: Path, pictures: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, str, int]]:
     """Name, sha256 and perceptual hash of each picture of a set."""
-    for name, content in pictured.contents(path):
+    for name, content in pictures:
         try:
             yield name, hashlib.sha256(content).hexdigest(), neighbours.phash(content)
         except Exception as error:  # Pillow raises a dozen kinds for broken files

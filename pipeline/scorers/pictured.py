@@ -1,7 +1,7 @@
 """Pictures that a person names in a source file: those of a folder, a tar, or a Parquet file."""
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,15 +22,20 @@ def files(path: Path) -> Sequence[Path]:
     return sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
 
 
-def digest(path: Path) -> str:
-    """Of the names and bytes of its files."""
-    return stage.digest({str(file): file_digest(path / file) for file in files(path)})
+def digest(path: Path, chosen: Sequence[Path] | None = None) -> str:
+    """Of the names and bytes of its files, or of those that are chosen."""
+    return stage.digest({str(file): file_digest(path / file) for file in (files(path) if chosen is None else chosen)})
+
+
+def those(folder: Path, chosen: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of the chosen pictures of a folder."""
+    return ((file.as_posix(), (folder / file).read_bytes()) for file in chosen)
 
 
 def contents(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each picture. Raises ModelError for a file that is nothing of the kind."""
     if path.is_dir():
-        yield from ((file.as_posix(), (path / file).read_bytes()) for file in files(path))
+        yield from those(path, files(path))
     elif path.suffix == ".tar":
         with tarfile.open(path) as tar:
             for member in tar:
