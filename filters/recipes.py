@@ -19,6 +19,11 @@ stands between white space."""
 clip_top30 = Recipe("clip-top30", (pair.most_aligned(0.3),))
 """DataComp's CLIP score filtering (Gadre et al. 2023, section 3.1): the best 30 % of the pool by cosine."""
 
+datacomp_text = Recipe("datacomp-text-based-like", (text.english, text.named))
+"""DataComp's text-based filtering (Gadre et al. 2023, section 3.1): English, and a word whose first synset is in
+ImageNet-21k. The words come from a list that you give to a scorer `imagenet_words` of kind words; none is shipped,
+since it is made from WordNet. The compressed fastText model tells the language."""
+
 laion_400m = Recipe("laion-400m-like", (text.lettered, image.weighty, pair.aligned(0.3)))
 """LAION-400M (Schuhmann et al. 2021, section 2): at least 5 characters, at least 5 KB, a cosine of at least 0.3.
 The original also removed what a classifier took for illegal; there is none here."""

@@ -81,6 +81,11 @@ plain = Filter(
     why="file names, addresses, prices, shop phrases and numbers are not descriptions",
 )
 
+named = Filter(
+    "named",
+    "imagenet_words_count >= 1",
+    why="DataComp's text-based filter: the caption names something that is a class of ImageNet-21k",
+)
 lettered = Filter("lettered", "captions_length >= 5", why="LAION's rule: a caption has at least 5 characters")
 
 _DETERMINERS = "a|an|the|this|that|these|those|some|any|each|every|another|my|your|his|her|its|our|their"

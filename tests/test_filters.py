@@ -15,6 +15,7 @@ from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scorers.words import WordsSpec
 from pipeline.source import row_columns
 
 SCORERS = {
@@ -24,6 +25,7 @@ SCORERS = {
     "aesthetic": AestheticSpec.model_construct(),
     "caption_counts": CaptionCountsSpec.model_construct(),
     "leaks": LeaksSpec.model_construct(),
+    "imagenet_words": WordsSpec.model_construct(),
     "neg_clip_loss": NegClipLossSpec.model_construct(),
     "norm_sim": NormSimSpec.model_construct(),
     **{name: PromptsSpec.model_construct() for name in SETS},
@@ -75,6 +77,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
 
 
 GOOD = {
+    "imagenet_words_count": 2,
     "caption": "A dog on the grass",
     "bytes": 90_000,
     "width": 640,
@@ -115,6 +118,7 @@ DROPPED = {
     "unblocky": {"pixels_blockiness": 2.4},
     "unframed": {"pixels_border": 0.6},
     "worded": {"captions_words": 2},
+    "named": {"imagenet_words_count": 0},
     "lettered": {"captions_length": 4},
     "phrased": {"caption": "Dog grass"},
     "capitalised": {"caption": "a dog on the grass"},

@@ -20,6 +20,7 @@ FINE = {
     "captions_repetition": 0.0,
     "captions_digits": 0.0,
     **dict.fromkeys((f"captions_{mark}" for mark in ("file_name", "url", "price", "boilerplate", "markup")), False),
+    "imagenet_words_count": 2,
     "clip_similarity": 0.31,
 }
 """A pair that every recipe keeps."""
@@ -53,6 +54,12 @@ BY_HAND = {
         "low": {"height": 199},
         "narrow": {"width": 199},
         "too wide": {"width": 601, "height": 200},
+    },
+    "datacomp-text-based-like": {
+        "fine": {},
+        "at the edge": {"imagenet_words_count": 1},
+        "german": {"captions_language": "de"},
+        "nothing named": {"imagenet_words_count": 0},
     },
     "laion-400m-like": {
         "fine": {},

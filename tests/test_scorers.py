@@ -19,6 +19,7 @@ from pipeline.score import Batch
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.fetched import fetched
 from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scorers.words import WordsSpec
 
 DATA = Path(os.environ.get("WINNOW_DATA", "/nowhere"))
 
@@ -246,6 +247,19 @@ def test_language_of_one_line_and_of_none():
     confidence = found["language_confidence"].to_pylist()
     assert min(confidence[:2]) > 0.8
     assert confidence[2] is None
+
+
+def test_words_of_a_list(tmp_path):
+    (tmp_path / "words.txt").write_text("Dog\n\nfox terrier\nball\nh\u00e9ron\n")
+    spec = WordsSpec.model_validate({"kind": "words", "file": "words.txt"}, context={"folder": tmp_path})
+    texts = ["A DOG, a dog!", "the dog's ball", "ball and dog", "fox terrier", "un H\u00c9RON", "", "doghouse"]
+    found = spec.load().score(Batch([""] * len(texts), (), texts, None))
+    assert found["count"].tolist() == [1, 1, 2, 0, 1, 0, 0]
+    before = spec.identity()
+    spec.file.write_text("fox terrier\n")
+    assert spec.identity() != before
+    with pytest.raises(ModelError, match="has no words"):
+        spec.load()
 
 
 def test_language_does_not_depend_on_other_captions():

@@ -15,6 +15,7 @@ from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scorers.words import WordsSpec
 from pipeline.scorers.written import WrittenSpec, by_file
 
 AnySpec = Annotated[
@@ -23,6 +24,7 @@ AnySpec = Annotated[
     | PromptsSpec
     | PixelsSpec
     | CaptionsSpec
+    | WordsSpec
     | RecordedSpec
     | DuplicatesSpec
     | LeaksSpec

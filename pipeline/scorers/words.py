@@ -1,0 +1,57 @@
+"""Whether a caption has a word of a list: the classes of a task, ImageNet's synsets, names that nobody wants."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.errors import ModelError
+from pipeline.score import Batch, Columns, Scorer, Spec
+from pipeline.scorers.captions import plain_words
+from pipeline.settings import ExistingPath
+
+VERSION = 1
+"""Raised whenever the same caption and list would get another value."""
+
+
+class WordsSpec(Spec):
+    """A list of words to look for in captions."""
+
+    kind: Literal["words"]
+    file: ExistingPath = Field(description="UTF-8 text, a word a line; letter case and punctuation make no difference")
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """count: distinct words of the caption that are in the list. Phrases of several words are never found."""
+        return {"count": pa.int32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The version, and the list."""
+        return {"version": VERSION, "file": hashlib.sha256(self.file.read_bytes()).hexdigest()}
+
+    def load(self) -> Scorer:
+        """The list in memory. Raises ModelError where there is no word in it."""
+        try:
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise ModelError(f"{self.file} is no UTF-8 text, a word a line") from None
+        words = frozenset(word for line in lines for word in plain_words(line) if len(line.split()) == 1)
+        if not words:
+            raise ModelError(f"{self.file} has no words")
+        return Words(words)
+
+
+class Words:
+    """Looks words up."""
+
+    embedding_dim = None
+
+    def __init__(self, words: frozenset[str]) -> None:
+        self._words = words
+
+    def score(self, batch: Batch) -> Columns:
+        """The column of `WordsSpec`."""
+        found = [len(self._words.intersection(plain_words(caption))) for caption in batch.captions]
+        return {"count": np.array(found, np.int32)}
