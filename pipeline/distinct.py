@@ -97,8 +97,8 @@ def losers(
     unknown = con.sql("SELECT file_index, file_row_number FROM survivors WHERE hash IS NULL").to_arrow_table()
     pairs = con.sql(f"SELECT low, high FROM {near}").to_arrow_table()
     con.execute("DROP TABLE survivors")
-    beaten = _beaten(found["hash"].to_numpy(), pairs["low"].to_numpy(), pairs["high"].to_numpy())
-    return Losers(np.sort(places(found, counts)[beaten]), np.sort(places(unknown, counts)))
+    gone = beaten(found["hash"].to_numpy(), pairs["low"].to_numpy(), pairs["high"].to_numpy())
+    return Losers(np.sort(places(found, counts)[gone]), np.sort(places(unknown, counts)))
 
 
 def places(rows: pa.Table, counts: Sequence[int]) -> Places:
@@ -108,7 +108,7 @@ def places(rows: pa.Table, counts: Sequence[int]) -> Places:
     return found
 
 
-def _beaten(
+def beaten(
     hashes: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.bool_]:
     """Which rows have a kept neighbour among those before them. Rows stand from the best to the worst.

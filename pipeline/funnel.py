@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from filters.core import DISTINCT, Recipe, in_sequence
+from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
 from pipeline import tables
 from pipeline.distinct import Losers
 
@@ -159,8 +159,8 @@ def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
     recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
     told = [(each.name, each.sql, each.why) for each in recipe.filters]
     if recipe.distinct:
-        sql = f"within {recipe.distinct.radius} bits, best by {recipe.distinct.best_by}"
-        told.append((DISTINCT, sql, "of pictures that are nearly the same one is enough"))
+        last = ending(recipe.distinct)
+        told.append((last.name, last.sql, last.why))
     steps = []
     for at, words in enumerate(told):
         alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
@@ -169,6 +169,15 @@ def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
         steps.append(Step(*words, alone, no, unknown, sequence, costs))
     drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, asked.keeps, strict=False)]
     return Funnel(recipe.name, kept, steps, _overlaps(drops, patterns))
+
+
+def ending(last: Distinct) -> Filter:
+    """How `Distinct` is told beside the filters; the SQL is none."""
+    return Filter(
+        DISTINCT,
+        f"within {last.radius} bits, best by {last.best_by}",
+        why="of pictures that are nearly the same one is enough",
+    )
 
 
 def _overlaps(sets: Sequence[tuple[str, npt.NDArray[np.bool_]]], patterns: _Patterns) -> list[Overlap]:

@@ -19,10 +19,10 @@ from browser import CHROMIUM, browser
 from PIL import Image
 from starlette.testclient import TestClient
 
-from filters.core import Filter, Recipe
+from filters.core import Distinct, Filter, Recipe
 from pipeline import source
 from pipeline.calibrate import Labelled
-from pipeline.errors import QueryError, RecipeError, StorageError
+from pipeline.errors import QueryError, StorageError
 from pipeline.explore.app import app, listening
 from pipeline.explore.labels import GOOD, KEY, Labels
 from pipeline.explore.questions import Explorer, handle, offered, toml
@@ -31,6 +31,7 @@ from pipeline.manifest import Manifest, log
 from pipeline.storage import Storage
 
 TOKEN = "a-token"
+DUPLICATES = '[scorers.duplicates]\nkind = "duplicates"\nradius = 2\n'
 OWNED = 'document.title = "owned"'
 HOSTILE = [
     f"<script>{OWNED}</script>",
@@ -52,7 +53,7 @@ SHARP, WORDED = (tuple(each.values()) for each in (made.SHARP, made.WORDED))
 def described(tmp_path_factory):
     rows = [(caption, f"javascript:{OWNED}//{90 + number}.jpg") for number, caption in enumerate(HOSTILE)]
     folder = tmp_path_factory.mktemp("explore")
-    return made.listed(folder, range(30, 80), (made.SHARP, made.WORDED), rows=rows)
+    return made.listed(folder, range(30, 80), (made.SHARP, made.WORDED), rows=rows, more=DUPLICATES)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,28 @@ RECIPES = [
 ]
 
 
+@pytest.mark.parametrize("last", [None, Distinct(1, "pixels_sharpness"), Distinct(2, "-length(caption)")])
 @pytest.mark.parametrize("filters", RECIPES)
-def test_counts_are_those_of_publishing_it(rows, filters):
-    recipe = Recipe("any", tuple(Filter(*each) for each in filters))
-    assert rows.funnel(recipe.filters) == rows.manifest.funnel(recipe)
-    assert np.count_nonzero(rows.kept(recipe.filters)) == len(rows.manifest.select(recipe))
+def test_counts_are_those_of_publishing_it(rows, filters, last):
+    recipe = Recipe("any", tuple(Filter(*each) for each in filters), last)
+    assert rows.funnel(recipe) == rows.manifest.funnel(recipe)
+    assert np.count_nonzero(rows.kept(recipe)) == len(rows.manifest.select(recipe))
+
+
+def test_what_the_end_of_a_recipe_drops_says_so(client):
+    last = {"radius": 0, "best_by": "width"}
+    every = post(client, "funnel", filters=[], distinct=last)
+    assert [step["filter"] for step in every["steps"]] == ["distinct"]
+    told = look(client, show="dropped", distinct=last | {"radius": 2}, filters=[])
+    assert told["count"] > 10
+    pair = post(client, "pair", filters=sent(WORDED), distinct=last | {"radius": 2}, place=told["pairs"][0]["place"])
+    assert pair["filters"][-1]["name"] == "distinct"
+    assert pair["filters"][-1]["says"] == "drops"
+    too_far = post(client, "funnel", 400, filters=[], distinct=last | {"radius": 3})["detail"]
+    assert "neighbours were looked for up to 2" in too_far
+    assert "0 to 64" in post(client, "funnel", 400, filters=[], distinct=last | {"radius": 65})["detail"]
+    bad = post(client, "funnel", 400, filters=[], distinct=last | {"best_by": "no_such"})["detail"]
+    assert "there is no column 'no_such'" in bad
 
 
 def test_counts_at_random_thresholds_are_those_of_duckdb(tmp_path):
@@ -110,17 +128,17 @@ def test_counts_at_random_thresholds_are_those_of_duckdb(tmp_path):
         for number in np.random.default_rng(1).choice(300, 6, replace=False):
             sql = f"pixels_sharpness / 1000 >= {number / 1000}"
             ((counted,),) = con.execute(f"SELECT count(*) FILTER ({sql}) FROM rows").fetchall()
-            assert held.funnel([Filter("a", sql)])[0].alone == counted
+            assert held.funnel(Recipe("a", (Filter("a", sql),)))[0].alone == counted
             plain = Filter("b", f"pixels_sharpness >= {number}")
-            assert held.funnel([plain])[0].alone == 300 - number
+            assert held.funnel(Recipe("b", (plain,)))[0].alone == 300 - number
         held.close()
 
 
 def test_histograms_hold_the_kept_pairs_wherever_the_slider_was_before(rows, manifest):
     totals = rows.totals()
     for least in (50, 51, 30, 90, 40, 41, 42, 0):
-        filters = [Filter("a", f"pixels_sharpness >= {least}")]
-        told = rows.histograms(rows.kept(filters))
+        recipe = Recipe("a", (Filter("a", f"pixels_sharpness >= {least}"),))
+        told = rows.histograms(rows.kept(recipe))
         with manifest.connection() as con:
             for axis in rows.axes:
                 counted = con.execute(
@@ -151,8 +169,8 @@ def test_sql_that_never_ends_is_stopped(manifest):
         held = Rows(manifest, scratch, deadline=0.3)
         many = ", ".join(f"rows r{number}" for number in range(8))
         with pytest.raises(QueryError, match="stopped after 0.3 s"):
-            held.funnel([Filter("long", f"(SELECT count(*) FROM {many}) > 3")])
-        assert held.funnel([Filter(*SHARP)])[0].alone > 0
+            held.funnel(Recipe("long", (Filter("long", f"(SELECT count(*) FROM {many}) > 3"),)))
+        assert held.funnel(Recipe("short", (Filter(*SHARP),)))[0].alone > 0
         held.close()
 
 
@@ -210,7 +228,7 @@ def test_pairs_kept_dropped_and_of_one_of_two_recipes(client, manifest):
         assert told["count"] == len(published[kept])
         assert len(told["pairs"]) == min(24, told["count"])
         assert all(pair["kept"] is kept for pair in told["pairs"])
-    other = sent(("wide", "width >= 700"))
+    other = {"filters": sent(("wide", "width >= 700"))}
     this, that = (look(client, show=show, other=other) for show in ("only_this", "only_other"))
     scored = set(range(60, 70)) - {63, 64}
     assert {pair["caption"] for pair in this["pairs"]} == {f"picture number {number}" for number in scored}
@@ -315,26 +333,17 @@ def test_the_handle_of_a_filter_is_its_one_number(sql, parts):
 
 
 def test_the_toml_is_what_a_source_file_takes(tmp_path, described):
-    class Row:
-        def __init__(self, name, sql, why):
-            self.name, self.sql, self.why = name, sql, why
-
-    rows = [
-        Row("sharp", "pixels_sharpness >= 46.5", 'it\'s "sharp"\\'),
-        Row("odd", 'caption <> \'ü😀\x7f\x01\n\t"""\'', ""),
-    ]
-    text = toml("mine", rows)
-    assert [(each["name"], each["sql"], each.get("why", "")) for each in tomllib.loads(text)["filters"]] == [
-        (row.name, row.sql, row.why) for row in rows
-    ]
+    filters = (
+        Filter("sharp", "pixels_sharpness >= 46.5", 'it\'s "sharp"\\'),
+        Filter("odd", 'caption <> \'ü😀\x7f\x01\n\t"""\''),
+    )
+    recipe = Recipe("tiny", filters, Distinct(2, 'least(width, "height")'))
     before = described.path.read_text().partition("[[filters]]")[0]
     (tmp_path / "tiny.tsv").write_text("a\thttp://b\n")
-    (tmp_path / "tiny.toml").write_text(before + text)
-    assert [each.sql for each in source.load(tmp_path / "tiny.toml").chosen.filters] == [row.sql for row in rows]
-    (tmp_path / "tiny.toml").write_text(toml("none", []) + before)
+    (tmp_path / "tiny.toml").write_text(before + toml(recipe))
+    assert source.load(tmp_path / "tiny.toml").chosen == recipe
+    (tmp_path / "tiny.toml").write_text(toml(Recipe("none")) + before)
     assert source.load(tmp_path / "tiny.toml").chosen.filters == ()
-    with pytest.raises(RecipeError, match="use lower-case letters"):
-        toml("A name", rows)
 
 
 @pytest.fixture
@@ -647,5 +656,5 @@ def test_a_narrow_window_and_a_stranger_without_the_token(tmp_path, page):
     )
     tab.run("sessionStorage.clear()")
     tab.open(address)
-    tab.until("document.getElementById('error').innerText === 'open the address that winnow explore printed'")
+    tab.until("document.getElementById('error')?.innerText === 'open the address that winnow explore printed'")
     tab.faults.clear()  # the browser says that the question was refused

@@ -83,7 +83,7 @@ def app(explorer: Explorer, token: str) -> FastAPI:
 
     @api.post("/toml")
     def written(asked: Named) -> dict[str, str]:
-        return {"toml": toml(asked.name, asked.filters)}
+        return {"toml": toml(asked.made(asked.name))}
 
     @api.post("/publish")
     def published(asked: Named) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from filters import catalog
-from filters.core import Filter, Recipe
-from pipeline import publish
+from filters.core import Distinct, Filter, Recipe
+from pipeline import distinct, publish
 from pipeline.errors import QueryError, RecipeError
 from pipeline.explore.labels import GOOD, KEY, WORDS, Labels
 from pipeline.explore.rows import Pairs, Rows
+from pipeline.funnel import ending
 from pipeline.manifest import Manifest
 from pipeline.shown import Thumbnails, plain
 from pipeline.thresholds import Comparison
@@ -43,23 +44,41 @@ class FilterAsked(Asked):
     why: str = Field("", max_length=10_000)
 
 
-class Draft(Asked):
-    """The filters on the page, and those of the recipe that it is compared with, if any."""
+class DistinctAsked(Asked):
+    """What the recipe on the page ends in."""
+
+    radius: int
+    best_by: str = Field(max_length=10_000)
+
+
+class RecipeAsked(Asked):
+    """A recipe as the page has it."""
 
     filters: list[FilterAsked] = Field(max_length=63)
-    other: list[FilterAsked] | None = Field(None, max_length=63)
+    distinct: DistinctAsked | None = None
 
-    @property
-    def this(self) -> tuple[Filter, ...]:
-        """Raises RecipeError for a bad or a double name."""
-        return _recipe("draft", self.filters).filters
+    def made(self, name: str = "draft") -> Recipe:
+        """Raises RecipeError for a bad or a double name, or a bad radius."""
+        try:
+            return Recipe(
+                name,
+                tuple(Filter(each.name, each.sql, each.why) for each in self.filters),
+                Distinct(self.distinct.radius, self.distinct.best_by) if self.distinct else None,
+            )
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
 
 
-class Named(Asked):
+class Draft(RecipeAsked):
+    """The recipe on the page, and the one that it is compared with, if any."""
+
+    other: RecipeAsked | None = None
+
+
+class Named(RecipeAsked):
     """A recipe to keep."""
 
     name: str = Field(max_length=64)
-    filters: list[FilterAsked] = Field(max_length=63)
 
 
 class Look(Draft):
@@ -102,8 +121,11 @@ def offered(manifest: Manifest, own: Recipe) -> list[Offered]:
         *(Offered("named", named) for named in catalog.recipes().values()),
     ):
         with contextlib.suppress(RecipeError):
+            neighbours = manifest.neighbours
             manifest.check(*each.recipe.filters)
-            if all(each.recipe.filters != known.recipe.filters for known in found):
+            distinct.check(each.recipe.distinct, neighbours.radius if neighbours else None, manifest.columns)
+            same = [known for known in found if replace(each.recipe, name=known.recipe.name) == known.recipe]
+            if not same:
                 found.append(each)
     return found
 
@@ -127,7 +149,13 @@ class Explorer:
             "pool": self.rows.pool,
             "axes": [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self.rows.axes],
             "recipes": [
-                {"name": each.recipe.name, "whence": each.whence, "filters": [_told(f) for f in each.recipe.filters]}
+                {
+                    "name": each.recipe.name,
+                    "whence": each.whence,
+                    "filters": [_told(f) for f in each.recipe.filters],
+                    "distinct": each.recipe.distinct
+                    and asdict(each.recipe.distinct) | asdict(ending(each.recipe.distinct)),
+                }
                 for each in self.offered
             ],
             "words": WORDS,
@@ -137,18 +165,18 @@ class Explorer:
 
     def funnel(self, draft: Draft) -> dict[str, Any]:
         """Counts, histograms and lines of the filters, and how they overlap with the other ones."""
-        filters = draft.this
-        steps = self.rows.funnel(filters)
-        kept = self.rows.kept(filters)
+        recipe = draft.made()
+        steps = self.rows.funnel(recipe)
+        kept = self.rows.kept(recipe)
         answer = {
             "kept": int(np.count_nonzero(kept)),
             "steps": [asdict(step) | {"handle": handle(step.sql)} for step in steps],
             "histograms": self.rows.histograms(kept),
-            "lines": [asdict(line) for line in self.rows.lines(filters)],
+            "lines": [asdict(line) for line in self.rows.lines(recipe)],
         }
         if draft.other is None:
             return answer
-        other = _recipe("other", draft.other).filters
+        other = draft.other.made("other")
         funnel = [asdict(step) for step in self.rows.funnel(other)]
         return answer | {"other": funnel, "sides": asdict(self.rows.sides(kept, self.rows.kept(other)))}
 
@@ -165,7 +193,7 @@ class Explorer:
             places, notes = self._edge(asked, chosen)
         else:
             places = self.rows.sample(chosen, asked.seed, asked.start, PAGE).tolist()
-        kept = self.rows.kept(asked.this)
+        kept = self.rows.kept(asked.made())
         rows = self.rows.read(places).to_pylist()
         return {
             "count": int(np.count_nonzero(chosen)),
@@ -188,15 +216,19 @@ class Explorer:
         self._there(asked.place)
         names = [name for name in self._manifest.columns.names if name not in _INNER]
         row = self.rows.read([asked.place], names).to_pylist()[0]
-        verdicts = [int(each.said[asked.place]) for each in self.rows.verdicts(asked.this)]
+        recipe = asked.made()
+        told = [
+            asdict(each) | {"says": {1: "passes", 0: "drops", -1: "no score"}[int(verdict.said[asked.place])]}
+            for each, verdict in zip(recipe.filters, self.rows.verdicts(recipe), strict=True)
+        ]
+        if recipe.distinct and all(each["says"] == "passes" for each in told):  # it asks no other pair
+            kept = self.rows.kept(recipe)[asked.place]
+            told.append(asdict(ending(recipe.distinct)) | {"says": "passes" if kept else "drops"})
         return {
             "caption": plain(row.pop("caption") or "", 10_000),
             "url": plain(row.pop("url") or "", 10_000),
             "columns": [[name, _shown(value)] for name, value in row.items() if value is not None],
-            "filters": [
-                asdict(each) | {"says": {1: "passes", 0: "drops", -1: "no score"}[said]}
-                for each, said in zip(asked.this, verdicts, strict=True)
-            ],
+            "filters": told,
         }
 
     def picture(self, shard: int, member: str, large: bool) -> bytes | None:
@@ -217,7 +249,7 @@ class Explorer:
 
     def publish(self, asked: Named) -> dict[str, Any]:
         """Publish the manifest's pairs under this recipe. Raises BusyError while another run is at work."""
-        recipe = _recipe(asked.name, asked.filters)
+        recipe = asked.made(asked.name)
         with self._storage.lock():
             published = publish.republish(self._storage, recipe)
         return asdict(published)
@@ -226,16 +258,17 @@ class Explorer:
         if asked.show == "all":
             return np.ones(self.rows.pool, bool)
         if asked.show == "edge":
-            return self.rows.kept([each for each in asked.this if each.name != asked.edge])
-        kept = self.rows.kept(asked.this)
+            filters = tuple(each for each in asked.made().filters if each.name != asked.edge)
+            return self.rows.kept(Recipe("others", filters))
+        kept = self.rows.kept(asked.made())
         if asked.show in ("kept", "dropped"):
             return kept if asked.show == "kept" else ~kept
-        other = self.rows.kept(_recipe("other", asked.other or []).filters)
+        other = self.rows.kept(asked.other.made("other") if asked.other else Recipe("everything"))
         return kept & ~other if asked.show == "only_this" else other & ~kept
 
     def _edge(self, asked: Look, chosen: Pairs) -> tuple[list[int], dict[int, str]]:
         """The pairs that this one filter decides about, nearest to its line, with their values."""
-        lines = [line for line in self.rows.lines(asked.this) if line.filter == asked.edge]
+        lines = [line for line in self.rows.lines(asked.made()) if line.filter == asked.edge]
         if not lines:
             raise RecipeError(f"filter {asked.edge!r} draws no line: it does not compare one score with one number")
         places = self.rows.nearest(chosen, lines[0].column, lines[0].value, PAGE).tolist()
@@ -254,21 +287,21 @@ def handle(sql: str) -> dict[str, Any] | None:
     return asdict(found) | {"share": plainly is None, "keeps_high": found.keeps_high} if found else None
 
 
-def toml(name: str, filters: Sequence[FilterAsked]) -> str:
-    """The recipe as a source file has it. Raises RecipeError."""
-    recipe = _recipe(name, filters)
-    lines = [f"# recipe {recipe.name}: these take the place of `recipe` and of all [[filters]] in the source file"]
+def toml(recipe: Recipe) -> str:
+    """The recipe as a source file has it."""
+    lines = [f"# recipe {recipe.name}: in place of `recipe`, all [[filters]] and [distinct] of the source file", ""]
+    lines += [] if recipe.filters else ["filters = []", ""]
     for each in recipe.filters:
-        lines += ["", "[[filters]]", f"name = {_quoted(each.name)}", f"sql = {_quoted(each.sql)}"]
-        lines += [f"why = {_quoted(each.why)}"] if each.why else []
-    return "\n".join(lines if recipe.filters else [*lines, "", "filters = []"]) + "\n"
-
-
-def _recipe(name: str, filters: Sequence[FilterAsked]) -> Recipe:
-    try:
-        return Recipe(name, tuple(Filter(each.name, each.sql, each.why) for each in filters))
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
+        lines += ["[[filters]]", f"name = {_quoted(each.name)}", f"sql = {_quoted(each.sql)}"]
+        lines += [*([f"why = {_quoted(each.why)}"] if each.why else []), ""]
+    if recipe.distinct:
+        lines += [
+            "[distinct]",
+            f"radius = {recipe.distinct.radius}",
+            f"best_by = {_quoted(recipe.distinct.best_by)}",
+            "",
+        ]
+    return "\n".join(lines)
 
 
 def _told(each: Filter) -> dict[str, Any]:

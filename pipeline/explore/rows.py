@@ -16,12 +16,14 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from filters.core import Filter, Recipe, in_sequence
-from pipeline import charts, tables, thresholds
+from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from pipeline import charts, distinct, tables, thresholds
 from pipeline.charts import Axis
 from pipeline.errors import QueryError, RecipeError
-from pipeline.funnel import Step
+from pipeline.funnel import Step, ending
 from pipeline.manifest import Manifest
 from pipeline.source import MADE
 from pipeline.thresholds import Comparison, Threshold
@@ -57,6 +59,18 @@ class Sides:
     neither: int
 
 
+@dataclass(frozen=True)
+class Near:
+    """The perceptual hash of each downloaded pair, whether it has one, whether any other may be its neighbour; and the
+    hashes at both ends of each edge."""
+
+    hashes: npt.NDArray[np.uint64]
+    hashed: Pairs
+    crowded: Pairs
+    low: npt.NDArray[np.uint64]
+    high: npt.NDArray[np.uint64]
+
+
 class Rows:
     """The columns that filters are made of, in memory; captions, URLs and other words stay in their files."""
 
@@ -84,6 +98,8 @@ class Rows:
         self._lines = lru_cache(REMEMBERED)(self._drawn)
         self.matching = lru_cache(8)(self._matching)
         self._values = lru_cache(4)(self._read_values)
+        self._near = lru_cache(4)(self._read_near)
+        self._best = lru_cache(4)(self._read_best)
         self._order = lru_cache(2)(self._shuffled)
 
     @property
@@ -91,37 +107,45 @@ class Rows:
         """Downloaded pairs."""
         return len(self._places)
 
-    def kept(self, filters: Sequence[Filter]) -> Pairs:
-        """The pairs that pass all filters. Raises RecipeError for one that does not bind, or fails on a row."""
+    def kept(self, recipe: Recipe) -> Pairs:
+        """The pairs that a recipe keeps. Raises RecipeError for one that does not bind, or fails on a row."""
         kept = np.ones(self.pool, bool)
-        for said in self.verdicts(filters):
+        for said in self.verdicts(recipe):
             kept &= said.said == 1
-        return kept
+        return self._stay(kept, recipe.distinct)[0] if recipe.distinct else kept
 
-    def verdicts(self, filters: Sequence[Filter]) -> list[Verdict]:
-        """What each filter says, as the recipe of them all means it. Raises RecipeError, as `kept` does."""
-        return [self._blamed(each) for each in in_sequence(filters)]
+    def verdicts(self, recipe: Recipe) -> list[Verdict]:
+        """What each filter says, as the recipe means it. Raises RecipeError, as `kept` does."""
+        return [self._blamed(each) for each in in_sequence(recipe.filters)]
 
-    def funnel(self, filters: Sequence[Filter]) -> list[Step]:
+    def funnel(self, recipe: Recipe) -> list[Step]:
         """What `Manifest.funnel` says. Raises RecipeError, as `kept` does."""
-        steps, kept = [], np.ones(self.pool, bool)
-        whole = int(np.count_nonzero(self.kept(filters)))
-        for number, (each, told) in enumerate(zip(filters, self.verdicts(filters), strict=True)):
-            kept &= told.said == 1
-            without = self.kept([*filters[:number], *filters[number + 1 :]])
-            steps.append(
-                Step(
-                    each.name,
-                    each.sql,
-                    each.why,
-                    alone=told.passes,
-                    fails=self.pool - told.passes - told.unknown,
-                    unscored=told.unknown,
-                    sequence=int(np.count_nonzero(kept)),
-                    costs=int(np.count_nonzero(without)) - whole,
-                )
-            )
+        whole = int(np.count_nonzero(self.kept(recipe)))
+        sequence, steps = np.ones(self.pool, bool), []
+        for each, said in zip(recipe.filters, self.verdicts(recipe), strict=True):
+            sequence &= said.said == 1
+            left = int(np.count_nonzero(sequence))
+            steps.append(self._step(each, said.passes, said.unknown, left, self._costs(recipe, each.name, whole)))
+        if recipe.distinct:
+            alone, unknown = self._stay(np.ones(self.pool, bool), recipe.distinct)
+            costs = self._costs(recipe, DISTINCT, whole)
+            steps.append(self._step(ending(recipe.distinct), int(np.count_nonzero(alone)), unknown, whole, costs))
         return steps
+
+    def _step(self, each: Filter, passes: int, unknown: int, left: int, costs: int) -> Step:
+        fails = self.pool - passes - unknown
+        return Step(each.name, each.sql, each.why, passes, fails, unknown, sequence=left, costs=costs)
+
+    def _costs(self, recipe: Recipe, reason: str, whole: int) -> int:
+        return int(np.count_nonzero(self.kept(recipe.without(reason)))) - whole
+
+    def _stay(self, pairs: Pairs, last: Distinct) -> tuple[Pairs, int]:
+        """Those of the pairs that no better one shows nearly the picture of, and how many have no hash."""
+        order, near = self._best(last.best_by, last.radius), self._near(last.radius)
+        asked = order[(pairs & near.crowded)[order]]
+        stay = pairs & near.hashed
+        stay[asked[distinct.beaten(near.hashes[asked], near.low, near.high)]] = False
+        return stay, int(np.count_nonzero(pairs & ~near.hashed))
 
     def sides(self, this: Pairs, other: Pairs) -> Sides:
         """How many pairs which of two recipes keeps."""
@@ -145,9 +169,9 @@ class Rows:
         """By column, how many downloaded pairs are in each bin of its axis."""
         return self.histograms(np.ones(self.pool, bool))
 
-    def lines(self, filters: Sequence[Filter]) -> list[Threshold]:
+    def lines(self, recipe: Recipe) -> list[Threshold]:
         """Where the filters draw lines on the columns that have an axis."""
-        return [replace(line, filter=each.name) for each in filters for line in self._lines(each.sql)]
+        return [replace(line, filter=each.name) for each in recipe.filters for line in self._lines(each.sql)]
 
     def nearest(self, pairs: Pairs, column: str, value: float, count: int) -> npt.NDArray[np.int64]:
         """The places of the pairs whose value is nearest to `value`, half of them on each side of it, rising."""
@@ -215,12 +239,7 @@ class Rows:
         moved = Comparison.of(sql) or Comparison.of_quantile(sql)
         if moved is None or moved.column not in {axis.column for axis in self.axes}:  # else there is nothing to check
             self.manifest.check(Filter("typed", sql))
-        said = f"SELECT coalesce((\n{sql}\n)::TINYINT, -1::TINYINT) AS said"
-        with self._cursor() as con:
-            try:
-                found = con.sql(f"{said} FROM rows").to_arrow_table()
-            except duckdb.BinderException:  # it is about words
-                found = con.sql(f"WITH rows AS (FROM whole) {said} FROM rows").to_arrow_table()
+        found = self._ask(f"SELECT coalesce((\n{sql}\n)::TINYINT, -1::TINYINT) AS said FROM rows")
         all_said = found["said"].to_numpy()[self._places]
         return Verdict(all_said, int(np.count_nonzero(all_said == 1)), int(np.count_nonzero(all_said == -1)))
 
@@ -231,6 +250,46 @@ class Rows:
             raise RecipeError(str(error).replace("'typed'", repr(each.name), 1)) from None
         except duckdb.Error as error:
             raise RecipeError(f"filter {each.name!r} fails on a row: {str(error).splitlines()[0]}") from None
+
+    def _read_near(self, radius: int) -> Near:
+        neighbours = self.manifest.neighbours
+        assert neighbours
+        edges = pq.read_table(self.manifest.storage.fetch(neighbours.edges))
+        edges = edges.filter(pc.less_equal(edges["distance"], radius))
+        low, high = edges["low"].to_numpy(), edges["high"].to_numpy()
+        name = f'"{neighbours.hashes}"'
+        with self._cursor() as con:
+            found = con.sql(
+                f"SELECT coalesce({name}, 0) AS hash, {name} IS NOT NULL AS hashed FROM rows"
+            ).to_arrow_table()
+        hashes = found["hash"].to_numpy()[self._places]
+        hashed = found["hashed"].to_numpy()[self._places]
+        known, times = np.unique(hashes[hashed], return_counts=True)
+        crowded = np.isin(hashes, np.concatenate([low, high, known[times > 1]])) & hashed
+        return Near(hashes, hashed, crowded, low, high)
+
+    def _read_best(self, best_by: str, radius: int) -> npt.NDArray[np.int64]:
+        """The places of the pairs from the best to the worst."""
+        neighbours = self.manifest.neighbours
+        distinct.check(Distinct(radius, best_by), neighbours.radius if neighbours else None, self.manifest.columns)
+        numbered = f"SELECT (\n{best_by}\n) AS best, row_number() OVER () - 1 AS number FROM rows"
+        ordered = f"SELECT number FROM ({numbered}) ORDER BY best DESC NULLS LAST, number"
+        try:
+            rows = self._ask(ordered)["number"].to_numpy()
+        except duckdb.Error as error:
+            raise RecipeError(f"{DISTINCT}: best_by fails on a row: {str(error).splitlines()[0]}") from None
+        place = np.full(sum(part.count for part in self.manifest.parts), -1)
+        place[self._places] = np.arange(self.pool)
+        places: npt.NDArray[np.int64] = place[rows]
+        return places[places >= 0]
+
+    def _ask(self, sql: str) -> pa.Table:
+        """Of `rows` in memory, or where the SQL is about words, of those in the files."""
+        with self._cursor() as con:
+            try:
+                return con.sql(sql).to_arrow_table()
+            except duckdb.BinderException:
+                return con.sql(f"WITH rows AS (FROM whole) {sql}").to_arrow_table()
 
     def _drawn(self, sql: str) -> Sequence[Threshold]:
         with self._cursor() as con:

@@ -1,6 +1,6 @@
 // The recipe that is being made: filters, each on or off. Its listeners hear of every change.
 
-export const draft = { name: "", filters: [], other: null };
+export const draft = { name: "", filters: [], distinct: null, other: null };
 
 const listeners = [];
 
@@ -15,18 +15,32 @@ export function changed(whole) {
 
 export function load(recipe) {
   draft.name = recipe.name;
-  draft.filters = recipe.filters.map((each) => ({ ...each, on: true }));
+  draft.filters = recipe.filters.map((each) => ({ ...each, on: true, handle: each.handle && { ...each.handle } }));
+  draft.distinct = recipe.distinct && { ...recipe.distinct, on: true };
   changed(true);
 }
 
-const plain = (filters) => filters.map(({ name, sql, why }) => ({ name, sql, why }));
+function plain({ filters, distinct }) {
+  return {
+    filters: filters.map(({ name, sql, why }) => ({ name, sql, why })),
+    distinct: distinct && { radius: distinct.radius, best_by: distinct.best_by },
+  };
+}
 
 export function sent() {
-  return plain(draft.filters.filter((each) => each.on));
+  return plain({ filters: draft.filters.filter((each) => each.on), distinct: draft.distinct?.on ? draft.distinct : null });
+}
+
+// The draft as it is now, as a recipe to start from again.
+export function held() {
+  return {
+    filters: draft.filters.filter((each) => each.on).map((each) => ({ ...each, handle: each.handle && { ...each.handle } })),
+    distinct: draft.distinct?.on ? { ...draft.distinct } : null,
+  };
 }
 
 export function asked() {
-  return { filters: sent(), other: draft.other ? plain(draft.other.filters) : null };
+  return { ...sent(), other: draft.other && plain(draft.other) };
 }
 
 export function add(name, sql, handle = null, why = "") {
@@ -38,6 +52,7 @@ export function add(name, sql, handle = null, why = "") {
 
 export function remove(filter) {
   draft.filters = draft.filters.filter((each) => each !== filter);
+  if (draft.distinct === filter) draft.distinct = null;
   changed(true);
 }
 

@@ -97,9 +97,9 @@ function row(filter) {
 function showFilters(whole) {
   if (whole) {
     rows.clear();
-    for (const filter of draft.filters) rows.set(filter.name, row(filter));
+    for (const filter of [...draft.filters, draft.distinct].filter(Boolean)) rows.set(filter.name, row(filter));
     at("steps").replaceChildren(...[...rows.values()].map((each) => each.element));
-    at("empty").hidden = draft.filters.length > 0;
+    at("empty").hidden = rows.size > 0;
   }
   for (const each of rows.values()) each.sync();
 }
@@ -148,7 +148,7 @@ function compareWith(other) {
 }
 
 function freeze() {
-  const number = start.recipes.push({ name: `${draft.name} as it was`, whence: "on this page", filters: recipe.sent().map((each) => ({ ...each, handle: null })) });
+  const number = start.recipes.push({ name: `${draft.name} as it was`, whence: "on this page", ...recipe.held() });
   const from = at("recipe").value;
   showRecipes();
   at("recipe").value = from;
@@ -157,7 +157,7 @@ function freeze() {
 }
 
 async function copy() {
-  const { toml } = await ask("toml", { name: draft.name.replaceAll(" ", "-"), filters: recipe.sent() });
+  const { toml } = await ask("toml", { name: draft.name.replaceAll(" ", "-"), ...recipe.sent() });
   at("toml-text").textContent = toml;
   at("toml").showModal();
   const done = await navigator.clipboard.writeText(toml).then(() => true, () => false);
@@ -170,7 +170,7 @@ async function publish(event) {
   at("publish-now").disabled = true;
   at("published").textContent = "Publishing…";
   try {
-    published = await ask("publish", { name, filters: recipe.sent() });
+    published = await ask("publish", { name, ...recipe.sent() });
     at("published").textContent =
       `${published.new ? "Published" : "It was published already"}: manifest ${published.id}, ${number(published.counts.kept)} pairs kept. ` +
       `The source file stays as it is, and the next \`winnow curate ${start.source}\` publishes its own recipe again: ` +
