@@ -27,6 +27,7 @@ from pipeline import download, score, tables
 from pipeline.errors import SourceError, StorageError, nearest
 from pipeline.labelled import Labelled, located
 from pipeline.manifest import Manifest, log
+from pipeline.scorers.leaks import LeaksSpec
 from pipeline.source import FilterRow, Pairs, Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
@@ -124,6 +125,8 @@ def sample(source: Source, chosen: Path | None) -> Source:
     """
     own: dict[str, Any] = {"name": f"{source.name}-calibration"}
     own |= dict.fromkeys(("recipe", "filters", "distinct", "task"))
+    # Nobody is tested on what is not trained on.
+    own |= {"scorers": {name: spec for name, spec in source.scorers.items() if not isinstance(spec, LeaksSpec)}}
     listed = chosen or source.calibration.labels
     if source.demo is not None and listed is not None:
         raise SourceError(f"{listed.name} has pairs that {source.name} did not publish, and the demo serves no others")
