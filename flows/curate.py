@@ -65,10 +65,7 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     published = _bring_in(described, Storage(Path(root) / described.name))
-    held = follow(described, Path(root), published["id"]) if published["new"] else None
-    if held:
-        get_run_logger().warning(held)
-    return published | {"held": held}
+    return published | {"held": _followed(described, Path(root), published)}
 
 
 @flow(name="score", persist_result=True, result_serializer="json")
@@ -87,9 +84,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
         if any(isinstance(spec, score.PoolSpec) for spec in added.source.scorers.values()):
             compare(added.source, storage, added.ledger, added.quarantined)
         published = commit(added.source, storage, added.ledger, added.quarantined)
-    if published["new"]:
-        announce(described, Path(root), published["id"])
-    return published
+    return published | {"held": _followed(described, Path(root), published)}
 
 
 @flow(name="sample", persist_result=True, result_serializer="json")
@@ -152,6 +147,14 @@ def commit(served: Source, storage: Storage, ledger: Ledger, quarantined: Mappin
     create_table_artifact([asdict(published.counts)], key=artifact(served, "counts"), description=published.id)
     create_table_artifact([asdict(step) for step in steps], key=artifact(served, "funnel"), description=published.id)
     return asdict(published)
+
+
+def _followed(described: Source, root: Path, published: Mapping[str, Any]) -> str | None:
+    """Start the retraining if the manifest is new; say in the run's log why it does not follow."""
+    held = follow(described, root, published["id"]) if published["new"] else None
+    if held:
+        get_run_logger().warning(held)
+    return held
 
 
 def follow(described: Source, root: Path, manifest: str) -> str | None:

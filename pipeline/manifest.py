@@ -177,7 +177,8 @@ class Manifest:
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
             judged = tables.judged(self._rows, recipe.filters)
-            kept = con.sql(f"SELECT uid, file_index, file_row_number FROM ({judged}) WHERE {passes}").to_arrow_table()
+            wanted = "uid, file_index, file_row_number" if recipe.distinct else "uid"
+            kept = con.sql(f"SELECT {wanted} FROM ({judged}) WHERE {passes}").to_arrow_table()
             if recipe.distinct:
                 lost = self._losers(con, recipe)
                 places = distinct.places(kept, [part.count for part in self.parts])
