@@ -5,6 +5,8 @@ Nobody is to write in it: open it read-only. `manifests` and `trials` are tables
 """
 
 import contextlib
+import tempfile
+from pathlib import Path
 
 import duckdb
 
@@ -39,11 +41,12 @@ def _about(storage: Storage) -> tuple[str, int, int] | None:
 
 def _write(storage: Storage, now: tuple[str, int, int]) -> None:
     manifest = Manifest.open(storage)
-    with storage.scratch() as scratch:
-        with duckdb.connect(str(scratch / KEY)) as con:
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:  # DuckDB cannot write below a folder with a ? in it
+        made = Path(folder, KEY)
+        with duckdb.connect(str(made)) as con:
             con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
             for name, table in (("manifests", views.manifests([storage])), ("trials", views.trials([storage]))):
                 con.from_arrow(table).create(name)
             for name, view in (views.newest([manifest]) | views.history([storage])).items():
                 con.execute(f"CREATE VIEW {name} AS {view}")
-        storage.put_file(KEY, scratch / KEY)
+        storage.put_file(KEY, made)

@@ -1,6 +1,7 @@
 import random
 import threading
 
+import duckdb
 import made
 import numpy as np
 import pyarrow as pa
@@ -149,6 +150,8 @@ def test_a_folder_name_with_signs_of_a_glob(tmp_path):
     made.published(made.listed(tmp_path, range(40, 60)), store)
     manifest = Manifest.open(store)
     assert manifest.funnel(Recipe("own", (SHARP,)))[0].alone == 10
+    with duckdb.connect(str(store.root / "catalog.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM rows").fetchall() == [(20,)]
     with manifest.connection() as con:
         assert "run" not in con.sql("FROM rows").columns
 
