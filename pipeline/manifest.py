@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
 from pipeline import distinct, funnel, tables
 from pipeline.distinct import Losers, Neighbours
-from pipeline.errors import StorageError
+from pipeline.errors import RecipeError, StorageError
 from pipeline.funnel import Comparison, Step
 from pipeline.storage import Storage
 
@@ -152,6 +152,15 @@ class Manifest:
     def check(self, *filters: Filter) -> None:
         """Bind filters against the columns. Raises RecipeError."""
         tables.bind(filters, self.columns)
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Whether all that the recipe asks for is there."""
+        try:
+            self.check(*recipe.filters)
+            distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
+        except RecipeError:
+            return False
+        return True
 
     def funnel(self, recipe: Recipe) -> list[Step]:
         """What each filter of any recipe does to this manifest's pairs."""

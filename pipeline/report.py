@@ -13,7 +13,11 @@ from typing import Any
 import duckdb
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import charts, thresholds
+from filters import catalog
+from pipeline import charts, diff, thresholds
+from pipeline.diff import Difference
+from pipeline.drift import Drift
+from pipeline.funnel import Overlap
 from pipeline.manifest import Manifest, log
 from pipeline.shown import Thumbnails, plain
 from pipeline.storage import Storage
@@ -27,6 +31,9 @@ SHARDS = 64
 
 DOMAINS = 12
 """Hosts whose links are told one by one."""
+
+DRIFTED = 15
+"""Columns whose drift is told."""
 
 _HOST = (
     r"regexp_replace(lower(regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#:]+)', 1)), '^www\.', '')"
@@ -93,6 +100,11 @@ def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
     recipe, commits = manifest.recipe, [commit for commit in log(storage) if commit.id == manifest.id]
     numbers = charts.numbers(manifest)
+    named = [each for each in catalog.recipes().values() if each.filters and manifest.fits(each)]
+    others = [each for each in named if each.name != recipe.name]
+    compared = manifest.compare([recipe, *others])
+    parent = commits[-1].parent
+    difference = diff.between(Manifest.open(storage, parent), manifest, examples=0) if parent else None
     with manifest.connection() as con:
         lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
         histograms = [
@@ -103,7 +115,12 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "manifest": manifest,
             "counts": manifest.counts,
             "commit": commits[-1],
-            "funnel": manifest.funnel(recipe),
+            "funnel": compared.funnels[0].steps,
+            "compared": compared,
+            "filters": _matrix([each.name for each in recipe.filters], compared.funnels[0].overlaps),
+            "recipes": _matrix([each.name for each in (recipe, *others)], compared.shared),
+            "difference": difference,
+            "drifts": _drifts(difference) if difference else [],
             "histograms": [each for each in histograms if each],
             "sampled": (min(SHARDS, stored), stored),
             "galleries": _galleries(con, storage, manifest, lines),
@@ -111,6 +128,18 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "domains": _domains(con),
             "gain": gain,
         }
+
+
+def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str, list[Overlap | None]]]:
+    """A row for each name, with its overlap with every name; None on the diagonal."""
+    found = {(each.one, each.other): each for each in overlaps}
+    return [(one, [found.get((one, other)) or found.get((other, one)) for other in names]) for one in names]
+
+
+def _drifts(difference: Difference) -> list[tuple[Drift, Drift]]:
+    """The columns that drifted most, as inputs and as kept."""
+    pairs = zip(difference.inputs, difference.kept, strict=True)
+    return sorted(pairs, key=lambda pair: (-max(each.psi or 0.0 for each in pair), pair[0].column))[:DRIFTED]
 
 
 def _causes(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Cause]:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import made
 import pytest
 
+from filters import catalog
 from filters.core import Filter, Recipe
 from pipeline import charts, report, thresholds
 from pipeline.manifest import Manifest
@@ -231,6 +232,30 @@ def test_link_rot_is_told_by_domain(tmp_path):
         found = {each.host: each for each in report._domains(con)}
     assert found["a.example"] == report.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
     assert (found["b.example"].failed, found["no host"].failed) == (1, 1)
+
+
+def test_recipes_and_filters_are_compared(page, store):
+    shown = Elements(page).shown
+    assert "Which filters drop the same pairs" in shown
+    manifest = Manifest.open(store)
+    at = shown.index("Other recipes")
+    for each in manifest.compare([manifest.recipe, catalog.recipes()["conceptual-captions-like"]]).funnels:
+        row = shown.index(each.recipe, at)
+        assert str(each.kept) in shown[row : row + 6]
+    assert "clip-top30" not in shown  # nobody scored what it asks for
+    overlaps = manifest.compare([manifest.recipe]).funnels[0].overlaps
+    assert str(overlaps[0].both) in shown[shown.index("Which filters drop the same pairs") : at]
+
+
+def test_drift_is_told_against_the_manifest_before(tmp_path, page):
+    assert "Against the manifest before" not in page
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(40, 60)), store)
+    made.published(made.listed(tmp_path, range(40, 60), filters=(made.WORDED,)), store)
+    report.write(store, Manifest.open(store), None, tmp_path / "report.html")
+    shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
+    assert "10 rows dropped before are kept now." in shown
+    assert "pixels_sharpness 0.000 0.000" in shown
 
 
 def test_one_host_needs_no_table_of_hosts(tmp_path):

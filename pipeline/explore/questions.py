@@ -1,6 +1,5 @@
 """What the page of `winnow explore` may ask about a manifest, and the answers, as JSON."""
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters import catalog
 from filters.core import Distinct, Filter, Recipe
-from pipeline import distinct, publish
+from pipeline import publish
 from pipeline.errors import QueryError, RecipeError
 from pipeline.explore.labels import GOOD, KEY, WORDS, Labels
 from pipeline.explore.rows import Pairs, Rows
@@ -120,13 +119,9 @@ def offered(manifest: Manifest, own: Recipe) -> list[Offered]:
         Offered("of the source file", own),
         *(Offered("named", named) for named in catalog.recipes().values()),
     ):
-        with contextlib.suppress(RecipeError):
-            neighbours = manifest.neighbours
-            manifest.check(*each.recipe.filters)
-            distinct.check(each.recipe.distinct, neighbours.radius if neighbours else None, manifest.columns)
-            same = [known for known in found if replace(each.recipe, name=known.recipe.name) == known.recipe]
-            if not same:
-                found.append(each)
+        same = [known for known in found if replace(each.recipe, name=known.recipe.name) == known.recipe]
+        if not same and manifest.fits(each.recipe):
+            found.append(each)
     return found
 
 
