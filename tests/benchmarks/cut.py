@@ -17,7 +17,7 @@ from pipeline.scorers import certificate, clip_model
 from pipeline.scorers.clip_model import Clip
 from pipeline.scorers.clip_weights import find
 
-REPEATS = 5
+REPEATS = 3
 
 
 def main(model, count):

@@ -1,9 +1,10 @@
-"""Whether memory stays flat: python tests/benchmarks/memory.py [MODEL] [PAIRS ...]
+"""Whether memory stays flat: python tests/benchmarks/memory.py [PAIRS ...]
 
-Scores that many synthetic pairs, each count in a process of its own, and prints what that took at most. A small model
-will do: what could grow is what comes and goes with the pairs.
+Scores that many synthetic pairs, each count in a process of its own, and prints what that took at most. The model is
+tiny, of two layers: what could grow is what comes and goes with the pairs, and pictures are as large as for any other.
 """
 
+import json
 import resource
 import subprocess
 import sys
@@ -11,16 +12,25 @@ import tempfile
 import time
 from pathlib import Path
 
+import open_clip
+
 from pipeline import bench, engine, score, synthetic
 from pipeline.scorers.clip import ClipSpec
 
 SIDE, SHARD = 224, 1000
+TINY = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 224, "layers": 2, "width": 64, "head_width": 32, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
 
 
-def once(model, pairs):
+def once(pairs):
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tiny.json").write_text(json.dumps(TINY))
+        open_clip.add_model_config(Path(folder) / "tiny.json")
         described, storage, shards = synthetic.source(Path(folder), pairs, SIDE, SHARD)
-        made = bench.random_model(model, Path(folder) / "model")
+        made = bench.random_model("tiny", Path(folder) / "model")
         spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{made}"})
         described = described.model_copy(update={"scorers": {"clip": spec}})
         started = time.perf_counter()
@@ -35,8 +45,8 @@ def once(model, pairs):
 
 
 if __name__ == "__main__":
-    model, *counts = sys.argv[1:] or ["ViT-S-32-alt", "2000", "20000"]
+    counts = sys.argv[1:] or ["2000", "20000"]
     if len(counts) == 1:
-        once(model, int(counts[0]))
+        once(int(counts[0]))
     for count in counts if len(counts) > 1 else ():
-        subprocess.run([sys.executable, __file__, model, count], check=True)
+        subprocess.run([sys.executable, __file__, count], check=True)
