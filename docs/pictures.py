@@ -1,10 +1,12 @@
-"""The pictures of README, from the report of a demo that has run: `make pictures` (needs chromium)."""
+"""The pictures of README, from the report and the page of a demo that has run: `make pictures` (needs chromium)."""
 
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageChops
@@ -12,6 +14,9 @@ from PIL import Image, ImageChops
 HERE = Path(__file__).parent
 SECTIONS = {"funnel": 1000, "gain": 1000, "scores": 1000, "pairs-2": 1000}
 """Sections of the report by id, and how wide the window is that shows them, in pixels."""
+
+EXPLORE = (1100, 860)
+"""Width and height of the window that shows `winnow explore`, in pixels."""
 
 _TALL = 3000
 
@@ -22,29 +27,39 @@ def main(report: Path) -> None:
     if browser is None:
         sys.exit("no chromium is installed")
     page = report.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for section, width in SECTIONS.items():
             alone = (
                 f"<style>main > :not(#{section}) {{ display: none }} h2:first-child {{ margin-top: 0 }}</style></head>"
             )
             (Path(folder) / "page.html").write_text(page.replace("</head>", alone), encoding="utf-8")
-            shot = Path(folder) / "shot.png"
-            flags = (
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--hide-scrollbars",
-                f"--window-size={width},{_TALL}",
-            )
-            profile = f"--user-data-dir={folder}/profile"
-            subprocess.run(
-                [browser, *flags, profile, f"--screenshot={shot}", f"file://{folder}/page.html"],
-                check=True,
-                capture_output=True,
-                timeout=120,
-            )
+            shot = shown(browser, Path(folder), f"file://{folder}/page.html", width, _TALL)
             name = re.sub(r"\W", "-", section)
-            trimmed(Image.open(shot).convert("RGB")).save(HERE / f"report-{name}.png", optimize=True)
+            trimmed(shot).save(HERE / f"report-{name}.png", optimize=True)
+        with explored(report.parent) as address:
+            shown(browser, Path(folder), address, *EXPLORE).save(HERE / "explore.png", optimize=True)
+
+
+def shown(browser: str, folder: Path, address: str, width: int, height: int) -> Image.Image:
+    """What a window of so many pixels shows, once the page has come to rest."""
+    shot = folder / "shot.png"
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=10000")
+    size = (f"--user-data-dir={folder}/profile", f"--window-size={width},{height}", f"--screenshot={shot}")
+    subprocess.run([browser, *flags, *size, address], check=True, capture_output=True, timeout=120)
+    return Image.open(shot).convert("RGB")
+
+
+@contextmanager
+def explored(results: Path) -> Iterator[str]:
+    """The address of `winnow explore` for the source whose results lie in a folder of its name."""
+    command = [sys.executable, "-m", "flows", "explore", results.name, "--root", str(results.parent)]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    try:
+        assert program.stdout
+        yield program.stdout.readline().strip()
+    finally:
+        program.terminate()
+        program.wait(30)
 
 
 def trimmed(shot: Image.Image) -> Image.Image:
@@ -55,4 +70,4 @@ def trimmed(shot: Image.Image) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/report.html"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/report.html").resolve())

@@ -102,7 +102,8 @@ def listening(explorer: Explorer, port: int) -> Iterator[tuple[str, Callable[[],
     import uvicorn
 
     token = secrets.token_urlsafe(32)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as ear:
+    # With the protocol named, asyncio sends small answers at once; without, each waits 40 ms for the one before.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as ear:
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             ear.bind((HOST, port))
