@@ -37,19 +37,24 @@ def toml(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def caught(found: Mapping[str, Any]) -> Group:
-    """What `pipeline.caught.count` gave: pairs of each label that each filter dropped, and those that failed."""
-    names = [each["filter"] for each in found["filters"]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    table.add_column("label", no_wrap=True)
-    for column in ("pairs", *names, "any", "recall"):
-        table.add_column(column, justify="right", overflow="fold")
-    for kind in found["kinds"]:
-        counts = (f"{kind['dropped_by'][name]:,}" if kind["dropped_by"][name] else "·" for name in names)
-        whole = (f"{kind['dropped']:,}", f"{kind['recall']:.1%}")
-        table.add_row(Text(plain(kind["label"])), f"{kind['pairs']:,}", *counts, *whole)
+    """What `pipeline.caught.count` gave: pairs of each label that each filter dropped, and those that failed.
+
+    A row a filter: a sample has few labels, and a recipe may have many filters.
+    """
+    kinds = found["kinds"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("filter", no_wrap=True, vertical="bottom")
+    for kind in kinds:
+        table.add_column(Text(plain(kind["label"]).replace("_", "_\n")), justify="right", overflow="fold")
+    table.add_column("pre-\ncision", justify="right", no_wrap=True)
+    for each in found["filters"]:
+        counts = (kind["dropped_by"][each["filter"]] for kind in kinds)
+        share = "–" if each["precision"] is None else f"{each['precision']:.1%}"
+        table.add_row(each["filter"], *(f"{count:,}" if count else "·" for count in counts), share)
     table.add_section()
-    shares = ("–" if each["precision"] is None else f"{each['precision']:.1%}" for each in found["filters"])
-    table.add_row("precision", "", *shares)
+    table.add_row("any", *(f"{kind['dropped']:,}" for kind in kinds))
+    table.add_row("of", *(f"{kind['pairs']:,}" for kind in kinds))
+    table.add_row("recall", *(f"{kind['recall']:.1%}" for kind in kinds))
     title = f"labelled pairs that recipe {found['recipe']} dropped: by each filter, whatever the others say; by any"
     return Group(Text(title, "bold"), table, *(Text(plain(line)) for line in _beside(found)))
 
