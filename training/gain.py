@@ -27,7 +27,7 @@ from training.heldout import HeldOut
 if TYPE_CHECKING:
     from rich.console import Group
 
-CODE = 4
+CODE = 5
 """Raised whenever the same trials would be summed up otherwise."""
 
 METRICS = ("f1_macro", "f1_micro", "precision_macro", "recall_macro", "accuracy")
@@ -264,7 +264,7 @@ def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict
         neither=means["raw", False],
     )
     differences.append(
-        _told(INTERACTION, 2, True, interaction) | {"sentence": "filtering of augmented less of plain pictures"}
+        _told(INTERACTION, 2, True, interaction) | {"sentence": "interaction of filtering and augmentation"}
     )
     for each in differences:
         each["sentence"] = f"{first.learner}, {each['sentence']}: {_interval(each)}, {seeds} seeds"
