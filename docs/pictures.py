@@ -29,7 +29,8 @@ def main(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for section, width in SECTIONS.items():
-            alone = f"<style>main > :not(#{section}) {{ display: none }} h2:first-child {{ margin-top: 0 }} h2 ~ h2, h2 ~ h2 ~ * {{ display: none }}</style></head>"
+            first = "h2:first-child { margin-top: 0 } h2 ~ h2, h2 ~ h2 ~ * { display: none }"
+            alone = f"<style>main > :not(#{section}) {{ display: none }} {first}</style></head>"
             (Path(folder) / "page.html").write_text(page.replace("</head>", alone), encoding="utf-8")
             shot = shown(browser, Path(folder), f"file://{folder}/page.html", width, _TALL)
             name = re.sub(r"\W", "-", section)
