@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 SECTIONS = {"funnel": 1000, "gain": 1000, "scores": 1000, "pairs-2": 1000}
 """Sections of the report by id, and how wide the window is that shows them, in pixels."""
 
-EXPLORE = (1100, 860)
+EXPLORE = (1100, 1290)
 """Width and height of the window that shows `winnow explore`, in pixels."""
 
 _TALL = 3000

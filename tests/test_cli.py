@@ -332,12 +332,13 @@ def test_calibrate_and_caught_without_labels(root, toml, labelled):
     assert "there is no labelled sample gone.csv" in fails("caught", toml, "--root", root, "--labels", "gone.csv")
 
 
-def test_caught_prints_a_row_a_label(root, toml, labelled):
+def test_caught_prints_a_row_a_filter(root, toml, labelled):
     toml.write_text(toml.read_text() + '[calibration]\nlabels = "labels.csv"\n')
     status, out, err = run("caught", toml, "--root", root)
     assert (status, err) == (0, "")
-    assert re.search(r"blurred +8 +8 +1 +8 +100.0%", out)
-    assert re.search(r"clean +21 +1 +· +1 +4.8%", out)
-    assert re.search(r"precision +88.9% +100.0%", out)
+    assert re.search(r"filter +clean +blurred", out)
+    assert re.search(r"sharp +1 +8 +88.9%", out)
+    assert re.search(r"worded +· +1 +100.0%", out)
+    assert re.search(r"any +1 +8\s+of +21 +8\s+recall +4.8% +100.0%", out)
     assert re.search(r"blurred 1: http_404 1", out)
     assert json.loads(run("caught", toml, "--root", root, "--json")[1].splitlines()[-1])["kinds"][1]["dropped"] == 8

@@ -83,6 +83,7 @@ def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
     assert len(wait_for(lambda: len(events(api, "tiny")) == 2 and events(api, "tiny"))) == 2
 
 
+@pytest.mark.slow
 def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
     toml = small.described(tmp_path / "lists", httpserver_folder, name="anew", sql="captions_words > 99")
     curated(toml, tmp_path / "root")
@@ -91,6 +92,7 @@ def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
     assert wait_for(lambda: told["id"] in [each["manifest"] for each in events(api, "anew")])
 
 
+@pytest.mark.slow
 def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpserver_folder):
     bound = {"name": "drifts", "more": "[drift]\nmax_psi = 0.05"}
     first = curated(small.described(tmp_path / "lists", httpserver_folder, **bound), tmp_path / "root")

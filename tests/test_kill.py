@@ -184,6 +184,7 @@ def test_a_second_run_fetches_nothing_computes_nothing_and_publishes_nothing(tmp
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*.*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_what_it_touches_and_no_more(tmp_path, pictures):
     toml = described(tmp_path, pictures, FIRST)
     root = tmp_path / "root"
