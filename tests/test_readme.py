@@ -114,7 +114,7 @@ def test_every_block_of_commands(place, typed, httpserver_folder):
                 answers.append(typed(block))
     whole = "".join(answers)
     assert "The report: data/demo/report.html" in whole
-    assert re.search(r"^ ?aligned .*%$", whole, re.MULTILINE)
+    assert re.search(r"^ ?aligned .*% *$", whole, re.MULTILINE)
     assert "http_404" in whole
     assert (place / "data/demo/report.html").stat().st_size > 100_000
     assert f'"pool": {small.COUNT}' in typed("winnow funnel mine --json")
