@@ -72,6 +72,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefec
 Chosen = Annotated[
     str | None, typer.Option("--manifest", help="A manifest's id or its beginning; the newest if unset.")
 ]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="A named recipe; may be given several times. The source file's own if unset."),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(help="A list with the columns url, caption and label; the source's if unset.", metavar="FILE"),
@@ -322,10 +326,7 @@ def sql(
 @app.command(epilog="Example: `winnow funnel demo --recipe clip-top30 --recipe datacomp-basic-like`")
 def funnel(
     source: Named,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="A named recipe; may be given several times. The source file's own if unset."),
-    ] = None,
+    recipe: Recipes = None,
     manifest: Chosen = None,
     root: Root = DATA,
     as_json: AsJson = False,
@@ -349,10 +350,7 @@ def funnel(
 @app.command(epilog="Example: `winnow audit demo --recipe clip-top30`")
 def audit(
     source: Named,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="A named recipe; may be given several times. The source file's own if unset."),
-    ] = None,
+    recipe: Recipes = None,
     manifest: Chosen = None,
     root: Root = DATA,
     as_json: AsJson = False,

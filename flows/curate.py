@@ -81,9 +81,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
             failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
             if failed:
                 raise WinnowError(f"{next(iter(failed.values()))}; nothing was published")
-        if any(isinstance(spec, score.PoolSpec) for spec in added.source.scorers.values()):
-            compare(added.source, storage, added.ledger, added.quarantined)
-        published = commit(added.source, storage, added.ledger, added.quarantined)
+        published = _finished(added.source, storage, added.ledger, added.quarantined)
     return published | {"held": _followed(described, Path(root), published)}
 
 
@@ -108,9 +106,14 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
             quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(served, storage, block))
-        if any(isinstance(spec, score.PoolSpec) for spec in served.scorers.values()):
-            compare(served, storage, ledger, quarantined)
-        return commit(served, storage, ledger, quarantined)
+        return _finished(served, storage, ledger, quarantined)
+
+
+def _finished(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+    """The scores that need all rows, if there are any, and the commit."""
+    if any(isinstance(spec, score.PoolSpec) for spec in served.scorers.values()):
+        compare(served, storage, ledger, quarantined)
+    return commit(served, storage, ledger, quarantined)
 
 
 @task(name="ledger", **SETTINGS)

@@ -60,7 +60,7 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     started = time.monotonic()
     rows = parts(storage, ledger, made, quarantined)
     waited = time.monotonic() - started
-    sketch = _sketch(source, ledger, made, quarantined) | {"rows": [asdict(part) for part in rows]}
+    sketch = _sketch(source, ledger, made, quarantined, neighbours) | {"rows": [asdict(part) for part in rows]}
     if newest := _unchanged(storage, sketch):
         catalog.refresh(storage)
         return Published(newest.id, False, newest.counts)
@@ -114,9 +114,10 @@ def _decide(
     return Published(manifest, new, counts)
 
 
-def _sketch(source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> dict[str, Any]:
+def _sketch(
+    source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str], neighbours: Neighbours | None
+) -> dict[str, Any]:
     """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
-    neighbours = _neighbours(source, made)
     return {
         "format": FORMAT,
         "source": source.name,

@@ -1,11 +1,11 @@
 import html
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
 import made
 import pytest
+from browser import CHROMIUM, FLAGS
 
 from filters import catalog
 from filters.core import Filter, Recipe
@@ -273,19 +273,6 @@ def test_galleries_of_a_few_shards_say_so(tmp_path, page):
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
     assert f"From {report.SHARDS} of {report.SHARDS + 6} shards, chosen blindly." in shown
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def browse(tmp_path, page, *more):
