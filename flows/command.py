@@ -1,0 +1,90 @@
+"""What commands share: their options, and how they say what they did."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.source import Source
+    from pipeline.storage import Storage
+
+
+def _remember(context: typer.Context, debug: bool) -> bool:
+    context.find_root().obj = debug
+    return debug
+
+
+Named = Annotated[str, typer.Argument(help="A source file, or its name in data_manifests/.", metavar="SOURCE")]
+Root = Annotated[Path, typer.Option(help="Where results live, a folder for each source.", metavar="DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.", callback=_remember)]
+Chosen = Annotated[
+    str | None, typer.Option("--manifest", help="A manifest's id or its beginning; the newest if unset.")
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="A named recipe; may be given several times. The source file's own if unset."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="A list with the columns url, caption and label; the source's if unset.", metavar="FILE"),
+]
+
+DATA = Path("data")
+
+
+def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any], to_stderr: bool) -> None:
+    """Print what a manifest holds, and its funnel."""
+    from flows import printing
+    from pipeline.manifest import Manifest
+    from pipeline.storage import Storage
+
+    found = Manifest.open(Storage(root / described.name), published["id"])
+    printing.show(printing.counts(described.name, found.counts), to_stderr)
+    if found.recipe.filters:
+        funnel = found.funnel(found.recipe)
+        printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
+    say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
+    if held := published.get("held"):
+        say(held, to_stderr)
+
+
+def tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:
+    """Print what a manifest was worth."""
+    from flows import printing
+    from training.gain import table
+
+    printing.show(table(gain), to_stderr)
+
+
+def tell_caught(
+    described: "Source", storage: "Storage", labels: Path | None, manifest: str | None, to_stderr: bool
+) -> Mapping[str, Any]:
+    """Check a manifest against labels, print what it caught, and give that."""
+    from flows import labels as shown
+    from flows import printing
+    from pipeline import caught, labelled
+    from pipeline.manifest import Manifest
+
+    path = labelled.located(described, storage, labels)
+    known = labelled.Labelled.read(path, described.calibration.good)
+    found = caught.count(Manifest.open(storage, manifest), known)
+    printing.show(shown.caught(found), to_stderr)
+    return found
+
+
+def say(line: str, to_stderr: bool) -> None:
+    """Print a line."""
+    typer.echo(line, err=to_stderr)
+
+
+def finish(as_json: bool, value: Mapping[str, Any]) -> None:
+    """End a command: with --json the only thing on stdout is this value."""
+    if as_json:
+        from flows import printing
+
+        sys.stderr.flush()
+        printing.as_json(value)

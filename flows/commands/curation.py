@@ -1,0 +1,162 @@
+"""Bringing a manifest about, and keeping it up to date."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.command import DATA, AsJson, Debug, Named, Root, finish, say, tell_caught, tell_gain, tell_manifest
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: `winnow demo`")
+def demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """See the whole job on a small rendered world: download, score, choose, publish, train, report. No network."""
+    from flows import server, sources
+
+    described = sources.checked("demo")
+    with server.chosen(debug):
+        from flows.curate import curate
+        from flows.retrain import retrain
+
+        published = curate("demo", str(root))
+        gain = retrain("demo", str(root), published["id"])
+    storage = sources.opened("demo", root)[1]
+    report = root / described.name / "report.html"
+    tell_manifest(described, root, published, as_json)
+    tell_gain(gain, as_json)
+    say("\nWhat was planted in the pool, which nothing above has read:\n", as_json)
+    planted = tell_caught(described, storage, None, published["id"], as_json)
+    say(f"\nThe report: {report}\n\nNext:", as_json)
+    for line in _next(root):
+        say(f"  {line}", as_json)
+    say("\nWhile that serves, in another terminal:", as_json)
+    say(f"  PREFECT_API_URL=http://127.0.0.1:4200/api {_installed('prefect')} deployment run curate/demo", as_json)
+    found = {"source": "demo", "gain": gain, "caught": planted, "report": str(report)}
+    finish(as_json, published | found)
+
+
+def _next(root: Path) -> Iterator[str]:
+    """What to type after the demo. Each line works where the demo was typed."""
+    winnow, here = _installed("winnow"), "" if root == DATA else f" --root {shlex.quote(str(root))}"
+    query = "select cause, count(*) as pairs from failed group by cause order by pairs desc"
+    yield f'{winnow} sql "{query}" --source demo{here}'
+    yield f"{winnow} funnel demo --recipe clip-top30{here}"
+    yield f"{winnow} calibrate demo{here}"
+    yield f"{winnow} report demo{here}"
+    yield f"{winnow} serve{here}"
+
+
+def _installed(program: str) -> str:
+    """The program as it can be typed: its path, where it lies in an environment that is not activated."""
+    lies = Path(sys.prefix, "bin", program)
+    return program if shutil.which(program) or not lies.exists() else shlex.quote(os.path.relpath(lies))
+
+
+@commands.command(epilog="Example: `winnow curate data_manifests/cc3m.toml`")
+def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Bring a source's manifest up to date: fetch and score new pairs, apply the recipe, publish.
+
+    Safe to stop at any moment and to run again: it goes on where it was, and does nothing twice.
+    """
+    from flows import server, sources
+
+    described = sources.checked(source)  # a wrong source file is told at once, not after Prefect's start
+    with server.chosen(debug):
+        from flows.curate import curate as run
+
+        published = run(source, str(root))
+    tell_manifest(described, root, published, as_json)
+    finish(as_json, published | {"source": described.name})
+
+
+@commands.command(epilog="Example: `winnow score demo --scorer captions`")
+def score(
+    source: Named,
+    scorer: Annotated[str, typer.Option(help="A scorer of the source file, by its name.")],
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Add the columns of one scorer to the newest manifest's pairs, and publish them.
+
+    No list is read, no picture fetched, and no other score computed again. Pictures are decoded only if the scorer
+    looks at them; a head needs none. If the scorer fails on a shard, nothing is published.
+    """
+    from flows import server, sources
+    from pipeline.addition import addition
+    from pipeline.manifest import Manifest
+
+    described, storage = sources.opened(source, root)
+    addition(described, Manifest.open(storage), scorer)
+    with server.chosen(debug):
+        from flows.curate import add_score
+
+        published = add_score(source, scorer, str(root))
+    tell_manifest(described, root, published, as_json)
+    finish(as_json, published | {"source": described.name, "scorer": scorer})
+
+
+@commands.command(epilog="Example: `winnow publish demo --recipe clip-top30`")
+def publish(
+    source: Named,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe; the source file's own if unset.")] = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Publish the newest manifest's pairs under another recipe, in seconds, from the scores that are there already.
+
+    Nothing is fetched or scored. The source file stays as it is, and stays in force: the next `winnow curate` publishes
+    its own recipe again. To keep the new one, write it there. A Prefect server that stands is told, so that retraining
+    follows.
+    """
+    from flows import server, sources
+    from pipeline import publish as commit
+
+    described, storage = sources.opened(source, root)
+    chosen = sources.recipe(recipe) if recipe else described.chosen
+    with storage.lock():
+        published = commit.republish(storage, chosen)
+    held, told = None, False
+    if published.new and server.found(debug):
+        from flows.curate import follow
+
+        held = follow(described, root, published.id)
+        told = held is None
+    tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
+    if recipe and chosen != described.chosen:
+        own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
+        say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
+    if published.new and not told and not held:
+        say(f"no Prefect server answers, so that no training follows by itself: `winnow train {source}`", as_json)
+    finish(
+        as_json,
+        asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told, "held": held},
+    )
+
+
+@commands.command(epilog="Example: `winnow serve`, and in another terminal `prefect deployment run curate/demo`")
+def serve(
+    port: Annotated[int, typer.Option(help="Of Prefect's server on this machine.", min=1, max=65535)] = 4200,
+    root: Root = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve every source file as a Prefect deployment with its schedule; retraining follows each manifest by itself.
+
+    Starts Prefect's server on this machine if none answers there, and stops it at the end. Ctrl-C ends it.
+    """
+    from flows import server
+
+    with server.standing(port, debug) as api:
+        from flows import deploy
+
+        say(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
+        deploy.run(root, tell=lambda line: say(line, to_stderr=False))

@@ -1,0 +1,70 @@
+"""What this machine does, and what it lacks."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from flows.command import DATA, AsJson, Debug, Root, finish, say
+
+commands = typer.Typer()
+
+
+class Precision(StrEnum):
+    """What a model computes in; auto is bfloat16 where the processor has it."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Decoder(StrEnum):
+    """What decodes and resizes stored pictures."""
+
+    pillow = "pillow"
+    simd = "pillow-simd"
+    torchvision = "torchvision"
+
+
+@commands.command(epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")
+def bench(
+    model: Annotated[str, typer.Option(help="A name of open_clip's; its weights are random.")] = "ViT-B-32",
+    precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
+    pairs: Annotated[int, typer.Option(help="Pairs that are scored in a repeat.", min=64)] = 500,
+    side: Annotated[int, typer.Option(help="Pixels of the pictures' shorter side.", min=32, max=4096)] = 224,
+    decoder: Annotated[Decoder, typer.Option(help="Of the pictures.")] = Decoder.pillow,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures or captions of one pass; found by itself if unset.", min=1, max=4096)
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Figures are medians of so many.", min=1)] = 5,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how fast this machine scores pairs, beside what it could do and beside the loop that people write.
+
+    Everything is made here: no network, no data, no weights. On a processor it takes some minutes.
+    """
+    from flows import printing
+    from pipeline import bench as measured
+
+    plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
+    found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
+    printing.show(printing.bench(found), as_json)
+    finish(as_json, found)
+
+
+@commands.command(epilog="Example: `winnow doctor`")
+def doctor(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Look for what is missing or wrong on this machine, and print the command that mends it."""
+    from flows import doctor as machine
+
+    findings = []
+    for finding in machine.examine(root):
+        findings.append(finding)
+        say(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
+        if finding.mend:
+            say(f"       {finding.mend}", as_json)
+    finish(as_json, {"findings": [asdict(finding) for finding in findings]})
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)
