@@ -1,3 +1,4 @@
+import colorsys
 import hashlib
 import io
 
@@ -7,6 +8,7 @@ import taught
 from PIL import Image
 
 from training import augment, features
+from training.augment import POLICIES, STEPS
 
 
 def gradient(height=48, width=64):
@@ -26,6 +28,34 @@ def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
 def test_the_same_seed_gives_the_same_version():
     assert np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 5))
     assert not np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 6))
+
+
+def test_each_step_has_dice_of_its_own():
+    """Half of the versions are flipped, half turned, and a quarter is both; what is left out moves nothing else."""
+    pixels = gradient()
+    found = [set(augment.taken(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
+    for steps, share in (({"flip"}, 0.5), ({"rotate"}, 0.5), ({"flip", "rotate"}, 0.25), ({"jitter"}, 0.8)):
+        assert np.mean([steps <= each for each in found]) == pytest.approx(share, abs=0.12), steps
+    for seed in range(10):
+        whole, without = (augment.taken(pixels, steps, seed)[1] for steps in (("crop", "flip", "rotate"), ("rotate",)))
+        assert ("rotate" in whole) == ("rotate" in without)
+
+
+def test_a_policy_of_one_step_takes_no_other():
+    assert POLICIES["classic"] == ("crop", "flip", "jitter", "rotate")
+    for name in STEPS:
+        assert {step for seed in range(9) for step in augment.taken(gradient(), POLICIES[name], seed)[1]} == {name}
+
+
+def test_shade_is_jitter_that_leaves_hue_alone():
+    pixels = np.zeros((8, 8, 3), np.uint8) + np.array([200, 60, 60], np.uint8)
+    hues = {step: [] for step in ("jitter", "shade")}
+    for seed in range(20):
+        for step, found in hues.items():
+            made, _ = augment.taken(pixels, (step,), seed)
+            found.append(colorsys.rgb_to_hsv(*(made[0, 0] / 255))[0])
+    turned = {step: max(min(hue, 1 - hue) for hue in found) for step, found in hues.items()}
+    assert turned["shade"] < 0.005 < 0.02 < turned["jitter"]
 
 
 def test_seeds_depend_on_the_picture_and_the_number_of_the_version():
@@ -60,6 +90,13 @@ def test_versions_are_the_plain_picture_and_its_own_augmentations():
     assert not np.array_equal(first, second)
     other = list(features.versions(taught.picture("disc", 2), "classic", 1))
     assert not np.array_equal(first, other[1])
+
+
+def test_one_view_doubles_the_set_once():
+    """Every picture once as it is and once augmented."""
+    pictures = [taught.picture("disc", seed) for seed in range(4)]
+    doubled = [pixels for picture in pictures for pixels in features.versions(picture, "classic", 1)]
+    assert len({pixels.tobytes() for pixels in doubled}) == 2 * len(pictures)
 
 
 def test_versions_stand_upright():

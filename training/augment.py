@@ -1,46 +1,91 @@
-"""Augmentation of pictures, by named policies. The same picture and view number always give the same version."""
+"""Augmentation of pictures, by named policies. The same picture and seed always give the same version."""
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a policy of the same name would give other versions."""
 
 Pixels = npt.NDArray[np.uint8]
 """RGB, [height, width, 3]."""
 
 
-def _classic(height: int, width: int) -> list[Any]:
-    """Crop, flip, colour jitter and up to 10 degrees of rotation, as in most image classification recipes."""
+def _crop(height: int, width: int) -> Any:
+    """At least half of the area, stretched to the whole."""
     import albumentations as album
 
-    return [
-        album.RandomResizedCrop(size=(height, width), scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3)),
-        album.HorizontalFlip(p=0.5),
-        album.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.05, 0.05), p=0.8),
-        album.Rotate(limit=10, border_mode=4, p=0.5),  # 4: the edge is mirrored, no black corners
-    ]
+    return album.RandomResizedCrop(size=(height, width), scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3))
 
 
-POLICIES: Mapping[str, Callable[[int, int], list[Any]]] = {"classic": _classic}
-"""Name -> the transforms for a picture of that height and width."""
+def _flip(height: int, width: int) -> Any:
+    import albumentations as album
+
+    return album.HorizontalFlip(p=0.5)
 
 
-def seed(sha256: str, view: int) -> int:
-    """The random seed of one version: of a picture's sha256, in hex, and the number of the view, from 1."""
-    return int.from_bytes(hashlib.sha256(f"{sha256}:{view}".encode()).digest()[:4], "big")
+def _jitter(height: int, width: int, hue: float = 0.05) -> Any:
+    """Brightness, contrast, saturation and, by up to so much of its circle, hue."""
+    import albumentations as album
+
+    up_to = (0.7, 1.3)
+    return album.ColorJitter(brightness=up_to, contrast=up_to, saturation=up_to, hue=(-hue, hue), p=0.8)
+
+
+def _rotate(height: int, width: int) -> Any:
+    """Up to 10 degrees; the edge is mirrored, no black corners."""
+    import albumentations as album
+
+    return album.Rotate(limit=10, border_mode=4, p=0.5)
+
+
+STEPS: Mapping[str, Callable[[int, int], Any]] = {
+    "crop": _crop,
+    "flip": _flip,
+    "jitter": _jitter,
+    "shade": partial(_jitter, hue=0),
+    "rotate": _rotate,
+}
+"""Name -> the transform for a picture of that height and width. "shade" is "jitter" that leaves hue alone."""
+
+POLICIES: Mapping[str, tuple[str, ...]] = {
+    "classic": ("crop", "flip", "jitter", "rotate"),
+    **{name: (name,) for name in STEPS},
+}
+"""Name -> the steps, in order; "classic" has those of most image classification recipes."""
+
+
+def seed(of: str, view: int) -> int:
+    """The random seed of one version: of a picture's sha256 or a pair's uid, and the number of the view, from 1."""
+    return int.from_bytes(hashlib.sha256(f"{of}:{view}".encode()).digest()[:4], "big")
 
 
 def view(pixels: Pixels, policy: str, seed: int) -> Pixels:
     """One augmented version, as large as the picture."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for its newest version when imported
-    import albumentations as album
+    return taken(pixels, POLICIES[policy], seed)[0]
 
-    transforms = POLICIES[policy](*pixels.shape[:2])
-    made: Pixels = album.Compose(transforms, seed=seed)(image=pixels)["image"]
-    return made
+
+def taken(pixels: Pixels, steps: Sequence[str], seed: int) -> tuple[Pixels, tuple[str, ...]]:
+    """The picture after these steps, and those of them that chance did not leave out.
+
+    Every step has dice of its own: without one of them the others fall as they did.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for its newest version when imported
+    done = []
+    for name in steps:
+        transform = STEPS[name](*pixels.shape[:2])
+        # One seed for all, as Compose has it, would throw the same dice for flip and rotation, always both or neither.
+        transform.set_random_seed(_dice(seed, "jitter" if name == "shade" else name))
+        pixels = transform(image=pixels)["image"]
+        if transform.get_applied_params():
+            done.append(name)
+    return pixels, tuple(done)
+
+
+def _dice(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
