@@ -64,6 +64,27 @@ def published(described, storage, quarantined=None, **results):
     return publish.publish(described, storage, ledger, quarantined)
 
 
+def recorded(folder):
+    """TOML of a recorded scorer of 8 numbers, for `embedded` to put embeddings where it would."""
+    pq.write_table(pa.table({"key": ["nobody"], "embedding": [[1.0] + [0.0] * 7]}), folder / "recorded.parquet")
+    file = 'file = "recorded.parquet"\nkey = "key"\nby = "caption"\n'
+    return (
+        '[scorers.recorded]\nkind = "recorded"\nmodel = "some/model"\n'
+        f"[scorers.recorded.image]\n{file}[scorers.recorded.text]\n{file}"
+    )
+
+
+def embedded(described, storage, vectors, **failed):
+    """The ledger of a scored source; pair number n has the float16 embeddings `vectors[n]`, picture and caption."""
+    ledger = finish(described, storage, **failed)
+    stage = score.embeddings("recorded", score.stages(described, download.stage(described))["recorded"])
+    for shard in ledger.shards:
+        urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
+        rows = np.stack([vectors[int(url.split("/")[-1].removesuffix(".jpg"))] for url in urls])
+        put(storage, stage.item(shard.number, ".npy"), lambda path, rows=rows: np.save(path.open("wb"), rows))
+    return ledger
+
+
 def put(storage, key, write):
     with storage.scratch() as scratch:
         write(scratch / "made")

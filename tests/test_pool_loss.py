@@ -5,7 +5,6 @@ from pathlib import Path
 
 import made
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -61,24 +60,7 @@ LOSS = f'[scorers.loss]\nkind = "neg_clip_loss"\nof = "recorded"\ntemperature = 
 
 @pytest.fixture
 def recorded(tmp_path):
-    """TOML of a recorded scorer of 8 numbers; the tests put embeddings where it would."""
-    pq.write_table(pa.table({"key": ["nobody"], "embedding": [[1.0] + [0.0] * 7]}), tmp_path / "recorded.parquet")
-    file = 'file = "recorded.parquet"\nkey = "key"\nby = "caption"\n'
-    return (
-        '[scorers.recorded]\nkind = "recorded"\nmodel = "some/model"\n'
-        f"[scorers.recorded.image]\n{file}[scorers.recorded.text]\n{file}"
-    )
-
-
-def embedded(described, storage, vectors, **failed):
-    """The ledger of a scored source; pair number n has the float16 embeddings `vectors[n]`."""
-    ledger = made.finish(described, storage, **failed)
-    stage = score.embeddings("recorded", score.stages(described, download.stage(described))["recorded"])
-    for shard in ledger.shards:
-        urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
-        rows = np.stack([vectors[int(url.split("/")[-1].removesuffix(".jpg"))] for url in urls])
-        made.put(storage, stage.item(shard.number, ".npy"), lambda path, rows=rows: np.save(path.open("wb"), rows))
-    return ledger
+    return made.recorded(tmp_path)
 
 
 def scored(described, storage, ledger):
@@ -101,7 +83,7 @@ def test_the_whole_pool_is_as_published(tmp_path, recorded):
     vectors[7, 1] = np.nan
     described = made.listed(tmp_path, range(43), filters=(), more=more)
     storage = Storage(tmp_path / "store")
-    found = scored(described, storage, embedded(described, storage, vectors, failed={3}))
+    found = scored(described, storage, made.embedded(described, storage, vectors, failed={3}))
     uids = [uid for uid, (number, _) in found.items() if number not in (3, 7)]
     numbers = np.array([found[uid][0] for uid in uids])
     expected = np.zeros(len(uids))
@@ -115,7 +97,7 @@ def test_the_whole_pool_is_as_published(tmp_path, recorded):
     more = more.replace("recorded.parquet", "../recorded.parquet")
     elsewhere = made.listed(tmp_path / "b", range(42, -1, -1), filters=(), more=more)
     other = Storage(tmp_path / "other")
-    again = scored(elsewhere, other, embedded(elsewhere, other, vectors, failed={3}))
+    again = scored(elsewhere, other, made.embedded(elsewhere, other, vectors, failed={3}))
     assert again == found  # to the bit, in whatever order the list is
 
 
@@ -123,7 +105,7 @@ def test_a_pool_without_pairs_has_no_loss(tmp_path, recorded):
     described = made.listed(tmp_path, range(3), filters=(), more=recorded + LOSS)
     vectors = unit(0, 3, 2, 8).astype(np.float16)
     storage = Storage(tmp_path / "store")
-    found = scored(described, storage, embedded(described, storage, vectors, failed={0, 1, 2}))
+    found = scored(described, storage, made.embedded(described, storage, vectors, failed={0, 1, 2}))
     assert {value for _, value in found.values()} == {None}
 
 

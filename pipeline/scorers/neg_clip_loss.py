@@ -8,7 +8,6 @@ Learning", arXiv 2405.19547: the score of pair i is
 j over a random batch that holds the pair itself, and the mean over several ways to cut the pool into batches.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.collected import spread
+from pipeline.draws import draws
 from pipeline.errors import SourceError
 from pipeline.score import Columns, PoolSpec, Spec
 from pipeline.scorers import device
@@ -109,10 +109,9 @@ class NegClipLoss:
 def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np.int64]]:
     """The pool cut into as few batches of at most `size` as there must be, all about as large: positions.
 
-    Pairs are ordered by blake2b-64 of `shuffle NUL uid`: who meets whom depends on the pairs, not on their order.
+    Pairs are ordered by what they draw for the shuffle: who meets whom depends on the pairs, not on their order.
     """
-    digests = (hashlib.blake2b(f"{shuffle}\0{uid}".encode(), digest_size=8).digest() for uid in uids)
-    order = np.argsort(np.frombuffer(b"".join(digests), ">u8"), kind="stable")
+    order = np.argsort(draws(str(shuffle), uids), kind="stable")
     return np.array_split(order, max(math.ceil(len(uids) / size), 1))
 
 

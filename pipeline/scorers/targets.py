@@ -1,0 +1,95 @@
+"""Target pictures: those of the tasks that the model shall be good at, as embeddings of the pool's own model."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from pipeline.errors import ModelError
+from pipeline.score import NORM, WINDOW, Spec
+from pipeline.scorers import pictured
+from pipeline.scorers.clip import ClipSpec
+
+VECTORS = ".npy"
+"""The ending of a file of embeddings that somebody already computed."""
+
+
+class Encoder(Protocol):
+    """What is needed of a loaded CLIP."""
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """A picture as the model takes it."""
+        ...
+
+    def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, dim], L2-normalised."""
+        ...
+
+
+def check(path: Path, name: str, of: Spec) -> None:
+    """Raises ModelError for target pictures that `of`, the scorer `name`, could not encode, or where there is none."""
+    if path.suffix != VECTORS and not isinstance(of, ClipSpec):
+        raise ModelError(
+            f"{name!r} is of kind {of.kind!r} and encodes no pictures: "
+            f"give targets as {VECTORS}, embeddings of {of.encoder}"
+        )
+    if not pictured.files(path):
+        raise ModelError(f"there is no picture in {path}, which targets means")
+
+
+def embedded(path: Path, of: Callable[[], Any]) -> npt.NDArray[np.float32]:
+    """Of all targets: float32 [targets, dim], L2-normalised. `of` gives the loaded CLIP, asked only if there is need.
+
+    Raises ModelError for a target that is no picture, or vectors that are none.
+    """
+    return _stored(path) if path.suffix == VECTORS else _encoded(path, of())
+
+
+def fit(vectors: npt.NDArray[np.float32], dim: int) -> None:
+    """Raises ModelError unless the targets are as wide as the embeddings."""
+    if vectors.shape[1] != dim:
+        raise ModelError(
+            f"the targets have {vectors.shape[1]} numbers each, and the embeddings {dim}: take those of the same model"
+        )
+
+
+def _stored(path: Path) -> npt.NDArray[np.float32]:
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ModelError(f"{path} is no .npy file: {error}") from None
+    if vectors.ndim != 2 or not len(vectors) or vectors.dtype.kind != "f":
+        raise ModelError(f"{path} holds {vectors.dtype} {vectors.shape}: a float array [targets, dim] is needed")
+    vectors = vectors.astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    if not (np.abs(norms - 1) <= NORM).all():
+        raise ModelError(
+            f"{path}: the embeddings have norms {norms.min():.3g} to {norms.max():.3g}, not 1: normalise them"
+        )
+    found: npt.NDArray[np.float32] = vectors
+    return found
+
+
+def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
+    held: list[npt.NDArray[np.uint8]] = []
+    parts = []
+    for prepared in _prepared(path, clip):
+        held.append(prepared)
+        if len(held) == WINDOW:
+            parts.append(clip.pictures(held))
+            held = []
+    return np.concatenate([*parts, *([clip.pictures(held)] if held else [])])
+
+
+def _prepared(path: Path, clip: Encoder) -> Iterator[npt.NDArray[np.uint8]]:
+    for name, content in pictured.contents(path):
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+        except Exception as error:  # Pillow raises a dozen kinds for broken files
+            raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
+        yield clip.prepare(upright)
