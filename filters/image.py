@@ -1,15 +1,27 @@
 """Filters on the picture. Each scorer is expected under the name of its kind, prompts under the name of their set."""
 
+from filters import best
 from filters.core import Filter
 
-large = Filter(
-    "large", "width >= 200 AND height >= 200", why="DataComp's basic filter: the shorter side has at least 200 px"
-)
-shaped = Filter(
-    "shaped",
-    "width <= 3 * height AND height <= 3 * width",
-    why="banners and strips are rarely pictures of something",
-)
+
+def size(least: int) -> Filter:
+    """The shorter side of the picture as it was fetched, in pixels."""
+    return Filter(
+        "large", f"width >= {least} AND height >= {least}", why=f"the shorter side has at least {least} pixels"
+    )
+
+
+def aspect(most: float) -> Filter:
+    """The longer side by the shorter one, 1 and more."""
+    return Filter(
+        "shaped",
+        f"width <= {most:g} * height AND height <= {most:g} * width",
+        why=f"banners and strips, more than {most:g} times as long as wide, are rarely pictures of something",
+    )
+
+
+large = size(200)
+shaped = aspect(3)
 weighty = Filter("weighty", "bytes >= 5000", why="LAION's rule: a file of less than 5 KB is an icon or a placeholder")
 
 
@@ -89,6 +101,18 @@ unframed = border(0.4)
 def aesthetic(least: float) -> Filter:
     """LAION's aesthetic score, about 1 to 10, at least `least` (LAION-Aesthetics v2 used 4.5 to 6.5)."""
     return Filter("aesthetic", f"aesthetic_score >= {least}", why=f"the aesthetic score is at least {least:g}")
+
+
+def most_aesthetic(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by LAION's aesthetic score."""
+    why = f"the picture is among the best {share:.0%} of the pool by aesthetic score"
+    return best.of_pool("most-aesthetic", "aesthetic_score", share, why)
+
+
+def most_aesthetic_of_rest(share: float) -> Filter:
+    """The best `share` (0 to 1) by aesthetic score of the pairs that pass the filters before this one."""
+    why = f"the picture is among the best {share:.0%} by aesthetic score of what the filters before leave"
+    return best.of_rest("most-aesthetic-of-rest", "aesthetic_score", share, why)
 
 
 def watermark(most: float) -> Filter:

@@ -1,6 +1,7 @@
 """Filters on how picture and caption fit. Each scorer is expected under the name of its kind."""
 
-from filters.core import REST, Filter
+from filters import best
+from filters.core import Filter
 
 
 def aligned(least: float) -> Filter:
@@ -13,25 +14,51 @@ def aligned(least: float) -> Filter:
 
 def most_aligned(share: float) -> Filter:
     """The best `share` (0 to 1) of all scored pairs by cosine: of the whole pool, not of other filters' survivors."""
-    sql = f"clip_similarity >= (SELECT quantile_cont(clip_similarity, {1 - share:.6g}) FROM rows)"
-    return Filter("most-aligned", sql, why=f"the pair is among the best {share:.0%} of the pool by cosine")
+    why = f"the pair is among the best {share:.0%} of the pool by cosine"
+    return best.of_pool("most-aligned", "clip_similarity", share, why)
 
 
 def most_aligned_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by cosine of the pairs that pass the filters before this one in the recipe."""
-    sql = f"clip_similarity >= (SELECT quantile_cont(clip_similarity, {1 - share:.6g}) FROM rows WHERE {REST})"
     why = f"the pair is among the best {share:.0%} by cosine of what the filters before leave"
-    return Filter("most-aligned-of-rest", sql, why=why)
+    return best.of_rest("most-aligned-of-rest", "clip_similarity", share, why)
+
+
+def particular(least: float) -> Filter:
+    """negCLIPLoss, at most about 0: the cosine less what fits everything. A threshold of one pool fits no other."""
+    return Filter(
+        "particular",
+        f"neg_clip_loss_score >= {least}",
+        why=f"picture and caption fit each other better than everybody: their negCLIPLoss is at least {least:g}",
+    )
 
 
 def most_particular(share: float) -> Filter:
     """The best `share` (0 to 1) of all scored pairs by negCLIPLoss, the cosine less what fits everything."""
-    sql = f"neg_clip_loss_score >= (SELECT quantile_cont(neg_clip_loss_score, {1 - share:.6g}) FROM rows)"
-    return Filter("most-particular", sql, why=f"the pair is among the best {share:.0%} of the pool by negCLIPLoss")
+    why = f"the pair is among the best {share:.0%} of the pool by negCLIPLoss"
+    return best.of_pool("most-particular", "neg_clip_loss_score", share, why)
+
+
+def most_particular_of_rest(share: float) -> Filter:
+    """The best `share` (0 to 1) by negCLIPLoss of the pairs that pass the filters before this one."""
+    why = f"the pair is among the best {share:.0%} by negCLIPLoss of what the filters before leave"
+    return best.of_rest("most-particular-of-rest", "neg_clip_loss_score", share, why)
+
+
+def near(least: float) -> Filter:
+    """NormSim with p = infinity, -1 to 1: the cosine of the picture and the nearest target picture."""
+    return Filter(
+        "near", f"norm_sim_inf >= {least}", why=f"the picture has a cosine of at least {least:g} with a target picture"
+    )
+
+
+def nearest(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by NormSim with p = infinity."""
+    why = f"the picture is among the {share:.0%} of the pool that are nearest to a target picture"
+    return best.of_pool("nearest", "norm_sim_inf", share, why)
 
 
 def nearest_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by NormSim with p = infinity of the pairs that pass the filters before this one."""
-    sql = f"norm_sim_inf >= (SELECT quantile_cont(norm_sim_inf, {1 - share:.6g}) FROM rows WHERE {REST})"
     why = f"the picture is among the {share:.0%} nearest to a target picture of what the filters before leave"
-    return Filter("nearest-of-rest", sql, why=why)
+    return best.of_rest("nearest-of-rest", "norm_sim_inf", share, why)

@@ -5,7 +5,7 @@ docstring says which. Where the original speaks of CLIP, it is the scorer named 
 those of OpenAI's ViT-B/32, and mean nothing to another model.
 """
 
-from filters import image, pair, text
+from filters import image, pair, pool, text
 from filters.core import Recipe
 
 everything = Recipe("everything")
@@ -23,6 +23,28 @@ datacomp_text = Recipe("datacomp-text-based-like", (text.english, text.named))
 """DataComp's text-based filtering (Gadre et al. 2023, section 3.1): English, and a word whose first synset is in
 ImageNet-21k. The words come from a list that you give to a scorer `imagenet_words` of kind words; none is shipped,
 since it is made from WordNet. The compressed fastText model tells the language."""
+
+datacomp_image = Recipe("datacomp-image-based-like", (text.english, text.two_words, pool.targeted))
+"""DataComp's image-based filtering (Gadre et al. 2023, section 3.1): English, more than 1 word and 5 characters, and
+the picture's nearest centroid of the pool is also the nearest of some target picture. The scorer `clusters` takes the
+whole pool's embeddings by the scorer `clip`, where the original has those of ViT-L/14 of what passes the rules on
+captions. The compressed fastText model tells the language; the target pictures are yours, there they are ImageNet's."""
+
+datacomp_image_clip = Recipe(
+    "datacomp-image-based-clip-top30-like", (text.english, text.two_words, pool.targeted, pair.most_aligned(0.3))
+)
+"""DataComp's best baseline (Gadre et al. 2023, section 3.1): image-based filtering, of that what is among the best 30 %
+of the pool by cosine. Replaced is what is replaced in `datacomp-image-based-like`, and ViT-L/14's cosine."""
+
+metaclip = Recipe("metaclip-like", (pool.balanced,))
+"""MetaCLIP's balancing (Xu et al. 2023, arXiv 2309.16671, algorithm 1): a caption that matches entries which c captions
+of the pool match is kept with the probability t / c for each of them, all drawn apart. The list of entries is yours,
+t is scaled to the pool (see the scorer `entries`); the steps before it, language and deduplication, are left out."""
+
+clip_queries = Recipe("clip-queries-like", (pool.queried,))
+"""The cap of CLIP's own data (Radford et al. 2021, section 2.2): at most 20,000 pairs for each of 500,000 queries, 400
+million in all. The queries were never published: the entries are yours, and the cap is scaled to the pool, 20,000 for
+400 million pairs of it."""
 
 laion_400m = Recipe("laion-400m-like", (text.lettered, image.weighty, pair.aligned(0.3)))
 """LAION-400M (Schuhmann et al. 2021, section 2): at least 5 characters, at least 5 KB, a cosine of at least 0.3.

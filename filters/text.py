@@ -9,7 +9,28 @@ worded = Filter(
     "captions_words > 2 AND captions_length > 5",
     why="DataComp's basic filter: more than 2 words and 5 characters",
 )
+two_words = Filter(
+    "two-words",
+    "captions_words > 1 AND captions_length > 5",
+    why="DataComp's image-based filter: more than 1 word and 5 characters",
+)
 english = Filter("english", "captions_language = 'en'", why="the training task is English")
+
+
+def length(least: int, most: int) -> Filter:
+    """Characters of the caption, white space included."""
+    return Filter(
+        "caption-length",
+        f"captions_length BETWEEN {least} AND {most}",
+        why=f"the caption has {least} to {most} characters: less says nothing, more is the text of a page",
+    )
+
+
+def words(least: int, most: int) -> Filter:
+    """What stands between white space in the caption."""
+    return Filter(
+        "caption-words", f"captions_words BETWEEN {least} AND {most}", why=f"the caption has {least} to {most} words"
+    )
 
 
 def language(code: str, confidence: float) -> Filter:

@@ -3,12 +3,15 @@ import pyarrow as pa
 import pytest
 
 from filters import catalog, image, pair, pool, safety, text
-from filters.core import MOST_FILTERS, Filter, Recipe
+from filters.core import MOST_FILTERS, REST, Filter, Recipe
 from pipeline import tables
 from pipeline.errors import RecipeError
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scorers.clusters import ClustersSpec
+from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec
 from pipeline.scorers.norm_sim import NormSimSpec
@@ -25,6 +28,9 @@ SCORERS = {
     "aesthetic": AestheticSpec.model_construct(),
     "caption_counts": CaptionCountsSpec.model_construct(),
     "leaks": LeaksSpec.model_construct(),
+    "clusters": ClustersSpec.model_construct(),
+    "duplicates": DuplicatesSpec.model_construct(),
+    "entries": EntriesSpec.model_construct(),
     "imagenet_words": WordsSpec.model_construct(),
     "neg_clip_loss": NegClipLossSpec.model_construct(),
     "norm_sim": NormSimSpec.model_construct(),
@@ -64,9 +70,16 @@ def test_filters_with_a_threshold_bind_and_say_why():
         image.screenshot(0.5),
         image.logo(0.5),
         safety.safe(0.2),
+        image.size(224),
+        image.aspect(2.5),
         pair.aligned(0.28),
-        pair.most_aligned(0.3),
+        pair.particular(-0.1),
+        pair.near(0.7),
+        pool.capped(100),
         pool.rare(1000),
+        pool.uncrowded(50),
+        text.length(5, 300),
+        text.words(3, 60),
         text.language("de", 0.8),
     ]
     tables.bind(made, COLUMNS)
@@ -76,7 +89,27 @@ def test_filters_with_a_threshold_bind_and_say_why():
         text.language("de' OR true", 0.8)
 
 
+QUANTILES = [
+    (image.most_aesthetic, image.most_aesthetic_of_rest),
+    (pair.most_aligned, pair.most_aligned_of_rest),
+    (pair.most_particular, pair.most_particular_of_rest),
+    (pair.nearest, pair.nearest_of_rest),
+]
+
+
+@pytest.mark.parametrize(("of_pool", "of_rest"), QUANTILES)
+def test_quantiles_of_the_pool_and_of_the_rest_are_named_apart(of_pool, of_rest):
+    pool, rest = of_pool(0.3), of_rest(0.3)
+    tables.bind([pool, rest], COLUMNS)
+    assert rest.name == f"{pool.name}-of-rest"
+    assert (REST in pool.sql, REST in rest.sql) == (False, True)
+    assert pool.why != rest.why
+    with pytest.raises(ValueError, match="a share is more than 0 and at most 1, not 30"):
+        of_pool(30)
+
+
 GOOD = {
+    "status": "ok",
     "imagenet_words_count": 2,
     "caption": "A dog on the grass",
     "bytes": 90_000,
@@ -103,6 +136,11 @@ GOOD = {
     "captions_boilerplate": False,
     "captions_markup": False,
     "leaks_leaked": False,
+    "clusters_near_target": True,
+    "entries_matched": 2,
+    "entries_probability": 0.5,
+    "entries_draw": 0.3,
+    "entries_rank": 1,
 }
 """A row of median values, and for each filter what it is there to drop."""
 
@@ -134,7 +172,11 @@ DROPPED = {
     "no-boilerplate": {"captions_boilerplate": True},
     "no-markup": {"captions_markup": True},
     "plain": {"captions_markup": True},
+    "two-words": {"captions_words": 1},
     "unleaked": {"leaks_leaked": True},
+    "targeted": {"clusters_near_target": False},
+    "balanced": {"entries_probability": 0.2},
+    "queried": {"entries_rank": 2},
 }
 
 

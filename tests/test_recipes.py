@@ -1,5 +1,8 @@
 """Published recipes on small tables, with the answer worked out by hand."""
 
+import re
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +25,11 @@ FINE = {
     **dict.fromkeys((f"captions_{mark}" for mark in ("file_name", "url", "price", "boilerplate", "markup")), False),
     "imagenet_words_count": 2,
     "clip_similarity": 0.31,
+    "clusters_near_target": True,
+    "entries_matched": 2,
+    "entries_probability": 0.5,
+    "entries_draw": 0.3,
+    "entries_rank": 1,
 }
 """A pair that every recipe keeps."""
 
@@ -60,6 +68,26 @@ BY_HAND = {
         "at the edge": {"imagenet_words_count": 1},
         "german": {"captions_language": "de"},
         "nothing named": {"imagenet_words_count": 0},
+    },
+    "datacomp-image-based-like": {
+        "fine": {},
+        "at the edge": {"captions_words": 2, "captions_length": 6},
+        "german": {"captions_language": "de"},
+        "one word": {"captions_words": 1},
+        "five characters": {"captions_length": 5},
+        "elsewhere": {"clusters_near_target": False},
+        "without an embedding": {"clusters_near_target": None},
+    },
+    "metaclip-like": {
+        "fine": {},
+        "at the edge": {"entries_draw": 0.1999, "entries_probability": 0.2},
+        "out by lot": {"entries_draw": 0.2, "entries_probability": 0.2},
+        "nothing matched": {"entries_matched": 0, "entries_draw": 0.0, "entries_probability": 0.0},
+    },
+    "clip-queries-like": {
+        "fine": {},
+        "the second": {"entries_rank": 2},  # a pool of so few has one pair for an entry
+        "nothing matched": {"entries_matched": 0, "entries_rank": None},
     },
     "laion-400m-like": {
         "fine": {},
@@ -114,6 +142,25 @@ def test_the_best_of_the_pool_and_of_the_rest(keeps):
     assert keeps(Recipe("turned", (pair.most_aligned_of_rest(0.4), english)), rows) == set()
 
 
+def test_image_based_and_the_best_30_percent_of_the_pool(keeps):
+    """Ten scores, every second near a target: of the pool's best three, 7 to 9, that is 8. The best 30 % of those near
+    a target would be 6 and 8."""
+    rows = {str(n): {"clip_similarity": n / 10, "clusters_near_target": n % 2 == 0} for n in range(10)}
+    assert keeps(catalog.recipes()["datacomp-image-based-clip-top30-like"], rows) == {"8"}
+
+
+def test_the_cap_of_a_query_grows_with_the_pool(tmp_path):
+    """20,000 of 400 million are 1 of 20,000, and 3 of 60,000; failed pairs are not of the pool."""
+    with tables.connect(tmp_path) as con:
+        con.execute(
+            "CREATE TABLE rows AS SELECT CASE WHEN n < 60000 THEN 'ok' ELSE 'failed' END AS status, "
+            "1 AS entries_matched, n % 6 + 1 AS entries_rank FROM range(90000) t(n)"
+        )
+        (each,) = catalog.recipes()["clip-queries-like"].filters
+        (most,) = con.execute(f"SELECT max(entries_rank) FROM rows WHERE {each.sql}").fetchone()
+    assert most == 3
+
+
 def test_negative_loss_and_then_norm_sim_leave_a_fifth_of_the_pool(keeps):
     """Thirty pairs: the best nine by negCLIPLoss are 21 to 29; of these the NormSim of 21, 22, 23 is the lowest."""
     rows = {
@@ -131,6 +178,10 @@ def test_negative_loss_and_then_norm_sim_leave_a_fifth_of_the_pool(keeps):
 
 
 def test_every_published_recipe_is_worked_out_by_hand():
-    assert set(BY_HAND) | {"clip-top30", "neg-clip-loss-top30", "neg-clip-loss-norm-sim", "default"} == set(
-        catalog.recipes()
-    )
+    also = {"clip-top30", "datacomp-image-based-clip-top30-like", "neg-clip-loss-top30", "neg-clip-loss-norm-sim"}
+    assert set(BY_HAND) | also | {"default"} == set(catalog.recipes())
+
+
+def test_every_recipe_is_in_the_docs():
+    told = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", told, re.MULTILINE)) == set(catalog.recipes())

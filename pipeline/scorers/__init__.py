@@ -8,7 +8,9 @@ from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.clusters import ClustersSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec
 from pipeline.scorers.norm_sim import NormSimSpec
@@ -31,6 +33,8 @@ AnySpec = Annotated[
     | NegClipLossSpec
     | NormSimSpec
     | CaptionCountsSpec
+    | ClustersSpec
+    | EntriesSpec
     | WrittenSpec,
     Field(discriminator="kind"),
     BeforeValidator(by_file),

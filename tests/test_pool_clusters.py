@@ -1,0 +1,110 @@
+"""Clusters of the pool's pictures: k-means against scipy's, and which pictures share one with a target."""
+
+import made
+import numpy as np
+import pytest
+from scipy.cluster.vq import kmeans2
+
+from pipeline import pool, publish
+from pipeline.errors import ModelError, SourceError
+from pipeline.manifest import Manifest
+from pipeline.scorers import clusters
+from pipeline.storage import Storage
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def crowds(seed=0):
+    """Forty pictures, [40, 2, 8] with their captions: 25 lie about one direction, the others about another."""
+    random = np.random.default_rng(seed)
+    about = np.repeat(np.eye(8)[:2], (25, 15), axis=0)
+    pictures = unit(about + random.normal(0, 0.05, (40, 8)))
+    return np.stack([pictures, unit(random.normal(size=(40, 8)))], axis=1).astype(np.float16)
+
+
+def clustered(folder, vectors, numbers, settings="count = 2\n", **failed):
+    """By picture number its cluster, the size of that, and whether a target is in it."""
+    described = made.listed(
+        folder,
+        numbers,
+        filters=(),
+        more=f'{made.recorded(folder)}[scorers.clusters]\nkind = "clusters"\nof = "recorded"\ntargets = "targets.npy"\n'
+        + settings,
+    )
+    storage = Storage(folder / "store")
+    ledger = made.embedded(described, storage, vectors, **failed)
+    pool.run(described, storage, ledger, {})
+    publish.publish(described, storage, ledger, {})
+    with Manifest.open(storage).connection() as con:
+        rows = con.execute("SELECT url, clusters_cluster, clusters_size, clusters_near_target FROM rows").fetchall()
+    return {int(url.split("/")[-1].removesuffix(".jpg")): told for url, *told in rows}
+
+
+def test_k_means_is_scipys():
+    vectors = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    theirs, _ = kmeans2(vectors, vectors[:7].astype(np.float64), iter=clusters.ROUNDS, minit="matrix")
+    told = []
+    ours = clusters.k_means(vectors, 7, lambda *progress: told.append(progress))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert told[-1][0] == told[-1][1]
+    near = clusters.nearest(vectors, ours, (ours**2).sum(axis=1) / 2)
+    assert (near == np.linalg.norm(vectors[:, None] - ours, axis=2).argmin(axis=1)).all()
+
+
+def test_a_centroid_of_nobody_stays_until_somebody_is_nearest():
+    """Two centroids begin on one spot: in the first round all vectors are nearest to one of them."""
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float16)
+    assert sorted(clusters.k_means(vectors, 2, lambda *_: None).tolist()) == [[0, 1], [1, 0]]
+
+
+def test_pictures_share_a_cluster_with_a_target(tmp_path):
+    """Picture 3 failed, and 30 has no embedding: 24 and 14 are left of the crowds, and the target is in the second."""
+    vectors = crowds()
+    vectors[30, 0] = np.nan
+    np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32)[1:2])
+    found = clustered(tmp_path, vectors, range(40), failed={3})
+    assert [found[number] for number in (3, 30)] == [[None] * 3] * 2
+    left = {number: told for number, told in found.items() if number not in (3, 30)}
+    assert {number for number, (_, _, near) in left.items() if near} == set(range(25, 40)) - {30}
+    assert {(number < 25, size) for number, (_, size, _) in left.items()} == {(True, 24), (False, 14)}
+    assert len({cluster for cluster, _, _ in left.values()}) == 2
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save(other / "targets.npy", np.eye(8, dtype=np.float32)[1:2])
+    assert clustered(other, vectors, range(39, -1, -1), failed={3}) == found  # in whatever order the list is
+
+
+@pytest.mark.parametrize(("settings", "sizes"), [("", {40}), ("count = 99\n", {1}), ("count = 2\nsample = 1\n", None)])
+def test_as_many_centroids_as_fit_the_pool(tmp_path, settings, sizes):
+    np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32)[1:2])
+    found = clustered(tmp_path, crowds(), range(40), settings)
+    assert any(near for _, _, near in found.values())
+    if sizes:
+        assert {size for _, size, _ in found.values()} == sizes
+    assert sum(1 / size for _, size, _ in found.values()) == pytest.approx(len({told[0] for told in found.values()}))
+
+
+def test_a_pool_without_pictures_has_no_clusters(tmp_path):
+    np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32)[:1])
+    found = clustered(tmp_path, crowds(), range(3), failed={0, 1, 2})
+    assert list(found.values()) == [[None] * 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("of", "targets", "error", "told"),
+    [
+        ("pixels", "targets.npy", SourceError, "scorers.clusters: 'pixels' stores no embeddings"),
+        ("recorded", ".", ModelError, "'recorded' is of kind 'recorded' and encodes no pictures"),
+        ("recorded", "narrow.npy", ModelError, "the targets have 3 numbers each, and the embeddings 8"),
+    ],
+)
+def test_what_cannot_be_clustered(tmp_path, of, targets, error, told):
+    np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32))
+    np.save(tmp_path / "narrow.npy", np.eye(3, dtype=np.float32))
+    toml = f'[scorers.clusters]\nkind = "clusters"\nof = "{of}"\ntargets = "{targets}"\n'
+    described = made.listed(tmp_path, range(3), filters=(), more=made.recorded(tmp_path) + toml)
+    storage = Storage(tmp_path / "store")
+    with pytest.raises(error, match=told):
+        pool.run(described, storage, made.embedded(described, storage, crowds()), {})
