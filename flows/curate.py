@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from flows.progress import shown, tracked
 from flows.server import settle
 from flows.sources import checked, opened
-from pipeline import calibrate, download, drift, engine, pairs, pool, publish, score
+from pipeline import calibrate, download, drift, engine, pairs, pool, publish, reuse, score
 from pipeline.addition import addition
 from pipeline.demo import world
 from pipeline.errors import WinnowError
@@ -101,6 +101,8 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     with storage.lock(), world.served(described, storage) as served:
         score.stages(served, download.stage(served))  # missing weights are told before anything is fetched
         ledger = append(served, storage)
+        if served.union:
+            take(served, storage, ledger)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
@@ -121,6 +123,13 @@ def append(served: Source, storage: Storage) -> Ledger:
     """Read the list and append what is new."""
     with shown() as tell:
         return pairs.update(served, storage, lambda rows: tell("list", rows, 0))
+
+
+@task(name="reuse", **SETTINGS)
+def take(served: Source, storage: Storage, ledger: Ledger) -> None:
+    """Take over what the members of a union have done."""
+    with shown() as tell:
+        reuse.reuse(served, storage, ledger.shards, lambda done, total: tell("reuse", done, total))
 
 
 @task(name="download", persist_result=True, **SETTINGS)

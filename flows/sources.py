@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from filters import catalog
 from filters.core import Recipe
 from pipeline import distinct, lists, source, tables
@@ -22,7 +20,7 @@ def opened(name: str, root: Path) -> tuple[Source, Storage]:
 def checked(name: str) -> Source:
     """The source, with its filters bound against the columns that its rows will have. Raises WinnowError."""
     described = source.load(name)
-    columns = lists.extra_columns(described.pairs) if described.pairs else pa.schema({})
+    columns = lists.extra_columns(described)
     if columns is not None:
         columns = row_columns(columns, described.scorers)
         tables.bind(described.chosen.filters, columns)

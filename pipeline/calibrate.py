@@ -134,7 +134,7 @@ def sample(source: Source, chosen: Path | None) -> Source:
         own["demo"] = source.demo.model_copy(update={"stream": "calibration", "pairs": DEMO_PAIRS})
     else:
         read = {column for spec in source.scorers.values() for column in spec.reads} - {"url", "caption"}
-        own |= {"pairs": Pairs(location=str(listed), extra=tuple(sorted(read)))}
+        own |= {"pairs": Pairs(location=str(listed), extra=tuple(sorted(read))), "union": {}}
     return source.model_copy(update=own)
 
 

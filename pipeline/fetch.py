@@ -169,7 +169,7 @@ class Spool:
             "width": meta["width"],
             "height": meta["height"],
             "bytes": picture.size,
-            "member": _member(number),
+            "member": shards.member(number),
         }
 
     def close(self) -> None:
@@ -180,11 +180,7 @@ class Spool:
         """Name and JPEG in ledger order."""
         for number, (start, size) in sorted(self._places.items()):
             self._file.seek(start)
-            yield _member(number), self._file.read(size)
-
-
-def _member(number: int) -> str:
-    return f"{number:05d}.jpg"
+            yield shards.member(number), self._file.read(size)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.source import Pairs
+from pipeline.source import ORIGIN, Pairs, Source, members
 
 ROWS = 65_536
 """Rows of one record batch."""
@@ -50,8 +50,21 @@ def read(pairs: Pairs, scratch: Path) -> Iterator[pa.RecordBatch]:
         raise SourceError(f"{pairs.location} cannot be read as {pairs.kind}: {reason}") from error
 
 
-def extra_columns(pairs: Pairs) -> pa.Schema | None:
+def extra_columns(source: Source) -> pa.Schema | None:
     """The extra columns and their types, before anything is read; None where only the fetched list can tell."""
+    if source.pairs is not None:
+        return _extra_columns(source.pairs)
+    kinds: dict[str, pa.DataType] = {ORIGIN: pa.string()} if source.union else {}
+    for member, _ in members(source):
+        known = extra_columns(member)
+        if known is None:
+            return None
+        for field in known:  # DuckDB makes text of what two members call alike and mean differently
+            kinds[field.name] = field.type if kinds.get(field.name, field.type) == field.type else pa.string()
+    return pa.schema(kinds)
+
+
+def _extra_columns(pairs: Pairs) -> pa.Schema | None:
     if pairs.kind != "parquet":
         return pa.schema({name: pa.string() for name in pairs.extra})
     if pairs.location.startswith(("http://", "https://")):

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import lists, tables
+from pipeline.draws import draws, shares
 from pipeline.errors import BusyError, SourceError
-from pipeline.source import Source
+from pipeline.source import ORIGIN, Source, members
 from pipeline.stage import canonical_json
 from pipeline.storage import Storage
 
@@ -64,14 +65,13 @@ def uid(url: str, caption: str) -> str:
 def update(source: Source, storage: Storage, progress: Callable[[int], None] = lambda rows: None) -> Ledger:
     """Read the source's list and append what is new. `progress` is told how many rows were read so far.
 
+    Of a union the lists of its members are read one after the other: of each the pairs that are drawn, with `ORIGIN` as
+    an extra column. A pair that several of them have is that of the first.
     Raises SourceError for a list that is empty or cannot be read; nothing is appended then.
     """
-    if source.pairs is None:
-        raise SourceError(f"{source.name}: the embedded source has no list until it is served")
     with storage.scratch() as scratch, tables.connect(scratch) as con:
-        listed = scratch / "listed.parquet"
-        _ingest(lists.read(source.pairs, scratch), listed, progress)
-        _compare(con, listed, [storage.fetch(shard.key) for shard in _committed(storage)])
+        listed = _listed(source, scratch, progress)
+        _compare(con, listed, [storage.fetch(shard.key) for shard in committed(storage)])
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
             _append(con, storage, scratch, source.download.shard_size)
@@ -82,7 +82,7 @@ def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: 
     """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
     current = _current(digest)
     return Ledger(
-        shards=tuple(shard for shard in _committed(storage) if shard.number in numbers),
+        shards=tuple(shard for shard in committed(storage) if shard.number in numbers),
         current=current if storage.done(current) else None,
         digest=digest,
         input=input,
@@ -94,12 +94,48 @@ def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: 
     )
 
 
-def _ingest(batches: Iterable[pa.RecordBatch], target: Path, progress: Callable[[int], None]) -> None:
-    """Write the list as Parquet with each row's ordinal, uid and entry."""
-    writer, ordinal = None, 0
+def committed(storage: Storage) -> list[Shard]:
+    """Every shard of the ledger, those that no pair of the source lives in any more included."""
+    commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
+    return [Shard(**shard) for commit in commits for shard in commit["shards"]]
+
+
+def _listed(source: Source, scratch: Path, progress: Callable[[int], None]) -> list[Path]:
+    """The list as Parquet, or those of a union's members. Raises SourceError where there is no pair."""
+    if source.pairs is not None:
+        _ingest(lists.read(source.pairs, scratch), scratch / "listed.parquet", 0, progress)
+        return [scratch / "listed.parquet"]
+    if not source.union:
+        raise SourceError(f"{source.name}: the embedded source has no list until it is served")
+    found: list[Path] = []
+    rows = 0
+    for member, share in members(source):
+        assert member.pairs is not None
+        found.append(scratch / f"listed-{len(found)}.parquet")
+        drawn = (_drawn(batch, member.name, share) for batch in lists.read(member.pairs, scratch))
+        rows = _ingest(drawn, found[-1], rows, progress)
+    if not rows:
+        raise SourceError(f"{source.name}: no pair of its members is drawn: raise the shares in [union]")
+    return found
+
+
+def _drawn(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
+    """The pairs that are of the union, and whence. A larger share holds all pairs of a smaller one."""
+    uids = _uids(batch)
+    batch = batch.append_column(ORIGIN, pa.array([name] * len(uids), pa.string()))
+    return batch.filter(pa.array(shares(draws("union", uids)) < share))
+
+
+def _uids(batch: pa.RecordBatch) -> list[str]:
+    return [uid(*pair) for pair in zip(batch["url"].to_pylist(), batch["caption"].to_pylist(), strict=True)]
+
+
+def _ingest(batches: Iterable[pa.RecordBatch], target: Path, ordinal: int, progress: Callable[[int], None]) -> int:
+    """Write a list as Parquet with each row's ordinal, from `ordinal`, uid and entry. Gives the next ordinal."""
+    writer = None
     for batch in batches:
         extra = batch.schema.names[2:]
-        uids = [uid(*pair) for pair in zip(batch["url"].to_pylist(), batch["caption"].to_pylist(), strict=True)]
+        uids = _uids(batch)
         made = [
             pa.array(range(ordinal, ordinal + len(batch)), pa.int64()),
             pa.array(uids),
@@ -112,6 +148,7 @@ def _ingest(batches: Iterable[pa.RecordBatch], target: Path, progress: Callable[
         progress(ordinal)
     if writer:
         writer.close()
+    return ordinal
 
 
 def _entries(uids: list[str], batch: pa.RecordBatch, extra: list[str]) -> pa.Array:
@@ -122,9 +159,9 @@ def _entries(uids: list[str], batch: pa.RecordBatch, extra: list[str]) -> pa.Arr
     return pa.array([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
 
 
-def _compare(con: duckdb.DuckDBPyConnection, listed: Path, shards: list[Path]) -> None:
+def _compare(con: duckdb.DuckDBPyConnection, listed: list[Path], shards: list[Path]) -> None:
     """Leave the tables `now` (first row of each uid), `seen` (entries of the ledger) and `fresh` (to be appended)."""
-    con.read_parquet(str(listed)).create_view("listed")
+    con.execute(f"CREATE VIEW listed AS FROM read_parquet({tables.file_list(listed)}, union_by_name = true)")
     con.execute(
         "CREATE TABLE now AS SELECT __ordinal, uid, entry FROM listed SEMI JOIN "
         "(SELECT min(__ordinal) AS __ordinal FROM listed GROUP BY uid) USING (__ordinal)"
@@ -145,7 +182,7 @@ def _see(con: duckdb.DuckDBPyConnection, shards: list[Path]) -> None:
 
 def _append(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, size: int) -> None:
     """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none."""
-    before = _committed(storage)
+    before = committed(storage)
     shards = []
     for number, table in enumerate(_cut(con, size), start=1 + max((shard.number for shard in before), default=-1)):
         local = scratch / "shard.parquet"
@@ -213,7 +250,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
         pq.write_table(entries, local, compression="zstd")
         storage.put_file(current, local)
     return Ledger(
-        shards=tuple(shard for shard in _committed(storage) if shard.number in alive),
+        shards=tuple(shard for shard in committed(storage) if shard.number in alive),
         current=current,
         digest=digest.hexdigest(),
         input=total,
@@ -227,11 +264,6 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
 
 def _current(digest: str) -> str:
     return f"pairs/current-{digest[:16]}.parquet"
-
-
-def _committed(storage: Storage) -> list[Shard]:
-    commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
-    return [Shard(**shard) for commit in commits for shard in commit["shards"]]
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -240,8 +240,12 @@ def make(source: "Source", storage: Storage) -> "Callable[[Shard], None]":
 
 
 def _readable(source: "Source", name: str, spec: Spec) -> None:
-    known = ("url", "caption", *(source.pairs.extra if source.pairs else ()))
-    for column in spec.reads if source.pairs else ():
+    from pipeline.source import extra_names  # a source is made of specs
+
+    if source.demo is not None or not spec.reads:
+        return
+    known = ("url", "caption", *extra_names(source))
+    for column in spec.reads:
         if column not in known:
             raise SourceError(
                 f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or take one of {known}"

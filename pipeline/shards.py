@@ -12,6 +12,11 @@ _END = bytes(1024)
 """Two empty blocks end a tar. Python's reader takes a tar without them for a whole one."""
 
 
+def member(number: int) -> str:
+    """The name of the picture of a shard's URL of that number."""
+    return f"{number:05d}.jpg"
+
+
 def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write (name, content) pairs in their order, without times or owners."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:

@@ -38,7 +38,10 @@ MADE = pa.schema(
 )
 """Columns of `rows` that winnow makes itself."""
 
-RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown", "source"}
+ORIGIN = "origin"
+"""The column of a union's rows that names the source each comes from. `source` is, in SQL, whose rows they are now."""
+
+RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown", "source", ORIGIN}
 """Names that no extra column may take."""
 
 
@@ -139,6 +142,9 @@ class Source(Table):
     schedule: str | None = Field(None, description="cron, in UTC")
     pairs: Pairs | None = None
     demo: Demo | None = None
+    union: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, description="by name or file other sources, and the share of each one's pairs that is drawn"
+    )
     download: Download = Download()
     decoder: decoders.Name = Field("pillow", description="of the stored pictures; the others resize faster")
     scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
@@ -152,8 +158,10 @@ class Source(Table):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.pairs is None) == (self.demo is None):
-            raise ValueError("name where the pairs come from: [pairs], or [demo] for the embedded source")
+        if [self.pairs is None, self.demo is None, not self.union].count(False) != 1:
+            raise ValueError(
+                "name where the pairs come from: [pairs], or [demo] for the embedded source, or [union] of others"
+            )
         if self.recipe is not None and self.filters is not None:
             raise ValueError("give recipe or filters, not both")
         if self.recipe is not None and self.recipe not in catalog.recipes():
@@ -202,6 +210,33 @@ def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
     return pa.schema([*MADE, *extra, *scores])
 
 
+def members(source: Source) -> list[tuple[Source, float]]:
+    """The sources of a union, each with the share of its pairs that is drawn; of any other source none.
+
+    Raises SourceError for one that cannot be read, or has no list of its own.
+    """
+    found: list[tuple[Source, float]] = []
+    for name, share in source.union.items():
+        try:
+            member = _read(find(str(source.path.parent / name) if name.endswith(".toml") else name))
+            if member.pairs is None:
+                raise SourceError("it has no [pairs] of its own")
+            if member.name in [known.name for known, _ in found]:
+                raise SourceError(f"there are two sources called {member.name}")
+        except SourceError as error:
+            raise SourceError(f"{source.path.name}: union.{name}: {error}") from None
+        found.append((member, share))
+    return found
+
+
+def extra_names(source: Source) -> tuple[str, ...]:
+    """The columns of the list that travel along; of a union those of all its members, and `ORIGIN`."""
+    if source.pairs is not None:
+        return source.pairs.extra
+    named = [name for member, _ in members(source) for name in extra_names(member)]
+    return (ORIGIN, *dict.fromkeys(named)) if source.union else ()
+
+
 def with_test(source: Source) -> Source:
     """The source whose leaks are looked for in the test set of its task, too."""
     if source.task is None or source.task.test is None:
@@ -234,14 +269,19 @@ def every() -> list[Path]:
 
 def load(path_or_name: str | Path) -> Source:
     """Read and check a source file: keys, types, files, filter names. Raises SourceError with the first fault."""
-    path = find(str(path_or_name))
+    source = _read(find(str(path_or_name)))
+    members(source)
+    return with_test(source)
+
+
+def _read(path: Path) -> Source:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path.name}: this is no TOML: {error}") from None
     table.setdefault("name", path.stem)
     try:
-        return with_test(Source.model_validate(table | {"path": path}, context={"folder": path.parent}))
+        return Source.model_validate(table | {"path": path}, context={"folder": path.parent})
     except ValidationError as error:
         raise SourceError(_first_fault(path, error)) from None
 

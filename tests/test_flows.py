@@ -84,6 +84,29 @@ def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
 
 
 @pytest.mark.slow
+def test_a_union_fetches_nothing_that_its_members_have(api, tmp_path, httpserver_folder):
+    """Half of one list and all of the other, which is the beginning of the former; the pictures are gone by then."""
+    folder, root = tmp_path / "lists", tmp_path / "root"
+    one = small.described(folder, httpserver_folder, name="one")
+    two = small.described(folder, httpserver_folder, name="two", count=20)
+    for toml in (one, two):
+        curated(toml, root)
+    for file in httpserver_folder[0].glob("*.jpg"):
+        file.unlink()
+    settings = one.read_text().partition("[download]")
+    both = folder / "both.toml"
+    both.write_text('[union]\n"one.toml" = 0.5\n"two.toml" = 1\n' + "".join(settings[1:]))
+    done = curated(both, root)
+    counts = done["counts"]
+    assert (counts["failed"], counts["dropped"], counts["quarantined"]) == (small.GONE, 0, 0)
+    assert counts["input"] == counts["repeated"] + counts["kept"] + small.GONE
+    assert 20 < counts["kept"] < small.COUNT
+    with Manifest.open(Storage(root / "both")).connection() as con:
+        assert con.execute("SELECT DISTINCT origin FROM rows WHERE kept ORDER BY 1").fetchall() == [("one",), ("two",)]
+    assert curated(both, root) == {**done, "new": False}
+
+
+@pytest.mark.slow
 def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
     toml = small.described(tmp_path / "lists", httpserver_folder, name="anew", sql="captions_words > 99")
     curated(toml, tmp_path / "root")
