@@ -10,9 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, log2
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -63,11 +67,17 @@ def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambd
 
 def phash(picture: bytes) -> int:
     """The 64 bits of the DCT-based perceptual hash of an encoded picture, upright. Raises what Pillow does."""
-    import imagehash
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(picture)) as image:
-        return int(str(imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))), 16)
+        return phash_of(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def phash_of(image: "Image.Image") -> int:
+    """The same of an upright RGB picture."""
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
 
 
 def _blocks(hashes: int, radius: int) -> int:

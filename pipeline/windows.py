@@ -4,7 +4,6 @@ One thread reads, a pool decodes, and at most one window is ahead, so that memor
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.ahead import Ahead, cores
 from pipeline.errors import ShardError
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
@@ -48,7 +48,7 @@ class Windows:
         self._storage, self._shards = storage, shards
         self._decode = decoders.get(decoder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def open(self, shard: Shard, scorers: Mapping[str, Scorer]) -> "Opened":
         """Begin to read; `scorers` are those that look at pictures. Errors come where their window would."""
@@ -97,8 +97,7 @@ class Opened:
     """A shard that is being read. `pairs` waits for its table; going through it gives its windows, once."""
 
     def __init__(self, pairs: "Future[pa.Table]", windows: Iterator[Window], thread: ThreadPoolExecutor) -> None:
-        self._pairs, self._windows, self._thread = pairs, windows, thread
-        self._coming = thread.submit(next, windows, None)
+        self._pairs, self._windows = pairs, Ahead(windows, thread)
 
     @property
     def pairs(self) -> pa.Table:
@@ -106,11 +105,4 @@ class Opened:
         return self._pairs.result()
 
     def __iter__(self) -> Iterator[Window]:
-        while (window := self._coming.result()) is not None:
-            self._coming = self._thread.submit(next, self._windows, None)
-            yield window
-
-
-def _cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return iter(self._windows)

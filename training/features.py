@@ -6,29 +6,40 @@ give another object, and the same question finds the same one.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from pipeline import shards
+from pipeline.ahead import Ahead, cores
 from pipeline.errors import StorageError
-from pipeline.neighbours import phash
+from pipeline.neighbours import phash_of
 from pipeline.stage import Stage, digest
 from pipeline.storage import Storage
 from pipeline.task import Budget, Encoder
 from training import augment, encoders, heldout
 
+T = TypeVar("T")
+
 VERSION = 1
 """Raised whenever the same pictures would get other features."""
 
 WINDOW = 64
-"""Pictures that are decoded before the encoder runs."""
+"""Pictures that are decoded together, while the encoder is at those before."""
+
+Named = tuple[str, bytes]
+"""What a picture is called where something is wrong with it, and its file."""
 
 
 @dataclass(frozen=True)
@@ -44,60 +55,105 @@ class Features:
         return cls(np.concatenate([part.views for part in parts]), np.concatenate([part.phash for part in parts]))
 
 
-class Extractor:
-    """Gives features, and computes those that are not there yet. The encoder loads when it is first needed."""
+class Prepared(NamedTuple):
+    """A picture, ready for an encoder: its perceptual hash, and what the encoder prepared of each version."""
 
-    def __init__(self, storage: Storage, encoder: Encoder, budget: Budget) -> None:
+    phash: int
+    versions: Sequence[Any]
+
+
+class Extractor:
+    """Gives features, and computes those that are not there yet. The encoder loads when it is first needed.
+
+    Without a budget there are no augmented versions. `workers` decode, as many as there are processors if unset.
+    """
+
+    def __init__(self, storage: Storage, encoder: Encoder, budget: Budget | None, workers: int | None = None) -> None:
         self.identity = encoders.identity(encoder)
         self.encoder = encoder
-        self._storage, self._budget = storage, budget
+        self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.Encodes | None = None
 
-    def training(self, shards_key: str, shard: int, members: Sequence[str]) -> Features:
-        """Plain and augmented features of some pictures of a shard, in the order of `members`."""
-        augmented = {
+    def training(self, shards_key: str, wanted: Mapping[int, Sequence[str]]) -> Iterator[Features]:
+        """Features of pictures of each shard, by its number, in the order of its members; one shard after another."""
+        augmented = self._budget and {
             "policy": self._budget.policy,
             "views": self._budget.augmented_views,
             "augment": augment.VERSION,
             "albumentations": version("albumentations"),
         }
         stage = self._stage({"shards": shards_key, "augmented": augmented})
-        tar = self._storage.fetch(f"shards-{shards_key}/{shard:05d}.tar")
-        key = stage.item(shard, f"-{digest(list(members))[:16]}.npz")
-        return self._kept(stage, key, lambda: _members(tar, members), self._budget.augmented_views)
+        asked: dict[str, Callable[[], Iterable[Named]]] = {}
+        for shard, members in wanted.items():
+            tar = self._storage.fetch(f"shards-{shards_key}/{shard:05d}.tar")
+            asked[stage.item(shard, f"-{digest(list(members))[:16]}.npz")] = partial(read, tar, members)
+        return self._kept(stage, asked, self._budget.augmented_views if self._budget else 0)
 
     def heldout(self, pictures: heldout.HeldOut) -> Features:
         """Plain features of the held-out pictures."""
         stage = self._stage({"heldout": True})
-        return self._kept(stage, f"{stage.folder}/{digest(list(pictures.sha256))[:16]}.npz", pictures.pictures, 0)
+        key = f"{stage.folder}/{digest(list(pictures.sha256))[:16]}.npz"
+        return next(self._kept(stage, {key: pictures.pictures}, 0))
 
     def _stage(self, more: dict[str, Any]) -> Stage:
         made_by = {"version": VERSION, "encoder": self.identity, "imagehash": version("imagehash"), **more}
         return Stage(f"features/{self.encoder.kind}", made_by)
 
-    def _kept(self, stage: Stage, key: str, pictures: Callable[[], Iterable[bytes]], views: int) -> Features:
-        if not self._storage.done(key):
-            made = self._computed(pictures(), views)
-            stage.describe(self._storage)
-            with self._storage.scratch() as scratch:
-                np.savez(scratch / "features.npz", views=made.views, phash=made.phash)
-                self._storage.put_file(key, scratch / "features.npz")
-        with np.load(self._storage.fetch(key), allow_pickle=False) as stored:
-            return Features(stored["views"], stored["phash"])
+    def _kept(self, stage: Stage, asked: Mapping[str, Callable[[], Iterable[Named]]], views: int) -> Iterator[Features]:
+        missing = {key: pictures for key, pictures in asked.items() if not self._storage.done(key)}
+        computed = self._computed(missing, views)
+        for key in asked:
+            if key in missing:
+                made = next(computed)
+                stage.describe(self._storage)
+                with self._storage.scratch() as scratch:
+                    np.savez(scratch / "features.npz", views=made.views, phash=made.phash)
+                    self._storage.put_file(key, scratch / "features.npz")
+            with np.load(self._storage.fetch(key), allow_pickle=False) as stored:
+                yield Features(stored["views"], stored["phash"])
 
-    def _computed(self, pictures: Iterable[bytes], views: int) -> Features:
+    def _computed(self, missing: Mapping[str, Callable[[], Iterable[Named]]], views: int) -> Iterator[Features]:
+        """Those of each missing key. Decoding runs on from one to the next."""
         self._loaded = self._loaded or encoders.load(self.encoder)
-        parts = []
-        for window in _windows(pictures, WINDOW):
-            prepared = [
-                self._loaded.prepare(Image.fromarray(pixels))
-                for picture in window
-                for pixels in versions(picture, self._budget.policy, views)
-            ]
-            encoded = self._loaded.encode(prepared).astype(np.float16)
-            hashes = np.array([phash(picture) for picture in window], np.uint64)
-            parts.append(Features(encoded.reshape(len(window), 1 + views, -1), hashes))
-        return Features.joined(parts)
+        policy = self._budget.policy if self._budget else ""
+        with decoded(missing, partial(prepared, self._loaded, policy, views), self._workers) as windows:
+            for _, group in groupby(windows, itemgetter(0)):
+                yield Features.joined([self._encoded(window) for _, window in group])
+
+    def _encoded(self, window: Sequence[Prepared]) -> Features:
+        assert self._loaded is not None
+        encoded = self._loaded.encode([each for picture in window for each in picture.versions]).astype(np.float16)
+        hashes = np.array([picture.phash for picture in window], np.uint64)
+        return Features(encoded.reshape(len(window), len(window[0].versions), -1), hashes)
+
+
+@contextmanager
+def decoded(
+    asked: Mapping[str, Callable[[], Iterable[Named]]], make: Callable[[Named], T], workers: int | None = None
+) -> Iterator[Iterable[tuple[str, list[T]]]]:
+    """What `make` gives for the pictures under each key, in order, in windows of at most `WINDOW` with their key.
+
+    As in scoring one thread reads, a pool makes, and a window is ready while the one before is worked on.
+    """
+    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(workers or cores(), "decode") as pool:
+
+        def windows() -> Iterator[tuple[str, list[T]]]:
+            for key, pictures in asked.items():
+                coming = iter(pictures())
+                while window := list(islice(coming, WINDOW)):
+                    yield key, list(pool.map(make, window))
+
+        yield Ahead(windows(), reading)
+
+
+def prepared(encoder: encoders.Encodes, policy: str, views: int, picture: Named) -> Prepared:
+    """A picture and that many augmented versions of it, for an encoder. Raises StorageError if it cannot be decoded."""
+    name, content = picture
+    try:
+        found = [Image.fromarray(pixels) for pixels in versions(content, policy, views)]
+    except Exception as error:  # Pillow raises nearly anything on a broken file
+        raise StorageError(f"{name} cannot be decoded: {error!r}") from error
+    return Prepared(phash_of(found[0]), [encoder.prepare(each) for each in found])
 
 
 def versions(picture: bytes, policy: str, views: int) -> Iterator[augment.Pixels]:
@@ -110,24 +166,13 @@ def versions(picture: bytes, policy: str, views: int) -> Iterator[augment.Pixels
         yield augment.view(plain, policy, augment.seed(sha256, number))
 
 
-def _members(tar: Path, members: Sequence[str]) -> Iterator[bytes]:
+def read(tar: Path, members: Sequence[str]) -> Iterator[Named]:
     """The pictures of a tar that are called for, in the tar's order, which must be that of `members`."""
     wanted = iter(members)
     waiting = next(wanted, None)
     for name, content in shards.read(tar):
         if name == waiting:
-            yield content
+            yield f"{name} in {tar}", content
             waiting = next(wanted, None)
     if waiting is not None:
         raise StorageError(f"{tar.name} has no picture {waiting}: remove it and its .parquet, and run `winnow curate`")
-
-
-def _windows(pictures: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    window: list[bytes] = []
-    for picture in pictures:
-        window.append(picture)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window

@@ -69,9 +69,9 @@ class HeldOut:
         """Of the pictures and their labels."""
         return digest([list(self.sha256), self.labels.tolist()])
 
-    def pictures(self) -> Iterator[bytes]:
-        """The files, in order."""
-        return (path.read_bytes() for path in self.paths)
+    def pictures(self) -> Iterator[tuple[str, bytes]]:
+        """The files, in order, and what each is called."""
+        return ((str(path), path.read_bytes()) for path in self.paths)
 
 
 def near(hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], within: int = NEAR) -> npt.NDArray[np.bool_]:

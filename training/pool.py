@@ -76,17 +76,21 @@ def _with_features(
     table: pa.Table, shards_key: str, extractors: Sequence[Extractor], progress: Progress
 ) -> tuple[pa.Table, list[Features]]:
     """Pairs of one URL share a picture, and so its features."""
-    numbers = pc.unique(table["shard"]).to_pylist()
     pictures = np.zeros(len(table), np.int64)
-    parts: list[list[Features]] = [[] for _ in extractors]
+    wanted: dict[int, list[str]] = {}
     start = 0
-    for done, number in enumerate(numbers):
+    for number in pc.unique(table["shard"]).to_pylist():
         rows = np.flatnonzero(pc.equal(table["shard"], number).to_numpy())
         members, positions = np.unique(table["member"].take(rows).to_pylist(), return_inverse=True)
-        for each, (extractor, found) in enumerate(zip(extractors, parts, strict=True)):
-            progress("features", done * len(extractors) + each, len(numbers) * len(extractors))
-            found.append(extractor.training(shards_key, number, members.tolist()))
+        wanted[number] = members.tolist()
         pictures[rows] = start + positions
         start += len(members)
-    progress("features", len(numbers) * len(extractors), len(numbers) * len(extractors))
-    return table.append_column("picture", pa.array(pictures)), [Features.joined(found) for found in parts]
+    total = len(wanted) * len(extractors)
+    progress("features", 0, total)
+    found: list[list[Features]] = []
+    for extractor in extractors:
+        found.append([])
+        for features in extractor.training(shards_key, wanted):
+            found[-1].append(features)
+            progress("features", sum(map(len, found)), total)
+    return table.append_column("picture", pa.array(pictures)), [Features.joined(each) for each in found]
