@@ -7,7 +7,6 @@ the loop that people write around open_clip, which is the reference; and a produ
 
 import io
 import json
-import logging
 import os
 import platform
 import resource
@@ -36,11 +35,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import download, engine, synthetic
-from pipeline.errors import ModelError, nearest
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
 from pipeline.score import WINDOW
-from pipeline.scorers import decoders, device
+from pipeline.scorers import clip_weights, decoders, device
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_model import Clip
 from pipeline.scoring import Scoring
@@ -285,19 +283,12 @@ class _Tars(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def random_model(name: str, folder: Path) -> Path:
     """A folder of open_clip's with random weights; the same name, the same weights."""
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ModelError(f"open_clip has no model {name!r}{nearest(name, open_clip.list_models())}")
-    torch.manual_seed(0)
-    logging.disable(logging.WARNING)  # it warns that the weights are random
-    try:
-        model = open_clip.create_model(name, pretrained=None, load_weights=False)
-    except Exception as error:
-        raise ModelError(f"{name} cannot be made here: {error}; take one that open_clip makes by itself") from error
-    finally:
-        logging.disable(logging.NOTSET)
+    model = clip_weights.untrained(name)
     folder.mkdir()
-    described = {"model_cfg": config, "preprocess_cfg": open_clip.get_model_preprocess_cfg(model)}
+    described = {
+        "model_cfg": open_clip.get_model_config(name),
+        "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     save_file(
         {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"

@@ -1,5 +1,8 @@
 import json
 import os
+import threading
+import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +10,12 @@ import pytest
 import taught
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 
-from pipeline import source
+from pipeline import source, task
 from pipeline.errors import ModelError, SourceError
 from pipeline.task import Hog, Network, Pixels
-from training import encoders
+from training import comparison, encoders
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
 
@@ -66,7 +70,9 @@ def test_timm_features_are_the_model_s_own(folder):
     model.eval()
     images = pictures(3)
     with torch.inference_mode():
-        batch = torch.stack([tower.prepare(image) for image in images])
+        transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+        batch = torch.stack([transform(image) for image in images])
+        assert torch.equal(tower.stacked([tower.prepare(image) for image in images]), batch)
         expected = model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
     assert expected.shape[1] == model.num_features
     np.testing.assert_allclose(encoded(tower, images), expected, atol=1e-4)
@@ -89,9 +95,18 @@ def test_preprocessing_can_be_told(folder):
     tower = encoders.load(
         timm_encoder(folder, preprocess={"input_size": [3, 48, 48], "mean": [0, 0, 0], "std": [1, 1, 1]})
     )
-    tensor = tower.prepare(Image.new("RGB", (100, 60), (255, 0, 51)))
+    (tensor,) = tower.stacked([tower.prepare(Image.new("RGB", (100, 60), (255, 0, 51)))])
     assert tensor.shape == (3, 48, 48)
     np.testing.assert_allclose(tensor[:, 5, 5], [1, 0, 0.2], atol=1e-3)
+
+
+def tower_of(network, batch):
+    """Of prepared pictures as they are, 0 to 1."""
+    return encoders.Tower(network, lambda image: image, [0.0] * 3, [1.0] * 3, batch)
+
+
+def plain(*values):
+    return [np.full((4, 4, 3), value, np.uint8) for value in values]
 
 
 class Cramped(torch.nn.Module):
@@ -110,20 +125,23 @@ class Cramped(torch.nn.Module):
 
 def test_the_batch_is_halved_when_memory_is_short():
     model = Cramped(3)
-    tower = encoders.Tower(model, lambda image: image, batch=8)
-    tensors = [torch.full((3, 4, 4), float(number)) for number in range(10)]
-    np.testing.assert_allclose(tower.encode(tensors)[:, 0], range(10))
+    tower = tower_of(model, 8)
+    np.testing.assert_allclose(tower.encode(plain(*range(10)))[:, 0], np.arange(10) / 255, rtol=1e-6)
     assert model.sizes == [8, 4, 2, 2, 2, 2, 2]
+    tower.encode(plain(1, 2, 3))
+    assert model.sizes[7:] == [2, 1]  # it is not tried again
 
 
 def test_no_memory_for_one_picture_is_an_error():
     with pytest.raises(ModelError, match="even with one picture"):
-        encoders.Tower(Cramped(0), lambda image: image, batch=2).encode([torch.zeros(3, 4, 4)] * 2)
+        tower_of(Cramped(0), 2).encode(plain(1, 2))
 
 
 def test_features_that_are_no_numbers_are_an_error():
+    broken = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 4), torch.nn.Flatten())
+    torch.nn.init.constant_(broken[0].weight, torch.nan)
     with pytest.raises(ModelError, match="no numbers"):
-        encoders.Tower(lambda window: window.mean(dim=(2, 3)) / 0, lambda image: image).encode([torch.zeros(3, 4, 4)])
+        tower_of(broken.requires_grad_(False), 2).encode(plain(1))
 
 
 def test_the_identity_tells_weights_and_settings(folder, tmp_path):
@@ -144,6 +162,126 @@ def test_weights_that_do_not_fit_are_refused(folder):
         encoders.load(timm_encoder(folder, model="test_vit"))
     with pytest.raises(ModelError, match="encoder test_resnett"):
         encoders.load(timm_encoder(folder, model="test_resnett"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("timm:resnet50", {"kind": "timm", "model": "resnet50"}),
+        ("timm:resnet50@a1_in1k", {"kind": "timm", "model": "resnet50", "weights": "a1_in1k"}),
+        ("timm:hf-hub:timm/resnet50@main", {"kind": "timm", "model": "hf-hub:timm/resnet50@main"}),
+        ("open_clip:ViT-B-32@openai", {"kind": "open_clip", "model": "ViT-B-32", "weights": "openai"}),
+        ("hog", {"kind": "hog"}),
+        (
+            '{ kind = "timm", model = "x", options = { a = [1] } }',
+            {"kind": "timm", "model": "x", "options": {"a": [1]}},
+        ),
+    ],
+)
+def test_an_encoder_has_a_name(text, told):
+    found = task.encoder(text)
+    assert found.model_dump(exclude_defaults=True) == told
+    (line,) = tomllib.loads(comparison.toml(found)).values()
+    assert TypeAdapter(task.Encoder).validate_python(line) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("resnet50", "no encoder is called 'resnet50': it is timm:MODEL"),
+        ("timm:", "no encoder is called"),
+        ("timm:resnet50@gone.safetensors", "there is no file"),
+        ("local-dir:gone", "there is no file"),
+        ('{ kind = "hog", side = 7 }', "side: "),
+        ("{ kind", "this is no TOML"),
+        ('{ kind = "timm", model = "hf-hub:a/b", weights = "random" }', "brings its weights along"),
+    ],
+)
+def test_a_wrong_name_is_one_line(text, says):
+    with pytest.raises(SourceError, match=says) as error:
+        task.encoder(text)
+    assert "\n" not in str(error.value)
+
+
+def test_names_of_files_and_folders_are_relative_to_where_they_are_read(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert task.encoder("local-dir:clip").model == f"local-dir:{folder / 'clip'}"
+    found = task.encoder("timm:test_resnet@encoder.safetensors")
+    assert (found.weights, found.name) == (str(folder / "encoder.safetensors"), "timm:test_resnet@encoder.safetensors")
+
+
+def test_a_folder_that_timm_left(folder, tmp_path):
+    """timm's own format for a hub, read from a folder: the same features, told by the digests of both files."""
+    import timm
+    from timm.models import save_for_hf
+
+    model = timm.create_model(
+        "test_resnet", pretrained=True, pretrained_cfg_overlay={"file": str(folder / "encoder.safetensors")}
+    )
+    save_for_hf(model, tmp_path / "saved", safe_serialization=True)
+    found = task.encoder(f"timm:local-dir:{tmp_path}/saved")
+    assert len(encoders.identity(found)["config"]) == 64
+    assert str(tmp_path) not in json.dumps(encoders.identity(found))
+    images = pictures(2)
+    np.testing.assert_array_equal(
+        encoded(encoders.load(found), images), encoded(encoders.load(timm_encoder(folder)), images)
+    )
+
+
+def test_random_weights_are_always_the_same_and_say_so():
+    for name in ("timm:test_resnet@random", "open_clip:RN50@random"):
+        found = task.encoder(name)
+        assert encoders.identity(found)["weights"] == "random"
+
+
+def test_a_dead_hub_is_one_line_that_names_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as HF_HUB_OFFLINE=1
+    for name in ("timm:resnet50", "open_clip:ViT-B-16-SigLIP@webli", "timm:hf-hub:timm/resnet50"):
+        with pytest.raises(ModelError, match=r"cannot be fetched.* name a local .safetensors file") as error:
+            encoders.identity(task.encoder(name))
+        assert "\n" not in str(error.value)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves one file, as a hub of models does, under whatever name."""
+
+    content = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        for name, value in (("ETag", '"1"'), ("X-Repo-Commit", "abc"), ("Content-Length", len(self.content))):
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_hub_s_weights_are_fetched_once_and_told_by_their_digest(folder, tmp_path, monkeypatch):
+    content = (folder / "encoder.safetensors").read_bytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"content": content})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        for name, value in {
+            "ENDPOINT": address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path),
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        by_tag, by_file = (task.encoder(f"timm:test_resnet{which}") for which in ("", f"@{folder}/encoder.safetensors"))
+        known = encoders.identity(by_tag)
+        server.shutdown()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert known["weights"] == encoders.identity(by_file)["weights"]
+    assert known["model"] == "test_resnet.r160_in1k"
+    images = pictures(2)
+    np.testing.assert_array_equal(encoded(encoders.load(by_tag), images), encoded(encoders.load(by_file), images))
+    with pytest.raises(ModelError, match="test_resnet has no weights gone: take one of r160_in1k, or a .safetensors"):
+        encoders.identity(task.encoder("timm:test_resnet@gone"))
 
 
 def test_an_open_clip_model_needs_weights(folder):

@@ -3,7 +3,6 @@ without its classifier, histograms of oriented gradients, or the pixels themselv
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,17 +10,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import ModelError
-from pipeline.score import file_digest
 from pipeline.scorers import clip_weights, device
-from pipeline.task import Encoder, Hog, Network, Pixels
+from pipeline.task import RANDOM, Encoder, Hog, Network, Pixels
+from training import timm_weights
 
 if TYPE_CHECKING:
     import torch
 
 BATCH = 64
 """Pictures in one forward pass, fewer where memory ends."""
-
-FILE = ".safetensors"
 
 _OPENCV = "opencv-python-headless"
 
@@ -37,9 +34,9 @@ class Encodes(Protocol):
 
 
 def identity(encoder: Encoder) -> dict[str, Any]:
-    """All that decides an encoder's features, as JSON. Files are told by their digest, timm's tags by their name.
+    """All that decides an encoder's features, as JSON. Weights are told by their digest, wherever they come from.
 
-    Raises ModelError for an open_clip model whose weights are missing or do not fit its activation.
+    Raises ModelError for weights that cannot be had, or that do not fit their model's activation.
     """
     if not isinstance(encoder, Network):
         return {**encoder.model_dump(), "versions": {_OPENCV: version(_OPENCV)}}
@@ -50,15 +47,12 @@ def identity(encoder: Encoder) -> dict[str, Any]:
         "device": device.kind(),
         "versions": {name: version(name) for name in (library, "torch", "torchvision", "pillow")},
     }
-    if encoder.kind == "open_clip":
-        return made | dict(clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).identity())
-    weights = file_digest(Path(encoder.weights)) if encoder.weights and encoder.weights.endswith(FILE) else None
-    return made | {
-        "model": encoder.model,
-        "weights": weights or encoder.weights,
-        "options": encoder.options,
-        "preprocess": encoder.preprocess,
-    }
+    if encoder.kind == "timm":
+        found = timm_weights.find(encoder.model, encoder.weights).identity()
+        return made | dict(found) | {"options": encoder.options, "preprocess": encoder.preprocess}
+    if encoder.weights == RANDOM:
+        return made | {"model": encoder.model, "weights": RANDOM}
+    return made | dict(clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).identity())
 
 
 def load(encoder: Encoder) -> Encodes:
@@ -113,35 +107,57 @@ class Gradients(Raw):
 
 
 class Tower:
-    """A frozen network, ready to run.
+    """A network, ready to run: `network` gives features of a stack of pictures, `geometry` resizes and crops one.
 
-    `prepare` turns an RGB picture into a float tensor [3, height, width]; `forward` takes a stack of those.
+    It sees `batch` pictures in one pass; half as many from where memory ended.
     """
 
     def __init__(
         self,
-        forward: "Callable[[torch.Tensor], torch.Tensor]",
-        prepare: "Callable[[Image.Image], torch.Tensor]",
+        network: "torch.nn.Module",
+        geometry: Callable[[Image.Image], Image.Image],
+        mean: Sequence[float],
+        std: Sequence[float],
         batch: int = BATCH,
     ) -> None:
-        self.prepare = prepare
-        self._forward, self._batch, self._device = forward, batch, device.kind()
+        import torch
 
-    def encode(self, pictures: "Sequence[torch.Tensor]") -> npt.NDArray[np.float32]:
+        self.network, self.batch, self.device = network, batch, device.kind()
+        self._geometry = geometry
+        self._mean, self._std = (
+            torch.tensor(each, dtype=torch.float32, device=self.device)[:, None, None] for each in (mean, std)
+        )
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
+        return np.asarray(self._geometry(image))
+
+    def stacked(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> "torch.Tensor":
+        """What `prepare` gave, as the network sees it: float32 [pictures, 3, height, width], normalised."""
+        import torch
+
+        # What lies in memory as [n, height, width, 3] is channels-last by itself, which takes half the time on a CPU.
+        pixels = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
+        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
         import torch
 
         from pipeline.scorers.clip_model import in_batches
 
-        def run(window: "Sequence[torch.Tensor]") -> torch.Tensor:
-            # Channels last take half the time on a CPU.
-            stacked = torch.stack(list(window)).to(self._device, memory_format=torch.channels_last)
-            return self._forward(stacked).float()
+        def run(window: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+            try:
+                features: torch.Tensor = self.network(self.stacked(window))
+                return features.float()
+            except torch.OutOfMemoryError:
+                self.batch = max(1, len(window) // 2)  # for the windows that come, as `in_batches` does it in this one
+                raise
 
         exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with exactly:
-                features = in_batches(run, pictures, self._batch, fill=self._device != "cpu")
+                features = in_batches(run, pictures, self.batch, fill=self.device != "cpu")
         except torch.OutOfMemoryError as error:
             raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
         if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
@@ -151,33 +167,49 @@ class Tower:
 
 def _timm(encoder: Network) -> Tower:
     import timm
-    from safetensors.torch import load_file
 
-    local = bool(encoder.weights and encoder.weights.endswith(FILE))
-    name = f"{encoder.model}.{encoder.weights}" if encoder.weights and not local else encoder.model
-    model = timm.create_model(name, pretrained=not local, **encoder.options)
-    if local:
-        model.load_state_dict(load_file(str(encoder.weights)), strict=True)
+    model = timm_weights.find(encoder.model, encoder.weights).load(encoder.options)
     model.reset_classifier(0)
     settings = timm.data.resolve_data_config(_tuples(encoder.preprocess), model=model)
-    return Tower(_frozen(model), timm.data.create_transform(**settings, is_training=False))
+    *geometry, _, standard = timm.data.create_transform(**settings, is_training=False).transforms
+    return _tower(model, geometry, standard)
 
 
 def _open_clip(encoder: Network) -> Tower:
+    import torch
     from open_clip import get_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torch.nn.functional import normalize
 
-    model = clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).load()
-    prepare = image_transform_v2(PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False)
-    _frozen(model)
-    return Tower(lambda window: normalize(model.encode_image(window), dim=-1), prepare)
+    class Pictures(torch.nn.Module):
+        """The picture's half of a model."""
+
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.visual, self._encode = model.visual, model.encode_image
+
+        def forward(self, window: torch.Tensor) -> torch.Tensor:
+            return normalize(self._encode(window), dim=-1)
+
+    if encoder.weights == RANDOM:
+        model = clip_weights.untrained(encoder.model)
+    else:
+        model = clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).load()
+    *geometry, _, standard = image_transform_v2(
+        PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False
+    ).transforms
+    return _tower(Pictures(model), geometry, standard)
 
 
-def _frozen(model: "torch.nn.Module") -> "torch.nn.Module":
+def _tower(network: "torch.nn.Module", geometry: Sequence[Any], standard: Any) -> Tower:
+    """Frozen, and where it shall run. `standard` is the model's own Normalize."""
     import torch
+    from torchvision.transforms import Compose, Normalize
 
-    return model.eval().requires_grad_(False).to(device.kind()).to(memory_format=torch.channels_last)
+    assert isinstance(standard, Normalize)
+    network.eval().requires_grad_(False).to(device.kind()).to(memory_format=torch.channels_last)
+    mean, std = (torch.as_tensor(each).tolist() for each in (standard.mean, standard.std))
+    return Tower(network, Compose(geometry), mean, std)
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ that look right and are wrong, and open_clip only warns.
 
 import difflib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, nearest
 from pipeline.score import file_digest
 from pipeline.settings import LOCAL
 from pipeline.stage import digest
@@ -82,6 +83,27 @@ def find(model: str, weights: str | None, quick_gelu: bool | None) -> Found:
     return _tag(model, weights, has)
 
 
+def untrained(name: str) -> Any:
+    """A model of open_clip's with random weights, in float32 on the CPU; the same name, the same weights.
+
+    Raises ModelError.
+    """
+    import open_clip
+    import torch
+
+    if open_clip.get_model_config(name) is None:
+        raise ModelError(f"open_clip has no model {name!r}{nearest(name, open_clip.list_models())}")
+    logging.disable(logging.WARNING)  # it warns that the weights are random
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return open_clip.create_model(name, pretrained=None, load_weights=False).eval()
+    except Exception as error:
+        raise ModelError(f"{name} cannot be made here: {error}; take one that open_clip makes by itself") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def line(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -114,7 +136,7 @@ def _hub(model: str) -> Found:
         config = Path(download_pretrained_from_hf(name, filename="open_clip_config.json"))
         return Found(model, Path(download_pretrained_from_hf(name)), config=file_digest(config))
     except Exception as error:
-        raise ModelError(_unreachable(model, error)) from error
+        raise ModelError(unreachable(model, error)) from error
 
 
 def _tag(model: str, tag: str, has: bool) -> Found:
@@ -134,7 +156,7 @@ def _tag(model: str, tag: str, has: bool) -> Found:
     try:
         weights = Path(download_pretrained(config))
     except Exception as error:
-        raise ModelError(_unreachable(f"{model}/{tag}", error)) from error
+        raise ModelError(unreachable(f"{model}/{tag}", error)) from error
     keys = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
     return Found(model, weights, {key: config[key] for key in keys if config.get(key) is not None})
 
@@ -184,7 +206,8 @@ def _with(quick_gelu: bool) -> str:
     return "with QuickGELU" if quick_gelu else "with GELU"
 
 
-def _unreachable(what: str, error: Exception) -> str:
+def unreachable(what: str, error: Exception) -> str:
+    """What to say of weights that no hub gave."""
     return (
         f"the weights of {what} cannot be fetched ({line(error)}): check the network, or name a local .safetensors file"
     )
