@@ -22,6 +22,7 @@ COMMANDS = (
     "calibrate",
     "caught",
     "train",
+    "encoders",
     "sql",
     "funnel",
     "audit",
@@ -84,7 +85,7 @@ def test_wrong_usage_is_2(words):
 
 
 @pytest.mark.parametrize(
-    "command", ["curate", "calibrate", "caught", "train", "funnel", "audit", "publish", "diff", "report"]
+    "command", ["curate", "calibrate", "caught", "train", "encoders", "funnel", "audit", "publish", "diff", "report"]
 )
 def test_a_missing_source_file_is_one_line(command, tmp_path):
     assert "there is no source file" in fails(command, tmp_path / "gone.toml")

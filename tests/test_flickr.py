@@ -23,9 +23,10 @@ import pytest
 from conftest import Quiet
 from rich.console import Console
 
-from pipeline import source
+from flows import encoders as shown
+from pipeline import source, task
 from pipeline.manifest import Manifest
-from training import gain, labels
+from training import comparison, gain, labels
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
 
@@ -235,3 +236,16 @@ def test_filtering_helps(curated):
         assert all(row["f1_macro_mean"] > measured["baseline"]["f1_macro"] for row in learner["rows"])
         assert differences["filtered - raw"]["difference"] > 0
         assert differences["filtered - random"]["difference"] > 0
+
+
+def test_encoders_side_by_side(curated):
+    """The real network is better than gradients, and than the same network untrained, by a probe on what is kept."""
+    toml, _, _ = curated
+    described, storage = source.load(toml), job.storage_of(toml, toml.parent / "store")
+    names = (MOBILENET, "hog", "timm:mobilenetv2_100@random")
+    found = comparison.compare(described, storage, [task.encoder(name) for name in names], pictures=128)
+    Console().print(shown.table(found))
+    f1 = [row["f1_macro"] for row in found["encoders"]]
+    assert f1[0] > f1[1] > found["baseline"]["f1_macro"]
+    assert f1[0] > f1[2]
+    assert found["best"] == "timm:mobilenetv2_100@mobilenetv2_100.safetensors"

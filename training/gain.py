@@ -100,7 +100,7 @@ def measure(
     Safe to run twice: a second time nothing is trained, and after a crash it goes on at the trial. Raises SourceError
     where the source has no task or test set, and CompareError for a comparison that would not be fair.
     """
-    task, test_set = _task(source)
+    task, test_set = asked(source)
     manifest = Manifest.open(storage, manifest_id)
     test = HeldOut.read(test_set, task.classes)
     check_test(test, list(task.classes))
@@ -111,7 +111,7 @@ def measure(
         learners = _learners(task, extractors, known)
         trials = Experiment(source.name, manifest.id, task, known, test, learners).run(storage, progress)
         made = summary(trials, test, manifest.document["recipe"]["name"], known.filters)
-        made["baseline"] = _baseline(known, test, list(task.classes))
+        made["baseline"] = baseline(known, test, list(task.classes))
         made["counts"] = dict(known.counts)
         storage.put_if_absent(key, canonical_json(made))
     found: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
@@ -212,7 +212,8 @@ def check_test(test: HeldOut, classes: Sequence[str]) -> None:
             )
 
 
-def _task(source: Source) -> tuple[Task, TestSet]:
+def asked(source: Source) -> tuple[Task, TestSet]:
+    """What a source wants to be measured on. Raises SourceError if it does not say."""
     if source.task is None:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
     if source.task.test is None:
@@ -341,7 +342,7 @@ def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
     return row
 
 
-def _baseline(known: pool.Pool, test: HeldOut, classes: list[str]) -> dict[str, Any]:
+def baseline(known: pool.Pool, test: HeldOut, classes: list[str]) -> dict[str, Any]:
     """What always saying the commonest training label would score."""
     commonest = int(np.bincount(known.table["label"].to_numpy()).argmax())
     scores = evaluate.scores(test.labels, np.full_like(test.labels, commonest), classes)

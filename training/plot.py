@@ -1,6 +1,7 @@
-"""The gain as a picture."""
+"""The gain as a picture, and encoders side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,56 @@ def forest(gain: Mapping[str, Any], path: Path) -> None:
 
     SVG or PNG, by the file's ending. The same gain gives the same SVG.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = [(each["name"], each["differences"]) for each in gain["learners"]]
     filters = gain["filters"]
     if filters["differences"]:
         groups.append((f"{filters['learner']}: what each filter adds", filters["differences"]))
     heights = [len(differences) for _, differences in groups]
-    with rc_context({"svg.hashsalt": "winnow", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 0.32 * sum(heights) + 0.5 * len(heights) + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
+    with _drawn(path, (8, 0.32 * sum(heights) + 0.5 * len(heights) + 0.6)) as figure:
         panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (title, differences) in zip(panels, groups, strict=True):
             _panel(axes, title, differences)
         panels[-1].set_xlabel(_scale(gain))
+
+
+def pareto(found: Mapping[str, Any], path: Path) -> None:
+    """Macro-F1 of each encoder, with its interval, against the time that it takes a picture; the front as a line.
+
+    Encoders with random weights are hollow and say so. SVG or PNG, by the file's ending.
+    """
+    rows = [(1000 / row["encoder_images_per_second"], row) for row in found["encoders"] if "error" not in row]
+    with _drawn(path, (8, 5)) as figure:
+        axes = figure.subplots()
+        front = sorted((cost, row["f1_macro"]) for cost, row in rows if row["front"])
+        axes.step([cost for cost, _ in front], [f1 for _, f1 in front], where="post", color="#1b7837", linewidth=1)
+        for cost, row in rows:
+            random = row["weights"]["from"] == "RANDOM"
+            colour = "#b2182b" if random else "#1b7837" if row["front"] else "#888888"
+            axes.plot([cost, cost], [row["f1_low"], row["f1_high"]], color=colour, linewidth=1)
+            axes.plot(cost, row["f1_macro"], "o", color=colour, markerfacecolor="white" if random else colour)
+            axes.annotate(
+                f"{'RANDOM WEIGHTS ' if random else ''}{row['encoder']}",
+                (cost, row["f1_macro"]), (5, 5), textcoords="offset points", fontsize="small", color=colour,
+            )  # fmt: skip
+        axes.axhline(found["baseline"]["f1_macro"], color="black", linewidth=0.8, linestyle=":")
+        axes.set_xscale("log")
+        axes.set_xlabel(f"milliseconds a picture, the encoder alone ({found['device']})")
+        axes.set_ylabel("macro-F1 of a linear probe, with its 95% interval")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+
+
+@contextmanager
+def _drawn(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """A figure, in inches, that is saved at the end; the same drawing gives the same SVG."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "winnow", "svg.fonttype": "none"}):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
