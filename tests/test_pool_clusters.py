@@ -76,6 +76,7 @@ def test_pictures_share_a_cluster_with_a_target(tmp_path):
     assert clustered(other, vectors, range(39, -1, -1), failed={3}) == found  # in whatever order the list is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "sizes"), [("", {40}), ("count = 99\n", {1}), ("count = 2\nsample = 1\n", None)])
 def test_as_many_centroids_as_fit_the_pool(tmp_path, settings, sizes):
     np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32)[1:2])

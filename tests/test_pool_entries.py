@@ -78,6 +78,7 @@ def test_a_pool_by_hand(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_limit_fits_the_pool(tmp_path):
     """Of so few pairs it is 1, as above."""
     (tmp_path / "b").mkdir()

@@ -145,6 +145,7 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
     assert results(taken) == results(anew)
 
 
+@pytest.mark.slow
 def test_what_is_not_the_same_is_not_taken_over(tmp_path, root):
     """Pictures of another size are other results. Without those of b, a shard with a pair of b's is fetched whole."""
     small, store = settings(tmp_path, 5).replace("shard_size", "image_size = 64\nshard_size"), Storage(root / "both")
@@ -158,6 +159,7 @@ def test_what_is_not_the_same_is_not_taken_over(tmp_path, root):
     assert fetched(store) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_one_address_with_two_pictures_is_fetched_anew(tmp_path, root):
     """The members fetched it at different times, for a caption each."""
     more = member(tmp_path, "c", [("http://host/1.jpg", "another caption")], more=settings(tmp_path, 10))
