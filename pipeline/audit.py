@@ -8,6 +8,7 @@ import duckdb
 from filters.core import Recipe
 from pipeline.calibrate import Rate
 from pipeline.manifest import Manifest
+from pipeline.source import ORIGIN
 
 MOST = 200
 
@@ -16,6 +17,7 @@ NONE = "(unknown)"
 
 _BY: Mapping[str, str] = {
     "language": f"coalesce(captions_language, '{NONE}')",
+    ORIGIN: ORIGIN,
     "domain": f"coalesce(nullif(regexp_extract(lower(url), '://([^/:?#]+)', 1), ''), '{NONE}')",
     "length": "CASE WHEN length(caption) < 10 THEN '0 to 9' WHEN length(caption) < 20 THEN '10 to 19' "
     "WHEN length(caption) < 40 THEN '20 to 39' WHEN length(caption) < 80 THEN '40 to 79' "
@@ -23,6 +25,9 @@ _BY: Mapping[str, str] = {
     "word": "unnest(list_distinct(regexp_extract_all(lower(caption), '[\\p{L}\\p{N}]+')))",
 }
 """Of each kind the SQL that gives a pair's group, or its groups: a pair is in that of each of its words."""
+
+_ASKED = {"language": "captions_language", ORIGIN: ORIGIN}
+"""Columns that not every manifest has, by the kind that needs them."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +62,22 @@ def audit(manifest: Manifest, recipe: Recipe, most: int = MOST) -> Audit:
     """Count by group what the recipe would remove of this manifest. Raises RecipeError where the recipe does not fit.
 
     The `most` largest groups of each kind have a figure of their own. Without a column captions_language there is
-    nothing by language.
+    nothing by language, and by origin only of a union.
     """
     kept = manifest.select(recipe)
+    known = manifest.columns.names
+    columns = ["url", "caption", *(column for column in _ASKED.values() if column in known)]
     with manifest.connection() as con:
         con.from_arrow(kept).create("chosen")
         con.execute(
-            f"CREATE TABLE pool AS SELECT url, caption{_language(manifest)}, uid IN (FROM chosen) AS kept FROM rows "
+            f"CREATE TABLE pool AS SELECT {', '.join(columns)}, uid IN (FROM chosen) AS kept FROM rows "
             "WHERE status = 'ok'"
         )
         ((pairs, removed),) = con.execute("SELECT count(*), count(*) FILTER (NOT kept) FROM pool").fetchall()
-        kinds = [by for by in _BY if by != "language" or _language(manifest)]
+        kinds = [by for by in _BY if _ASKED.get(by, "url") in known]
         return Audit(
             recipe.name, Rate.count(removed, pairs), [group for by in kinds for group in _groups(con, by, most)]
         )
-
-
-def _language(manifest: Manifest) -> str:
-    return ", captions_language" if "captions_language" in manifest.columns.names else ""
 
 
 def _groups(con: duckdb.DuckDBPyConnection, by: str, most: int) -> Iterator[Group]:

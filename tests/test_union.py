@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from filters.core import Filter, Recipe
 from flows import sources
-from pipeline import pairs, reuse, shards, source
+from pipeline import audit, pairs, reuse, shards, source
 from pipeline.errors import SourceError
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
@@ -96,6 +97,9 @@ def test_scores_of_the_whole_pool_look_across(tmp_path, store):
             "SELECT origin, duplicates_count, caption_counts_count FROM rows ORDER BY origin, 2"
         ).fetchall()
     assert found == [("a", 1, 1), ("a", 2, 2), ("b", 1, 1), ("b", 2, 2)]
+    rare = Recipe("rare", (Filter("rare", "caption_counts_count = 1 AND origin = 'a'"),))
+    told = audit.audit(Manifest.open(store), rare).of("origin")
+    assert [(each.value, each.removed.hits, each.removed.of) for each in told] == [("a", 1, 2), ("b", 2, 2)]
 
 
 VECTORS = np.random.default_rng(0).normal(size=(40, 2, 8)).astype(np.float16)
