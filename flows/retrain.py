@@ -23,14 +23,15 @@ PLOT = "gain.svg"
 
 
 @flow(name="retrain", persist_result=True, result_serializer="json")
-def retrain(source: str, root: str = "data", manifest: str | None = None) -> dict[str, Any]:
+def retrain(source: str, root: str = "data", manifest: str | None = None, recipe: str | None = None) -> dict[str, Any]:
     """Measure the gain of the newest manifest, or of the one named, and write the report. Trains nothing twice.
 
-    A source without a [task] gets its report, and {} as its gain.
+    A source without a [task] gets its report, and {} as its gain. With a named `recipe` that was not published the gain
+    is of what it keeps of the same pairs; the report stays that of what was published.
     """
     described, storage = opened(source, Path(root))
     with world.served(described, storage) as served:
-        found = measure(served, storage, manifest) if served.task else {}
+        found = measure(served, storage, manifest, recipe) if served.task else {}
     show(described, storage, manifest)
     return found
 
@@ -59,19 +60,20 @@ def reconcile(root: str = "data") -> list[str]:
 
 
 @task(name="gain", persist_result=True, **SETTINGS)
-def measure(served: Source, storage: Storage, manifest: str | None) -> dict[str, Any]:
+def measure(served: Source, storage: Storage, manifest: str | None, recipe: str | None) -> dict[str, Any]:
     """Train the trials that are missing, and leave the differences as a table and as a plot."""
     with shown() as tell:
-        found = gain.measure(served, storage, manifest, tell)
-    plot.forest(found, storage.root / PLOT)
+        found = gain.measure(served, storage, manifest, tell, recipe)
+    plot.forest(found, storage.root / (PLOT if found["published"] else f"gain-{found['recipe']}.svg"))
+    says = found["metrics"][0][1]
     rows = [
-        {"learner": learner["name"], "difference": each["name"], "macro-F1": each["sentence"]}
+        {"learner": learner["name"], "difference": each["name"], says: each["sentence"]}
         for learner in found["learners"]
         for each in learner["differences"]
     ]
     filters = found["filters"]
     rows += [
-        {"learner": filters["learner"], "difference": each["name"], "macro-F1": each["sentence"]}
+        {"learner": filters["learner"], "difference": each["name"], says: each["sentence"]}
         for each in filters["differences"]
     ]
     create_table_artifact(rows, key=artifact(served, "gain"), description=found["manifest"])

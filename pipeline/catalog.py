@@ -1,5 +1,7 @@
 """`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
 
+Beside it lies `trials.parquet`, the view `trials`, for whoever has none.
+
 Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
 Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
 """
@@ -9,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from pipeline import views
 from pipeline.manifest import Manifest, log
@@ -16,6 +19,7 @@ from pipeline.storage import Storage
 from pipeline.trials import finished
 
 KEY = "catalog.duckdb"
+TRIALS = "trials.parquet"
 
 
 def refresh(storage: Storage) -> None:
@@ -49,4 +53,6 @@ def _write(storage: Storage, now: tuple[str, int, int]) -> None:
                 con.from_arrow(table).create(name)
             for name, view in (views.newest([manifest]) | views.history([storage])).items():
                 con.execute(f"CREATE VIEW {name} AS {view}")
+        pq.write_table(views.trials([storage]), Path(folder, TRIALS))
+        storage.put_file(TRIALS, Path(folder, TRIALS))
         storage.put_file(KEY, made)

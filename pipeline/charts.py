@@ -147,10 +147,46 @@ class Span:
     zero: float | None
 
 
-def scores(learners: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
-    """Mean macro-F1 of each learner's rows, and one standard deviation to each side, on one scale for all."""
-    told = [[(row["f1_macro_mean"], row["f1_macro_sd"]) for row in each["rows"]] for each in learners]
+def scores(learners: Sequence[Mapping[str, Any]], metric: str) -> list[list[Span]]:
+    """The mean of a score of each learner's rows, and one standard deviation to each side, on one scale for all."""
+    told = [[(row[f"{metric}_mean"], row[f"{metric}_sd"]) for row in each["rows"]] for each in learners]
     return _spans([[(mean - sd, mean, mean + sd) for mean, sd in rows] for rows in told], ())
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a learning curve: SVG points in WIDTH x HEIGHT, and the row of the gain that it is of."""
+
+    points: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A learner's curves; the ends of both axes."""
+
+    lines: Sequence[Curve]
+    images: tuple[int, int]
+    low: float
+    high: float
+
+
+def curves(learners: Sequence[Mapping[str, Any]]) -> list[Curves]:
+    """The mean score over the pictures seen, which are on a logarithmic axis; all learners on one scale."""
+    looks = [look for each in learners for row in each["rows"] for look in row["curve"]]
+    means = [look["score_mean"] for look in looks]
+    low, high = max(0.0, min(means)) if max(means) > 0 else min(means), max(means)
+    first, last = min(look["images"] for look in looks), max(look["images"] for look in looks)
+
+    def place(look: Mapping[str, Any]) -> str:
+        along = math.log(look["images"] / first) / (math.log(last / first) or 1.0)
+        up = (max(look["score_mean"], low) - low) / ((high - low) or 1.0)
+        return f"{WIDTH * along:.1f},{HEIGHT * (1 - up):.1f}"
+
+    return [
+        Curves([Curve(" ".join(map(place, row["curve"])), row) for row in each["rows"]], (first, last), low, high)
+        for each in learners
+    ]
 
 
 def differences(groups: Sequence[Mapping[str, Any]]) -> list[list[Span]]:

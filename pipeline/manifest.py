@@ -194,6 +194,22 @@ class Manifest:
                 kept = kept.filter(np.isin(places, np.concatenate([lost.repeated, lost.unknown]), invert=True))
             return kept.select(["uid"])
 
+    def verdicts(self, recipe: Recipe) -> pa.Table:
+        """`uid`, `kept` and `dropped_by` of every downloaded pair, in ledger order, as the recipe would have it."""
+        chosen = self.select(recipe)
+        failed = ", ".join(
+            f"CASE WHEN f{i} IS NOT TRUE THEN {tables.literal(each.name)} END" for i, each in enumerate(recipe.filters)
+        )
+        with self._opened([recipe]) as con:
+            con.from_arrow(chosen).create("chosen")
+            return con.sql(
+                "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
+                f"THEN [{tables.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, "
+                f"list_filter([{failed}]::VARCHAR[], lambda name: name IS NOT NULL) AS no "
+                f"FROM ({tables.judged(self._rows, recipe.filters)}) WHERE ok) j "
+                "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
+            ).to_arrow_table()
+
     @contextlib.contextmanager
     def _opened(self, recipes: Sequence[Recipe]) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with the view `rows`, once every recipe is known to fit. Raises RecipeError."""

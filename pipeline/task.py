@@ -15,6 +15,9 @@ BRINGS = (LOCAL, "hf-hub:")
 RANDOM = "random"
 """In place of weights: none, the network is as it was before anybody trained it. The seed is always the same."""
 
+LEAST = 5
+"""Seeds below which a comparison is not told: an interval over so few draws says nothing."""
+
 
 class TestSet(Table):
     """Held-out pictures with their own captions; a label needs the agreement of several."""
@@ -23,11 +26,22 @@ class TestSet(Table):
     folder: ExistingPath = Field(description="where the pictures lie")
     image: str = Field("image", description="the column with the picture's path inside the folder")
     caption: str = "caption"
+    column: str | None = Field(
+        None, description="the column with the label or the number, if it is called otherwise than the source's"
+    )
     agree: int = Field(
         2,
         ge=1,
         description="captions that must name the class; a picture with none or several such classes is left out",
     )
+
+
+class Split(Table):
+    """Or a part of the source's own pictures, which never trains: near-duplicates go to the same side."""
+
+    share: float = Field(0.2, gt=0, lt=1, description="of the groups of near-duplicates")
+    seed: int = Field(0, ge=0)
+    agree: int = Field(2, ge=1, description="captions of a picture that must name its class")
 
 
 class Network(Table):
@@ -145,7 +159,7 @@ class Learner(Table):
 class Budget(Table):
     """What every trial spends. Two trials are compared only if theirs are equal."""
 
-    seeds: int = Field(5, ge=2, le=100)
+    seeds: int = Field(10, ge=LEAST, le=100, description="draws of the pool, each with its own initialisation")
     steps: int = Field(400, ge=1)
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
@@ -160,14 +174,38 @@ class Budget(Table):
 
 
 class Task(Table):
-    """What the gain is measured on: a single-label classification, labels derived from captions."""
+    """What the gain is measured on, and by whom: one label, or one number, a picture.
 
-    classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class -> the words that name it")
+    `classes`: labels derived from captions. `label`: a column holds them. `number`: a column holds what is regressed.
+    """
+
+    kind: Literal["classes", "label", "number"] = "classes"
+    classes: dict[str, tuple[str, ...]] = Field(
+        {}, description="class -> the words that name it in a caption, or the values of the column that mean it"
+    )
+    column: str | None = Field(None, description="label, number: the column of rows, one of pairs.extra")
     test: TestSet | None = None
+    split: Split | None = None
     learners: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], Learner] = Field(
         min_length=1, description="by name; all of them are reported, and the first is also trained without each filter"
     )
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if (self.column is None) != (self.kind == "classes"):
+            raise ValueError(
+                "classes are derived from captions: remove column, or set kind = label or number"
+                if self.column
+                else f"kind = {self.kind} needs column, with the {self.kind} of each pair"
+            )
+        if self.kind == "number" and self.classes:
+            raise ValueError("a number has no classes: remove them, or set kind = label")
+        if self.kind != "number" and len(self.classes) < 2:
+            raise ValueError("name at least two classes")
+        if self.test and self.split:
+            raise ValueError("the held-out pictures are given by test, or split off by split, not both")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

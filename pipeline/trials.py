@@ -9,13 +9,19 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
+
+FORMAT = 2
+"""Raised whenever a trial's JSON would tell something else."""
+
+GAIN = 6
+"""Raised whenever the same trials would be summed up otherwise."""
 
 POLL = 0.2
 """Seconds between two looks at a trial that somebody else trains."""
@@ -36,14 +42,17 @@ def silent(step: str, done: int, total: int) -> None:
 class Setting:
     """All that decides a trial; its key is a digest of this.
 
-    `learner` is the name that the source file gives to a `head` on an `encoder`; `code` is raised when the same setting
-    would be trained otherwise; `budget` has no number of seeds; `classes` are in the order in which predictions count
-    them; `test` is the digest of the held-out pictures and labels.
+    `recipe` is a name, and `choice` tells what it asks for. `learner` is the name that the source file gives to a
+    `head` on an `encoder`; `code` is raised when the same setting would be trained otherwise; `budget` has no number of
+    seeds; `kind` and `column` are the task's, and its `classes` in the order in which predictions count them; `test` is
+    the digest of the held-out pictures and labels.
     """
 
     code: int
     source: str
     manifest: str
+    recipe: str
+    choice: str
     learner: str
     head: str
     arm: str
@@ -51,6 +60,8 @@ class Setting:
     seed: int
     budget: Mapping[str, Any]
     encoder: Mapping[str, Any]
+    kind: str
+    column: str | None
     classes: Mapping[str, tuple[str, ...]]
     test: str
 
@@ -58,35 +69,53 @@ class Setting:
     def key(self) -> str:
         """The storage key of the trial, without its ending."""
         pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order counts
-        return f"trials/{digest(asdict(self) | {'classes': pairs})[:32]}"
+        return f"trials/{digest(asdict(self) | {'classes': pairs, 'format': FORMAT})[:32]}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A point of a learning curve: the score that is compared, after so many pictures, repetitions counted."""
+
+    images: int
+    score: float
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a setting. Scores are 0 to 1, on the held-out pictures.
+    """What came of a setting, on the held-out pictures.
 
-    `pairs` were drawn, `distinct` of them are different; `per_class` has precision, recall, f1 and support;
-    `predictions` is a class number for each held-out picture, `seconds` the time that training took.
+    `pairs` were drawn, `distinct` of them are different; `scores` by name, that which is compared first, and `baseline`
+    what a learner that looks at no picture would get of that; `per_class` has precision, recall, f1 and support;
+    `predictions` is a class number or a number for each held-out picture; `images` were seen, repetitions counted, and
+    `seconds` is the time that training took.
     """
 
     setting: Setting
     pairs: int
     distinct: int
-    f1_macro: float
-    f1_micro: float
-    precision_macro: float
-    recall_macro: float
-    accuracy: float
+    scores: Mapping[str, float]
+    baseline: float
     per_class: Mapping[str, Mapping[str, float]]
-    predictions: list[int]
+    curve: Sequence[Look]
+    predictions: list[int] | list[float]
+    images: int
     seconds: float
 
+    @property
+    def points(self) -> float:
+        """Hundredths of the score that is compared above the baseline."""
+        return 100 * (next(iter(self.scores.values())) - self.baseline)
+
     def to_json(self) -> bytes:
-        """One flat JSON object: the setting's fields beside the results."""
+        """One flat JSON object: the setting's fields and the scores beside the other results.
+
+        `seconds_per_point` is there for who asks in SQL; NULL where the baseline was not beaten.
+        """
         fields = asdict(self)
-        setting = fields.pop("setting")
+        setting, scores = fields.pop("setting"), fields.pop("scores")
         setting["classes"] = [[name, list(words)] for name, words in self.setting.classes.items()]
-        return canonical_json(setting | fields)
+        cost = {"seconds_per_point": self.seconds / self.points if self.points > 0 else None}
+        return canonical_json(setting | fields | scores | cost | {"scores": list(scores)})
 
     @classmethod
     def from_json(cls, text: bytes) -> "Trial":
@@ -94,7 +123,9 @@ class Trial:
         fields = json.loads(text)
         fields["classes"] = {name: tuple(words) for name, words in fields["classes"]}
         setting = Setting(**{name: fields.pop(name) for name in Setting.__dataclass_fields__})
-        return cls(setting, **fields)
+        fields["scores"] = {name: fields.pop(name) for name in fields["scores"]}
+        fields["curve"] = [Look(**look) for look in fields["curve"]]
+        return cls(setting, **{name: fields[name] for name in cls.__dataclass_fields__ if name != "setting"})
 
 
 def finished(storage: Storage) -> list[str]:
@@ -103,11 +134,11 @@ def finished(storage: Storage) -> list[str]:
 
 
 def gain_of(storage: Storage, manifest: str) -> dict[str, Any] | None:
-    """The gain that was measured last for a manifest, None if none was."""
+    """The gain of the recipe that was published, as measured last; None if none was, or by an older version."""
     paths = [storage.fetch(key) for key in storage.keys("gains")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         gain: dict[str, Any] = json.loads(path.read_bytes())
-        if gain["manifest"] == manifest:
+        if gain["manifest"] == manifest and gain["code"] == GAIN and gain["published"]:
             return gain
     return None
 

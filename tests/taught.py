@@ -48,6 +48,11 @@ def encoded(pixels, quality=90):
     return data.getvalue()
 
 
+def light(jpeg):
+    """The mean brightness of an encoded picture, 0 to 255."""
+    return float(np.asarray(Image.open(io.BytesIO(jpeg)).convert("L")).mean())
+
+
 def truth(number):
     return CLASSES[number % 3]
 
@@ -59,27 +64,47 @@ def caption(number, lies):
     return f"picture {number} with a {truth(number)}"
 
 
-def task(folder, count=120, lies=(), captions=None, pictures=None, test=45, filters=None, learners=None, **budget):
+NAMED = (
+    '[task.classes]\ndisc = ["disc", "discs"]\nstripes = ["stripes"]\ncross = ["cross", "crosses"]\n'
+    '[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
+)
+"""The task, but for its learners and its budget: classes derived from captions, a test set that is given."""
+
+
+def task(
+    folder,
+    count=120,
+    lies=(),
+    captions=None,
+    pictures=None,
+    test=45,
+    filters=None,
+    learners=None,
+    column=None,
+    measured=NAMED,
+    **budget,
+):
     """The source and its storage, published: `count` pairs, and `test` held-out pictures with two captions each.
 
-    `captions` and `pictures` replace those of some numbers; `filters` are SQL by name,
-    `learners` heads and encoders.
+    `captions` and `pictures` replace those of some numbers; `filters` are SQL by name, `learners` heads and encoders,
+    `column` the values of the extra column `told` by number; `measured` is the rest of the task.
     """
     folder.mkdir(exist_ok=True)
     captions = {number: caption(number, lies) for number in range(count)} | (captions or {})
-    lines = [f"{captions[number]}\thttp://host/{number}.jpg\n" for number in range(count)]
+    extra = ', "told"' if column else ""
+    values = {number: f"\t{value}" for number, value in (column or {}).items()}
+    lines = [f"{captions[number]}\thttp://host/{number}.jpg{values.get(number, '')}\n" for number in range(count)]
     (folder / "list.tsv").write_text("".join(lines))
     heldout(folder, test)
     encoder(folder)
-    spent = {"steps": 60, "batch": 32, "seeds": 2, "augmented_views": 1} | budget
+    spent = {"steps": 30, "batch": 32, "seeds": 5, "augmented_views": 1} | budget
     chosen = "".join(f'[[filters]]\nname = "{n}"\nsql = "{sql}"\n' for n, sql in (filters or HONEST).items())
     named = learners or {"linear": ("linear", RESNET)}
     trained = "".join(f'[task.learners.{n}]\nhead = "{h}"\nencoder = {e}\n' for n, (h, e) in named.items())
     (folder / "taught.toml").write_text(
-        f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[download]\nshard_size = 50\n'
-        f'{chosen}[task.classes]\ndisc = ["disc", "discs"]\nstripes = ["stripes"]\ncross = ["cross", "crosses"]\n'
-        f'[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
-        f"{trained}[task.budget]\n" + "".join(f"{name} = {value}\n" for name, value in spent.items())
+        f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"{extra}]\nextra = [{extra[2:]}]\n'
+        f"[download]\nshard_size = 50\n{chosen}{measured}{trained}[task.budget]\n"
+        + "".join(f"{name} = {value}\n" for name, value in spent.items())
     )
     described = source.load(folder / "taught.toml")
     storage = Storage(folder / "store")
@@ -99,7 +124,8 @@ def heldout(folder, count):
     for number in range(count):
         name = f"{number}.jpg"
         (folder / "test" / name).write_bytes(picture(truth(number), 10_000 + number))
-        rows += [{"image": name, "caption": f"a {truth(number)}"}] * 2
+        told = {"shape": truth(number), "light": light(picture(truth(number), 10_000 + number))}
+        rows += [{"image": name, "caption": f"a {truth(number)}", **told}] * 2
     pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
 
 

@@ -13,9 +13,9 @@ import pytest
 import taught
 
 from pipeline import arms, trials
-from pipeline.manifest import Manifest
+from pipeline.errors import RecipeError
 from pipeline.storage import Storage
-from pipeline.trials import Setting, Trial
+from pipeline.trials import Look, Setting, Trial
 
 
 def pool(count, kept):
@@ -73,7 +73,11 @@ def test_without_a_filter_what_it_alone_drops_comes_back():
         drawn = {
             arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, NOBODY, ["sharp", "worded", "idle"]).items()
         }
-        assert list(drawn) == [*arms.ARMS, "without-sharp", "without-worded", "without-idle"]
+        left_out = ["without-sharp", "without-worded", "without-idle"]
+        assert list(drawn) == [*arms.ARMS, *(arm for each in left_out for arm in (each, f"random-{each}"))]
+        for arm in left_out:
+            assert len(drawn[f"random-{arm}"]) == len(drawn[arm])
+            assert all(drawn[f"random-{arm}"].count(uid) <= drawn["raw"].count(uid) for uid in table["uid"].to_pylist())
         assert drawn["without-sharp"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0001")]
         assert drawn["without-worded"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0002")]
         assert drawn["without-idle"] == drawn["filtered"] == [uid for uid in drawn["raw"] if uid == "u0000"]
@@ -94,10 +98,24 @@ def test_no_answer_of_a_filter_is_its_drop(tmp_path):
         "second": "CASE WHEN caption LIKE '%void%' THEN NULL ELSE true END",
     }
     _, storage = taught.task(tmp_path / "task", count=6, captions=captions, filters=filters)
-    table = pa.Table.from_batches(list(arms.downloaded(Manifest.open(storage))))
+    table = pa.Table.from_batches(list(arms.Choice.open(storage).downloaded()))
     assert table["dropped_by"].to_pylist() == [[], ["first"], ["first"], ["first"], ["second"], ["first", "second"]]
     assert arms.dropped_alone(table, "first").tolist() == [False, True, True, True, False, False]
     assert arms.dropped_alone(table, "second").tolist() == [False, False, False, False, True, False]
+
+
+def test_another_recipe_of_the_same_pairs(tmp_path):
+    captions = {0: "disc", 1: "a disc of stone", 2: "stock disc"}
+    _, storage = taught.task(tmp_path / "task", count=30, captions=captions, filters={"short": "length(caption) < 6"})
+    published, other = arms.Choice.open(storage), arms.Choice.open(storage, recipe="everything")
+    assert (published.published, other.published) == (True, False)
+    assert published.key != other.key
+    table, all_kept = (pa.Table.from_batches(list(each.downloaded())) for each in (published, other))
+    assert table.drop_columns(["kept", "dropped_by"]) == all_kept.drop_columns(["kept", "dropped_by"])
+    assert (sum(table["kept"].to_pylist()), sum(all_kept["kept"].to_pylist())) == (1, 30)
+    assert all_kept["dropped_by"].to_pylist() == [[]] * 30
+    with pytest.raises(RecipeError, match="no recipe is called 'everythin'; did you mean 'everything'"):
+        arms.Choice.open(storage, recipe="everythin")
 
 
 @pytest.mark.parametrize("count", [0, 5])
@@ -108,7 +126,7 @@ def test_nothing_kept_makes_empty_arms(count):
 
 def test_downloaded_pairs_come_in_ledger_order(tmp_path):
     _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
-    batches = list(arms.downloaded(Manifest.open(storage)))
+    batches = list(arms.Choice.open(storage).downloaded())
     table = pa.Table.from_batches(batches)
     assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by"]
     assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
@@ -117,8 +135,10 @@ def test_downloaded_pairs_come_in_ledger_order(tmp_path):
 
 def setting(**other):
     fields = {
-        "code": 1, "source": "s", "manifest": "m", "learner": "linear", "head": "linear", "arm": "raw",
+        "code": 1, "source": "s", "manifest": "m", "recipe": "r", "choice": "c",
+        "learner": "linear", "head": "linear", "arm": "raw",
         "augmented": False, "seed": 0,
+        "kind": "classes", "column": None,
         "budget": {"steps": 3}, "encoder": {"kind": "timm"}, "classes": {"b": ("b", "bs"), "a": ("a",)}, "test": "t",
     }  # fmt: skip
     return Setting(**fields | other)
@@ -126,7 +146,9 @@ def setting(**other):
 
 def trial(of, seconds=1.5):
     per_class = {"b": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2.0}}
-    return Trial(of, 9, 7, 0.5, 0.6, 0.7, 0.8, 0.9, per_class, [0, 1, 1], seconds)
+    scores = {"f1_macro": 0.5, "accuracy": 0.9}
+    curve = [Look(32, 0.25), Look(64, 0.5)]
+    return Trial(of, 9, 7, scores, 0.1, per_class, curve, [0, 1, 1], 64, seconds)
 
 
 def test_a_trial_survives_being_written():
@@ -134,13 +156,15 @@ def test_a_trial_survives_being_written():
     flat = json.loads(trial(setting()).to_json())
     assert flat["arm"] == "raw"
     assert flat["f1_macro"] == 0.5
+    assert flat["seconds_per_point"] == pytest.approx(1.5 / 40)
 
 
 def test_every_setting_has_its_own_key():
     others = [
-        {"seed": 1}, {"arm": "random"}, {"augmented": True}, {"manifest": "n"}, {"test": "u"}, {"budget": {"steps": 4}},
+        {"seed": 1}, {"arm": "random"}, {"augmented": True}, {"manifest": "n"}, {"choice": "d"},
+        {"test": "u"}, {"budget": {"steps": 4}},
         {"encoder": {"kind": "open_clip"}}, {"classes": {"a": ("a",), "b": ("b", "bs")}}, {"learner": "mlp"},
-        {"head": "mlp"}, {"code": 2},
+        {"head": "mlp"}, {"code": 2}, {"kind": "label"}, {"column": "breed"},
     ]  # fmt: skip
     assert len({setting(**each).key for each in [{}, *others]}) == len(others) + 1
     assert setting().key == setting().key

@@ -79,6 +79,7 @@ def test_the_pictures_of_the_readme_are_there():
         source.DistinctRow,
         task.Task,
         task.TestSet,
+        task.Split,
         task.Learner,
         task.Network,
         task.Hog,

@@ -15,7 +15,7 @@ from rich.console import Console
 from pipeline import source, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
-from pipeline.task import Budget, Pixels
+from pipeline.task import Budget, Pixels, Task
 from pipeline.task import TestSet as Held
 from training import encoders, evaluate, experiment, gain, heldout, labels, plot, probe
 from training.heldout import HeldOut
@@ -23,6 +23,8 @@ from training.heldout import HeldOut
 FILTERS = {**taught.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
 WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
+LINEAR = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
+NAMED = Task(classes=WORDS, learners=LINEAR)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def noisy(tmp_path_factory):
     learners = {"linear": ("linear", taught.RESNET), "mlp": ("mlp", taught.RESNET), "other": ("linear", HOG)}
     folder = tmp_path_factory.mktemp("noisy")
     told = {"lies": lies, "learners": learners, "filters": FILTERS}
-    described, storage = taught.task(folder, count=240, steps=150, seeds=3, **told)
+    described, storage = taught.task(folder, count=240, steps=90, **told)
     return described, storage, gain.measure(described, storage)
 
 
@@ -72,7 +74,7 @@ def test_a_caption_s_label_is_the_only_class_it_names(caption, label):
 
 def test_pairs_without_a_label_are_counted():
     batch = pa.record_batch({"uid": ["a", "b", "c"], "caption": ["a dog", "a cat", "dog, swimming pool"]})
-    table, counts = labels.labelled([batch, batch.slice(0, 1)], WORDS)
+    table, counts = labels.labelled([batch, batch.slice(0, 1)], NAMED)
     assert table.to_pylist() == [{"uid": "a", "label": 0}, {"uid": "a", "label": 0}]
     assert counts == {"downloaded": 4, "no_class": 1, "several_classes": 1, "labelled": 2}
 
@@ -88,7 +90,7 @@ def written(folder, rows, **told):
 def test_a_held_out_label_needs_agreement(tmp_path):
     rows = [("b", "a dog"), ("b", "a dog in a café"), ("a", "dogs"), ("a", "a puppy")]  # b: 2 say dog, 1 café
     rows += [("c", "a dog"), ("c", "dog, café"), ("c", "a café"), ("d", "nothing"), ("e", "café"), ("e", "café")]
-    read = HeldOut.read(written(tmp_path, rows, agree=2), WORDS)
+    read = HeldOut.read(written(tmp_path, rows, agree=2), NAMED)
     assert [path.name for path in read.paths] == ["b", "e"]
     assert read.labels.tolist() == [0, 2]
     assert (read.ambiguous, read.unlabelled) == (1, 2)
@@ -97,7 +99,7 @@ def test_a_held_out_label_needs_agreement(tmp_path):
 def test_a_csv_will_do(tmp_path):
     written(tmp_path, [("a", "a dog")])
     (tmp_path / "test.csv").write_text("image,text\na,a dog\n")
-    read = HeldOut.read(Held(location=tmp_path / "test.csv", folder=tmp_path, caption="text", agree=1), WORDS)
+    read = HeldOut.read(Held(location=tmp_path / "test.csv", folder=tmp_path, caption="text", agree=1), NAMED)
     assert [path.name for path in read.paths] == ["a"]
 
 
@@ -107,14 +109,14 @@ def test_a_csv_will_do(tmp_path):
 )
 def test_a_bad_held_out_set_is_told(tmp_path, told, says):
     with pytest.raises(SourceError, match=says):
-        HeldOut.read(written(tmp_path, [("a", "a dog"), ("a", "a dog")], **told), WORDS)
+        HeldOut.read(written(tmp_path, [("a", "a dog"), ("a", "a dog")], **told), NAMED)
 
 
 def test_a_missing_held_out_picture_is_told(tmp_path):
     described = written(tmp_path, [("a", "a dog")], agree=1)
     (tmp_path / "a").unlink()
     with pytest.raises(SourceError, match="there is no picture"):
-        HeldOut.read(described, WORDS)
+        HeldOut.read(described, NAMED)
 
 
 def test_near_means_at_most_four_bits():
@@ -140,6 +142,10 @@ def test_scores_by_hand():
     assert told["recall_macro"] == pytest.approx((2 / 3 + 1) / 3)
 
 
+def bootstrapped(truth, classes, seeds):
+    return evaluate.Bootstrap(evaluate.Single(truth, "abc"[:classes]), len(truth), seeds)
+
+
 def difference(bootstrap, better, worse, **told):
     return evaluate.difference(bootstrap.mean(np.stack(better)), bootstrap.mean(np.stack(worse)), **told)
 
@@ -149,7 +155,7 @@ def test_an_interval_by_hand():
     or 1 with probabilities 1/4, 1/2, 1/4, and the bounds are 0 and 1."""
     truth = np.zeros(40, np.int16)
     right, wrong = truth, truth + 1
-    bootstrap = evaluate.Bootstrap(truth, 2, 2)
+    bootstrap = bootstrapped(truth, 2, 2)
     whole = difference(bootstrap, [right, right], [wrong, wrong])
     assert (whole.difference, whole.low, whole.high) == (0.5, 0.5, 0.5)  # macro over two classes, one of them empty
     assert whole.relative is None
@@ -164,7 +170,7 @@ def test_an_interaction_by_hand():
     adds is 0.5 with the second and 0.25 without it; by seed the interaction is 0.5 and 0."""
     truth = np.zeros(40, np.int16)
     right, wrong = truth, truth + 1
-    bootstrap = evaluate.Bootstrap(truth, 2, 2)
+    bootstrap = bootstrapped(truth, 2, 2)
     both, first, none = (bootstrap.mean(np.stack(each)) for each in ([right] * 2, [wrong, right], [wrong] * 2))
     told = evaluate.interaction(both, first, none, none)
     assert (told.difference, told.low, told.high) == (0.25, 0, 0.5)
@@ -179,11 +185,17 @@ def test_an_interval_covers_the_spread_over_pictures():
     truth = np.arange(n, dtype=np.int16) % 2
     better = np.where(np.arange(n) % 10 < 2, 1 - truth, truth).astype(np.int16)
     worse = np.where(np.arange(n) % 10 < 4, 1 - truth, truth).astype(np.int16)
-    told = difference(evaluate.Bootstrap(truth, 2, 3), [better] * 3, [worse] * 3)
+    told = difference(bootstrapped(truth, 2, 3), [better] * 3, [worse] * 3)
     assert told.difference == pytest.approx(0.2)
     expected = 1.96 * np.sqrt(0.2 * 0.8 / n)
     assert told.high - told.low == pytest.approx(2 * expected, rel=0.1)
     assert told.low < 0.2 < told.high
+
+
+def final(*told):
+    """What was learnt in the end."""
+    said = probe.predictions(*told)
+    return said[max(said)]
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
@@ -192,7 +204,7 @@ def test_a_head_learns_and_repeats_itself(head):
     truth = rng.integers(3, size=300).astype(np.int16)
     views = (rng.normal(size=(300, 2, 8)) + 3 * np.eye(8)[truth][:, None]).astype(np.float16)
     views[:, :, 7] = 5  # a feature that never changes
-    trained = partial(probe.predictions, head, views[:200], truth[:200], views[200:], 3)
+    trained = partial(final, head, views[:200], truth[:200], views[200:], 3)
     said = trained(Budget(steps=100, batch=64), 4)
     assert np.mean(said == truth[200:]) > 0.9
     torch.rand(3)  # somebody else draws a number
@@ -207,9 +219,7 @@ def test_an_mlp_learns_what_no_line_separates():
     views = rng.normal(size=(600, 1, 2)).astype(np.float16)
     truth = ((views[:, 0, 0] > 0) != (views[:, 0, 1] > 0)).astype(np.int16)
     right = {
-        head: np.mean(
-            probe.predictions(head, views[:400], truth[:400], views[400:], 2, Budget(steps=200), 0) == truth[400:]
-        )
+        head: np.mean(final(head, views[:400], truth[:400], views[400:], 2, Budget(steps=200), 0) == truth[400:])
         for head in ("linear", "mlp")
     }
     assert right["linear"] < 0.7
@@ -221,7 +231,7 @@ def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
     drawn = [Image.open(io.BytesIO(taught.picture(taught.truth(n), n))) for n in range(240)]
     views = tower.encode([tower.prepare(each) for each in drawn]).astype(np.float16)[:, None]
     truth = (np.arange(240) % 3).astype(np.int16)
-    trained = partial(probe.predictions, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=60, batch=64))
+    trained = partial(final, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=60, batch=64))
     said = trained(1)
     assert np.mean(said == truth[180:]) > 0.6
     assert np.array_equal(said, trained(1))
@@ -304,16 +314,16 @@ def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
 
     rng = np.random.default_rng(20261121)
     pictures = rng.multinomial(45, np.full(45, 1 / 45), size=evaluate.RESAMPLES)
-    seeds = rng.multinomial(3, np.full(3, 1 / 3), size=evaluate.RESAMPLES)
+    seeds = rng.multinomial(5, np.full(5, 1 / 5), size=evaluate.RESAMPLES)
     whole, without, differences = said("filtered"), said("without-blind"), []
     for some, drawn in zip(pictures[:400], seeds[:400], strict=True):
-        rows, twice = np.repeat(np.arange(45), some), np.repeat(np.arange(3), drawn)
+        rows, twice = np.repeat(np.arange(45), some), np.repeat(np.arange(5), drawn)
         scored = [
             np.mean([evaluate.scores(truth[rows], each[seed][rows], "abc")["f1_macro"] for seed in twice])
             for each in (whole, without)
         ]
         differences.append(scored[0] - scored[1])
-    bootstrap = evaluate.Bootstrap(truth, 3, 3)
+    bootstrap = bootstrapped(truth, 3, 5)
     means = [bootstrap.mean(np.stack(each).astype(np.int16)) for each in (whole, without)]
     np.testing.assert_allclose((means[0].resampled - means[1].resampled)[:400], differences, atol=1e-6)
     blind = measured["filters"]["differences"][1]
@@ -333,7 +343,7 @@ def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
     assert told["differences"] == []
     says = "adds nothing: other filters drop all that it drops, too (pairs that could be trained on: 9)"
     assert [each["sentence"] for each in told["same"]] == [f"honest {says}", f"again {says}"]
-    assert len(trials.finished(storage)) == 12
+    assert len(trials.finished(storage)) == 30
 
 
 def test_the_baseline_stands_beside(noisy):
@@ -354,7 +364,16 @@ def test_a_second_run_trains_nothing(noisy):
     assert gain.measure(described, storage) == measured
     assert gain.measure(described, storage, Manifest.open(storage).id[:10]) == measured
     assert files(storage, "trials", "gains", "features") == before
-    assert len(trials.finished(storage)) == (3 * 6 + 2) * 3
+    assert len(trials.finished(storage)) == (3 * 6 + 4) * 5
+
+
+def test_the_gain_of_a_recipe_that_was_not_published(tmp_path):
+    described, storage = taught.task(tmp_path / "task", count=45, lies=range(9), steps=5)
+    told = gain.measure(described, storage, recipe="everything")
+    assert (told["recipe"], told["published"], told["counts"]["pool_kept"]) == ("everything", False, 45)
+    rows, _ = of(told, "linear")
+    assert rows["filtered", False]["f1_macro_mean"] == rows["raw", False]["f1_macro_mean"]
+    assert trials.gain_of(storage, told["manifest"]) is None
 
 
 def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
@@ -363,6 +382,8 @@ def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
         described, storage = taught.task(tmp_path / name, count=60, lies=range(9))
         measured = gain.measure(described, storage)
         measured.pop("seconds")
+        for row in (*measured["learners"][0]["rows"], *measured["filters"]["rows"]):
+            assert row.pop("cost")["seconds"] >= 0
         found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
         told.append((measured, [dataclasses.replace(each, seconds=0) for each in found]))
     assert told[0] == told[1]
@@ -382,7 +403,7 @@ def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
     gain.measure(described, storage)
     after = files(storage, "trials", "features")
     assert before.items() <= after.items()
-    assert len(trials.finished(storage)) == 12
+    assert len(trials.finished(storage)) == 30
 
 
 def test_another_budget_trains_anew_on_the_same_features(tmp_path):
@@ -392,9 +413,9 @@ def test_another_budget_trains_anew_on_the_same_features(tmp_path):
     described, storage = taught.task(tmp_path / "task", count=60, steps=61)
     assert gain.measure(described, storage) != first
     assert files(storage, "features") == features
-    described, storage = taught.task(tmp_path / "task", count=60, seeds=3)
+    described, storage = taught.task(tmp_path / "task", count=60, seeds=6)
     gain.measure(described, storage)
-    assert len(trials.finished(storage)) == 12 + 12 + 6  # a seed more is a seed more
+    assert len(trials.finished(storage)) == 30 + 30 + 6  # a seed more is a seed more
 
 
 def test_pictures_of_the_test_set_do_not_train(tmp_path):
@@ -439,8 +460,8 @@ def test_unequal_trials_are_not_compared(noisy):
         gain.check_comparable("mlp", [dataclasses.replace(found[0], setting=spent), *found[1:]])
     with pytest.raises(CompareError, match="not paired"):
         gain.check_comparable("mlp", found[1:])
-    with pytest.raises(CompareError, match="at least 2 seeds"):
-        gain.check_comparable("mlp", [each for each in found if each.setting.seed == 0])
+    with pytest.raises(CompareError, match="at least 5 seeds"):
+        gain.check_comparable("mlp", [each for each in found if each.setting.seed < 4])
 
 
 def test_a_source_without_a_task_is_told(noisy):

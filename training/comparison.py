@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline import shards, trials
 from pipeline.ahead import cores
+from pipeline.arms import Choice
 from pipeline.errors import CompareError, ModelError
 from pipeline.manifest import Manifest
 from pipeline.scorers import device
@@ -29,7 +30,7 @@ from pipeline.task import RANDOM, Encoder, Network, Task
 from pipeline.trials import Progress, Setting, Trial, silent
 from training import cost, encoders, evaluate, finetune, gain, pool, timm_weights
 from training.evaluate import Bootstrap, Mean
-from training.experiment import Experiment, Learner
+from training.experiment import Experiment, Learner, measured
 from training.features import Extractor
 from training.heldout import HeldOut
 from training.pool import Pool
@@ -73,15 +74,16 @@ def compare(
     be had, or that this machine cannot run, has an "error" in place of figures. Raises SourceError where the source has
     no task or test set, CompareError for a comparison that would not be fair, and ModelError if no encoder works.
     """
-    task, test_set = gain.asked(source)
-    manifest = Manifest.open(storage, manifest_id)
-    test = HeldOut.read(test_set, task.classes)
+    task, choice = gain.asked(source), Choice.open(storage, manifest_id)
+    if task.test is None or not task.classes:
+        raise CompareError("encoders are compared on classes or labels, on a test set that is given: see [task.test]")
+    manifest, test = choice.manifest, HeldOut.read(task.test, task)
     gain.check_test(test, list(task.classes))
     sample = list(islice(stored(storage, manifest), pictures))
     if not sample:
         raise CompareError(f"manifest {manifest.id} has no picture: there is nothing to compare encoders on")
     load = os.getloadavg()[0]
-    probe = Probe(source.name, storage, manifest, task, test, progress)
+    probe = Probe(source.name, storage, choice, task, test, progress)
     with ThreadPoolExecutor(len(candidates)) as asking:  # a hub that does not answer takes its time once, not each time
         weights = [asking.submit(_weights, encoder) for encoder in candidates]
     rows: list[dict[str, Any]] = []
@@ -108,7 +110,7 @@ def compare(
         "classes": list(task.classes),
         "budget": {**task.budget.trial, "seeds": task.budget.seeds},
         "test_pictures": len(test.paths),
-        "baseline": gain.baseline(probe.known, test, list(task.classes)),
+        "baseline": gain.baseline(probe.known, measured(task, test)),
         "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
         "costs_on": {"pictures": len(sample), "bytes": sum(map(len, sample)) // len(sample)},
         "device": device.described(),
@@ -130,18 +132,18 @@ class Probe:
     """Learners on features of the same pictures, an encoder after another. `known` is the pool of the last one."""
 
     def __init__(
-        self, source: str, storage: Storage, manifest: Manifest, task: Task, test: HeldOut, progress: Progress
+        self, source: str, storage: Storage, choice: Choice, task: Task, test: HeldOut, progress: Progress
     ) -> None:
-        self._source, self._storage, self._manifest, self._progress = source, storage, manifest, progress
+        self._source, self._storage, self._choice, self._progress = source, storage, choice, progress
         self._task, self._test = task, test
         self.known: Pool | None = None
 
     def experiment(self, encoder: Encoder, workers: int) -> Experiment:
         """A linear probe on the encoder's features, which so many workers decode pictures for."""
         extractor = Extractor(self._storage, encoder, None, workers)
-        self.known = pool.read(self._manifest, self._task.classes, [extractor], self._test, self._progress)
+        self.known = pool.read(self._choice, self._task, [extractor], self._test, self._progress)
         learner = Learner(encoder.name, "linear", extractor.identity, self.known.features[0], self.known.heldout[0])
-        return Experiment(self._source, self._manifest.id, self._task, self.known, self._test, (learner,))
+        return Experiment(self._source, self._choice, self._task, self.known, self._test, (learner,))
 
     def trials(self, experiment: Experiment) -> list[Trial]:
         """One a seed, on what the manifest keeps."""
@@ -170,26 +172,19 @@ class Probe:
 
     def _finetune(self, experiment: Experiment, encoder: Network, setting: Setting) -> Trial:
         rows = experiment.drawn(setting.seed)[setting.arm]
-        shards_key, started = self._manifest.document["stages"]["shards"], time.perf_counter()
+        shards_key, started = self._choice.manifest.document["stages"]["shards"], time.perf_counter()
         pairs = experiment.pool.table.take(rows)
         tars = {
             number: self._storage.fetch(f"shards-{shards_key}/{number:05d}.tar")
             for number in pc.unique(pairs["shard"]).to_pylist()
         }
         predicted = finetune.predictions(encoder, tars, pairs, self._test, len(self._task.classes), setting.seed)
-        return Trial(
-            setting=setting,
-            pairs=len(rows),
-            distinct=len(np.unique(rows)),
-            predictions=predicted.tolist(),
-            seconds=round(time.perf_counter() - started, 3),
-            **evaluate.scores(self._test.labels, predicted, list(self._task.classes)),
-        )
+        return experiment.told(setting, rows, {setting.budget["steps"]: predicted}, time.perf_counter() - started)
 
     def mean(self, found: Sequence[Trial]) -> Mean:
         """Of their macro-F1."""
-        bootstrap = Bootstrap(self._test.labels, len(self._task.classes), len(found))
-        return bootstrap.mean(np.array([each.predictions for each in found], np.int16))
+        bootstrap = Bootstrap(measured(self._task, self._test), len(self._test.labels), len(found))
+        return bootstrap.mean(np.array([each.predictions for each in found]))
 
 
 def toml(encoder: Encoder) -> str:
@@ -218,7 +213,7 @@ def _figures(encoder: Encoder, probe: Probe, sample: Sequence[bytes], finetuned:
         "f1_macro": mean.point,
         "f1_low": low,
         "f1_high": high,
-        "accuracy": float(np.mean([each.accuracy for each in found])),
+        "accuracy": float(np.mean([each.scores["accuracy"] for each in found])),
         "pairs": float(np.mean([each.pairs for each in found])),
         **asdict(spent),
         "workers": spent.best.workers,
@@ -238,7 +233,7 @@ def _finetuned(probe: Probe, frozen: Sequence[Trial], found: Sequence[Trial]) ->
     adds = evaluate.difference(mean, probe.mean(frozen[: len(found)]))
     return {
         "f1_macro": mean.point,
-        "accuracy": float(np.mean([each.accuracy for each in found])),
+        "accuracy": float(np.mean([each.scores["accuracy"] for each in found])),
         "seeds": len(found),
         "seconds": float(np.mean([each.seconds for each in found])),
         "adds": {"difference": adds.difference, "low": adds.low, "high": adds.high},

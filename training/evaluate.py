@@ -1,8 +1,8 @@
-"""Scores of a single-label classification, and bootstrap intervals of their differences."""
+"""How good predictions are, by kind of task, and bootstrap intervals of differences between trials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,92 @@ SAYS = f"paired bootstrap over seeds, each with its own draw of the pool, and te
 
 Labels = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float64]
+Predicted = npt.NDArray[Any]
+"""What a learner said of each held-out picture."""
+
+
+class Measure(Protocol):
+    """What is scored on the held-out pictures. The first of `metrics`, names in words by key, is what is compared."""
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """By the name of a score, what a person calls it."""
+
+    def scores(self, predicted: Predicted) -> dict[str, Any]:
+        """Each of `metrics`, and for classes `per_class`."""
+
+    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
+        """What is compared, [resamples], where each picture is there so many `times`: [resamples, pictures]."""
+
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
+        """What a learner that looks at no picture would best say, by the targets of the pool; and that in words."""
+
+
+def main(measure: Measure) -> str:
+    """The name of the score that is compared."""
+    return next(iter(measure.metrics))
+
+
+@dataclass(frozen=True)
+class Single:
+    """Single-label classification: `truth` and predictions are numbers of `classes`."""
+
+    truth: npt.NDArray[Any]
+    classes: Sequence[str]
+
+    metrics: ClassVar[Mapping[str, str]] = {
+        "f1_macro": "macro-F1",
+        "f1_micro": "micro-F1",
+        "precision_macro": "precision",
+        "recall_macro": "recall",
+        "accuracy": "accuracy",
+    }
+
+    def scores(self, predicted: Predicted) -> dict[str, Any]:
+        """See `scores`."""
+        return scores(self.truth, predicted, self.classes)
+
+    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
+        """Macro-F1."""
+        truth, chosen = _one_hot(self.truth, len(self.classes)), _one_hot(predicted, len(self.classes))
+        right = chosen * (predicted == self.truth)[:, None]
+        f1 = _ratio(2 * (times @ right), times @ chosen + times @ truth)
+        mean: Floats = f1.mean(axis=1)
+        return mean
+
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
+        """The commonest class."""
+        commonest = int(np.bincount(targets).argmax())
+        return self.classes[commonest], np.full_like(self.truth, commonest)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A number: R2 is 1 for exact predictions, 0 for always saying the mean of the truth, and has no lower end."""
+
+    truth: npt.NDArray[Any]
+
+    metrics: ClassVar[Mapping[str, str]] = {"r2": "R2", "mae": "mean absolute error"}
+
+    def scores(self, predicted: Predicted) -> dict[str, Any]:
+        """r2, mae."""
+        once = np.ones((1, len(self.truth)), np.float32)
+        return {"r2": float(self.resampled(predicted, once)[0]), "mae": float(np.abs(predicted - self.truth).mean())}
+
+    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
+        """R2; 0 for a resample in which the truth does not vary."""
+        exactly = times.astype(np.float64)
+        count, truth = exactly.sum(axis=1), self.truth - self.truth.mean()
+        missed = exactly @ (predicted - self.truth) ** 2
+        spread = exactly @ truth**2 - (exactly @ truth) ** 2 / count
+        varies = spread > 1e-12 * count
+        r2: Floats = np.where(varies, 1 - missed / np.where(varies, spread, 1.0), 0.0)
+        return r2
+
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
+        """The mean."""
+        mean = float(targets.mean())
+        return f"{mean:.4g}", np.full_like(self.truth, mean)
 
 
 def scores(truth: Labels, predicted: Labels, classes: Sequence[Any]) -> dict[str, Any]:
@@ -46,7 +132,7 @@ def scores(truth: Labels, predicted: Labels, classes: Sequence[Any]) -> dict[str
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean macro-F1 over seeds: `point` as measured, and in each resample, [resamples]."""
+    """What is compared, its mean over seeds: `point` as measured, and in each resample, [resamples]."""
 
     point: float
     resampled: Floats
@@ -54,7 +140,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of mean macro-F1 over seeds, and the bootstrap interval around it, which holds `level` of them.
+    """A difference of means over seeds, and the bootstrap interval around it, which holds `level` of them.
 
     `relative` is the difference in parts of the second mean, None where that is 0; its bounds are None where it is 0
     in some resample.
@@ -96,34 +182,19 @@ class Bootstrap:
     Only the spread over seeds and pictures is in an interval: with few seeds it is somewhat too narrow.
     """
 
-    def __init__(self, truth: Labels, classes: int, seeds: int, resamples: int = RESAMPLES) -> None:
+    def __init__(self, measure: Measure, pictures: int, seeds: int, resamples: int = RESAMPLES) -> None:
         generator = np.random.default_rng(20261121)
-        self._truth, self._classes, self._seeds = truth, classes, seeds
-        pictures, drawn = np.full(len(truth), 1 / len(truth)), np.full(seeds, 1 / seeds)
-        self._pictures = generator.multinomial(len(truth), pictures, size=resamples).astype(np.float32)
+        self._measure = measure
+        each, drawn = np.full(pictures, 1 / pictures), np.full(seeds, 1 / seeds)
+        self._times = generator.multinomial(pictures, each, size=resamples).astype(np.float32)
         self._drawn = generator.multinomial(seeds, drawn, size=resamples) / seeds
-        self._support = self._pictures @ _one_hot(truth, classes)
 
-    def mean(self, predicted: npt.NDArray[np.int16]) -> Mean:
+    def mean(self, predicted: Predicted) -> Mean:
         """Of predictions [seeds, pictures], paired by seed with all others."""
-        return Mean(float(np.mean([self._f1(row) for row in predicted])), self._means(predicted))
-
-    def _f1(self, predicted: Labels) -> float:
-        value: float = scores(self._truth, predicted, range(self._classes))["f1_macro"]
-        return value
-
-    def _means(self, predicted: npt.NDArray[np.int16]) -> Floats:
-        """Mean macro-F1 over each resample's seeds, on its pictures: [resamples]."""
-        by_seed = np.stack([self._resampled(row) for row in predicted], axis=1)
-        mean: Floats = (by_seed * self._drawn).sum(axis=1)
-        return mean
-
-    def _resampled(self, predicted: Labels) -> Floats:
-        chosen = _one_hot(predicted, self._classes)
-        right = chosen * (predicted == self._truth)[:, None]
-        f1 = _ratio(2 * (self._pictures @ right), self._pictures @ chosen + self._support)
-        mean: Floats = f1.mean(axis=1)
-        return mean
+        name = main(self._measure)
+        by_seed = np.stack([self._measure.resampled(row, self._times) for row in predicted], axis=1)
+        point = float(np.mean([self._measure.scores(row)[name] for row in predicted]))
+        return Mean(point, (by_seed * self._drawn).sum(axis=1))
 
 
 def _bounds(values: Floats, level: float) -> tuple[float, float]:

@@ -14,8 +14,9 @@ from pipeline import arms, trials
 from pipeline.errors import CompareError
 from pipeline.storage import Storage
 from pipeline.task import Task
-from pipeline.trials import Progress, Setting, Trial
-from training import evaluate, probe
+from pipeline.trials import Look, Progress, Setting, Trial
+from training import probe
+from training.evaluate import Measure, Predicted, Regression, Single, main
 from training.features import Features
 from training.heldout import HeldOut
 from training.pool import Pool
@@ -23,7 +24,8 @@ from training.pool import Pool
 CELLS = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
 """What is trained for each learner and seed: an arm, and whether its pictures are augmented.
 
-The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered".
+The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered",
+and on as many pairs taken blindly.
 """
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
@@ -46,7 +48,7 @@ class Experiment:
     """All that the trials share, and the learners."""
 
     source: str
-    manifest: str
+    choice: arms.Choice
     task: Task
     pool: Pool
     test: HeldOut
@@ -76,15 +78,23 @@ class Experiment:
 
     @property
     def without(self) -> list[tuple[str, bool]]:
-        """The cells that leave out a filter."""
-        return [(arms.without(name), False) for name in self.filters]
+        """The cells that leave out a filter, each with the blind one of its size."""
+        left_out = [arms.without(name) for name in self.filters]
+        return [(arm, False) for each in left_out for arm in (each, arms.as_many(each))]
+
+    @property
+    def measure(self) -> Measure:
+        """What is scored on the test set."""
+        return measured(self.task, self.test)
 
     def setting(self, learner: Learner, arm: str, augmented: bool, seed: int) -> Setting:
         """What decides the trial of a learner, a cell and a seed."""
         return Setting(
             code=probe.VERSION,
             source=self.source,
-            manifest=self.manifest,
+            manifest=self.choice.manifest.id,
+            recipe=self.choice.recipe.name,
+            choice=self.choice.key,
             learner=learner.name,
             head=learner.head,
             arm=arm,
@@ -92,6 +102,8 @@ class Experiment:
             seed=seed,
             budget=self.task.budget.trial,
             encoder=learner.encoder,
+            kind=self.task.kind,
+            column=self.task.column,
             classes=self.task.classes,
             test=self.test.digest,
         )
@@ -111,7 +123,7 @@ class Experiment:
         start = time.perf_counter()
         pictures = self.pool.table["picture"].to_numpy()[rows]
         views = learner.training.views[pictures]
-        predicted = probe.predictions(
+        said = probe.predictions(
             learner.head,
             views if setting.augmented else views[:, :1],
             self.pool.table["label"].to_numpy()[rows],
@@ -120,15 +132,31 @@ class Experiment:
             self.task.budget,
             setting.seed,
         )
-        seconds = time.perf_counter() - start
+        return self.told(setting, rows, said, time.perf_counter() - start)
+
+    def told(
+        self, setting: Setting, rows: npt.NDArray[np.int64], said: Mapping[int, Predicted], seconds: float
+    ) -> Trial:
+        """What came of a setting that was trained on `rows` of the pool; `said` of the test set, by the steps done."""
+        measure, batch, final = self.measure, setting.budget["batch"], max(said)
+        scores, labels = measure.scores(said[final]), self.pool.table["label"].to_numpy()
         return Trial(
             setting=setting,
             pairs=len(rows),
             distinct=len(np.unique(rows)),
-            predictions=predicted.tolist(),
+            scores={name: scores[name] for name in measure.metrics},
+            baseline=measure.scores(measure.baseline(labels)[1])[main(measure)],
+            per_class=scores.get("per_class", {}),
+            curve=[Look(step * batch, measure.scores(each)[main(measure)]) for step, each in said.items()],
+            predictions=said[final].tolist(),
+            images=final * batch,
             seconds=round(seconds, 3),
-            **evaluate.scores(self.test.labels, predicted, list(self.task.classes)),
         )
+
+
+def measured(task: Task, test: HeldOut) -> Measure:
+    """What is scored on a test set, by the kind of task."""
+    return Regression(test.labels) if task.kind == "number" else Single(test.labels, list(task.classes))
 
 
 def check_arm(arm: str, seed: int, drawn: npt.NDArray[np.int16], classes: list[str]) -> None:

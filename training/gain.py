@@ -12,25 +12,19 @@ import numpy as np
 
 from pipeline import arms
 from pipeline.errors import CompareError, SourceError
-from pipeline.manifest import Manifest
 from pipeline.source import Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
-from pipeline.task import Encoder, Task, TestSet
-from pipeline.trials import Progress, Trial, silent
+from pipeline.task import LEAST, Encoder, Task
+from pipeline.trials import FORMAT, GAIN, Progress, Trial, silent
 from training import evaluate, heldout, pool, probe
-from training.evaluate import Bootstrap, Interval
-from training.experiment import CELLS, Experiment, Learner
+from training.evaluate import Bootstrap, Interval, Measure
+from training.experiment import CELLS, Experiment, Learner, measured
 from training.features import Extractor
 from training.heldout import HeldOut
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-CODE = 5
-"""Raised whenever the same trials would be summed up otherwise."""
-
-METRICS = ("f1_macro", "f1_micro", "precision_macro", "recall_macro", "accuracy")
 
 Cell = tuple[str, bool]
 
@@ -93,32 +87,36 @@ INTERACTION = "interaction"
 
 
 def measure(
-    source: Source, storage: Storage, manifest_id: str | None = None, progress: Progress = silent
+    source: Source,
+    storage: Storage,
+    manifest_id: str | None = None,
+    progress: Progress = silent,
+    recipe: str | None = None,
 ) -> dict[str, Any]:
     """The gain of the newest manifest, or of the one whose id begins with `manifest_id`, as JSON.
 
-    Safe to run twice: a second time nothing is trained, and after a crash it goes on at the trial. Raises SourceError
-    where the source has no task or test set, and CompareError for a comparison that would not be fair.
+    What counts as kept is what was published, or what a named `recipe` keeps of the same pairs. Safe to run twice: a
+    second time nothing is trained, and after a crash it goes on at the trial. Raises SourceError where the source has
+    no task or test set, and CompareError for a comparison that would not be fair.
     """
-    task, test_set = asked(source)
-    manifest = Manifest.open(storage, manifest_id)
-    test = HeldOut.read(test_set, task.classes)
-    check_test(test, list(task.classes))
+    task, choice = asked(source), arms.Choice.open(storage, manifest_id, recipe)
+    test = HeldOut.read(task.test, task) if task.test else None
+    if test:
+        check_test(test, list(task.classes))
     extractors = _extractors(storage, task)
-    key = f"gains/{_digest(manifest, task, test, extractors)}.json"
+    key = f"gains/{_digest(choice, task, test, extractors)}.json"
     if not storage.done(key):
-        known = pool.read(manifest, task.classes, extractors, test, progress)
+        known = pool.read(choice, task, extractors, test, progress)
+        check_test(known.test, list(task.classes))
         learners = _learners(task, extractors, known)
-        trials = Experiment(source.name, manifest.id, task, known, test, learners).run(storage, progress)
-        made = summary(trials, test, manifest.document["recipe"]["name"], known.filters)
-        made["baseline"] = baseline(known, test, list(task.classes))
-        made["counts"] = dict(known.counts)
+        trials = Experiment(source.name, choice, task, known, known.test, learners).run(storage, progress)
+        made = summary(trials, measured(task, known.test), known) | {"published": choice.published}
         storage.put_if_absent(key, canonical_json(made))
     found: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
     return found
 
 
-def summary(trials: Sequence[Trial], test: HeldOut, recipe: str, filters: Mapping[str, pool.Dropped]) -> dict[str, Any]:
+def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict[str, Any]:
     """By learner, rows by cell and differences with intervals; by filter, what it adds for the first learner.
 
     Raises CompareError for what must not be compared.
@@ -128,50 +126,54 @@ def summary(trials: Sequence[Trial], test: HeldOut, recipe: str, filters: Mappin
         by_name.setdefault(each.setting.learner, []).append(each)
     for name, found in by_name.items():
         check_comparable(name, found)
-    first = trials[0].setting
+    first, test = trials[0].setting, known.test
     seeds = len({each.setting.seed for each in trials})
-    bootstrap = Bootstrap(test.labels, len(first.classes), seeds)
+    bootstrap = Bootstrap(measure, len(test.labels), seeds)
     return {
-        "code": CODE,
+        "code": GAIN,
         "source": first.source,
         "manifest": first.manifest,
-        "recipe": recipe,
+        "recipe": first.recipe,
+        "kind": first.kind,
+        "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": {name: list(words) for name, words in first.classes.items()},
         "budget": {**first.budget, "seeds": seeds},
         "test": {
-            "pictures": len(test.paths),
+            "pictures": len(test.labels),
             "ambiguous": test.ambiguous,
             "unlabelled": test.unlabelled,
             "digest": first.test,
         },
         "leak_rule": heldout.LEAK_RULE,
         "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
-        "learners": [_learner(found, bootstrap, recipe) for found in by_name.values()],
-        "filters": _filters(by_name[first.learner], bootstrap, filters),
+        "learners": [_learner(found, bootstrap, first.recipe) for found in by_name.values()],
+        "filters": _filters(by_name[first.learner], bootstrap, known.filters),
         "seconds": {name: round(sum(each.seconds for each in found), 1) for name, found in by_name.items()},
+        "baseline": baseline(known, measure),
+        "counts": dict(known.counts),
     }
 
 
 def table(gain: Mapping[str, Any]) -> "Group":
-    """Macro-F1 by arm and learner, and what made a difference, for rich's console."""
+    """The score that is compared, by arm and learner, and what made a difference, for rich's console."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    learners = gain["learners"]
-    title = f"Macro-F1 (sd) on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
-    shown = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    learners, (main, says) = gain["learners"], gain["metrics"][0]
+    told = f"on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
+    shown = Table(title=f"{says[:1].upper()}{says[1:]} (sd) {told}", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("arm", "pictures"):
         shown.add_column(name, no_wrap=True)
     for name in ("pairs", *(each["name"] for each in learners)):
         shown.add_column(name, justify="right", no_wrap=True)
     for rows in zip(*(each["rows"] for each in learners), strict=True):
         kind = "augmented" if rows[0]["augmented"] else "plain"
-        scores = [f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" for row in rows]
+        scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})" for row in rows]
         shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
-    shown.add_row(f"always {base['class']}", "", "", *[f"{base['f1_macro']:.3f}        "] * len(learners), style="dim")
+    shown.add_row(f"always {base['says']}", "", "", *[f"{base[main]:.3f}        "] * len(learners), style="dim")
     lines = [
         Text(each["sentence"], style="" if each["clear"] else "dim")
         for learner in learners
@@ -182,15 +184,15 @@ def table(gain: Mapping[str, Any]) -> "Group":
     lines.append(Text(f"What each filter adds; {filters['interval']}", style="italic"))
     lines += [Text(each["sentence"], style="" if each["clear"] else "dim") for each in filters["differences"]]
     lines += [Text(each["sentence"], style="dim") for each in filters["same"]]
-    return Group(shown, Text(f"Differences in macro-F1; {gain['interval']}", style="italic"), *lines)
+    return Group(shown, Text(f"Differences in {says}; {gain['interval']}", style="italic"), *lines)
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
-    """Raises CompareError unless all cells have the same two or more seeds, and all else but the cell is equal.
+    """Raises CompareError unless all cells have the same seeds, LEAST or more, and all else but the cell is equal.
 
     `name` is that of the learner whose trials they are.
     """
-    for factor in ("budget", "encoder", "classes", "test", "manifest", "head", "code"):
+    for factor in ("budget", "encoder", "kind", "column", "classes", "test", "choice", "head", "code"):
         if len({canonical_json(getattr(each.setting, factor)) for each in trials}) > 1:
             raise CompareError(
                 f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
@@ -199,8 +201,8 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
     seeds = {cell: [each.setting.seed for each in _of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
-    if len(set(seeds[CELLS[0]])) < 2:
-        raise CompareError("a comparison needs at least 2 seeds: raise task.budget.seeds")
+    if len(set(seeds[CELLS[0]])) < LEAST:
+        raise CompareError(f"a comparison needs at least {LEAST} seeds: raise task.budget.seeds")
 
 
 def check_test(test: HeldOut, classes: Sequence[str]) -> None:
@@ -212,13 +214,13 @@ def check_test(test: HeldOut, classes: Sequence[str]) -> None:
             )
 
 
-def asked(source: Source) -> tuple[Task, TestSet]:
+def asked(source: Source) -> Task:
     """What a source wants to be measured on. Raises SourceError if it does not say."""
     if source.task is None:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
-    if source.task.test is None:
-        raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures")
-    return source.task, source.task.test
+    if source.task.test is None and source.task.split is None:
+        raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
+    return source.task
 
 
 def _extractors(storage: Storage, task: Task) -> list[Extractor]:
@@ -238,14 +240,15 @@ def _learners(task: Task, extractors: Sequence[Extractor], known: pool.Pool) -> 
     )
 
 
-def _digest(manifest: Manifest, task: Task, test: HeldOut, extractors: Sequence[Extractor]) -> str:
+def _digest(choice: arms.Choice, task: Task, test: HeldOut | None, extractors: Sequence[Extractor]) -> str:
     classes = [[name, list(words)] for name, words in task.classes.items()]
     encoders = [extractor.encoder for extractor in extractors]
     learners = [
         [name, each.head, extractors[encoders.index(each.encoder)].identity] for name, each in task.learners.items()
     ]
-    parts = [CODE, probe.VERSION, manifest.id, classes, task.budget.model_dump(), learners, test.digest]
-    return digest(parts)[:32]
+    held = test.digest if test else task.split.model_dump() if task.split else None
+    parts = [GAIN, FORMAT, probe.VERSION, choice.key, task.kind, task.column, classes]
+    return digest([*parts, task.budget.model_dump(), learners, held])[:32]
 
 
 def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
@@ -297,10 +300,15 @@ def _filters(trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str
     return {
         "learner": learner,
         "interval": f"{level:.1%} each{together}; {evaluate.SAYS}",
-        "rows": [_row((arms.without(name), False), found) for name, found in compared.items()],
+        "rows": [_row(cell, _of(cell, trials)) for name in compared for cell in _cells(arms.without(name))],
         "differences": differences,
         "same": [_same(name, dropped) for name, dropped in filters.items() if name not in compared],
     }
+
+
+def _cells(arm: str) -> tuple[Cell, Cell]:
+    """An arm, and as many pairs taken blindly."""
+    return (arm, False), (arms.as_many(arm), False)
 
 
 def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
@@ -318,12 +326,12 @@ def _of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _mean(trials: Sequence[Trial], bootstrap: Bootstrap) -> evaluate.Mean:
-    return bootstrap.mean(np.array([each.predictions for each in trials], np.int16))
+    return bootstrap.mean(np.array([each.predictions for each in trials]))
 
 
 def _told(name: str, factors: int, first: bool, interval: Interval) -> dict[str, Any]:
     clear = interval.low > 0 or interval.high < 0
-    return {"name": name, "metric": "f1_macro", "factors": factors, "first": first, **asdict(interval), "clear": clear}
+    return {"name": name, "factors": factors, "first": first, **asdict(interval), "clear": clear}
 
 
 def _interval(each: Mapping[str, Any]) -> str:
@@ -331,19 +339,38 @@ def _interval(each: Mapping[str, Any]) -> str:
 
 
 def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Means over seeds; `curve` has the pictures seen, the mean score and its deviation, `cost` what a trial took."""
     row: dict[str, Any] = {"arm": cell[0], "augmented": cell[1], "seeds": len(trials)}
     row["pairs_mean"] = float(np.mean([each.pairs for each in trials]))
-    for metric in METRICS:
-        values = [getattr(each, metric) for each in trials]
-        row |= {f"{metric}_mean": float(np.mean(values)), f"{metric}_sd": float(np.std(values, ddof=1))}
+    for metric in trials[0].scores:
+        row |= _spread(metric, [each.scores[metric] for each in trials])
     row["per_class_f1"] = {
         name: float(np.mean([each.per_class[name]["f1"] for each in trials])) for name in trials[0].per_class
+    }
+    row["curve"] = [
+        {"images": looks[0].images, **_spread("score", [look.score for look in looks])}
+        for looks in zip(*(each.curve for each in trials), strict=True)
+    ]
+    points, seconds = (
+        float(np.mean([each.points for each in trials])),
+        float(np.mean([each.seconds for each in trials])),
+    )
+    row["cost"] = {
+        "images": trials[0].images,
+        "seconds": seconds,
+        "points": points,
+        "seconds_per_point": seconds / points if points > 0 else None,
+        "images_per_point": trials[0].images / points if points > 0 else None,
     }
     return row
 
 
-def baseline(known: pool.Pool, test: HeldOut, classes: list[str]) -> dict[str, Any]:
-    """What always saying the commonest training label would score."""
-    commonest = int(np.bincount(known.table["label"].to_numpy()).argmax())
-    scores = evaluate.scores(test.labels, np.full_like(test.labels, commonest), classes)
-    return {"class": classes[commonest], **{metric: scores[metric] for metric in METRICS}}
+def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {f"{name}_mean": float(np.mean(values)), f"{name}_sd": float(np.std(values, ddof=1))}
+
+
+def baseline(known: pool.Pool, measure: Measure) -> dict[str, Any]:
+    """What a learner that looks at no picture would score, and what it would always say."""
+    says, predicted = measure.baseline(known.table["label"].to_numpy())
+    scores = measure.scores(predicted)
+    return {"says": says, **{metric: scores[metric] for metric in measure.metrics}}

@@ -1,11 +1,11 @@
-"""The held-out pictures: read, labelled by agreement, and kept away from training."""
+"""The held-out pictures: given or split off, labelled by agreement, and kept away from training."""
 
 import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipeline import neighbours
 from pipeline.errors import SourceError
 from pipeline.stage import digest
-from pipeline.task import TestSet
+from pipeline.task import Split, Task, TestSet
 from training import labels
-from training.labels import Classes
 
 NEAR = 4
 """Bits, of the 64 of a perceptual hash, in which two pictures may differ and still be taken for the same."""
@@ -29,40 +29,43 @@ LEAK_RULE = (
 )
 
 
+Targets = npt.NDArray[np.int16] | npt.NDArray[np.float64]
+"""Class numbers, negative for none; or numbers, NaN for none."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures with an agreed label, sorted by name; `labels` and `sha256` are aligned with `paths`.
+    """Pictures with a label or a number: `labels` and `sha256` are aligned.
 
-    `ambiguous` pictures had several classes that enough captions name, `unlabelled` ones had none: they are left out.
+    `ambiguous` pictures had several that were well founded, `unlabelled` ones had none: they are left out. `paths` is
+    where the pictures lie, sorted; it is empty for pictures that were split off the pool.
     """
 
-    paths: tuple[Path, ...]
-    labels: npt.NDArray[np.int16]
+    sha256: tuple[str, ...]
+    labels: Targets
     ambiguous: int
     unlabelled: int
+    paths: tuple[Path, ...] = ()
 
     @classmethod
-    def read(cls, test: TestSet, classes: Classes) -> "HeldOut":
+    def read(cls, test: TestSet, task: Task) -> "HeldOut":
         """Raises SourceError for a missing column or picture, or where no picture has a label."""
-        table = _table(test)
+        asked = test.caption if task.kind == "classes" else test.column or task.column
+        assert asked is not None
+        table = _table(test, asked)
         names = pc.dictionary_encode(table[test.image].cast(pa.string())).combine_chunks()
-        named = labels.named(table[test.caption].cast(pa.string()), classes)
-        votes = np.zeros((len(names.dictionary), named.shape[1]), np.int64)
-        np.add.at(votes, names.indices.to_numpy(), named)
-        label = labels.only(votes >= test.agree)
+        pictures = len(names.dictionary)
+        label, doubtful = agreed(table[asked], names.indices.to_numpy(), pictures, task, test.agree)
         order = np.argsort(np.array(names.dictionary.to_pylist(), object))
-        chosen = order[label[order] >= 0]
+        chosen = order[there(label)[order]]
         paths = tuple(test.folder / names.dictionary[int(i)].as_py() for i in chosen)
         if not paths:
-            raise SourceError(f"{test.location.name}: no picture has {test.agree} captions that name the same class")
+            wanted = f"has {test.agree} captions that name the same class" if task.kind == "classes" else "has a value"
+            raise SourceError(f"{test.location.name}: no picture {wanted}")
         if missing := next((path for path in paths if not path.is_file()), None):
             raise SourceError(f"{test.location.name}: there is no picture {missing}")
-        return cls(paths, label[chosen], int((label == labels.SEVERAL).sum()), int((label == labels.NONE).sum()))
-
-    @cached_property
-    def sha256(self) -> tuple[str, ...]:
-        """Of each file, in hex."""
-        return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths)
+        sha256 = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+        return cls(sha256, label[chosen], doubtful, pictures - doubtful - len(chosen), paths)
 
     @property
     def digest(self) -> str:
@@ -74,6 +77,54 @@ class HeldOut:
         return ((str(path), path.read_bytes()) for path in self.paths)
 
 
+def agreed(
+    told: pa.ChunkedArray, picture: npt.NDArray[np.integer[Any]], pictures: int, task: Task, agree: int
+) -> tuple[Targets, int]:
+    """The label or number of each of so many pictures, of which each row tells something, and how many are ambiguous.
+
+    Of captions at least `agree` must name the class; of a column's values all must say the same.
+    """
+    if task.kind == "number":
+        values = labels.numbers(told)
+        low, high = np.full(pictures, np.inf), np.full(pictures, -np.inf)
+        np.fmin.at(low, picture, values)
+        np.fmax.at(high, picture, values)
+        return np.where(low == high, low, np.nan), int((low < high).sum())
+    if task.kind == "label":
+        said, least = labels.valued(told, task.classes)[:, None] == np.arange(len(task.classes)), 1
+    else:
+        said, least = labels.named(told.cast(pa.string()), task.classes), agree
+    votes = np.zeros((pictures, len(task.classes)), np.int64)
+    np.add.at(votes, picture, said)
+    label = labels.only(votes >= least)
+    return label, int((label == labels.SEVERAL).sum())
+
+
+def there(label: Targets) -> npt.NDArray[np.bool_]:
+    """Which of them are labels or numbers."""
+    found: npt.NDArray[np.bool_] = ~np.isnan(label) if label.dtype.kind == "f" else label >= 0
+    return found
+
+
+def apart(hashes: npt.NDArray[np.uint64], split: Split) -> npt.NDArray[np.bool_]:
+    """Which pictures, by their perceptual hashes, are split off: chains of near-duplicates go to the same side.
+
+    A chain's side is decided by the seed and its lowest hash: pictures outside the chain have no say in it.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    distinct, back = np.unique(hashes, return_inverse=True)
+    edges = neighbours.within(distinct, NEAR)
+    ends = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
+    count, chain = connected_components(coo_array((np.ones(len(edges)), ends), shape=(len(distinct),) * 2))
+    lowest = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(lowest, chain, distinct)
+    drawn = [int.from_bytes(hashlib.sha256(f"{split.seed}:{each}".encode()).digest()[:8], "big") for each in lowest]
+    held: npt.NDArray[np.bool_] = (np.array(drawn, np.float64) < split.share * 2**64)[chain][back]
+    return held
+
+
 def near(hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], within: int = NEAR) -> npt.NDArray[np.bool_]:
     """Which of `hashes` differ in at most `within` bits from any of `others`."""
     distinct, back = np.unique(hashes, return_inverse=True)
@@ -83,7 +134,7 @@ def near(hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], within:
     return found[back]
 
 
-def _table(test: TestSet) -> pa.Table:
+def _table(test: TestSet, asked: str) -> pa.Table:
     try:
         if test.location.suffix == ".parquet":
             table = pq.read_table(test.location)
@@ -91,7 +142,7 @@ def _table(test: TestSet) -> pa.Table:
             table = pyarrow.csv.read_csv(test.location)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{test.location.name}: this is neither Parquet nor CSV: {error}") from None
-    for column in (test.image, test.caption):
+    for column in (test.image, asked):
         if column not in table.column_names:
             close = difflib.get_close_matches(column, table.column_names, n=1, cutoff=0.4) or table.column_names
             raise SourceError(f"{test.location.name}: there is no column {column!r}; did you mean {close[0]!r}?")

@@ -1,16 +1,22 @@
-"""Labels derived from captions. The task is single-label: noise in captions is noise in labels.
+"""What is to be learnt of each pair: one label, derived from its caption or told by a column, or a number.
 
-A caption names a class if it holds one of the class's words, whole and in any case. The label of a training pair is
-the only class that its caption names; with none or several the pair is not used. The label of a held-out picture is
-the only class that at least `agree` of its captions name, whatever else they name.
+The task is single-label. A caption names a class if it holds one of the class's words, whole and in any case. The label
+of a training pair is the only class that its caption names; with none or several the pair is not used: noise in
+captions is noise in labels. The label of a held-out picture is the only class that at least `agree` of its captions
+name, whatever else they name. A column's label is the class that has its value, and a held-out picture whose rows
+say different things is left out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.task import Task
 
 Classes = Mapping[str, Sequence[str]]
 """Class -> the words that name it. A label is a class's position."""
@@ -33,23 +39,57 @@ def only(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
     return np.where(count == 1, chosen.argmax(axis=1), np.where(count, SEVERAL, NONE)).astype(np.int16)
 
 
-def labelled(batches: Iterable[pa.RecordBatch], classes: Classes) -> tuple[pa.Table, dict[str, int]]:
-    """The pairs whose caption gives a label, with `label` in place of `caption`, and how many were looked at and left.
+def valued(values: pa.Array | pa.ChunkedArray, classes: Classes) -> npt.NDArray[np.int16]:
+    """The class that has each value, as text without blanks around it, in any case; NONE where none has it."""
+    by_value = {word.lower(): number for number, words in enumerate(classes.values()) for word in words}
+    return np.array([by_value.get(str(value).strip().lower(), NONE) for value in values.to_pylist()], np.int16)
 
-    `batches` have at least the columns caption and uid.
+
+def numbers(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Each value as a number; NaN for what is none, or not finite."""
+    return np.array([_number(value) for value in values.to_pylist()], np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def labelled(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, dict[str, int]]:
+    """The pairs that have a label or a number, as `label`, and how many were looked at and left.
+
+    `batches` have at least the columns caption and uid, and `target` where the task has a column; both are dropped.
     """
-    counts = {"downloaded": 0, "no_class": 0, "several_classes": 0, "labelled": 0}
+    counts = {"downloaded": 0, **dict.fromkeys(("no_number",) if task.kind == "number" else _LEFT, 0), "labelled": 0}
     tables = []
     for batch in batches:
-        labels = only(named(batch["caption"], classes))
-        counts["downloaded"] += len(labels)
-        counts["no_class"] += int((labels == NONE).sum())
-        counts["several_classes"] += int((labels == SEVERAL).sum())
-        rest = batch.drop_columns(["caption"]).append_column("label", pa.array(labels))
-        tables.append(pa.Table.from_batches([rest.filter(pa.array(labels >= 0))]))
+        found = _labels(batch, task)
+        there = ~np.isnan(found) if task.kind == "number" else found >= 0
+        counts["downloaded"] += len(found)
+        for name in counts.keys() & _LEFT.keys():
+            counts[name] += int((found == _LEFT[name]).sum())
+        if task.kind == "number":
+            counts["no_number"] += int((~there).sum())
+        spent = ["caption", *(["target"] if task.column else [])]
+        rest = batch.drop_columns(spent).append_column("label", pa.array(found))
+        tables.append(pa.Table.from_batches([rest.filter(pa.array(there))]))
     table = pa.concat_tables(tables) if tables else pa.table({"uid": pa.array([], pa.string())})
     counts["labelled"] = len(table)
     return table.combine_chunks(), counts
+
+
+_LEFT = {"no_class": NONE, "several_classes": SEVERAL}
+
+
+def _labels(batch: pa.RecordBatch, task: Task) -> npt.NDArray[np.int16] | npt.NDArray[np.float64]:
+    if task.kind == "number":
+        return numbers(batch["target"])
+    if task.kind == "label":
+        return valued(batch["target"], task.classes)
+    return only(named(batch["caption"], task.classes))
 
 
 def _pattern(words: Iterable[str]) -> str:

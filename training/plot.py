@@ -67,7 +67,7 @@ def _drawn(path: Path, size: tuple[float, float]) -> Iterator[Any]:
 def _scale(gain: Mapping[str, Any]) -> str:
     levels = {each["level"] for group in (*gain["learners"], gain["filters"]) for each in group["differences"]}
     wider = f"; of filters {max(levels):.1%}" if len(levels) > 1 else ""
-    return f"difference in macro-F1, with its {min(levels):.0%} interval{wider}"
+    return f"difference in {gain['metrics'][0][1]}, with its {min(levels):.0%} interval{wider}"
 
 
 def _panel(axes: Any, title: str, differences: Sequence[Mapping[str, Any]]) -> None:

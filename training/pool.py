@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import arms
+from pipeline.arms import Choice
 from pipeline.errors import CompareError
-from pipeline.manifest import Manifest
+from pipeline.task import Task
 from pipeline.trials import Progress
 from training import heldout, labels
 from training.features import Extractor, Features
 from training.heldout import HeldOut
-from training.labels import Classes
 
 
 class Dropped(NamedTuple):
@@ -29,12 +30,13 @@ class Dropped(NamedTuple):
 class Pool:
     """`table` has a row a labelled pair: uid, kept, dropped_by, sha256, label, and picture, its row in the features.
 
-    `features` and `heldout`, those of the test set, have an entry for each encoder. `leaked` are the uids whose picture
-    is in the test set; `counts` tells where the downloaded pairs went, `filters` how many that can be trained on each
-    filter drops.
+    `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
+    encoder. `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went,
+    `filters` how many that can be trained on each filter drops.
     """
 
     table: pa.Table
+    test: HeldOut
     features: Sequence[Features]
     heldout: Sequence[Features]
     leaked: pa.Array
@@ -42,17 +44,24 @@ class Pool:
     filters: Mapping[str, Dropped]
 
 
-def read(
-    manifest: Manifest, classes: Classes, extractors: Sequence[Extractor], test: HeldOut, progress: Progress
-) -> Pool:
-    """The pool of a manifest, in ledger order. Raises CompareError if no caption names exactly one class."""
-    table, counts = labels.labelled(arms.downloaded(manifest), classes)
+def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
+    """The pool of a manifest, in ledger order; without a `test` set, task.split takes one off it before anything else.
+
+    Raises CompareError if no pair has a label, or no picture that was split off.
+    """
+    table, counts = labels.labelled(choice.downloaded(task.column), task)
     if not counts["labelled"]:
-        raise CompareError(
-            f"none of {counts['downloaded']} downloaded captions names exactly one class; see the words in task.classes"
-        )
-    table, features = _with_features(table, manifest.document["stages"]["shards"], extractors, progress)
-    held = [extractor.heldout(test) for extractor in extractors]
+        raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
+    table, features = _with_features(table, choice.manifest.document["stages"]["shards"], extractors, progress)
+    if test is None:
+        assert task.split
+        apart = heldout.apart(features[0].phash, task.split)[table["picture"].to_numpy()]
+        test, rows = _split(choice, task, task.split.agree, table.filter(pa.array(apart)))
+        held = [Features(each.views[rows], each.phash[rows]) for each in features]
+        table = table.filter(pa.array(~apart))
+        counts |= {"split_off": int(apart.sum())}
+    else:
+        held = [extractor.heldout(test) for extractor in extractors]
     near = heldout.near(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
     leaked = table["uid"].filter(pa.array(exact | near)).combine_chunks()
@@ -63,8 +72,36 @@ def read(
         "pool": len(usable),
         "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
     }
-    filters = {name: _dropped(usable, name) for name in manifest.recipe.reasons}
-    return Pool(table, features, held, leaked, {**counts, **more}, filters)
+    filters = {name: _dropped(usable, name) for name in choice.recipe.reasons}
+    return Pool(table, test, features, held, leaked, {**counts, **more}, filters)
+
+
+_NOTHING = {
+    "classes": "captions names exactly one class; see the words in task.classes",
+    "label": "pairs has a label of task.classes; see the values there, and task.column",
+    "number": "pairs has a number; see task.column",
+}
+
+
+def _split(choice: Choice, task: Task, agree: int, apart: pa.Table) -> tuple[HeldOut, npt.NDArray[np.int64]]:
+    """The pictures that were split off and have a label, and the row of each in the features.
+
+    Every pair of such a picture has its say, also one that has no label by itself. Raises CompareError if none has one.
+    """
+    sha256, first = np.unique(np.array(apart["sha256"].to_pylist(), str), return_index=True)
+    known = pa.array(sha256.tolist(), pa.string())
+    batches = choice.downloaded(task.column)
+    told = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
+    picture = pc.index_in(told["sha256"], value_set=known).to_numpy()
+    label, doubtful = heldout.agreed(told["target" if task.column else "caption"], picture, len(known), task, agree)
+    there = heldout.there(label)
+    if not there.any():
+        raise CompareError(
+            f"none of {len(known)} pictures that were split off has a label: raise share, or lower agree"
+        )
+    unlabelled = len(known) - doubtful - int(there.sum())
+    rows = apart["picture"].to_numpy()[first[there]]
+    return HeldOut(tuple(sha256[there].tolist()), label[there], doubtful, unlabelled), rows
 
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 VERSION = 2
 """Raised whenever the same head, budget, arm and seed would give other predictions."""
 
+LOOKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+"""The shares of the steps after which a learner is tested, for its learning curve; it learns nothing from that."""
+
 WARM_UP = 0.05
 """The share of the steps in which the learning rate rises to its height; in the rest it falls to 0 by a cosine."""
 
@@ -35,25 +38,45 @@ _CHUNK = 4096
 def predictions(
     head: str,
     views: Views,
-    labels: npt.NDArray[np.int16],
+    targets: npt.NDArray[np.int16] | npt.NDArray[np.float64],
     heldout: Views,
     classes: int,
     budget: Budget,
     seed: int,
-) -> npt.NDArray[np.int16]:
-    """Train a head of HEADS on `views`, aligned with `labels`, and classify the plain versions of `heldout`.
+) -> dict[int, npt.NDArray[np.int16] | npt.NDArray[np.float64]]:
+    """Train a head of HEADS on `views`, aligned with `targets`; what it says of the plain versions of `heldout`.
 
-    A pair that was drawn twice is there twice. Each step sees one version of a pair, any of those in `views`.
+    By the number of steps at each of LOOKS: the last is what was learnt. Targets are class numbers, learnt by
+    cross-entropy, or, where `classes` is 0, numbers, standardised by the training arm's own mean and deviation and
+    learnt by squared error. A pair that was drawn twice is there twice. Each step sees one version of a pair, any of
+    those in `views`.
     """
     import torch
+    from torch.nn.functional import cross_entropy, mse_loss
 
     pictures, versions, dim = views.shape
     mean, deviation = (torch.from_numpy(each) for each in _statistics(views))
+    middle, spread = (0.0, 1.0) if classes else (targets.mean(), targets.std() or 1.0)
+    truth = torch.from_numpy(targets.astype(np.int64) if classes else (targets - middle) / spread)
     generator = np.random.default_rng([seed, VERSION])
-    flat, truth = torch.from_numpy(views.reshape(pictures * versions, dim)), torch.from_numpy(labels.astype(np.int64))
+    flat, looks = torch.from_numpy(views.reshape(pictures * versions, dim)), steps(budget)
+
+    def said(model: "torch.nn.Module") -> npt.NDArray[np.int16] | npt.NDArray[np.float64]:
+        model.eval()
+        with torch.inference_mode():
+            plain = (torch.from_numpy(heldout[at : at + _CHUNK, 0]) for at in range(0, len(heldout), _CHUNK))
+            scores = torch.cat([model(each.float().sub_(mean).div_(deviation)) for each in plain])
+        model.train()
+        if classes:
+            chosen: npt.NDArray[np.int16] = scores.argmax(dim=1).numpy().astype(np.int16)
+            return chosen
+        numbers: npt.NDArray[np.float64] = scores[:, 0].double().numpy() * spread + middle
+        return numbers
+
+    found = {}
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = HEADS[head](dim, classes)
+        model = HEADS[head](dim, classes or 1)
         optimizer = _optimizer(model, budget)
         for step in range(budget.steps):
             rows = generator.integers(pictures, size=budget.batch)
@@ -61,16 +84,19 @@ def predictions(
             batch = flat[torch.from_numpy(rows * versions + version)].float().sub_(mean).div_(deviation)
             for group in optimizer.param_groups:
                 group["lr"] = budget.learning_rate * schedule(step / budget.steps)
-            loss = torch.nn.functional.cross_entropy(model(batch), truth[torch.from_numpy(rows)])
+            out, wanted = model(batch), truth[torch.from_numpy(rows)]
+            loss = cross_entropy(out, wanted) if classes else mse_loss(out[:, 0], wanted.float())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        model.eval()
-        with torch.inference_mode():
-            plain = (torch.from_numpy(heldout[at : at + _CHUNK, 0]) for at in range(0, len(heldout), _CHUNK))
-            scores = [model(each.float().sub_(mean).div_(deviation)) for each in plain]
-    chosen: npt.NDArray[np.int16] = torch.cat(scores).argmax(dim=1).numpy().astype(np.int16)
-    return chosen
+            if step + 1 in looks:
+                found[step + 1] = said(model)
+    return found
+
+
+def steps(budget: Budget) -> list[int]:
+    """After how many steps a learner is tested."""
+    return sorted({max(1, round(share * budget.steps)) for share in LOOKS})
 
 
 def _linear(dim: int, classes: int) -> "torch.nn.Module":

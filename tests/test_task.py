@@ -1,0 +1,202 @@
+"""Tasks beside classes that captions name: a column with a label or a number; a test set that is split off."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import taught
+
+from pipeline import arms, trials
+from pipeline.errors import CompareError, SourceError
+from pipeline.task import Budget, Split, Task
+from pipeline.task import TestSet as Held
+from training import evaluate, gain, heldout, labels, pool, probe
+from training.heldout import HeldOut
+
+LEARNERS = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
+BREEDS = Task(kind="label", column="breed", classes={"dog": ("Pug", "boxer"), "cat": ("manx",)}, learners=LEARNERS)
+PRICE = Task(kind="number", column="price", learners=LEARNERS)
+TEST = '[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
+SHAPES = (
+    f'[task]\nkind = "label"\ncolumn = "told"\nclasses.disc = ["disc"]\nclasses.stripes = ["stripes"]\n'
+    f'classes.cross = ["cross"]\n{TEST}column = "shape"\n'
+)
+LIGHT = f'[task]\nkind = "number"\ncolumn = "told"\n{TEST}column = "light"\n'
+SPLIT = taught.NAMED.partition("[task.test]")[0] + "[task.split]\nshare = 0.4\nagree = 1\n"
+
+
+def test_a_column_s_values_are_labels():
+    batch = pa.record_batch(
+        {"uid": list("abcde"), "caption": ["x"] * 5, "target": ["pug", " BOXER", "manx", "cow", None]}
+    )
+    table, counts = labels.labelled([batch], BREEDS)
+    assert table.to_pylist() == [{"uid": "a", "label": 0}, {"uid": "b", "label": 0}, {"uid": "c", "label": 1}]
+    assert counts == {"downloaded": 5, "no_class": 2, "several_classes": 0, "labelled": 3}
+
+
+def test_a_column_s_values_are_numbers():
+    batch = pa.record_batch({"uid": list("abcde"), "caption": ["x"] * 5, "target": ["1.5", "-2e1", "", "dear", "inf"]})
+    table, counts = labels.labelled([batch], PRICE)
+    assert table["label"].to_pylist() == [1.5, -20]
+    assert counts == {"downloaded": 5, "no_number": 3, "labelled": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "expected"),
+    [(BREEDS, ["pug", "boxer", "pug", "manx", "cow", "manx"], [0, 1]), (PRICE, [3, 3, 3, 4, None, 7], [3, 7])],
+)
+def test_held_out_pictures_whose_rows_differ_are_left_out(tmp_path, task, values, expected):
+    """Picture 0 says one thing twice, 1 two things, 2 nothing and then something, and 3 nothing at all."""
+    names = ["0", "0", "1", "1", "2", "2", "3"]
+    for name in set(names):
+        (tmp_path / name).write_bytes(taught.picture("disc", int(name)))
+    table = pa.table({"image": names, task.column: pa.array([*values, None])})
+    pq.write_table(table, tmp_path / "test.parquet")
+    read = HeldOut.read(Held(location=tmp_path / "test.parquet", folder=tmp_path), task)
+    assert read.labels.tolist() == expected
+    assert (read.ambiguous, read.unlabelled, [path.name for path in read.paths]) == (1, 1, ["0", "2"])
+
+
+def test_r2_and_mae_by_hand():
+    """Truth 0 2 4, said 0 2 1: squared errors 9 of a spread of 8, absolute errors 3 of three."""
+    measure = evaluate.Regression(np.array([0.0, 2, 4]))
+    assert measure.scores(np.array([0.0, 2, 1])) == {"r2": pytest.approx(1 - 9 / 8), "mae": pytest.approx(1)}
+    assert measure.scores(measure.truth) == {"r2": 1, "mae": 0}
+    assert measure.scores(np.full(3, 2.0))["r2"] == pytest.approx(0)
+    twice = np.array([[2, 0, 1], [0, 3, 0]], np.float32)  # the first and the last; the middle one alone does not vary
+    assert measure.resampled(np.array([0.0, 2, 1]), twice).tolist() == pytest.approx([1 - 9 / (32 / 3), 0])
+
+
+def test_a_learning_curve_ends_where_the_learner_does():
+    rng = np.random.default_rng(0)
+    views = rng.normal(size=(300, 1, 6)).astype(np.float16)
+    truth = 40 + 7 * views[:, 0, :3].astype(np.float64).sum(axis=1)
+    budget = Budget(steps=320, batch=64, learning_rate=0.01)
+    said = probe.predictions("linear", views[:200], truth[:200], views[200:], 0, budget, 1)
+    assert list(said) == probe.steps(budget) == [10, 20, 40, 80, 160, 240, 320]
+    scores = [evaluate.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
+    assert scores[0] < 0.5 < 0.95 < scores[-1]
+
+
+@pytest.mark.slow
+def test_filtering_helps_where_a_column_lies(tmp_path):
+    lies = [number for number in range(150) if number % 5 < 2]
+    told = {number: taught.truth(number + (number in lies)) for number in range(150)}
+    described, storage = taught.task(tmp_path / "t", 150, lies, column=told, measured=SHAPES, steps=100)
+    measured = gain.measure(described, storage)
+    assert (measured["kind"], measured["counts"]["labelled"]) == ("label", 150)
+    assert measured["test"] | {"digest": ""} == {"pictures": 45, "ambiguous": 0, "unlabelled": 0, "digest": ""}
+    (found,) = (each for each in measured["learners"][0]["differences"] if each["name"] == "filtered - random")
+    assert found["low"] > 0
+
+
+@pytest.mark.slow
+def test_a_number_is_regressed(tmp_path):
+    """Two of five pairs are 120 brighter than their picture."""
+    lies = [number for number in range(150) if number % 5 < 2]
+    told = {n: taught.light(taught.picture(taught.truth(n), n)) + 120 * (n in lies) for n in range(150)}
+    pixels = {"linear": ("linear", '{ kind = "pixels", side = 16 }')}
+    described, storage = taught.task(
+        tmp_path / "t", 150, lies, column=told, measured=LIGHT, learners=pixels, steps=150, learning_rate=0.01
+    )
+    measured = gain.measure(described, storage)
+    assert measured["metrics"] == [["r2", "R2"], ["mae", "mean absolute error"]]
+    rows = {(row["arm"], row["augmented"]): row for row in measured["learners"][0]["rows"]}
+    assert rows["filtered", False]["r2_mean"] > 0.5 > rows["raw", False]["r2_mean"]
+    assert rows["filtered", False]["mae_mean"] < rows["raw", False]["mae_mean"]
+    assert measured["baseline"]["r2"] < 0.01
+    told = measured["learners"][0]["differences"][0]
+    assert told["sentence"].startswith("linear, filtering by taught: +")
+
+
+def split(folder, count=90, **told):
+    """The pool of a source whose test set is split off. Picture n + 1 is picture n again, for every tenth n."""
+    again = {n + 1: taught.encoded(taught_pixels(n), 60) for n in range(0, count, 10)}
+    described, storage = taught.task(folder, count, pictures=again, measured=SPLIT, **told)
+    return described, storage
+
+
+def taught_pixels(number):
+    import io
+
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(taught.picture(taught.truth(number), number))))
+
+
+def read(described, storage):
+    extractors = gain._extractors(storage, described.task)
+    return pool.read(arms.Choice.open(storage), described.task, extractors, None, trials.silent)
+
+
+def test_near_duplicates_are_split_to_one_side(tmp_path):
+    described, storage = split(tmp_path / "t")
+    known = read(described, storage)
+    assert len(known.leaked) == known.counts["leaked_exact"] == known.counts["leaked_near"] == 0
+    assert known.counts["split_off"] + known.counts["pool"] == 90
+    assert 15 < len(known.test.labels) < 60
+    hashes = known.features[0].phash[known.table["picture"].to_numpy()]
+    assert not heldout.near(hashes, known.heldout[0].phash).any()
+    assert not pc.any(pc.is_in(known.table["sha256"], value_set=pa.array(known.test.sha256))).as_py()
+    for uids in arms.draw(known.table, 0, known.leaked).values():
+        assert pc.all(pc.is_in(uids, value_set=known.table["uid"])).as_py()
+    held = dict(zip(known.test.sha256, known.test.labels.tolist(), strict=True))
+    assert held == dict(zip(read(described, storage).test.sha256, known.test.labels.tolist(), strict=True))
+
+
+def test_a_grown_source_keeps_its_sides(tmp_path):
+    """Other pictures have no say in the side of a picture that is near none of them."""
+    few, many = (read(*split(tmp_path / "t", count)) for count in (60, 90))
+    trained = set(many.table["sha256"].to_pylist())
+    assert not trained & set(few.test.sha256)
+    assert set(few.table["sha256"].to_pylist()) <= trained | set(many.test.sha256)
+
+
+@pytest.mark.slow
+def test_the_gain_on_a_split(tmp_path):
+    described, storage = split(tmp_path / "t")
+    measured = gain.measure(described, storage)
+    assert measured["counts"]["split_off"] > 0
+    assert gain.measure(described, storage) == measured
+
+
+def test_a_split_needs_agreement(tmp_path):
+    described, storage = taught.task(tmp_path / "t", 30, measured=SPLIT.replace("agree = 1", "agree = 2"))
+    with pytest.raises(CompareError, match="has a label: raise share, or lower agree"):
+        gain.measure(described, storage)
+
+
+def test_chains_of_near_duplicates_stay_together():
+    rng = np.random.default_rng(0)
+    apart = rng.integers(2**63, size=2000, dtype=np.uint64)
+    chain = apart[0] ^ np.cumsum([0] + [0b1111 << (4 * n) for n in range(9)], dtype=np.uint64)  # 36 bits end to end
+    for seed in range(5):
+        held = heldout.apart(np.concatenate([apart, chain, apart[:50]]), Split(share=0.25, seed=seed))
+        assert 0.2 < held[:2000].mean() < 0.3
+        assert len(set(held[2000:2010])) == 1
+        assert np.array_equal(held[:50], held[2010:])
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"kind": "label"}, "kind = label needs column"),
+        ({"kind": "number", "column": "a", "classes": {"b": ("c",)}}, "a number has no classes"),
+        ({"column": "a", "classes": {"b": ("c",), "d": ("e",)}}, "remove column, or set kind"),
+        ({"classes": {"b": ("c",)}}, "at least two classes"),
+        ({"classes": {"b": ("c",), "d": ("e",)}, "split": {}, "test": {"location": ".", "folder": "."}}, "not both"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_told(told, says):
+    with pytest.raises(ValueError, match=says):
+        Task(learners=LEARNERS, **told)
+
+
+def test_a_missing_column_is_told(tmp_path):
+    told = dict.fromkeys(range(30), "disc")
+    described, storage = taught.task(
+        tmp_path / "t", 30, column=told, measured=SHAPES.replace('column = "told"', 'column = "tolt"')
+    )
+    with pytest.raises(SourceError, match=r"no column 'tolt'; did you mean 'told'"):
+        gain.measure(described, storage)
