@@ -95,7 +95,7 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
     with storage.scratch() as scratch:
         local, count = scratch / "part.parquet", 0
         with pq.ParquetWriter(local, schema, compression="zstd") as writer:
-            for group in _row_groups(batches):
+            for group in cut(batches, ROW_GROUP):
                 writer.write_table(group, row_group_size=ROW_GROUP)
                 count += len(group)
         with local.open("rb") as file:
@@ -105,15 +105,15 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
     return Rows(key, count)
 
 
-def _row_groups(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows, cut anew: every table but the last has `ROW_GROUP` rows."""
+def cut(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:
+    """The same rows, cut anew: every table but the last has `length` rows; the last may have none."""
     held: list[pa.Table] = []
     for batch in batches:
         held.append(batch)
-        while sum(map(len, held)) >= ROW_GROUP:
+        while sum(map(len, held)) >= length:
             whole = pa.concat_tables(held)
-            yield whole.slice(0, ROW_GROUP)
-            held = [whole.slice(ROW_GROUP)]
+            yield whole.slice(0, length)
+            held = [whole.slice(length)]
     yield pa.concat_tables(held)
 
 

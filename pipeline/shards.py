@@ -4,9 +4,14 @@ import contextlib
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.storage import Storage
+
+_INDEXED = 64
+"""Tars whose index is remembered."""
 
 _END = bytes(1024)
 """Two empty blocks end a tar. Python's reader takes a tar without them for a whole one."""
@@ -43,6 +48,31 @@ def index(path: Path) -> dict[str, tuple[int, int]]:
     """
     with _opened(path) as tar:
         return {member.name: (member.offset_data, member.size) for member in tar}
+
+
+class Tars:
+    """Single members of the tars of a stage of shards: of a tar only the headers and that member are read."""
+
+    def __init__(self, storage: Storage, stage: str) -> None:
+        self._storage, self._stage = storage, stage
+        self._index = lru_cache(_INDEXED)(self._indexed)
+
+    def read(self, shard: int, member: str) -> bytes | None:
+        """The member's content, None where the tar is gone or has no such member. Raises StorageError if damaged."""
+        if not self._storage.done(self._key(shard)):
+            return None
+        offset, size = self._index(shard).get(member, (0, 0))
+        if not size:
+            return None
+        with self._storage.fetch(self._key(shard)).open("rb") as tar:
+            tar.seek(offset)
+            return tar.read(size)
+
+    def _key(self, shard: int) -> str:
+        return f"shards-{self._stage}/{shard:05d}.tar"
+
+    def _indexed(self, shard: int) -> dict[str, tuple[int, int]]:
+        return index(self._storage.fetch(self._key(shard)))
 
 
 @contextlib.contextmanager

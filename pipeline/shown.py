@@ -2,10 +2,9 @@
 
 import io
 import re
-from functools import lru_cache
 
-from pipeline import shards
 from pipeline.manifest import Manifest
+from pipeline.shards import Tars
 from pipeline.storage import Storage
 
 LONGEST = 240
@@ -15,9 +14,6 @@ THUMBNAIL = 176
 """Pixels, the longer side."""
 
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-
-_INDEXED = 64
-"""Tars whose index is remembered."""
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
@@ -30,25 +26,12 @@ class Thumbnails:
     """The stored pictures of a manifest's pairs, made small. Of a tar only the headers and the one picture are read."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._storage, self._stage = storage, manifest.document["stages"]["shards"]
-        self._index = lru_cache(_INDEXED)(self._indexed)
+        self._tars = Tars(storage, manifest.document["stages"]["shards"])
 
     def read(self, shard: int, member: str, longer: int = THUMBNAIL) -> bytes | None:
         """A JPEG, or None where the tar is gone or has no such member. Raises StorageError for a damaged tar."""
-        if not self._storage.done(self._key(shard)):
-            return None
-        offset, size = self._index(shard).get(member, (0, 0))
-        if not size:
-            return None
-        with self._storage.fetch(self._key(shard)).open("rb") as tar:
-            tar.seek(offset)
-            return _smaller(tar.read(size), longer)
-
-    def _key(self, shard: int) -> str:
-        return f"shards-{self._stage}/{shard:05d}.tar"
-
-    def _indexed(self, shard: int) -> dict[str, tuple[int, int]]:
-        return shards.index(self._storage.fetch(self._key(shard)))
+        stored = self._tars.read(shard, member)
+        return None if stored is None else _smaller(stored, longer)
 
 
 def _smaller(jpeg: bytes, longer: int) -> bytes:

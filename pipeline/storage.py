@@ -42,7 +42,7 @@ class Storage:
     def put_file(self, key: str, local: Path) -> None:
         """Make a finished local file the object `key`, in one step, durably. The local file is consumed."""
         target = self._path(key)
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
             if local.stat().st_dev != target.parent.stat().st_dev:
                 with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as copy:
@@ -56,7 +56,7 @@ class Storage:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create the object `key` unless it exists; True if this call made it. Of many callers exactly one wins."""
         target = self._path(key)
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as file:
                 file.write(data)
@@ -81,7 +81,7 @@ class Storage:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A private folder on the same disk, gone afterwards. A killed run's is removed by the next `lock()`."""
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             folder = Path(tempfile.mkdtemp(dir=self._tmp()))
             try:
                 yield folder
@@ -93,7 +93,7 @@ class Storage:
         """Be the only writer on this machine, or raise BusyError at once. The lock dies with its process."""
         from filelock import FileLock, Timeout
 
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.root / ".lock", timeout=0):
@@ -127,8 +127,8 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn what the disk says, in any library's words, into one line with the way out."""
+def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
+    """Turn what the disk says, in any library's words, into one line with the way out; `option` names the folder."""
     try:
         yield
     except Exception as error:
@@ -139,6 +139,6 @@ def _disk_errors(root: Path) -> Iterator[None]:
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(
-                f"cannot write in {root}: {os.strerror(number)}; choose another folder with --root"
+                f"cannot write in {root}: {os.strerror(number)}; choose another folder with {option}"
             ) from error
         raise

@@ -23,6 +23,7 @@ COMMANDS = (
     "caught",
     "train",
     "encoders",
+    "export",
     "sql",
     "funnel",
     "audit",
@@ -287,6 +288,17 @@ def test_strangers_cannot_steer_the_terminal(root):
 def test_a_long_answer_is_cut_and_says_so(root):
     out = run("sql", "select unnest(range(1000)) as n", "--root", root)[1]
     assert f"the first {printing.SHOWN} of 1,000 rows" in " ".join(out.split())
+
+
+def test_export_of_what_was_published_and_of_a_recipe(root, toml, tmp_path):
+    into = ("export", toml, "--root", root, "--to", tmp_path / "out", "--format", "csv")
+    status, out, _ = run(*into)
+    assert (status, out) == (0, f"20 pairs in {tmp_path / 'out'}\n")
+    assert "as before: nothing was written" in run(*into)[1]
+    assert "is there already, and nothing is overwritten" in fails(*into, "--recipe", "everything")
+    told = json.loads(run(*into[:-3], tmp_path / "all", "--format", "datasets", "--recipe", "everything", "--json")[1])
+    assert (told["pairs"], told["new"]) == (29, True)
+    assert run(*into[:-2])[0] == 2
 
 
 def test_report(root, toml):

@@ -1,5 +1,8 @@
-"""What a manifest was worth."""
+"""What a manifest was worth, and taking it to trainers elsewhere."""
 
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,26 +12,44 @@ from pipeline.errors import SourceError
 
 commands = typer.Typer()
 
+Recipe = Annotated[str | None, typer.Option(help="What a named recipe keeps; what was published if unset.")]
 
-@commands.command(epilog="Example: `winnow train demo`")
+
+class Form(StrEnum):
+    """How a subset is written for others."""
+
+    webdataset = "webdataset"
+    datasets = "datasets"
+    csv = "csv"
+
+
+@commands.command(epilog="Example: `winnow train demo`, or `winnow train demo --recipe clip-top30`")
 def train(
-    source: Named, manifest: Chosen = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+    source: Named,
+    manifest: Chosen = None,
+    recipe: Recipe = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Measure what a manifest was worth: train on what was kept, on everything, and on as much taken blindly.
 
-    Trains nothing twice, and goes on at the trial where it was stopped. Writes the report as well.
+    Trains nothing twice, and goes on at the trial where it was stopped. Writes the report as well. With --recipe the
+    same is measured for what a recipe would keep that was not published.
     """
     from flows import server, sources
     from pipeline.manifest import Manifest
 
     described, storage = sources.opened(source, root)
-    Manifest.open(storage, manifest)
+    found = Manifest.open(storage, manifest)
+    if recipe:
+        found.check(*sources.recipe(recipe).filters)
     if described.task is None:
         raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
     with server.chosen(debug):
         from flows.retrain import retrain
 
-        gain = retrain(source, str(root), manifest)
+        gain = retrain(source, str(root), manifest, recipe)
     tell_gain(gain, as_json)
     finish(as_json, gain)
 
@@ -66,3 +87,34 @@ def encoders(
     for line in shown.toml(found):
         say(line, as_json)
     finish(as_json, found)
+
+
+@commands.command(epilog="Example: `winnow export demo --to kept --format webdataset`")
+def export(
+    source: Named,
+    to: Annotated[Path, typer.Option(help="The folder to make.", metavar="DIR")],
+    form: Annotated[
+        Form, typer.Option("--format", help="For open_clip and webdataset, or for Hugging Face's datasets.")
+    ],
+    recipe: Recipe = None,
+    manifest: Chosen = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write what is kept for a trainer elsewhere: webdataset tars, Parquet for datasets, or pictures with a CSV.
+
+    The folder appears when it is whole. A run that was stopped goes on where it was; nothing is overwritten.
+    """
+    from flows import sources
+    from flows.progress import shown
+    from pipeline import export as written
+    from pipeline.manifest import Manifest
+
+    _, storage = sources.opened(source, root)
+    found, chosen = Manifest.open(storage, manifest), sources.recipe(recipe) if recipe else None
+    with shown() as tell:
+        made = written.write(found, chosen, form, to, tell)
+    there = "" if made.new else ", as before: nothing was written"
+    say(f"{made.pairs:,} pairs in {made.path}{there}", as_json)
+    finish(as_json, asdict(made) | {"path": str(made.path), "manifest": found.id})

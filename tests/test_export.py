@@ -1,0 +1,174 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import made
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from filters import recipes
+from pipeline import export
+from pipeline.errors import BusyError, RecipeError, StorageError
+from pipeline.manifest import Manifest
+from pipeline.shards import Tars
+from pipeline.storage import Storage
+
+HARD = ["NA", "", 'a "quoted" pair', "a\u2028line", "null", "007", "'", "a\\b"]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Pictures 40 to 69, those from 50 on kept; 52 is at the end of a shard and has a second caption."""
+    rows = [("picture number 52, again", "http://host/52.jpg"), *((each, "http://host/60.jpg") for each in HARD)]
+    described = made.listed(tmp_path / "lists", range(40, 70), rows=rows)
+    storage = Storage(tmp_path / "store")
+    made.published(described, storage, failed=(55,))
+    return Manifest.open(storage)
+
+
+def kept(manifest):
+    """By uid the caption and the stored picture."""
+    tars = Tars(manifest.storage, manifest.document["stages"]["shards"])
+    with manifest.connection() as con:
+        rows = con.execute("SELECT uid, coalesce(caption, ''), shard, member FROM rows WHERE kept").fetchall()
+    return {uid: (caption, tars.read(shard, member)) for uid, caption, shard, member in rows}
+
+
+def whole(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_webdataset_reads_every_pair(manifest, tmp_path):
+    done = export.write(manifest, None, "webdataset", tmp_path / "out", piece=10)
+    expected = kept(manifest)
+    assert (done.pairs, done.pieces, done.new) == (len(expected), 3, True)
+    tars = sorted(str(path) for path in done.path.glob("*.tar"))
+    found = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert {each["__key__"]: (each["txt"].decode(), each["jpg"]) for each in found} == expected
+    told = json.loads(found[0]["json"])
+    assert told["uid"] == found[0]["__key__"]
+    assert told["pixels_sharpness"] >= 50
+    assert not {"shard", "member", "dropped_by"} & set(told)
+    sizes = json.loads((done.path / "sizes.json").read_text())
+    assert sizes == {"00000.tar": 10, "00001.tar": 10, "00002.tar": len(expected) - 20}
+
+
+def test_parquet_holds_pictures_as_datasets_does(manifest, tmp_path):
+    done = export.write(manifest, None, "datasets", tmp_path / "out", piece=25)
+    files = sorted((done.path / "data").iterdir())
+    assert [path.name for path in files] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    schema = pq.read_schema(files[0])
+    assert json.loads(schema.metadata[b"huggingface"]) == {"info": {"features": {"image": {"_type": "Image"}}}}
+    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
+    assert {row["uid"]: (row["caption"] or "", row["image"]["bytes"]) for row in rows} == kept(manifest)
+    assert Image.open(io.BytesIO(rows[0]["image"]["bytes"])).format == "JPEG"
+
+
+def test_the_csv_is_as_pandas_reads_it_for_open_clip(manifest, tmp_path):
+    done = export.write(manifest, None, "csv", tmp_path / "out", piece=10)
+    table = pd.read_csv(done.path / "train.csv", sep="\t")
+    assert list(table) == ["filepath", "title"]
+    pictures = [Path(path).read_bytes() for path in table["filepath"]]
+    found = sorted(zip([each.strip() for each in table["title"]], pictures, strict=True))
+    assert found == sorted((caption.strip(), picture) for caption, picture in kept(manifest).values())
+
+
+def test_what_pandas_takes_for_missing_stays_a_caption():
+    from pandas._libs.parsers import STR_NA_VALUES
+
+    text = io.StringIO()
+    rows = csv.writer(text, delimiter="\t", lineterminator="\n")
+    rows.writerows([["title", "x"], *([export.present(word), "x"] for word in sorted(STR_NA_VALUES))])
+    table = pd.read_csv(io.StringIO(text.getvalue()), sep="\t")
+    assert [each.strip() for each in table["title"]] == sorted(STR_NA_VALUES)
+
+
+@pytest.mark.parametrize("form", export.FORMS)
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(manifest, tmp_path, form):
+    def stop(step, done, total):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export.write(manifest, None, form, tmp_path / "out", stop, piece=10)
+    assert not (tmp_path / "out").exists()
+    begun = [path for path in (tmp_path / ".out.part").rglob("*.*") if path.is_file() and path.name != ".lock"]
+    before = {path.relative_to(tmp_path / ".out.part"): path.stat().st_mtime_ns for path in begun}
+    made_whole = [path for path in before if path.name != export.CARD]
+    assert made_whole
+    export.write(manifest, None, form, tmp_path / "out", piece=10)
+    assert not (tmp_path / ".out.part").exists()
+    assert all((tmp_path / "out" / path).stat().st_mtime_ns == before[path] for path in made_whole)
+    resumed = whole(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "first")
+    export.write(manifest, None, form, tmp_path / "out", piece=10)
+    assert whole(tmp_path / "out") == resumed
+    assert not [name for name in resumed if name.startswith(".")]
+
+
+def test_a_second_run_writes_nothing_and_nothing_is_overwritten(manifest, tmp_path):
+    export.write(manifest, None, "webdataset", tmp_path / "out")
+    before = whole(tmp_path / "out")
+    assert not export.write(manifest, None, "webdataset", tmp_path / "out").new
+    with pytest.raises(StorageError, match="is there already, and nothing is overwritten"):
+        export.write(manifest, None, "csv", tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(StorageError, match="is there already"):
+        export.write(manifest, None, "csv", tmp_path / "mine")
+    assert whole(tmp_path / "out") == before
+
+
+def test_an_unfinished_export_of_something_else_is_left_alone(manifest, tmp_path):
+    part = tmp_path / ".out.part"
+    part.mkdir()
+    (part / export.CARD).write_text('{"format": "csv"}')
+    with pytest.raises(StorageError, match="holds another export, unfinished"):
+        export.write(manifest, None, "webdataset", tmp_path / "out")
+
+
+def test_two_do_not_write_the_same_export(manifest, tmp_path):
+    def again(step, done, total):
+        if done < total:
+            with pytest.raises(BusyError, match="another run writes in"):
+                export.write(manifest, None, "csv", tmp_path / "out")
+
+    export.write(manifest, None, "csv", tmp_path / "out", again)
+
+
+def test_another_recipe_of_the_same_scores(manifest, tmp_path):
+    done = export.write(manifest, recipes.everything, "csv", tmp_path / "all")
+    assert done.pairs == manifest.counts.pool
+    with pytest.raises(RecipeError, match="clip_similarity"):
+        export.write(manifest, recipes.clip_top30, "csv", tmp_path / "top")
+
+
+def test_a_missing_picture_stops_it_with_the_way_out(manifest, tmp_path):
+    for tar in (manifest.storage.root / f"shards-{manifest.document['stages']['shards']}").glob("00001.tar"):
+        tar.unlink()
+    with pytest.raises(StorageError, match=r"shard 00001 has no picture .*run `winnow curate`"):
+        export.write(manifest, None, "webdataset", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_open_clip_trains_on_tars_and_on_the_csv(manifest, tmp_path):
+    """Two epochs of open_clip's own trainer, on a small model of its own registry."""
+    for form, data in (("webdataset", "out/{00000..00002}.tar"), ("csv", "out/train.csv")):
+        folder = tmp_path / form
+        folder.mkdir()
+        export.write(manifest, None, form, folder / "out", piece=10)
+        told = subprocess.run(
+            [sys.executable, "-m", "open_clip_train.main", "--train-data", data, "--batch-size", "8"],
+            cwd=folder,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 0, told.stderr[-2000:]
