@@ -21,17 +21,25 @@ EVERY = 2.0
 
 @contextmanager
 def shown() -> Iterator[Told]:
-    """A function to be told (step, done, total), which moves the bar of that step and its artifact."""
+    """A function to be told (step, done, total), which moves the bar of that step and its artifact.
+
+    Nothing is printed before it is told something.
+    """
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        steps: dict[str, Step] = {}
+    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    steps: dict[str, Step] = {}
 
-        def tell(step: str, done: int, total: int) -> None:
-            if step not in steps:
-                steps[step] = Step(bars, step)
-            steps[step].tell(done, total)
+    def tell(step: str, done: int, total: int) -> None:
+        bars.start()
+        if step not in steps:
+            steps[step] = Step(bars, step)
+        steps[step].tell(done, total)
 
+    try:
         yield tell
+    finally:
+        if steps:
+            bars.stop()
 
 
 class Step:
