@@ -6,7 +6,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: setup simd demo test test-all check format pictures lock
+.PHONY: setup simd demo test test-all check format pictures lock audit
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -54,3 +54,8 @@ simd: $(STAMP)
 # Pins and hashes only: no index address is written, so the lock works with any registry.
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+
+# Known vulnerabilities of what the lock pins. pip-audit asks the package index about each; it has an environment of its own.
+audit: $(STAMP)
+	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	.venv/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock

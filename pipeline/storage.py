@@ -43,7 +43,7 @@ class Storage:
         """Make a finished local file the object `key`, in one step, durably. The local file is consumed."""
         target = self._path(key)
         with disk_errors(self.root):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make(target.parent)
             if local.stat().st_dev != target.parent.stat().st_dev:
                 with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as copy:
                     shutil.copyfile(local, copy.name)
@@ -57,19 +57,20 @@ class Storage:
         """Create the object `key` unless it exists; True if this call made it. Of many callers exactly one wins."""
         target = self._path(key)
         with disk_errors(self.root):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make(target.parent)
             with tempfile.NamedTemporaryFile(dir=self._tmp(), delete=False) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             try:
                 os.link(file.name, target)
+                first = True
             except FileExistsError:
-                return False
+                first = False
             finally:
                 Path(file.name).unlink()
-            _sync(target.parent)
-            return True
+            _sync(target.parent)  # in either case: whoever came first may not have come as far as this
+            return first
 
     def keys(self, prefix: str) -> list[str]:
         """The keys directly inside the folder `prefix`, sorted."""
@@ -94,13 +95,14 @@ class Storage:
         from filelock import FileLock, Timeout
 
         with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.root / ".lock", timeout=0):
-                self._sweep()
-                yield
-        except Timeout:
-            raise BusyError(f"another run is at work in {self.root}: wait for it, or stop it, then try again") from None
+            _make(self.root)
+            try:
+                with FileLock(self.root / ".lock", timeout=0):
+                    self._sweep()
+                    yield
+            except Timeout:
+                busy = f"another run is at work in {self.root}: wait for it, or stop it, then try again"
+                raise BusyError(busy) from None
 
     def _tmp(self) -> Path:
         folder = self.root / ".tmp" / str(os.getpid())
@@ -108,14 +110,31 @@ class Storage:
         return folder
 
     def _sweep(self) -> None:
-        """Remove what killed processes left half-written."""
-        for folder in (self.root / ".tmp").glob("*"):
-            try:
-                os.kill(int(folder.name), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
-            except PermissionError:
-                continue
+        """Remove what killed processes left half-written, once what they put is synced: they may have died before."""
+        killed = [folder for folder in (self.root / ".tmp").glob("*") if not _lives(int(folder.name))]
+        for folder, _, _ in os.walk(self.root) if killed else ():
+            with contextlib.suppress(FileNotFoundError):  # a reader's own, which has just ended
+                _sync(Path(folder))
+        for left in killed:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that a power cut leaves there."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _sync(each.parent)
 
 
 def _sync(path: Path) -> None:
@@ -134,8 +153,10 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
+            elsewhere = tempfile.gettempdir() in str(error) and str(root) not in str(error)
+            where = tempfile.gettempdir() if elsewhere else root
             raise StorageError(
-                f"no space left in {root}: free some and run the same command again; nothing was lost"
+                f"no space left in {where}: free some and run the same command again; nothing was lost"
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(

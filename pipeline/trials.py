@@ -164,7 +164,7 @@ def _claim(storage: Storage, key: str) -> bool:
         holder = json.loads(storage.fetch(f"{key}.claim-{generation - 1}").read_bytes())
         if me.items() <= holder.items():
             return True
-        if time.time() - holder["time"] < PATIENCE and _alive(holder):
+        if abs(time.time() - holder["time"]) < PATIENCE and _alive(holder):  # a clock may have gone back
             return False
     return storage.put_if_absent(f"{key}.claim-{generation}", canonical_json(me | {"time": time.time()}))
 

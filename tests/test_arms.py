@@ -216,6 +216,13 @@ def test_a_claim_of_another_machine_is_waited_for_until_it_is_old(tmp_path):
     assert 1 < time.time() - start < 20
 
 
+def test_a_claim_from_the_future_is_nobody_s(tmp_path):
+    """The clock went back: it could not be told when that claim is old."""
+    storage = Storage(tmp_path)
+    claim(storage, 0, host="elsewhere", time=time.time() + 2 * trials.PATIENCE)
+    assert once(storage)[1] == [1]
+
+
 def race(root, start, told):
     def train(of):
         told.put(of.seed)

@@ -109,6 +109,36 @@ def test_nothing_but_pixels_is_stored(decoder):
     assert "icc_profile" not in image.info
 
 
+def segments(jpeg):
+    """The markers of a JPEG up to its pixels."""
+    found, place = [], 2
+    while jpeg[place + 1] != 0xDA:
+        found.append(jpeg[place + 1])
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_where_a_picture_was_taken_is_not_stored(decoder, kind):
+    """GPS in EXIF and in XMP, as a telephone writes them; only that it was held sideways is of use."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Secret Telephones"
+    place = exif.get_ifd(0x8825)
+    place[1], place[2], place[3], place[4] = "N", (52.0, 31.0, 12.0), "E", (13.0, 24.0, 18.0)
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><exif:GPSLatitude>52,31.2N secret</exif:GPSLatitude></x:xmpmeta>"
+    about = {} if kind == "PNG" else {"xmp": xmp}
+    data = encoded(quarters(), kind, exif=exif, **about)
+    with Image.open(io.BytesIO(data)) as sent:
+        assert sent.getexif().get_ifd(0x8825)[2] == (52.0, 31.0, 12.0)
+        assert ("xmp" in sent.info) == bool(about)
+    made = decoder.decode(data)
+    assert (made.width, made.height) == (60, 40)
+    stored = Image.open(io.BytesIO(made.jpeg))
+    assert not stored.getexif()
+    assert not {"exif", "xmp", "comment", "icc_profile"} & stored.info.keys()
+    assert set(segments(made.jpeg)) <= {0xE0, 0xDB, 0xC0, 0xC4}  # JFIF, and what it takes to decode
+
+
 def test_all_modes_become_rgb(decoder):
     grey = np.linspace(0, 65535, 40 * 40).astype(np.uint16).reshape(40, 40)
     deep = np.asarray(decoded(decoder, encoded(Image.fromarray(grey))), int)[..., 0]

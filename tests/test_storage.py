@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -85,13 +86,54 @@ def test_only_one_run_at_a_time_and_a_killed_ones_leavings_are_swept(store):
         assert not list((store.root / ".tmp").rglob("half"))
 
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the path of an open file")
+
+
+@linux
+def test_what_is_put_and_its_new_folders_are_synced(store, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def told(file):
+        synced.append(os.path.realpath(f"/dev/fd/{file}"))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", told)
+    assert store.put_if_absent("a/b/c", b"whole")
+    folders = [store.root.parent, store.root, store.root / "a", store.root / "a" / "b"]
+    assert {str(folder) for folder in folders} <= set(synced)
+    synced.clear()
+    assert not store.put_if_absent("a/b/c", b"other")
+    assert str(store.root / "a" / "b") in synced  # who came first may have been killed before
+
+
+@linux
+def test_what_a_killed_run_put_is_synced_before_the_next(store, monkeypatch):
+    store.put_if_absent("a/b", b"whole")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (store.root / ".tmp" / str(gone.pid) / "half").mkdir(parents=True)
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.path.realpath(f"/dev/fd/{file}")) or sync(file))
+    with store.lock():
+        assert {str(store.root), str(store.root / "a")} <= set(synced)
+        assert not (store.root / ".tmp" / str(gone.pid)).exists()
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "x"), RuntimeError("IO Error: No space left on device"), OSError(errno.EROFS, "x")]
 )
 def test_what_the_disk_says_is_one_line_with_the_way_out(store, error):
-    with pytest.raises(StorageError, match=r"no space left in|cannot write in") as caught, store.scratch():
-        raise error
-    assert "\n" not in str(caught.value)
+    for place in (store.scratch, store.lock):
+        with pytest.raises(StorageError, match=r"no space left in|cannot write in") as caught, place():
+            raise error
+        assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/elsewhere")
+    for path in (str(store.root / "a"), "/elsewhere/catalog.duckdb"):
+        with pytest.raises(StorageError, match=f"no space left in {os.path.dirname(path)}:"), store.lock():
+            raise OSError(errno.ENOSPC, "No space left on device", path)
 
 
 def test_a_stage_is_known_by_all_that_made_it(store):

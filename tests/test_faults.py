@@ -1,0 +1,76 @@
+"""Faults at calls that change a disk, power cuts, broken pictures: some of those that docs/faults.md has all of."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import faults
+import fuzz
+import power
+import pytest
+
+needs_shim = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or shutil.which("cc") is None, reason="needs Linux and a C compiler"
+)
+
+
+def struck(*words):
+    """The cells of the table that tests/faults.py prints: (fine, all, of them old)."""
+    done = subprocess.run([sys.executable, faults.__file__, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    cells = re.findall(r"(\d+) of (\d+) \((\d+) old\)", done.stdout)
+    return [tuple(map(int, cell)) for cell in cells]
+
+
+@needs_shim
+def test_a_publish_that_is_struck_ends_old_or_new():
+    cells = struck("--step", "recipe", "--every", "40")
+    assert len(cells) == 6
+    assert all(fine == cases > 0 for fine, cases, _ in cells)
+
+
+@needs_shim
+@pytest.mark.slow
+def test_every_step_that_is_struck_ends_old_or_new():
+    cells = struck("--every", "25")
+    assert len(cells) == 24
+    assert all(fine == cases > 2 for fine, cases, _ in cells[:20])
+
+
+def test_a_power_cut_takes_what_was_not_synced(tmp_path):
+    before, now = tmp_path / "before", tmp_path / "now"
+    (before / "a").mkdir(parents=True)
+    (before / "a" / "kept").write_bytes(b"kept")
+    shutil.copytree(before, now)
+    (now / "b").mkdir()
+    for path, content in (("a/named", b"whole"), ("b/lost", b"lost"), ("a/short", b"longer")):
+        (now / path).write_bytes(content)
+    calls = [
+        ("folder", "b", "", 0), ("create", "a/new", "", 0), ("sync", "a/new", "", 5), ("rename", "a/new", "a/named", 0),
+        ("create", "b/lost", "", 0), ("sync", "b", "", 0), ("create", "a/short", "", 0), ("sync", "a/short", "", 4),
+        ("sync", "a", "", 0),
+    ]  # fmt: skip
+    trace = tmp_path / "trace"
+    trace.write_text("".join("\t".join(map(str, call)) + "\n" for call in calls))
+    model = power.Disk(before, now, trace)
+    synced = model.left(lambda: False, lambda: False)
+    assert synced == {"a": None, "a/kept": b"kept", "a/named": b"whole", "a/short": b"long"}
+    assert model.left(lambda: True, lambda: False) == {**synced, "b": None, "b/lost": b""}
+    assert model.left(lambda: True, lambda: True) == {**synced, "a/short": b"longer", "b": None, "b/lost": b"lost"}
+
+
+def test_a_broken_picture_has_a_number():
+    assert fuzz.picture(7) == fuzz.picture(7)
+    assert len({fuzz.picture(number) for number in range(100)}) > 95
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_broken_picture_is_decoded_or_has_a_cause(count):
+    found = fuzz.tally(fuzz.numbered(count))
+    assert found.wrong == []
+    assert found.counts.total() == count
+    assert set(found.counts) <= {None, *fuzz.CAUSES}
+    assert found.counts[None] > count / 10
+    assert found.counts["undecodable"] > count / 10
+    assert found.largest < fuzz.LIMITS.memory
