@@ -30,27 +30,28 @@ def _told(event, arguments):
 sys.addaudithook(_told)
 """
 
-COMMANDS = (
-    ("funnel", "--recipe", "everything"),
-    ("publish", "--recipe", "everything"),
-    ("diff",),
-    ("audit",),
-    ("report",),
-)
+COMMANDS = ("funnel", "publish", "diff", "audit", "report")
+ALL = """
+import sys
+from flows.cli import app
+toml, root, *commands = sys.argv[1:]
+for command in commands:
+    app([command, toml, "--root", root, *["--recipe", "everything"] * (command == "publish")], standalone_mode=False)
+app(["sql", "select count(*) from rows", "--root", root], standalone_mode=False)
+"""
 
 
 def watched(folder, *words):
-    """Run a command whose every process, of Python's, is watched from its start."""
+    """Run Python with these words. Each of its processes is watched from its start, if it is Python's."""
     here = Path(__file__).parent.parent
     told = {"PYTHONPATH": f"{folder}{os.pathsep}{here}", "WATCHED": str(folder / "watched"), "HOME": str(folder)}
     asked = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     done = subprocess.run(
-        [sys.executable, "-m", "flows", *map(str, words)],
+        [sys.executable, *map(str, words)],
         env=asked | told | {"PREFECT_HOME": str(folder / "prefect")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -58,10 +59,8 @@ def watched(folder, *words):
 def test_a_run_calls_the_source_and_its_own_server_and_nobody_else(tmp_path, httpserver_folder):
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     toml, root = small.described(tmp_path / "lists", httpserver_folder), tmp_path / "root"
-    watched(tmp_path, "curate", toml, "--root", root)
-    for command, *options in COMMANDS:
-        watched(tmp_path, command, toml, "--root", root, *options)
-    watched(tmp_path, "sql", "select count(*) from rows", "--root", root)
+    watched(tmp_path, "-m", "flows", "curate", toml, "--root", root)
+    watched(tmp_path, "-c", ALL, toml, root, *COMMANDS)
     calls = [json.loads(line) for line in (tmp_path / "watched").read_text().splitlines()]
 
     assert {event for event, *_ in calls} >= {"socket.connect", "socket.bind", "socket.getaddrinfo"}
