@@ -152,13 +152,13 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
+        elsewhere = str(root) not in str(error) and "/" in str(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
-            elsewhere = tempfile.gettempdir() in str(error) and str(root) not in str(error)
-            where = tempfile.gettempdir() if elsewhere else root
+            where = tempfile.gettempdir() if elsewhere and tempfile.gettempdir() in str(error) else root
             raise StorageError(
                 f"no space left in {where}: free some and run the same command again; nothing was lost"
             ) from error
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS) and not elsewhere:
             raise StorageError(
                 f"cannot write in {root}: {os.strerror(number)}; choose another folder with {option}"
             ) from error

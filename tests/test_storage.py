@@ -136,6 +136,11 @@ def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", path)
 
 
+def test_a_file_that_may_not_be_read_is_not_the_store_s(store):
+    with pytest.raises(PermissionError, match="/elsewhere/list.tsv"), store.lock():
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/list.tsv")
+
+
 def test_a_stage_is_known_by_all_that_made_it(store):
     one = Stage("shards", {"size": 256, "version": 1})
     assert one.key == Stage("shards", {"version": 1, "size": 256}).key
