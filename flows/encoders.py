@@ -59,8 +59,10 @@ def table(found: Mapping[str, Any]) -> Group:
     things: list[RenderableType] = [Text(head, "bold"), _worth(found, there), Text(facts), _costs(there)]
     things += [Text(plain(f"{_name(row)}: {_curve(row)}"), _style(row)) for row in there]
     things += [Text(plain(f"{_name(row)}: {_finetuned(row)}"), _style(row)) for row in there if "finetuned" in row]
-    things += [Text(plain(f"{row['encoder']}: {row['error']}"), "red") for row in found["encoders"] if "error" in row]
-    return Group(*things)
+    errors = [Text(plain(f"{row['encoder']}: {row['error']}"), "red") for row in found["encoders"] if "error" in row]
+    if errors:
+        errors.append(Text("Weights on this machine are named behind an @, as in timm:resnet50@FILE.safetensors"))
+    return Group(*things, *errors)
 
 
 def toml(found: Mapping[str, Any]) -> Iterator[str]:

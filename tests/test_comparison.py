@@ -9,13 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 import taught
+import torch
 from typer.testing import CliRunner
 
 from flows import cli
 from pipeline import source, task
 from pipeline.ahead import Ahead
-from pipeline.errors import StorageError
-from training import comparison, cost, encoders, evaluate, features
+from pipeline.errors import ModelError, StorageError
+from training import comparison, cost, encoders, evaluate, features, finetune
 
 JPEGS = [taught.picture("disc", number) for number in range(24)]
 
@@ -74,6 +75,35 @@ def test_what_an_encoder_costs():
 
 def test_workers_are_tried_up_to_the_cores():
     assert [cost.workers_to_try(most) for most in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def stepped(room):
+    """The weights after one step on 8 pictures with memory for `room`, the passes that were tried, and the cut."""
+    model, tried = torch.nn.Linear(48, 3), []
+    for each in model.parameters():
+        torch.nn.init.zeros_(each)
+
+    def scores(window):
+        tried.append(len(window))
+        if len(window) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return model(torch.from_numpy(np.stack(window)).float().flatten(1))
+
+    pictures = list(np.random.default_rng(0).random((8, 4, 4, 3)))
+    step = finetune.Step(scores, torch.optim.SGD(model.parameters(), lr=1.0), 8)
+    step(pictures, torch.arange(8) % 3)
+    return model.weight.detach(), tried, step.micro
+
+
+def test_a_step_is_the_same_however_memory_cuts_it():
+    whole, tried, micro = stepped(room=8)
+    assert (tried, micro) == ([8], 8)
+    cut, tried, micro = stepped(room=3)
+    assert (tried, micro) == ([8, 4, 2, 2, 2, 2], 2)
+    torch.testing.assert_close(cut, whole)
+    assert whole.abs().max() > 0.01
+    with pytest.raises(ModelError, match="for training, even with one picture"):
+        stepped(room=0)
 
 
 def row(name, f1, rate, weights="file"):
@@ -148,5 +178,7 @@ def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     (toml.parent / "next.toml").write_text(toml.read_text().replace("[task.budget]", learners))
     best = source.load(toml.parent / "next.toml").task.learners["best"].encoder
     assert best == source.load(toml).task.learners["linear"].encoder
-    assert run("encoders", toml, "--root", root, "--encoder", "linear")[0] == 0
+    status, out, _ = run("encoders", toml, "--root", root, "--encoder", "linear", "--finetune")
+    assert status == 0
+    assert re.search(r"trained end to end macro-F1 0\.\d+, [+-]0\.\d+ .* to its probe, 2 seeds", " ".join(out.split()))
     assert before == {path: path.stat().st_mtime_ns for path in before}  # no features are made twice

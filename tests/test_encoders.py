@@ -112,14 +112,15 @@ def plain(*values):
 class Cramped(torch.nn.Module):
     """Has memory for `room` pictures."""
 
-    def __init__(self, room):
+    def __init__(self, room, error=None):
         super().__init__()
         self.room, self.sizes = room, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def forward(self, window):
         self.sizes.append(len(window))
         if len(window) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return window.mean(dim=(2, 3))
 
 
@@ -132,9 +133,18 @@ def test_the_batch_is_halved_when_memory_is_short():
     assert model.sizes[7:] == [2, 1]  # it is not tried again
 
 
-def test_no_memory_for_one_picture_is_an_error():
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+)
+def test_no_memory_for_one_picture_is_an_error(error):
     with pytest.raises(ModelError, match="even with one picture"):
-        tower_of(Cramped(0), 2).encode(plain(1, 2))
+        tower_of(Cramped(0, error), 2).encode(plain(1, 2))
+
+
+def test_what_has_nothing_to_do_with_memory_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="shapes"):
+        tower_of(Cramped(0, RuntimeError("shapes differ")), 2).encode(plain(1, 2))
 
 
 def test_features_that_are_no_numbers_are_an_error():

@@ -144,21 +144,24 @@ class Tower:
         """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
         import torch
 
-        from pipeline.scorers.clip_model import in_batches
+        from pipeline.scorers.clip_model import in_batches, is_memory
 
         def run(window: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
             try:
                 features: torch.Tensor = self.network(self.stacked(window))
                 return features.float()
-            except torch.OutOfMemoryError:
-                self.batch = max(1, len(window) // 2)  # for the windows that come, as `in_batches` does it in this one
+            except (RuntimeError, MemoryError) as error:
+                if is_memory(error):  # as `in_batches` does it in this window, in those that come
+                    self.batch = max(1, len(window) // 2)
                 raise
 
         exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with exactly:
                 features = in_batches(run, pictures, self.batch, fill=self.device != "cpu")
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
             raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
         if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
             raise ModelError("the encoder gave features that are no numbers: its weights do not fit the model")

@@ -100,13 +100,17 @@ class Step:
         """Whether there was memory for it."""
         import torch
 
+        from pipeline.scorers.clip_model import is_memory
+
         self._optimizer.zero_grad()
         try:
             for start in range(0, len(pictures), self.micro):
                 part = slice(start, start + self.micro)
                 loss = torch.nn.functional.cross_entropy(self._scores(pictures[part]), labels[part], reduction="sum")
                 (loss / len(pictures)).backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
             return False
         return True
 

@@ -215,7 +215,7 @@ def in_batches(
             with torch.inference_mode():
                 done.append(encode([*part, *padding])[: len(part)])
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not _is_memory(error):
+            if size == 1 or not is_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()
@@ -226,7 +226,7 @@ def in_batches(
     return encoded
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory(error: BaseException) -> bool:
     """Whether memory ended: a GPU's has an error of its own, for a processor's torch raises what it always does."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
