@@ -85,7 +85,7 @@ def compare(
         raise CompareError(f"manifest {manifest.id} has no picture: there is nothing to compare encoders on")
     load = os.getloadavg()[0]
     probe = Probe(source.name, storage, choice, task, test, progress)
-    hub.set_verbosity_error()  # it would tell of every attempt
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]  # it would tell of every attempt
     with ThreadPoolExecutor(len(candidates)) as asking:  # a hub that does not answer takes its time once, not each time
         weights = [asking.submit(_weights, encoder) for encoder in candidates]
     rows: list[dict[str, Any]] = []
