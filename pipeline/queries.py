@@ -54,9 +54,10 @@ QUERIES: Mapping[str, Query] = {
     ),
     "trained": Query(
         "by manifest and arm, the trials, and their mean macro-F1",
-        "SELECT left(t.manifest, 12) AS manifest, any_value(m.recipe) AS recipe, learner, arm, augmented, "
+        "SELECT left(t.manifest, 12) AS manifest, any_value(m.recipe) AS recipe, learner, arm, "
+        "CASE WHEN augmented THEN augmentation ELSE 'plain' END AS augmented, "
         "count(DISTINCT t.key) AS trials, round(avg(f1_macro), 4) AS f1 FROM trials t "
-        "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, learner, arm, augmented ORDER BY ALL",
+        "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, learner, arm, 5 ORDER BY ALL",
     ),
     "flipped": Query(
         "rows that were kept in one manifest and not in another, with how often each was the case",

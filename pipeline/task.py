@@ -146,13 +146,15 @@ def encoder(text: str) -> Encoder:
 class Learner(Table):
     """What is trained: a head on the features of an encoder."""
 
-    head: Literal["linear", "mlp", "cnn"]
+    head: Literal["linear", "mlp", "cnn", "dual"]
     encoder: Encoder
 
     @model_validator(mode="after")
     def _sees_pixels(self) -> Self:
         if self.head == "cnn" and self.encoder.kind != "pixels":
             raise ValueError('a cnn sees pixels: encoder = { kind = "pixels" }')
+        if self.head == "dual" and self.encoder.kind != "open_clip":
+            raise ValueError('dual reads captions, too: encoder = { kind = "open_clip", model = ... }')
         return self
 
 
@@ -165,12 +167,24 @@ class Budget(Table):
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
-    policy: Literal["classic"] = Field("classic", description="the augmentation, by name")
+    policy: Literal["classic", "crop", "flip", "jitter", "shade", "rotate"] = Field(
+        "classic",
+        description="of pictures: crop, flip, jitter and rotation, or one of them; shade is jitter without hue",
+    )
+    caption_policy: Literal["words", "all", "deletion", "swap", "spelling", "synonym"] = Field(
+        "words",
+        description="of captions: deletion, swap or spelling; all: or synonym, which needs WordNet; or one of them",
+    )
+    augmentations: tuple[Literal["text", "both", "guarded"], ...] = Field(
+        (),
+        description="tried on the filtered pairs besides that of pictures alone: captions, both by rules, and guarded",
+    )
+    margin: float = Field(0.05, ge=0, description="by so much similarity may fall in a version of both")
 
     @property
     def trial(self) -> dict[str, Any]:
-        """What one trial spends: all but the number of seeds."""
-        return self.model_dump(exclude={"seeds"})
+        """What one trial spends: all but how many there are."""
+        return self.model_dump(exclude={"seeds", "augmentations"})
 
 
 class Task(Table):
@@ -201,6 +215,8 @@ class Task(Table):
             )
         if self.kind == "number" and self.classes:
             raise ValueError("a number has no classes: remove them, or set kind = label")
+        if self.kind == "number" and any(learner.head == "dual" for learner in self.learners.values()):
+            raise ValueError("a learner of captions knows classes, no numbers: choose another head than dual")
         if self.kind != "number" and len(self.classes) < 2:
             raise ValueError("name at least two classes")
         if self.test and self.split:

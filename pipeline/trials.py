@@ -20,7 +20,7 @@ from pipeline.storage import Storage
 FORMAT = 2
 """Raised whenever a trial's JSON would tell something else."""
 
-GAIN = 6
+GAIN = 7
 """Raised whenever the same trials would be summed up otherwise."""
 
 POLL = 0.2
@@ -43,9 +43,10 @@ class Setting:
     """All that decides a trial; its key is a digest of this.
 
     `recipe` is a name, and `choice` tells what it asks for. `learner` is the name that the source file gives to a
-    `head` on an `encoder`; `code` is raised when the same setting would be trained otherwise; `budget` has no number of
-    seeds; `kind` and `column` are the task's, and its `classes` in the order in which predictions count them; `test` is
-    the digest of the held-out pictures and labels.
+    `head` on an `encoder`; `code` is raised when the same setting would be trained otherwise; where `augmented`,
+    `augmentation` says what is: image, text, both or guarded; `budget` has no number of seeds; `kind` and `column` are
+    the task's, and its `classes` in the order in which predictions count them; `test` is the digest of the held-out
+    pictures and labels.
     """
 
     code: int
@@ -64,6 +65,12 @@ class Setting:
     column: str | None
     classes: Mapping[str, tuple[str, ...]]
     test: str
+    augmentation: str = "image"
+
+    @property
+    def cell(self) -> tuple[str, bool | str]:
+        """Arm, and what is augmented: False for nothing, True for pictures alone, else `augmentation`."""
+        return self.arm, self.augmented and (self.augmentation == "image" or self.augmentation)
 
     @property
     def key(self) -> str:

@@ -37,6 +37,7 @@ TRIALS = pa.schema(
         "learner": pa.string(),
         "arm": pa.string(),
         "augmented": pa.bool_(),
+        "augmentation": pa.string(),
         "seed": pa.int64(),
         "f1_macro": pa.float64(),
         "precision_macro": pa.float64(),

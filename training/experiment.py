@@ -15,13 +15,18 @@ from pipeline.errors import CompareError
 from pipeline.storage import Storage
 from pipeline.task import Task
 from pipeline.trials import Look, Progress, Setting, Trial
-from training import probe
+from training import dual_encoder, probe
+from training.dual_encoder import Texts
 from training.evaluate import Measure, Predicted, Regression, Single, main
 from training.features import Features
 from training.heldout import HeldOut
 from training.pool import Pool
+from training.versions import Versions
 
-CELLS = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
+Cell = tuple[str, bool | str]
+"""An arm, and what is augmented: False for nothing, True for pictures alone, or one of versions.HOW."""
+
+CELLS: tuple[Cell, ...] = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
 """What is trained for each learner and seed: an arm, and whether its pictures are augmented.
 
 The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered",
@@ -34,13 +39,18 @@ Rows = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Learner:
-    """A head on the features of an encoder: those of the pool's pictures, and those of the test set's."""
+    """A head on the features of an encoder, the one `at` that place: of the pool's pictures, and of the test set's.
+
+    One that reads captions has `texts`.
+    """
 
     name: str
     head: str
     encoder: Mapping[str, object]
     training: Features
     heldout: Features
+    at: int = 0
+    texts: Texts | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class Experiment:
     pool: Pool
     test: HeldOut
     learners: tuple[Learner, ...]
+    versions: Versions | None = None
 
     def run(self, storage: Storage, progress: Progress) -> list[Trial]:
         """The trials, by seed, learner and cell. Those that are there are not trained again."""
@@ -60,7 +71,7 @@ class Experiment:
             (learner, self.setting(learner, arm, augmented, seed))
             for seed in range(self.task.budget.seeds)
             for learner in self.learners
-            for arm, augmented in (*CELLS, *(self.without if learner is self.learners[0] else ()))
+            for arm, augmented in (*CELLS, *self.further, *(self.without if learner is self.learners[0] else ()))
         ]
         draw = lru_cache(maxsize=1)(self.drawn)
         found = []
@@ -77,20 +88,25 @@ class Experiment:
         return [name for name, dropped in self.pool.filters.items() if dropped.alone]
 
     @property
-    def without(self) -> list[tuple[str, bool]]:
+    def without(self) -> list[Cell]:
         """The cells that leave out a filter, each with the blind one of its size."""
         left_out = [arms.without(name) for name in self.filters]
         return [(arm, False) for each in left_out for arm in (each, arms.as_many(each))]
+
+    @property
+    def further(self) -> list[Cell]:
+        """The filtered pairs, augmented otherwise than pictures alone."""
+        return [("filtered", how) for how in self.task.budget.augmentations] if self.versions else []
 
     @property
     def measure(self) -> Measure:
         """What is scored on the test set."""
         return measured(self.task, self.test)
 
-    def setting(self, learner: Learner, arm: str, augmented: bool, seed: int) -> Setting:
+    def setting(self, learner: Learner, arm: str, augmented: bool | str, seed: int) -> Setting:
         """What decides the trial of a learner, a cell and a seed."""
         return Setting(
-            code=probe.VERSION,
+            code=dual_encoder.VERSION if learner.texts else probe.VERSION,
             source=self.source,
             manifest=self.choice.manifest.id,
             recipe=self.choice.recipe.name,
@@ -98,7 +114,8 @@ class Experiment:
             learner=learner.name,
             head=learner.head,
             arm=arm,
-            augmented=augmented,
+            augmented=bool(augmented),
+            augmentation=augmented if isinstance(augmented, str) else "image",
             seed=seed,
             budget=self.task.budget.trial,
             encoder=learner.encoder,
@@ -121,18 +138,28 @@ class Experiment:
         """Train and evaluate."""
         rows = draw(setting.seed)[setting.arm]
         start = time.perf_counter()
-        pictures = self.pool.table["picture"].to_numpy()[rows]
-        views = learner.training.views[pictures]
-        said = probe.predictions(
-            learner.head,
-            views if setting.augmented else views[:, :1],
-            self.pool.table["label"].to_numpy()[rows],
-            learner.heldout.views,
-            len(self.task.classes),
-            self.task.budget,
-            setting.seed,
-        )
+        said = self.said(learner, setting, rows)
         return self.told(setting, rows, said, time.perf_counter() - start)
+
+    def views(self, learner: Learner, how: bool | str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """What a learner sees of rows of the pool, the plain picture first: [rows, versions, dim]."""
+        views: npt.NDArray[np.float16] = learner.training.views[self.pool.table["picture"].to_numpy()[rows]]
+        if how is True:
+            return views
+        plain: npt.NDArray[np.float16] = views[:, :1]
+        if self.versions is None or how in (False, "text"):  # of captions alone there is but one picture
+            return plain
+        return self.versions.chosen(str(how), rows, plain, self.versions.views[learner.at])
+
+    def said(self, learner: Learner, setting: Setting, rows: npt.NDArray[np.int64]) -> Mapping[int, Predicted]:
+        """What a learner that is trained on rows of the pool says of the test set, by the steps done."""
+        _, how = setting.cell
+        views, tested, budget = self.views(learner, how, rows), learner.heldout.views, self.task.budget
+        if learner.texts is not None:
+            texts = learner.texts.seen(how, rows, self.versions)
+            return dual_encoder.predictions(views, texts, tested, learner.texts.classes, budget, setting.seed)
+        labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
+        return probe.predictions(learner.head, views, labels, tested, classes, budget, setting.seed)
 
     def told(
         self, setting: Setting, rows: npt.NDArray[np.int64], said: Mapping[int, Predicted], seconds: float

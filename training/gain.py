@@ -12,21 +12,20 @@ import numpy as np
 
 from pipeline import arms
 from pipeline.errors import CompareError, SourceError
+from pipeline.scorers.clip import ClipSpec
 from pipeline.source import Source
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
-from pipeline.task import LEAST, Encoder, Task
+from pipeline.task import LEAST, Encoder, Network, Task
 from pipeline.trials import FORMAT, GAIN, Progress, Trial, silent
-from training import evaluate, heldout, pool, probe
+from training import dual_encoder, evaluate, heldout, pool, probe, versions
 from training.evaluate import Bootstrap, Interval, Measure
-from training.experiment import CELLS, Experiment, Learner, measured
+from training.experiment import CELLS, Cell, Experiment, Learner, measured
 from training.features import Extractor
 from training.heldout import HeldOut
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-Cell = tuple[str, bool]
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,26 @@ COMPARISONS = (
     ),
 )
 
+FURTHER = (
+    Comparison("text - plain", ("filtered", "text"), ("filtered", False), "augmentation of captions alone", first=True),
+    Comparison("both - plain", ("filtered", "both"), ("filtered", False), "augmentation of both by rules", first=True),
+    Comparison(
+        "both - image",
+        ("filtered", "both"),
+        ("filtered", True),
+        "augmentation of both by rules, against pictures alone",
+        first=True,
+    ),
+    Comparison(
+        "guarded - both",
+        ("filtered", "guarded"),
+        ("filtered", "both"),
+        "the guard, where both are augmented",
+        first=True,
+    ),
+)
+"""Of the filtered pairs, as far as task.budget.augmentations asks for them."""
+
 INTERACTION = "interaction"
 """The name of this difference: what filtering adds to augmented pictures less what it adds to plain ones."""
 
@@ -104,13 +123,16 @@ def measure(
     if test:
         check_test(test, list(task.classes))
     extractors = _extractors(storage, task)
-    key = f"gains/{_digest(choice, task, test, extractors)}.json"
+    maker = versions.Maker(storage, task.budget, _clip(source)) if task.budget.augmentations else None
+    key = f"gains/{_digest(choice, task, test, extractors, maker)}.json"
     if not storage.done(key):
         known = pool.read(choice, task, extractors, test, progress)
         check_test(known.test, list(task.classes))
-        learners = _learners(task, extractors, known)
-        trials = Experiment(source.name, choice, task, known, known.test, learners).run(storage, progress)
+        more = versions.read(choice, known, task, extractors, maker, progress) if maker else None
+        learners = _learners(choice, task, extractors, known, more)
+        trials = Experiment(source.name, choice, task, known, known.test, learners, more).run(storage, progress)
         made = summary(trials, measured(task, known.test), known) | {"published": choice.published}
+        made["versions"] = {**more.counts, "says": versions.told(more.counts)} if more else None
         storage.put_if_absent(key, canonical_json(made))
     found: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
     return found
@@ -169,7 +191,7 @@ def table(gain: Mapping[str, Any]) -> "Group":
     for name in ("pairs", *(each["name"] for each in learners)):
         shown.add_column(name, justify="right", no_wrap=True)
     for rows in zip(*(each["rows"] for each in learners), strict=True):
-        kind = "augmented" if rows[0]["augmented"] else "plain"
+        kind = {True: "augmented", False: "plain"}.get(rows[0]["augmented"], rows[0]["augmented"])
         scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})" for row in rows]
         shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
@@ -180,6 +202,8 @@ def table(gain: Mapping[str, Any]) -> "Group":
         for each in learner["differences"]
         if each["first"]
     ]
+    if gain["versions"]:
+        lines.append(Text(gain["versions"]["says"]))
     filters = gain["filters"]
     lines.append(Text(f"What each filter adds; {filters['interval']}", style="italic"))
     lines += [Text(each["sentence"], style="" if each["clear"] else "dim") for each in filters["differences"]]
@@ -197,7 +221,7 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
             raise CompareError(
                 f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
             )
-    there = dict.fromkeys([*CELLS, *((each.setting.arm, each.setting.augmented) for each in trials)])
+    there = dict.fromkeys([*CELLS, *(each.setting.cell for each in trials)])
     seeds = {cell: [each.setting.seed for each in _of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
@@ -220,6 +244,8 @@ def asked(source: Source) -> Task:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
     if source.task.test is None and source.task.split is None:
         raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
+    if "guarded" in source.task.budget.augmentations and not _clip(source):
+        raise SourceError(f"{source.name}: task.budget.augmentations: a guard needs a scorer of kind clip")
     return source.task
 
 
@@ -232,34 +258,58 @@ def _extractors(storage: Storage, task: Task) -> list[Extractor]:
     return [Extractor(storage, encoder, task.budget) for encoder in encoders]
 
 
-def _learners(task: Task, extractors: Sequence[Extractor], known: pool.Pool) -> tuple[Learner, ...]:
+def _learners(
+    choice: arms.Choice,
+    task: Task,
+    extractors: Sequence[Extractor],
+    known: pool.Pool,
+    more: versions.Versions | None,
+) -> tuple[Learner, ...]:
     encoders = [extractor.encoder for extractor in extractors]
-    found = [(name, each.head, encoders.index(each.encoder)) for name, each in task.learners.items()]
-    return tuple(
-        Learner(name, head, extractors[at].identity, known.features[at], known.heldout[at]) for name, head, at in found
-    )
+    made = []
+    for name, each in task.learners.items():
+        at, texts = encoders.index(each.encoder), None
+        if each.head == "dual" and isinstance(each.encoder, Network):
+            captions = versions.captions(choice, known.table["uid"])["caption"].to_pylist()
+            texts = dual_encoder.Texts.read(each.encoder, captions, task.classes, more)
+        made.append(Learner(name, each.head, extractors[at].identity, known.features[at], known.heldout[at], at, texts))
+    return tuple(made)
 
 
-def _digest(choice: arms.Choice, task: Task, test: HeldOut | None, extractors: Sequence[Extractor]) -> str:
+def _clip(source: Source) -> ClipSpec | None:
+    """The CLIP at hand: the first of the source's scorers that is one."""
+    return next((spec for spec in source.scorers.values() if isinstance(spec, ClipSpec)), None)
+
+
+def _digest(
+    choice: arms.Choice,
+    task: Task,
+    test: HeldOut | None,
+    extractors: Sequence[Extractor],
+    maker: versions.Maker | None,
+) -> str:
     classes = [[name, list(words)] for name, words in task.classes.items()]
     encoders = [extractor.encoder for extractor in extractors]
     learners = [
         [name, each.head, extractors[encoders.index(each.encoder)].identity] for name, each in task.learners.items()
     ]
     held = test.digest if test else task.split.model_dump() if task.split else None
-    parts = [GAIN, FORMAT, probe.VERSION, choice.key, task.kind, task.column, classes]
+    parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, choice.key, task.kind, task.column, classes]
+    parts += [maker.made_by] if maker else []
     return digest([*parts, task.budget.model_dump(), learners, held])[:32]
 
 
 def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
     first = trials[0].setting
-    cells = {cell: _of(cell, trials) for cell in CELLS}
+    cells = {cell: _of(cell, trials) for cell in (*CELLS, *(("filtered", how) for how in versions.HOW))}
+    cells = {cell: found for cell, found in cells.items() if found}
     means = {cell: _mean(found, bootstrap) for cell, found in cells.items()}
     seeds = len(cells[CELLS[0]])
     differences = [
         _told(each.name, each.factors, each.first, evaluate.difference(means[each.better], means[each.worse]))
         | {"sentence": each.says.format(recipe=recipe)}
-        for each in COMPARISONS
+        for each in (*COMPARISONS, *FURTHER)
+        if {each.better, each.worse} <= cells.keys()
     ]
     interaction = evaluate.interaction(
         both=means["filtered", True],
@@ -322,7 +372,7 @@ def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
 
 
 def _of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
-    return [each for each in trials if (each.setting.arm, each.setting.augmented) == cell]
+    return [each for each in trials if each.setting.cell == cell]
 
 
 def _mean(trials: Sequence[Trial], bootstrap: Bootstrap) -> evaluate.Mean:

@@ -55,7 +55,7 @@ def predictions(
     from torch.nn.functional import cross_entropy, mse_loss
 
     pictures, versions, dim = views.shape
-    mean, deviation = (torch.from_numpy(each) for each in _statistics(views))
+    mean, deviation = (torch.from_numpy(each) for each in statistics(views))
     middle, spread = (0.0, 1.0) if classes else (targets.mean(), targets.std() or 1.0)
     truth = torch.from_numpy(targets.astype(np.int64) if classes else (targets - middle) / spread)
     generator = np.random.default_rng([seed, VERSION])
@@ -74,21 +74,17 @@ def predictions(
         return numbers
 
     found = {}
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = HEADS[head](dim, classes or 1)
-        optimizer = _optimizer(model, budget)
+        optimizer = descent(model, budget)
         for step in range(budget.steps):
             rows = generator.integers(pictures, size=budget.batch)
             version = generator.integers(versions, size=budget.batch)
             batch = flat[torch.from_numpy(rows * versions + version)].float().sub_(mean).div_(deviation)
-            for group in optimizer.param_groups:
-                group["lr"] = budget.learning_rate * schedule(step / budget.steps)
             out, wanted = model(batch), truth[torch.from_numpy(rows)]
             loss = cross_entropy(out, wanted) if classes else mse_loss(out[:, 0], wanted.float())
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            descend(optimizer, loss, budget, step)
             if step + 1 in looks:
                 found[step + 1] = said(model)
     return found
@@ -131,7 +127,7 @@ HEADS: Mapping[str, Callable[[int, int], "torch.nn.Module"]] = {"linear": _linea
 """Name -> the untrained head for that many features and classes; it draws from torch's own generator."""
 
 
-def _optimizer(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
+def descent(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
     """Weights decay, biases and scales do not."""
     import torch
 
@@ -143,6 +139,15 @@ def _optimizer(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
     return torch.optim.AdamW(groups, lr=budget.learning_rate)
 
 
+def descend(optimizer: "torch.optim.Optimizer", loss: "torch.Tensor", budget: Budget, step: int) -> None:
+    """One step of the budget's, at its learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = budget.learning_rate * schedule(step / budget.steps)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
 def schedule(progress: float) -> float:
     """The share of the learning rate at a `progress` of 0 to 1."""
     if progress < WARM_UP:
@@ -150,7 +155,7 @@ def schedule(progress: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (progress - WARM_UP) / (1 - WARM_UP))))
 
 
-def _statistics(views: Views) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def statistics(views: Views) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Mean and standard deviation of each feature over all versions; 1 for a feature that never changes."""
     total = np.zeros(views.shape[2])
     squares = np.zeros(views.shape[2])
@@ -166,7 +171,7 @@ def _statistics(views: Views) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """These products are small: more threads only wait for each other, and could add in another order."""
     import torch
 

@@ -1,0 +1,226 @@
+"""What filtering and augmentation are worth on real photographs, by how much noise is planted in their captions:
+WINNOW_DATA=... python tests/benchmarks/flickr.py [SEEDS] [FOLDER, where the networks' features are kept]
+
+Everything below was settled before the first figure was seen, and all of it is printed. Noise: so many of the captions
+are given to another photograph. Filter: the recorded CLIP similarity of the photograph and the name of the class that
+its caption names must reach what nine of ten captions of that class reach in the dev split, where nothing was planted.
+Every seed draws other noise, resamples the pairs, and begins the learner anew; its arms share all three.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline import arms
+from pipeline.stage import digest
+from pipeline.task import Budget, Network, Pixels
+from training import encoders, evaluate, features, labels, probe
+
+DATA = Path(os.environ.get("WINNOW_DATA", "."))
+RATES = (0.0, 0.1, 0.3, 0.5)
+CLASSES = {
+    "dog": ["dog", "dogs", "puppy", "puppies"],
+    "man": ["man", "men"],
+    "woman": ["woman", "women", "lady", "ladies"],
+    "girl": ["girl", "girls"],
+    "boy": ["boy", "boys"],
+    "person": ["person", "persons", "people"],
+}
+LEARNERS = {
+    "linear, CLIP": ("linear", "clip"),
+    "mlp, CLIP": ("mlp", "clip"),
+    "linear, MobileNetV2": ("linear", "mobilenet"),
+    "mlp, MobileNetV2": ("mlp", "mobilenet"),
+    "cnn, pixels": ("cnn", "pixels"),
+}
+BUDGET = Budget(steps=300, batch=64, augmented_views=1)  # doubles the set once
+PREPROCESS = {"interpolation": "bilinear", "crop_pct": 0.875, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+CELLS = (("raw", False), ("filtered", False), ("random", False), ("raw", True), ("filtered", True))
+COMPARED = (
+    ("filtered - raw", ("filtered", False), ("raw", False)),
+    ("filtered - random", ("filtered", False), ("random", False)),
+    ("augmented - plain, filtered", ("filtered", True), ("filtered", False)),
+)
+
+
+def captions(split, recorded):
+    """image, caption: five a photograph, of those of a split (with a recorded embedding)."""
+    splits = pq.read_table(DATA / "flickr8k/splits.parquet")
+    chosen = splits.filter(pc.equal(splits["split"], split))
+    chosen = chosen.filter(chosen["has_clip_embedding"]) if recorded else chosen
+    table = pq.read_table(DATA / "flickr8k/captions.parquet", columns=["image", "caption"])
+    return table.filter(pc.is_in(table["image"], chosen["image"]))
+
+
+def label_of(texts):
+    return labels.only(labels.named(pa.array(texts), CLASSES))
+
+
+def vectors(table, key):
+    rows = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    return dict(zip(table[key].to_pylist(), rows, strict=True))
+
+
+def recorded():
+    """The embeddings of photographs by name, and of the classes' names, [classes, 512]."""
+    names = pq.read_table(DATA / "clip_b32/classname_text.parquet")
+    text = vectors(names.filter(pc.equal(names["vocabulary"], "openimages_500")), "class_name_plain")
+    return vectors(pq.read_table(DATA / "clip_b32/image_embeddings.parquet"), "image"), np.stack(
+        [text[n] for n in CLASSES]
+    )
+
+
+def calibrated(photo, text):
+    """By class, the similarity that nine of ten dev captions reach with their own photograph."""
+    table = captions("dev", recorded=True)
+    label = label_of(table["caption"].to_pylist())
+    fits = np.array([photo[name] @ text[at] for name, at in zip(table["image"].to_pylist(), label, strict=True)])
+    return np.array([np.quantile(fits[label == at], 0.1) for at in range(len(CLASSES))])
+
+
+def planted(table, rate, seed):
+    """The captions, so many of them another photograph's, and which."""
+    rng = np.random.default_rng([seed, round(100 * rate)])
+    images, texts = (np.array(table[name].to_pylist()) for name in ("image", "caption"))
+    swapped = np.zeros(len(texts), bool)
+    chosen = rng.choice(len(texts), round(rate * len(texts)), replace=False)
+    giver = rng.permutation(chosen)
+    while len(chosen) and (same := images[chosen] == images[giver]).any():
+        giver[same] = rng.choice(len(images), same.sum())
+    texts[chosen], swapped[chosen] = texts[giver], True
+    return texts, swapped
+
+
+def held_out(clip):
+    """The photographs of the test split of which two captions or more name one class alone, and their labels."""
+    table = captions("test", recorded=False)
+    images = np.array(table["image"].to_pylist())
+    named = labels.named(table["caption"], CLASSES)
+    names = np.array(sorted(set(images[:].tolist())))
+    votes = np.stack([named[images == name].sum(axis=0) for name in names])
+    label = labels.only(votes >= 2)
+    chosen = label >= 0
+    seen = np.array([name in clip for name in names[chosen]])
+    return names[chosen], label[chosen], seen
+
+
+def extracted(described, names, views, path):
+    """float16 [photographs, 1 + views, dim], kept in a file."""
+    if path.is_file():
+        return np.load(path)
+    encoder, parts = encoders.load(described), []
+    for name in names:
+        content = (DATA / "flickr8k/images" / name).read_bytes()
+        versions = features.versions(content, BUDGET.policy, views)
+        parts.append(encoder.encode([encoder.prepare(Image.fromarray(pixels)) for pixels in versions]))
+    found = np.stack(parts).astype(np.float16)
+    np.save(path, found)
+    return found
+
+
+def seen_by(clip, train, test, folder):
+    """By encoder, what learners see of the training photographs, and of the test ones."""
+    weights = str(DATA / "weights/mobilenetv2_100.safetensors")
+    network = Network(
+        kind="timm", model="mobilenetv2_100", weights=weights, options={"pad_type": "same"}, preprocess=PREPROCESS
+    )
+    known = [clip[name] for name in test if name in clip]
+    found = {"clip": [np.stack(each)[:, None].astype(np.float16) for each in ([clip[name] for name in train], known)]}
+    for name, described in (("mobilenet", network), ("pixels", Pixels(kind="pixels", side=32))):
+        found[name] = [
+            extracted(described, names, views, folder / f"{name}-{digest([*names, views])[:8]}.npy")
+            for names, views in ((train, BUDGET.augmented_views), (test, 0))
+        ]
+        print(name, file=sys.stderr)
+    return SimpleNamespace(**found)
+
+
+def main(seeds, folder):
+    started = time.process_time()
+    clip, text = recorded()
+    least = calibrated(clip, text)
+    table = captions("train", recorded=True)
+    own = label_of(table["caption"].to_pylist())
+    names, place = np.unique(np.array(table["image"].to_pylist()), return_inverse=True)
+    fits = np.stack([clip[name] for name in names]) @ text.T
+    shows = np.zeros((len(names), len(CLASSES)), bool)
+    shows[place[own >= 0], own[own >= 0]] = True
+    test, truth, with_clip = held_out(clip)
+    views = seen_by(clip, names, test, folder)
+    print(f"{len(names)} training photographs, {len(table)} captions, {(own >= 0).sum()} of them name one class")
+    print(f"{len(test)} test photographs, {with_clip.sum()} with a recorded embedding; {seeds} seeds")
+    print(f"by class in training and test: {np.bincount(own[own >= 0])} {np.bincount(truth)}\n")
+    for rate in RATES:
+        said = {(name, cell): [] for name in LEARNERS for cell in CELLS}
+        noise = []
+        for seed in range(seeds):
+            texts, swapped = planted(table, rate, seed)
+            label = label_of(texts.tolist())
+            pool = np.flatnonzero(label >= 0)
+            kept = fits[place[pool], label[pool]] >= least[label[pool]]
+            # A caption of another photograph that names what this one shows is no noise for this task.
+            wrong = swapped[pool] & ~shows[place[pool], label[pool]]
+            noise.append((wrong.mean(), wrong[kept].mean(), (wrong & ~kept).sum() / max(wrong.sum(), 1), kept.mean()))
+            print(f"{rate:.0%}, seed {seed}: {time.process_time() - started:.0f} s", file=sys.stderr)
+            drawn = arms.draw(
+                pa.table({"uid": [str(row) for row in pool], "kept": kept}), seed, pa.array([], pa.string())
+            )
+            rows = {arm: np.array(uids.to_pylist(), np.int64) for arm, uids in drawn.items()}
+            for (name, (arm, augmented)), found in said.items():
+                head, encoder = LEARNERS[name]
+                training, heldout = getattr(views, encoder)
+                if augmented and training.shape[1] == 1:
+                    continue
+                shown = training[place[rows[arm]]]
+                found.append(
+                    probe.predictions(
+                        head,
+                        shown if augmented else shown[:, :1],
+                        label[rows[arm]],
+                        heldout,
+                        len(CLASSES),
+                        BUDGET,
+                        seed,
+                    )[BUDGET.steps]
+                )
+        told(rate, noise, said, truth, with_clip, seeds)
+    print(f"\n{time.process_time() - started:.0f} s of processor time")
+
+
+def told(rate, noise, said, truth, with_clip, seeds):
+    before, after, removed, kept = np.mean(noise, axis=0)
+    print(f"## {rate:.0%} of the captions swapped\n")
+    print(f"Wrong labels {before:.1%}, after the filter {after:.1%}: it removed {removed:.1%} of them,")
+    print(f"and kept {kept:.1%} of all pairs.\n")
+    print("| learner | " + " | ".join(f"{arm}{', augmented' if how else ''}" for arm, how in CELLS) + " |")
+    print("|---" * (1 + len(CELLS)) + "|")
+    lines = []
+    for name, (_, encoder) in LEARNERS.items():
+        known = truth[with_clip] if encoder == "clip" else truth
+        bootstrap = evaluate.Bootstrap(evaluate.Single(known, list(CLASSES)), len(known), seeds)
+        means = {cell: bootstrap.mean(np.stack(said[name, cell])) for cell in CELLS if said[name, cell]}
+        cells = []
+        for cell in CELLS:
+            scores = [evaluate.scores(known, each, list(CLASSES))["f1_macro"] for each in said[name, cell]]
+            cells.append(f"{np.mean(scores):.3f} ({np.std(scores, ddof=1):.3f})" if scores else "")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+        for what, better, worse in COMPARED:
+            if better in means:
+                found = evaluate.difference(means[better], means[worse])
+                lines.append(f"| {name} | {what} | {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] |")
+    print("\n| learner | difference in macro-F1 | 95 % interval |\n|---|---|---|")
+    print("\n".join(lines) + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    with probe.one_thread(), tempfile.TemporaryDirectory() as folder:
+        main(int((sys.argv[1:] or ["5"])[0]), Path((sys.argv[2:] or [folder])[0]))

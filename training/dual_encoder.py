@@ -1,0 +1,111 @@
+"""A learner that reads captions: a linear map of picture features into the space of a frozen text tower.
+
+It is trained contrastively on pictures and their captions, and is never told a label; a held-out picture is then given
+the class whose name lies nearest. So noise in captions is noise, whatever classes they name, and a caption that is
+augmented is another sample. The budget's steps, batch and learning rate are those of the other learners.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.scorers.clip_weights import find
+from pipeline.task import Budget, Network
+from training import probe
+from training.labels import Classes
+from training.versions import Versions
+
+VERSION = 1
+"""Raised whenever the same pairs, budget and seed would give other predictions."""
+
+PROMPT = "a photo of a {}"
+"""A class lies where its words lie in it, in the middle."""
+
+TEMPERATURE = 0.07
+"""What cosines are divided by, as CLIP begins with (Radford et al. 2021)."""
+
+Embeddings = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Captions and names of classes in a text tower's space, all L2-normalised.
+
+    `plain` is of the rows of a pool, [rows, dim], `classes` [classes, dim]; `versions`, of "text" and of "both",
+    [pairs, views, dim], are of augmented captions.
+    """
+
+    plain: Embeddings
+    classes: Embeddings
+    versions: Mapping[str, Embeddings]
+
+    @classmethod
+    def read(cls, encoder: Network, captions: Sequence[str], classes: Classes, versions: Versions | None) -> "Texts":
+        """By the text tower of an open_clip encoder. Raises ModelError as the encoder does."""
+        from pipeline.scorers.clip_model import Clip
+
+        clip = Clip(find(encoder.model, encoder.weights, encoder.quick_gelu))
+        names = [clip.captions([PROMPT.format(word) for word in words]).mean(axis=0) for words in classes.values()]
+        made = (
+            {
+                how: clip.captions(found).reshape(*versions.refused[how].shape, -1).astype(np.float16)
+                for how, found in versions.captions.items()
+            }
+            if versions
+            else {}
+        )
+        unit = [each / np.linalg.norm(each) for each in names]
+        return cls(clip.captions(captions).astype(np.float16), np.stack(unit).astype(np.float16), made)
+
+    def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
+        """The captions of rows of the pool, the plain one first: [rows, 1, dim], or [rows, 1 + views, dim]."""
+        plain = self.plain[rows][:, None]
+        if not isinstance(how, str) or versions is None:
+            return plain
+        return versions.chosen(how, rows, plain, self.versions["text" if how == "text" else "both"])
+
+
+def predictions(
+    views: probe.Views, texts: Embeddings, heldout: probe.Views, classes: Embeddings, budget: Budget, seed: int
+) -> dict[int, npt.NDArray[np.int16]]:
+    """Train on `views` [pairs, versions, dim] and the captions of each, `texts` [pairs, versions, text dim].
+
+    What is said of the plain versions of `heldout`, by the number of steps, as a probe says it. Where one of views and
+    texts has one version only, it goes with all of the other's. Pairs of one step that have the same caption, by its
+    features, count as matches of each other.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    pairs, dim = len(views), views.shape[2]
+    versions = max(views.shape[1], texts.shape[1])
+    mean, deviation = (torch.from_numpy(each) for each in probe.statistics(views))
+    generator = np.random.default_rng([seed, VERSION])
+    seen, read = (
+        torch.from_numpy(np.repeat(each, versions // each.shape[1], axis=1).reshape(pairs * versions, -1))
+        for each in (views, texts)
+    )
+    same = torch.from_numpy(np.unique(read.numpy(), axis=0, return_inverse=True)[1].reshape(-1))
+    tested = torch.from_numpy(heldout[:, 0]).float().sub_(mean).div_(deviation)
+    looks, found = probe.steps(budget), {}
+    with probe.one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = torch.nn.Linear(dim, texts.shape[2])
+        optimizer = probe.descent(model, budget)
+        for step in range(budget.steps):
+            rows = generator.integers(pairs, size=budget.batch) * versions
+            chosen = torch.from_numpy(rows + generator.integers(versions, size=budget.batch))
+            captions = read[chosen].float()
+            pictures = normalize(model(seen[chosen].float().sub_(mean).div_(deviation)), dim=-1)
+            scores = pictures @ captions.T / TEMPERATURE
+            matches = (same[chosen, None] == same[chosen]).float()
+            wanted = matches / matches.sum(dim=1, keepdim=True)
+            loss = (cross_entropy(scores, wanted) + cross_entropy(scores.T, wanted)) / 2
+            probe.descend(optimizer, loss, budget, step)
+            if step + 1 in looks:
+                with torch.inference_mode():
+                    nearest = (model(tested) @ torch.from_numpy(classes).float().T).argmax(dim=1)
+                found[step + 1] = nearest.numpy().astype(np.int16)
+    return found
