@@ -74,10 +74,10 @@ def recorded(folder):
     )
 
 
-def embedded(described, storage, vectors, **failed):
+def embedded(described, storage, vectors, of="recorded", **failed):
     """The ledger of a scored source; pair number n has the float16 embeddings `vectors[n]`, picture and caption."""
     ledger = finish(described, storage, **failed)
-    stage = score.embeddings("recorded", score.stages(described, download.stage(described))["recorded"])
+    stage = score.embeddings(of, score.stages(described, download.stage(described))[of])
     for shard in ledger.shards:
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         rows = np.stack([vectors[int(url.split("/")[-1].removesuffix(".jpg"))] for url in urls])
@@ -121,6 +121,7 @@ def _scores(described, rows, numbers, scored):
     known = {
         "pixels_sharpness": numbers,
         "pixels_phash": numbers,
+        "pixels_digest": [f"{number:032x}" for number in numbers],
         "captions_length": [len(caption) for caption in captions],
         "captions_words": [len(caption.split()) for caption in captions],
         "captions_boilerplate": ["buy" in caption for caption in captions],

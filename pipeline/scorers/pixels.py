@@ -1,5 +1,6 @@
 """What the pixels say without a model: light, colour, sharpness, compression, borders, a perceptual hash."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -11,7 +12,7 @@ from PIL import Image
 
 from pipeline.score import Batch, Columns, Scorer, Spec
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same picture would get another value."""
 
 SIDE = 224
@@ -48,9 +49,10 @@ class PixelsSpec(Spec):
         about 1 without visible blocks, above 1.6 for qualities up to 12 at full size, less where it is stored smaller.
         border: share of the area in plain bands along the edges (letterbox, frame), 0 to 1; 1 for one plain area.
         phash: 64 bits of a DCT (imagehash); similar pictures differ in few bits.
+        digest: blake2b-128, in hex, of size and RGB pixels: the same picture, whatever file it came in.
         """
         measured = ("brightness", "contrast", "entropy", "colourfulness", "sharpness", "blockiness", "border")
-        return {**dict.fromkeys(measured, pa.float32()), "phash": pa.uint64()}
+        return {**dict.fromkeys(measured, pa.float32()), "phash": pa.uint64(), "digest": pa.string()}
 
     def identity(self) -> Mapping[str, Any]:
         """Versions of what decodes and computes."""
@@ -72,6 +74,7 @@ class Measured(NamedTuple):
     sharpness: float
     border: float
     phash: int
+    digest: str
     steps: tuple[Floats, Floats]
 
 
@@ -90,17 +93,18 @@ class Pixels:
         import cv2
         import imagehash
 
-        grey = image.convert("L")
+        grey, rgb = image.convert("L"), np.asarray(image)
         luma = np.asarray(grey)
         mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
         return Measured(
             mean,
             deviation,
             entropy(luma),
-            colourfulness(np.asarray(image)),
+            colourfulness(rgb),
             sharpness(luma),
             border(luma),
             int(str(imagehash.phash(grey)), 16),
+            digest(rgb),
             steps(luma),
         )
 
@@ -116,7 +120,12 @@ class Pixels:
             [blockiness(picture.steps, size) for picture, size in zip(pictures, sizes, strict=True)], np.float32
         )
         columns["phash"] = np.array([picture.phash for picture in pictures], np.uint64)
-        return columns
+        return {**columns, "digest": pa.array([picture.digest for picture in pictures], pa.string())}
+
+
+def digest(rgb: npt.NDArray[np.uint8]) -> str:
+    """32 hex digits that two pictures share if their pixels are the same."""
+    return hashlib.blake2b(repr(rgb.shape).encode() + rgb.tobytes(), digest_size=16).hexdigest()
 
 
 def entropy(luma: npt.NDArray[np.uint8]) -> float:
