@@ -41,20 +41,24 @@ class Filter:
 
 @dataclass(frozen=True)
 class Distinct:
-    """Of rows whose pictures are near-duplicates keep the best. It looks only at rows that pass every filter.
+    """Of rows whose pictures are duplicates keep the best. It looks only at rows that pass every filter.
 
     Rows are taken from the best to the worst by `best_by`, an SQL expression over the columns of `rows`: the highest
-    first, NULL last, ties in ledger order. A row is kept unless one that is kept already has a perceptual hash within
-    `radius` of its 64 bits. So every row that goes is within the radius of one that stays and is at least as good, and
-    in a chain A~B~C with A far from C never are all but B lost. Raises ValueError for a radius beyond 0 to 64.
+    first, NULL last, ties by uid. A row is kept unless one that is kept already is within `radius` of it. So every row
+    that goes is within the radius of one that stays and is at least as good, and in a chain A~B~C with A far from C
+    never are all but B lost.
+    `of` names the scorer that found the neighbours: perceptual hashes are so many of 64 bits apart, embeddings 1 -
+    cosine. Or it names a column, such as sha256 or pixels_digest, of which rows with one value are duplicates: then the
+    radius is 0. Raises ValueError for a radius beyond 0 to 64.
     """
 
-    radius: int
+    radius: float
     best_by: str
+    of: str = "duplicates"
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius <= 64:
-            raise ValueError(f"distinct: the radius is a number of bits, 0 to 64, not {self.radius}")
+            raise ValueError(f"distinct: the radius is a number of bits, 0 to 64, or 1 - cosine, not {self.radius}")
         if not self.best_by.strip():
             raise ValueError("distinct: best_by has no sql")
 

@@ -32,6 +32,18 @@ def capped(most: int) -> Filter:
     )
 
 
+def hardest(eps: float) -> Filter:
+    """SemDeDup's rule: no picture of the cluster that is less central has a cosine of 1 - eps or more with this one.
+
+    It looks at all downloaded pairs, those that other filters drop as well, and a pair goes also for one that goes.
+    """
+    return Filter(
+        "hardest",
+        f"semantic_harder > {eps}",
+        why=f"a picture less like its cluster shows the same up to a cosine distance of {eps:g}",
+    )
+
+
 def rare(most: int) -> Filter:
     """Captions that at most `most` pairs of the pool have, letter case and white space aside."""
     return Filter(

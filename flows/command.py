@@ -39,6 +39,7 @@ DATA = Path("data")
 def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any], to_stderr: bool) -> None:
     """Print what a manifest holds, and its funnel."""
     from flows import printing
+    from pipeline import distinct
     from pipeline.manifest import Manifest
     from pipeline.storage import Storage
 
@@ -47,6 +48,8 @@ def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any],
     if found.recipe.filters:
         funnel = found.funnel(found.recipe)
         printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
+    for line in distinct.remarks(found.card.get("neighbours", {})):
+        say(line, to_stderr)
     say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
     if held := published.get("held"):
         say(held, to_stderr)

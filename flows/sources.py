@@ -24,8 +24,8 @@ def checked(name: str) -> Source:
     if columns is not None:
         columns = row_columns(columns, described.scorers)
         tables.bind(described.chosen.filters, columns)
-        duplicates = described.duplicates
-        distinct.check(described.chosen.distinct, duplicates[1].radius if duplicates else None, columns)
+        radii = {name: spec.radius for name, spec in described.neighbours.items()}
+        distinct.check(described.chosen.distinct, radii, columns)
     return described
 
 

@@ -175,7 +175,7 @@ def ending(last: Distinct) -> Filter:
     """How `Distinct` is told beside the filters; the SQL is none."""
     return Filter(
         DISTINCT,
-        f"within {last.radius} bits, best by {last.best_by}",
+        f"of {last.of}, within {last.radius}, best by {last.best_by}",
         why="of pictures that are nearly the same one is enough",
     )
 

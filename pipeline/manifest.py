@@ -132,9 +132,13 @@ class Manifest:
         )
 
     @property
-    def neighbours(self) -> Neighbours | None:
-        """Where the edges between near-duplicates lie; None if nobody looked for them."""
-        return Neighbours(**self.document["neighbours"]) if "neighbours" in self.document else None
+    def neighbours(self) -> Mapping[str, Neighbours]:
+        """Where the edges between near-duplicates lie, by the scorer that looked for them."""
+        return {name: Neighbours(**each) for name, each in self.document.get("neighbours", {}).items()}
+
+    def check_end(self, last: Distinct | None) -> None:
+        """Check what a recipe ends in. Raises RecipeError."""
+        distinct.check(last, {name: each.radius for name, each in self.neighbours.items()}, self.columns)
 
     @cached_property
     def columns(self) -> pa.Schema:
@@ -157,7 +161,7 @@ class Manifest:
         """Whether all that the recipe asks for is there."""
         try:
             self.check(*recipe.filters)
-            distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
+            self.check_end(recipe.distinct)
         except RecipeError:
             return False
         return True
@@ -174,9 +178,8 @@ class Manifest:
 
     def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
         assert recipe.distinct
-        assert self.neighbours
-        counts = [part.count for part in self.parts]
-        return distinct.losers(con, self.storage, self._rows, counts, recipe.filters, recipe.distinct, self.neighbours)
+        counts, among = [part.count for part in self.parts], distinct.among(recipe.distinct.of, self.neighbours)
+        return distinct.losers(con, self.storage, self._rows, counts, recipe.filters, recipe.distinct, among)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
         """The column `uid` of what the recipe keeps, in ledger order; without a recipe, of what was published."""
@@ -215,7 +218,7 @@ class Manifest:
         """A connection with the view `rows`, once every recipe is known to fit. Raises RecipeError."""
         for recipe in recipes:
             self.check(*recipe.filters)
-            distinct.check(recipe.distinct, self.neighbours.radius if self.neighbours else None, self.columns)
+            self.check_end(recipe.distinct)
         with self.storage.scratch() as scratch, tables.connect(scratch) as con:
             tables.view_parts(con, self._rows)
             with tables.blaming(con, self._rows, [each for recipe in recipes for each in in_sequence(recipe.filters)]):

@@ -56,7 +56,7 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
     made = results(source, storage, ledger, quarantined)
     recipe, neighbours = source.chosen, _neighbours(source, made)
     tables.bind(recipe.filters, made.columns)
-    distinct.check(recipe.distinct, neighbours.radius if neighbours else None, made.columns)
+    distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
     rows = parts(storage, ledger, made, quarantined)
     waited = time.monotonic() - started
@@ -99,9 +99,9 @@ def _decide(
     """Give every row its verdict, and commit. `waited` are the seconds that the rows took."""
     started = time.monotonic()
     rows = [Rows(**part) for part in sketch["rows"]]
-    neighbours = Neighbours(**sketch["neighbours"]) if "neighbours" in sketch else None
+    known = {name: Neighbours(**each) for name, each in sketch.get("neighbours", {}).items()}
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
-        verdicts, told = _verdicts(con, storage, rows, recipe, neighbours)
+        verdicts, told = _verdicts(con, storage, rows, recipe, known)
     counts = Counts(sketch["ledger"]["input"], sketch["ledger"]["repeated"], **told)
     document = {**sketch, "verdicts": verdicts, "counts": asdict(counts)}
     seconds = [round(each, 3) for each in (waited, time.monotonic() - started)]
@@ -115,7 +115,7 @@ def _decide(
 
 
 def _sketch(
-    source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str], neighbours: Neighbours | None
+    source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str], neighbours: Mapping[str, Neighbours]
 ) -> dict[str, Any]:
     """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
     return {
@@ -125,7 +125,7 @@ def _sketch(
         "stages": made.keys,
         "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
         "recipe": _written(source.chosen),
-    } | ({"neighbours": asdict(neighbours)} if neighbours else {})
+    } | ({"neighbours": {name: asdict(each) for name, each in neighbours.items()}} if neighbours else {})
 
 
 def _written(recipe: Recipe) -> dict[str, Any]:
@@ -136,12 +136,12 @@ def _written(recipe: Recipe) -> dict[str, Any]:
     )
 
 
-def _neighbours(source: Source, made: Results) -> Neighbours | None:
-    """Where the source's edges between near-duplicates lie; None without a scorer that finds them."""
-    if source.duplicates is None:
-        return None
-    name, spec = source.duplicates
-    return Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.hashes, spec.radius)
+def _neighbours(source: Source, made: Results) -> dict[str, Neighbours]:
+    """Where the source's edges between near-duplicates lie, by the scorer that found them."""
+    return {
+        name: Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.pictures(name), spec.radius)
+        for name, spec in source.neighbours.items()
+    }
 
 
 def _unchanged(storage: Storage, sketch: Mapping[str, Any]) -> Manifest | None:
@@ -171,7 +171,7 @@ def _verdicts(
     storage: Storage,
     rows: Sequence[Rows],
     recipe: Recipe,
-    neighbours: Neighbours | None,
+    known: Mapping[str, Neighbours],
 ) -> tuple[list[str], dict[str, int]]:
     """Put an aligned verdict file for each part. Gives their keys, and how many rows were kept, dropped and so on.
 
@@ -181,7 +181,8 @@ def _verdicts(
     tables.view_parts(con, paths)
     no, unknown = (_bits(f"f{{}} {test}", len(filters)) for test in ("= false", "IS NULL"))
     lost = None
-    if recipe.distinct and neighbours:
+    if recipe.distinct:
+        neighbours = distinct.among(recipe.distinct.of, known)
         lost = distinct.losers(con, storage, paths, counts, filters, recipe.distinct, neighbours)
     with tables.blaming(con, paths, filters):
         reader = con.sql(

@@ -17,6 +17,7 @@ from pipeline.score import Spec
 from pipeline.scorers import AnySpec, decoders
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.scorers.semantic import SemanticSpec
 from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
 
@@ -122,11 +123,19 @@ class Calibration(Table):
     )
 
 
-class DistinctRow(Table):
-    """The end of the recipe: of near-duplicates among the pairs that pass all filters the best is kept."""
+def _plain(number: float) -> float:
+    """6 and 6.0 are one radius, and make one manifest."""
+    return int(number) if number.is_integer() else number
 
-    radius: int = Field(ge=0, le=64, description="bits of 64 in which the perceptual hashes may differ")
+
+class DistinctRow(Table):
+    """The end of the recipe: of duplicates among the pairs that pass all filters the best is kept."""
+
+    radius: Annotated[float, AfterValidator(_plain)] = Field(
+        ge=0, le=64, description="bits of 64 in which the perceptual hashes may differ, or 1 - cosine; 0 for a column"
+    )
     best_by: str = Field(description="SQL over the columns of rows; the highest value is kept")
+    of: str = Field("duplicates", description="the scorer that found the neighbours, or a column such as sha256")
 
 
 class DriftRow(Table):
@@ -172,22 +181,19 @@ class Source(Table):
         for name, spec in self.scorers.items():
             for of in spec.builds_on:
                 if of not in self.scorers:
-                    raise ValueError(f"scorers.{name}.of: there is no scorer {of!r}{nearest(of, self.scorers)}")
+                    raise ValueError(f"scorers.{name}: there is no scorer {of!r}{nearest(of, self.scorers)}")
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
                 raise ValueError(
                     f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
                 )
-        if sum(isinstance(spec, DuplicatesSpec) for spec in self.scorers.values()) > 1:
-            raise ValueError("scorers: one of kind duplicates is enough; give it the largest radius")
         _ = self.chosen  # a bad filter name or a double one is an error of the file
         return self
 
     @property
-    def duplicates(self) -> tuple[str, DuplicatesSpec] | None:
-        """The scorer that finds near-duplicates, with its name."""
-        found = [(name, spec) for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec)]
-        return found[0] if found else None
+    def neighbours(self) -> Mapping[str, DuplicatesSpec | SemanticSpec]:
+        """The scorers that find near-duplicates, by name."""
+        return {name: spec for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec | SemanticSpec)}
 
     @property
     def chosen(self) -> Recipe:
@@ -199,7 +205,7 @@ class Source(Table):
         if self.distinct is None:
             return recipe
         name = recipe.name if self.filters is not None else f"{recipe.name}-distinct"
-        return replace(recipe, name=name, distinct=Distinct(self.distinct.radius, self.distinct.best_by))
+        return replace(recipe, name=name, distinct=Distinct(**self.distinct.model_dump()))
 
 
 def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:

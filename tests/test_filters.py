@@ -18,6 +18,7 @@ from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scorers.semantic import SemanticSpec
 from pipeline.scorers.words import WordsSpec
 from pipeline.source import row_columns
 
@@ -34,6 +35,7 @@ SCORERS = {
     "imagenet_words": WordsSpec.model_construct(),
     "neg_clip_loss": NegClipLossSpec.model_construct(),
     "norm_sim": NormSimSpec.model_construct(),
+    "semantic": SemanticSpec.model_construct(),
     **{name: PromptsSpec.model_construct() for name in SETS},
 }
 COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCORERS)
@@ -80,6 +82,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
         pool.uncrowded(50),
         text.length(5, 300),
         text.words(3, 60),
+        pool.hardest(0.07),
         text.language("de", 0.8),
     ]
     tables.bind(made, COLUMNS)

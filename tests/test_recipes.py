@@ -30,6 +30,7 @@ FINE = {
     "entries_probability": 0.5,
     "entries_draw": 0.3,
     "entries_rank": 1,
+    "semantic_harder": 0.3,
 }
 """A pair that every recipe keeps."""
 
@@ -115,6 +116,13 @@ BY_HAND = {
         "repeated": {"captions_repetition": 0.31},
         "shop": {"captions_boilerplate": True},
         "numbers": {"captions_digits": 0.51},
+    },
+    "semdedup": {
+        "fine": {},
+        "at the edge": {"semantic_harder": 0.051},
+        "near a less central one": {"semantic_harder": 0.049},
+        "the same once more": {"semantic_harder": 0.0},
+        "no embedding": {"semantic_harder": None},
     },
 }
 """By recipe a table; it keeps "fine" and "at the edge", and nothing else."""

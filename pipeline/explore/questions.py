@@ -46,8 +46,9 @@ class FilterAsked(Asked):
 class DistinctAsked(Asked):
     """What the recipe on the page ends in."""
 
-    radius: int
+    radius: int | float
     best_by: str = Field(max_length=10_000)
+    of: str = Field("duplicates", max_length=64)
 
 
 class RecipeAsked(Asked):
@@ -62,7 +63,7 @@ class RecipeAsked(Asked):
             return Recipe(
                 name,
                 tuple(Filter(each.name, each.sql, each.why) for each in self.filters),
-                Distinct(self.distinct.radius, self.distinct.best_by) if self.distinct else None,
+                Distinct(**self.distinct.model_dump()) if self.distinct else None,
             )
         except ValueError as error:
             raise RecipeError(str(error)) from None
@@ -294,6 +295,7 @@ def toml(recipe: Recipe) -> str:
             "[distinct]",
             f"radius = {recipe.distinct.radius}",
             f"best_by = {_quoted(recipe.distinct.best_by)}",
+            f"of = {_quoted(recipe.distinct.of)}",
             "",
         ]
     return "\n".join(lines)

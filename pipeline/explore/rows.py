@@ -61,11 +61,11 @@ class Sides:
 
 @dataclass(frozen=True)
 class Near:
-    """The perceptual hash of each downloaded pair, whether it has one, whether any other may be its neighbour; and the
-    hashes at both ends of each edge."""
+    """The picture that each downloaded pair shows, whether that is known, whether any other may be its neighbour; and
+    the pictures at both ends of each edge."""
 
-    hashes: npt.NDArray[np.uint64]
-    hashed: Pairs
+    pictures: npt.NDArray[np.uint64]
+    known: Pairs
     crowded: Pairs
     low: npt.NDArray[np.uint64]
     high: npt.NDArray[np.uint64]
@@ -140,12 +140,12 @@ class Rows:
         return int(np.count_nonzero(self.kept(recipe.without(reason)))) - whole
 
     def _stay(self, pairs: Pairs, last: Distinct) -> tuple[Pairs, int]:
-        """Those of the pairs that no better one shows nearly the picture of, and how many have no hash."""
-        order, near = self._best(last.best_by, last.radius), self._near(last.radius)
+        """Those of the pairs that no better one shows nearly the picture of, and of how many nobody knows it."""
+        order, near = self._best(last), self._near(last.of, last.radius)
         asked = order[(pairs & near.crowded)[order]]
-        stay = pairs & near.hashed
-        stay[asked[distinct.beaten(near.hashes[asked], near.low, near.high)]] = False
-        return stay, int(np.count_nonzero(pairs & ~near.hashed))
+        stay = pairs & near.known
+        stay[asked[distinct.beaten(near.pictures[asked], near.low, near.high)]] = False
+        return stay, int(np.count_nonzero(pairs & ~near.known))
 
     def sides(self, this: Pairs, other: Pairs) -> Sides:
         """How many pairs which of two recipes keeps."""
@@ -251,29 +251,24 @@ class Rows:
         except duckdb.Error as error:
             raise RecipeError(f"filter {each.name!r} fails on a row: {str(error).splitlines()[0]}") from None
 
-    def _read_near(self, radius: int) -> Near:
-        neighbours = self.manifest.neighbours
-        assert neighbours
-        edges = pq.read_table(self.manifest.storage.fetch(neighbours.edges))
-        edges = edges.filter(pc.less_equal(edges["distance"], radius))
-        low, high = edges["low"].to_numpy(), edges["high"].to_numpy()
-        name = f'"{neighbours.hashes}"'
-        with self._cursor() as con:
-            found = con.sql(
-                f"SELECT coalesce({name}, 0) AS hash, {name} IS NOT NULL AS hashed FROM rows"
-            ).to_arrow_table()
-        hashes = found["hash"].to_numpy()[self._places]
-        hashed = found["hashed"].to_numpy()[self._places]
-        known, times = np.unique(hashes[hashed], return_counts=True)
-        crowded = np.isin(hashes, np.concatenate([low, high, known[times > 1]])) & hashed
-        return Near(hashes, hashed, crowded, low, high)
+    def _read_near(self, of: str, radius: float) -> Near:
+        among = distinct.among(of, self.manifest.neighbours)
+        edges = pa.table({name: pa.array([], pa.uint64()) for name in ("low", "high")})
+        if among.edges:
+            edges = pq.read_table(self.manifest.storage.fetch(among.edges))
+            edges = edges.filter(pc.less_equal(edges["distance"], radius))
+        column = self._ask(f'SELECT "{among.pictures}" AS picture FROM rows')["picture"].take(self._places)
+        known = column.is_valid().to_numpy()
+        pictures, low, high = distinct.pictured(column.fill_null("" if pa.types.is_string(column.type) else 0), edges)
+        several, times = np.unique(pictures[known], return_counts=True)
+        crowded = np.isin(pictures, np.concatenate([low, high, several[times > 1]])) & known
+        return Near(pictures, known, crowded, low, high)
 
-    def _read_best(self, best_by: str, radius: int) -> npt.NDArray[np.int64]:
+    def _read_best(self, last: Distinct) -> npt.NDArray[np.int64]:
         """The places of the pairs from the best to the worst."""
-        neighbours = self.manifest.neighbours
-        distinct.check(Distinct(radius, best_by), neighbours.radius if neighbours else None, self.manifest.columns)
-        numbered = f"SELECT (\n{best_by}\n) AS best, row_number() OVER () - 1 AS number FROM rows"
-        ordered = f"SELECT number FROM ({numbered}) ORDER BY best DESC NULLS LAST, number"
+        self.manifest.check_end(last)
+        numbered = f"SELECT (\n{last.best_by}\n) AS best, uid, row_number() OVER () - 1 AS number FROM rows"
+        ordered = f"SELECT number FROM ({numbered}) ORDER BY best DESC NULLS LAST, uid"
         try:
             rows = self._ask(ordered)["number"].to_numpy()
         except duckdb.Error as error:

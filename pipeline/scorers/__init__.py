@@ -17,6 +17,7 @@ from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scorers.semantic import SemanticSpec
 from pipeline.scorers.words import WordsSpec
 from pipeline.scorers.written import WrittenSpec, by_file
 
@@ -29,6 +30,7 @@ AnySpec = Annotated[
     | WordsSpec
     | RecordedSpec
     | DuplicatesSpec
+    | SemanticSpec
     | LeaksSpec
     | NegClipLossSpec
     | NormSimSpec

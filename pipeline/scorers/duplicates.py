@@ -1,6 +1,7 @@
 """Pictures that are nearly the same, by their perceptual hashes: who has neighbours, and which."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -21,9 +22,15 @@ VERSION = 1
 """Raised whenever the same pool would get other groups."""
 
 EDGES = "edges.parquet"
-"""Beside the scores: low, high (two distinct hashes of the pool), distance (bits), each pair within the radius once.
+"""Beside the scores: low, high (two distinct pictures of the pool: hashes, or numbers), distance (bits, or 1 - cosine),
+each pair within the radius once.
 
 Not pairs of rows: ten thousand white pictures are one hash, and would be fifty million pairs."""
+
+Numbers = npt.NDArray[np.uint64]
+
+_FAR = 255
+"""Beyond any distance."""
 
 
 class DuplicatesSpec(PoolSpec):
@@ -39,9 +46,8 @@ class DuplicatesSpec(PoolSpec):
         """The scorer that made the hashes."""
         return (self.of,)
 
-    @property
-    def hashes(self) -> str:
-        """The column of `rows` that holds the hashes."""
+    def pictures(self, name: str) -> str:
+        """The column of `rows` that says which picture a pair shows: the hashes. `name` is the scorer's."""
         return f"{self.of}_phash"
 
     def columns(self) -> Mapping[str, pa.DataType]:
@@ -64,7 +70,7 @@ class DuplicatesSpec(PoolSpec):
 
     def load(self, of: Callable[[], Any] | None = None) -> "Duplicates":
         """Nothing heavy."""
-        return Duplicates(self.hashes, self.radius)
+        return Duplicates(f"{self.of}_phash", self.radius)
 
 
 class Duplicates:
@@ -77,30 +83,45 @@ class Duplicates:
         """The columns of `DuplicatesSpec`, and the edges as a file."""
         column = pool.column(self._hashes).combine_chunks()
         there = column.is_valid().to_numpy(zero_copy_only=False)
-        distinct, picture, rows = np.unique(column.drop_null().to_numpy(), return_inverse=True, return_counts=True)
+        distinct, picture = np.unique(column.drop_null().to_numpy(), return_inverse=True)
         edges = neighbours.within(distinct, self._radius, tell)
+        write_edges(pool.folder, edges.low, edges.high, edges.distance, edges.capped)
         low, high = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
-        pq.write_table(
-            pa.table({"low": edges.low, "high": edges.high, "distance": edges.distance}).replace_schema_metadata(
-                {"capped": str(edges.capped)}
-            ),
-            pool.folder / EDGES,
-            compression="zstd",
-        )
-        group = _connected(len(distinct), low, high)[picture]
-        _, first, size = np.unique(group, return_index=True, return_counts=True)
-        nearest = np.full(len(distinct), 255, np.uint8)
-        np.minimum.at(nearest, low, edges.distance)
-        np.minimum.at(nearest, high, edges.distance)
-        nearest[rows > 1] = 0
-        alone = size[group] == 1
-        uids = pool.column("uid").filter(column.is_valid()).combine_chunks()
-        found = {
-            "count": pa.array(size[group], pa.int32()),
-            "group": uids.take(pa.array(first[group], mask=alone)),
-            "nearest": pa.array(nearest[picture], mask=alone),
-        }
-        return spread(found, there)
+        return spread(grouped(pool, there, picture, low, high, edges.distance), there)
+
+
+def write_edges(folder: Path, low: Numbers, high: Numbers, distance: npt.NDArray[Any], capped: int) -> None:
+    """`EDGES`, and in its metadata how many comparisons were left out."""
+    table = pa.table({"low": low, "high": high, "distance": distance})
+    pq.write_table(table.replace_schema_metadata({"capped": str(capped)}), folder / EDGES, compression="zstd")
+
+
+def grouped(
+    pool: "Pool",
+    there: npt.NDArray[np.bool_],
+    picture: npt.NDArray[np.int64],
+    low: npt.NDArray[np.int64],
+    high: npt.NDArray[np.int64],
+    distance: npt.NDArray[Any],
+) -> dict[str, pa.Array]:
+    """count, group and nearest of the rows that are `there`; each shows a picture, by its number from 0 on.
+
+    `low` and `high` are pictures `distance` apart.
+    """
+    rows = np.bincount(picture)
+    group = _connected(len(rows), low, high)[picture]
+    _, first, size = np.unique(group, return_index=True, return_counts=True)
+    nearest = np.full(len(rows), _FAR, distance.dtype)
+    np.minimum.at(nearest, low, distance)
+    np.minimum.at(nearest, high, distance)
+    nearest[rows > 1] = 0
+    alone = size[group] == 1
+    uids = pool.column("uid").filter(pa.array(there)).combine_chunks()
+    return {
+        "count": pa.array(size[group], pa.int32()),
+        "group": uids.take(pa.array(first[group], mask=alone)),
+        "nearest": pa.array(nearest[picture], mask=alone),
+    }
 
 
 def _connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

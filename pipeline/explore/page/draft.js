@@ -23,7 +23,7 @@ export function load(recipe) {
 function plain({ filters, distinct }) {
   return {
     filters: filters.map(({ name, sql, why }) => ({ name, sql, why })),
-    distinct: distinct && { radius: distinct.radius, best_by: distinct.best_by },
+    distinct: distinct && { radius: distinct.radius, best_by: distinct.best_by, of: distinct.of },
   };
 }
 
