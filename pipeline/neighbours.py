@@ -27,6 +27,8 @@ LONGEST = 2000
 
 _NONE: Hashes = np.empty(0, np.uint64)
 _MERGED = 1_000_000
+_COMPARED = 1 << 22
+_NOBODY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,41 @@ def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambd
     return Edges(low, high, np.bitwise_count(low ^ high), capped)
 
 
+def nearest(
+    hashes: Hashes, targets: Hashes, radius: int, tell: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Of each hash the bits to the nearest target, and which one that is, of equals the first; 255 and -1 if none is
+    within `radius`.
+
+    Nothing is left out. `tell` is told how many of how many sortings are done.
+    """
+    blocks = _blocks(len(hashes), radius, len(targets))
+    choices = list(combinations(range(blocks), blocks - radius))
+    best = np.full(len(hashes), _NOBODY)
+    for done, choice in enumerate(choices, start=1):
+        mask = _mask(blocks, choice)
+        order = np.argsort(hashes & mask)
+        shared = hashes[order] & mask
+        first, last = (np.searchsorted(shared, targets & mask, side) for side in ("left", "right"))
+        behind = np.cumsum(last - first)
+        start = 0
+        while start < len(targets):
+            before = behind[start - 1] if start else 0
+            end = max(int(np.searchsorted(behind, before + _COMPARED)), start + 1)
+            counts = (last - first)[start:end]
+            target = np.repeat(np.arange(start, end), counts)
+            place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            row = order[np.repeat(first[start:end], counts) + place]
+            bits = np.bitwise_count(hashes[row] ^ targets[target])
+            near = bits <= radius
+            np.minimum.at(best, row[near], bits[near].astype(np.int64) * len(targets) + target[near])
+            start = end
+        tell(done, len(choices))
+    found = best < _NOBODY
+    bits, target = np.divmod(best, max(len(targets), 1))
+    return np.where(found, bits, 255).astype(np.uint8), np.where(found, target, -1)
+
+
 def phash(picture: bytes) -> int:
     """The 64 bits of the DCT-based perceptual hash of an encoded picture, upright. Raises what Pillow does."""
     from PIL import Image, ImageOps
@@ -80,12 +117,16 @@ def phash_of(image: "Image.Image") -> int:
     return int(str(imagehash.phash(image)), 16)
 
 
-def _blocks(hashes: int, radius: int) -> int:
-    """How many blocks make the least work: few mean crowds that share their bits, many mean many sortings."""
+def _blocks(hashes: int, radius: int, targets: int | None = None) -> int:
+    """How many blocks make the least work: few mean crowds that share their bits, many mean many sortings.
+
+    The hashes are compared with so many targets, or with one another.
+    """
+    others = hashes if targets is None else targets
 
     def work(blocks: int) -> float:
         shared = BITS * (blocks - radius) / blocks
-        return comb(blocks, radius) * hashes * (log2(hashes + 2) + hashes / 2**shared)
+        return comb(blocks, radius) * (hashes * log2(hashes + 2) + hashes * others / 2**shared)
 
     return min(range(radius + 1, min(radius + 6, BITS) + 1), key=work) if radius < BITS else BITS
 

@@ -3,20 +3,30 @@
 import hashlib
 import io
 import tarfile
+from pathlib import Path
 
 import made
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from filters import pool as filters
 from filters.core import Recipe
+from pipeline import score
 from pipeline.errors import ModelError, SourceError
 from pipeline.manifest import Manifest
-from pipeline.neighbours import phash
+from pipeline.neighbours import nearest, phash, phash_of
+from pipeline.scorers.leaks import Evaluated, Known
+from pipeline.stage import Stage
 from pipeline.storage import Storage
+
+
+def encoded(image):
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
 
 
 def picture(seed, width=64, quality=95):
@@ -55,7 +65,7 @@ def plain(path, names):
 
 def sets(**paths):
     lines = "".join(f'sets.{name} = "{path}"\n' for name, path in paths.items())
-    return f'[scorers.leaks]\nkind = "leaks"\n{lines}'
+    return f'[scorers.leaks]\nkind = "leaks"\nradius = 4\n{lines}'
 
 
 def with_hashes(described, store, hashes, sha256=None):
@@ -122,6 +132,105 @@ def test_the_nearest_one_counts_and_of_several_the_first(tmp_path):
     described = made.listed(tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", here), y=tmp_path / "x"))
     with_hashes(described, store, [target, target ^ 1])
     assert ask(store, "SELECT leaks_distance, leaks_set, leaks_image FROM rows")[0] == (0, "x", "b.jpg")
+
+
+def scene(seed, width=120, height=90):
+    """Blotches of all sizes: something of a photograph."""
+    random = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)).resize((width, height)), float)
+        for side in (3, 5, 12, 40)
+    ]
+    return Image.fromarray(np.average(layers, axis=0, weights=[4, 3, 2, 1]).astype(np.uint8))
+
+
+DISGUISES = {
+    "mirrored": ImageOps.mirror,
+    "cropped": lambda image: image.crop((5, 4, 114, 86)),
+    "mirrored and cropped": lambda image: ImageOps.mirror(image).crop((10, 0, 118, 81)),
+    "turned": lambda image: image.rotate(2.8),
+    "bordered": lambda image: ImageOps.expand(image, 5, (250, 250, 250)),
+    "in a window": lambda image: ImageOps.expand(image, (3, 9, 3, 4), (50, 50, 50)),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_copy_in_disguise_is_found(disguise):
+    pictures = [Evaluated("set", str(seed), "", scene(seed)) for seed in range(10)]
+    known = Known.read(pictures, None)
+    copies = np.array([phash_of(DISGUISES[disguise](each.image)) for each in pictures], np.uint64)
+    bits, which = known.by_hash(copies, 8, lambda done, total: None)
+    assert np.mean(which == np.arange(10)) >= 0.8
+    assert (bits[which >= 0] <= 8).all()
+    strangers = np.array([phash_of(scene(seed)) for seed in range(100, 150)], np.uint64)
+    assert (known.by_hash(strangers, 8, lambda done, total: None)[1] >= 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("radius", [0, 3, 8, 12])
+def test_the_nearest_target_is_that_of_an_exact_search(radius):
+    random = np.random.default_rng(radius)
+    targets = random.integers(0, 2**64, 300, dtype=np.uint64)
+    targets[100:120] = targets[:20]
+    hashes = np.concatenate([random.integers(0, 2**64, 500, dtype=np.uint64), np.repeat(targets[:150], 3)])
+    for _ in range(radius):
+        hashes[500:] ^= np.uint64(1) << random.integers(0, 64, 450).astype(np.uint64)
+    every = np.bitwise_count(hashes[:, None] ^ targets[None])
+    near = every.min(axis=1) <= radius
+    bits, which = nearest(hashes, targets, radius)
+    assert np.array_equal(bits, np.where(near, every.min(axis=1), 255))
+    assert np.array_equal(which, np.where(near, every.argmin(axis=1), -1))
+    assert near[500:].all()
+    for few in (nearest(hashes[:0], targets, radius), nearest(hashes, targets[:0], radius)):
+        assert set(few[0].tolist()) <= {255}
+
+
+@pytest.mark.slow
+def test_embeddings_find_what_no_hash_does(tmp_path):
+    """40 has a test picture's embedding and 6 bits of another hash, 41 nearly that of another, 42 a stranger's; 43 has
+    none; 44 has an embedding, and not the hash, of a test picture."""
+    store = Storage(tmp_path / "store")
+    here = {f"{number}.png": encoded(scene(number)) for number in range(2)}
+    model = Path(__file__).parent.parent / "pipeline" / "demo" / "clip"
+    more = sets(x=folder(tmp_path / "x", here)) + 'embeddings = "clip"\nsimilarity = 0.97\nloose = 10\n'
+    more += f'[scorers.clip]\nkind = "clip"\nmodel = "local-dir:{model}"\nprecision = "float32"\n'
+    first, second = (phash_of(scene(number)) for number in range(2))
+    hashes = [first ^ 0b111111, second ^ 0b11111 << 9, first ^ 0b111111, first ^ 0b111111, first ^ 0xFFFFF]
+    described = made.listed(tmp_path, range(40, 45), filters=(), more=more)
+    clip = described.scorers["clip"].load()
+    own = clip.pictures([clip.prepare(scene(number)) for number in range(2)])
+    aside = np.roll(own[0], 7)
+    images = np.stack([own[0], own[1] + 0.1 * aside, aside, np.full_like(aside, np.nan), own[0]])
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    vectors = dict(zip(range(40, 45), np.repeat(images[:, None], 2, axis=1).astype(np.float16), strict=True))
+    made.embedded(described, store, vectors, of="clip")
+    with_hashes(described, store, hashes)
+    rows = ask(store, "SELECT leaks_leaked, leaks_distance, leaks_set, leaks_image, leaks_similarity FROM rows")
+    assert [row[:4] for row in rows] == [
+        (True, 6, "x", "0.png"),
+        (True, 5, "x", "1.png"),
+        (False, None, None, None),
+        (False, None, None, None),
+        (False, None, None, None),
+    ]
+    cosines = [row[4] for row in rows]
+    assert cosines[:2] == [pytest.approx(1, abs=1e-3), pytest.approx((images[1] @ own[1]), abs=1e-3)]
+    assert cosines[2] < 0.97
+    assert cosines[3] is None
+    assert cosines[4] == cosines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('embeddings = "clip"\n', "embeddings and similarity go together"),
+        ('embeddings = "pixels"\nsimilarity = 0.9\n', "'pixels' cannot encode test pictures"),
+        ('embeddings = "clop"\nsimilarity = 0.9\n', "there is no scorer 'clop'"),
+    ],
+)
+def test_embeddings_of_no_model(tmp_path, more, told):
+    one = sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
+    with pytest.raises(SourceError, match=told):
+        score.stages(made.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
 
 
 def test_another_picture_in_a_set_makes_other_scores(tmp_path):
