@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,8 +59,10 @@ class Choice:
         return digest([self.manifest.id, _asked(self.recipe)])[:16]
 
     def downloaded(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
-        """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by.
+        """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and for
+        each filter, in the column `without(name)`, whether the recipe would keep the pair if it did not have it.
 
+        The whole recipe is asked again: among pairs that come back `distinct` finds duplicates, and `{rest}` is another.
         `column` is one of rows that is wanted besides, as `target`. Raises SourceError if there is none of that name.
         """
         known = self.manifest.columns.names
@@ -69,12 +70,19 @@ class Choice:
             way = "name it in pairs.extra, and run `winnow curate`"
             raise SourceError(f"task.column: the rows have no column {column!r}{nearest(column, known)} ({way})")
         also = f', "{column}" AS target' if column is not None else ""
+        spared = {
+            without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
+            for name in self.recipe.reasons
+        }
         verdicts, start = None if self.published else self.manifest.verdicts(self.recipe), 0
         with self.manifest.connection() as con:
             for batch in con.sql(
                 f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
             ).to_arrow_reader(65_536):
-                yield batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
+                judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
+                for name, uids in spared.items():
+                    judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))
+                yield judged
                 start += len(batch)
 
 
@@ -93,22 +101,12 @@ def _judged(batch: pa.RecordBatch, verdicts: pa.Table) -> pa.RecordBatch:
     return batch
 
 
-def dropped_alone(pool: pa.Table, name: str) -> npt.NDArray[np.bool_]:
-    """Which pairs this filter drops and no other does, by the verdicts; having no answer is dropping, too.
-
-    They are what would be kept besides if it were not there. (A recipe's `distinct` never looked at those that a filter
-    drops: near-duplicates among them would come back together.)
-    """
-    alone: npt.NDArray[np.bool_] = pc.equal(pc.binary_join(pool["dropped_by"], ","), name).to_numpy()
-    return alone
-
-
 def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = ()) -> dict[str, pa.Array]:
     """The uids of each arm, with repetitions, in ledger order: those of ARMS, one without each of `filters`, as many.
 
-    `pool` has the columns uid, kept and dropped_by: what can be trained on. `leaked` are uids whose picture is in the
-    test set: they are in no arm, and the resample has as many pairs as the pool has without them. The same pool, seed
-    and leaked give the same "raw", whatever was kept.
+    `pool` has the columns uid, kept and `without(name)` of each filter: what can be trained on. `leaked` are uids whose
+    picture is in the test set: they are in no arm, and the resample has as many pairs as the pool has without them. The
+    same pool, seed and leaked give the same "raw", whatever was kept.
     """
     pool = pool.filter(pc.invert(pc.is_in(pool["uid"], value_set=leaked)))
     generator = np.random.default_rng([seed, len(pool)])
@@ -119,7 +117,7 @@ def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = (
     rows = {"raw": sample, "filtered": filtered, "random": sample[blind]}
     for name in filters:
         arm = without(name)
-        rows[arm] = sample[(kept | dropped_alone(pool, name))[sample]]
+        rows[arm] = sample[pool[arm].to_numpy()[sample]]
         own = np.random.default_rng([seed, len(pool), *name.encode()])
         rows[as_many(arm)] = sample[np.sort(own.choice(len(sample), size=len(rows[arm]), replace=False))]
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}

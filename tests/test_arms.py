@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 
+import made
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,23 +65,40 @@ def test_leaked_pairs_are_in_no_arm():
             assert not set(uids.to_pylist()) & set(leaked.to_pylist())
 
 
-def test_without_a_filter_what_it_alone_drops_comes_back():
-    """Kept; dropped by one filter, by the other, by both, by a third; a name that is the beginning of another."""
-    table = judged([[], ["sharp"], ["worded"], ["sharp", "worded"], ["other"], ["sharper"]])
-    assert arms.dropped_alone(table, "sharp").tolist() == [False, True, False, False, False, False]
-    assert not arms.dropped_alone(table, "idle").any()
+def test_an_arm_without_a_filter_is_what_would_be_kept_without_it():
+    table = judged([[], ["sharp"], ["worded"], ["sharp", "worded"]])
+    for name, back in {"sharp": [True, True, False, False], "idle": [True, False, False, False]}.items():
+        table = table.append_column(arms.without(name), pa.array(back))
     for seed in range(20):
-        drawn = {
-            arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, NOBODY, ["sharp", "worded", "idle"]).items()
-        }
-        left_out = ["without-sharp", "without-worded", "without-idle"]
+        drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, NOBODY, ["sharp", "idle"]).items()}
+        left_out = ["without-sharp", "without-idle"]
         assert list(drawn) == [*arms.ARMS, *(arm for each in left_out for arm in (each, f"random-{each}"))]
         for arm in left_out:
             assert len(drawn[f"random-{arm}"]) == len(drawn[arm])
             assert all(drawn[f"random-{arm}"].count(uid) <= drawn["raw"].count(uid) for uid in table["uid"].to_pylist())
         assert drawn["without-sharp"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0001")]
-        assert drawn["without-worded"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0002")]
         assert drawn["without-idle"] == drawn["filtered"] == [uid for uid in drawn["raw"] if uid == "u0000"]
+
+
+def test_what_comes_back_is_thinned_and_may_beat_what_was_kept(tmp_path):
+    """Without "even" 41 is a worse neighbour of 40, 55 a better one of 54, and 83 lets 70 pass "below"."""
+    even = {"name": "even", "sql": "pixels_sharpness % 2 = 0"}
+    below = {"name": "below", "sql": "pixels_sharpness <= (SELECT max(pixels_sharpness) FROM rows WHERE {rest}) - 10"}
+    more = (
+        '[scorers.duplicates]\nkind = "duplicates"\nradius = 1\n'
+        '[distinct]\nradius = 1\nbest_by = "pixels_sharpness = 40 OR pixels_sharpness = 55"\n'
+    )
+    described = made.listed(tmp_path, [40, 41, 54, 55, 70, 83], (even, below), more=more)
+    storage = Storage(tmp_path / "store")
+    made.published(described, storage)
+    table = pa.Table.from_batches(list(arms.Choice.open(storage).downloaded()))
+    assert table["kept"].to_pylist() == [True, False, True, False, False, False]
+    found = {name: table[arms.without(name)].to_pylist() for name in ("even", "below", "distinct")}
+    assert found == {
+        "even": [True, False, False, True, True, False],
+        "below": [True, False, True, False, True, False],
+        "distinct": [True, False, True, False, False, False],
+    }
 
 
 def test_no_answer_of_a_filter_is_its_drop(tmp_path):
@@ -100,8 +118,8 @@ def test_no_answer_of_a_filter_is_its_drop(tmp_path):
     _, storage = taught.task(tmp_path / "task", count=6, captions=captions, filters=filters)
     table = pa.Table.from_batches(list(arms.Choice.open(storage).downloaded()))
     assert table["dropped_by"].to_pylist() == [[], ["first"], ["first"], ["first"], ["second"], ["first", "second"]]
-    assert arms.dropped_alone(table, "first").tolist() == [False, True, True, True, False, False]
-    assert arms.dropped_alone(table, "second").tolist() == [False, False, False, False, True, False]
+    assert table[arms.without("first")].to_pylist() == [True, True, True, True, False, False]
+    assert table[arms.without("second")].to_pylist() == [True, False, False, False, True, False]
 
 
 def test_another_recipe_of_the_same_pairs(tmp_path):
@@ -111,7 +129,8 @@ def test_another_recipe_of_the_same_pairs(tmp_path):
     assert (published.published, other.published) == (True, False)
     assert published.key != other.key
     table, all_kept = (pa.Table.from_batches(list(each.downloaded())) for each in (published, other))
-    assert table.drop_columns(["kept", "dropped_by"]) == all_kept.drop_columns(["kept", "dropped_by"])
+    told = ["kept", "dropped_by"]
+    assert table.drop_columns([*told, arms.without("short")]) == all_kept.drop_columns(told)
     assert (sum(table["kept"].to_pylist()), sum(all_kept["kept"].to_pylist())) == (1, 30)
     assert all_kept["dropped_by"].to_pylist() == [[]] * 30
     with pytest.raises(RecipeError, match="no recipe is called 'everythin'; did you mean 'everything'"):
@@ -128,7 +147,8 @@ def test_downloaded_pairs_come_in_ledger_order(tmp_path):
     _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
     batches = list(arms.Choice.open(storage).downloaded())
     table = pa.Table.from_batches(batches)
-    assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by"]
+    own = [arms.without(name) for name in Manifest.open(storage).recipe.reasons]
+    assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by", *own]
     assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
     assert table["kept"].to_pylist() == [number not in (1, 2) for number in range(60)]
 

@@ -20,7 +20,7 @@ from training.heldout import HeldOut
 
 
 class Dropped(NamedTuple):
-    """How many pairs a filter drops, and how many of them it alone drops."""
+    """How many pairs a filter drops, and how many of them would be kept if it were not there."""
 
     all: int
     alone: int
@@ -28,7 +28,8 @@ class Dropped(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """`table` has a row a labelled pair: uid, kept, dropped_by, sha256, label, and picture, its row in the features.
+    """`table` has a row a labelled pair: uid, kept, dropped_by, `arms.without` of each filter, sha256, label, and
+    picture, its row in the features.
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
     encoder. `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went,
@@ -106,7 +107,8 @@ def _split(choice: Choice, task: Task, agree: int, apart: pa.Table) -> tuple[Hel
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:
     named = pc.list_flatten(usable["dropped_by"])
-    return Dropped(pc.sum(pc.equal(named, name)).as_py() or 0, int(arms.dropped_alone(usable, name).sum()))
+    back = pc.and_not(usable[arms.without(name)], usable["kept"])
+    return Dropped(pc.sum(pc.equal(named, name)).as_py() or 0, pc.sum(back).as_py() or 0)
 
 
 def _with_features(
