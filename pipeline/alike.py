@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import kmeans
-
 Vectors = npt.NDArray[np.float16]
 Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -70,10 +68,9 @@ def within(
         none, nothing = np.empty(0, np.uint64), np.empty(0, np.float32)
         return Alike(none, none, nothing, 0, np.empty(0, np.int32), nothing, nothing)
     count = clusters or math.ceil(len(vectors) / SIZE)
-    taught = np.linspace(0, len(vectors) - 1, min(len(vectors), TAUGHT * count)).astype(np.int64)
-    centres = kmeans.centres(unit(vectors[taught]), count)
+    centres = _centres(vectors, min(count, len(vectors)))
     near, cosine = _nearest(vectors, centres)
-    cluster = near[:, 0].astype(np.int32)
+    cluster = near[:, 0]
     order = np.lexsort((cosine[:, 0], cluster))  # stable: the least central first
     invited = cosine[:, 1:] >= cosine[:, :1] - _margin(radius)
     guest, seat = np.nonzero(invited)
@@ -98,8 +95,8 @@ def within(
     return Alike(low, high, np.concatenate(distances)[first], capped, cluster, cosine[:, 0], harder)
 
 
-def unit(vectors: npt.NDArray[np.float16]) -> Floats:
-    """float32, with norms that float16 did not round."""
+def unit(vectors: npt.NDArray[np.float16] | Floats) -> Floats:
+    """The same directions, float32, with a norm of 1."""
     wide = vectors.astype(np.float32)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     found: Floats = (wide / np.where(norms == 0, 1, norms)).astype(np.float32)
@@ -115,12 +112,26 @@ def _margin(radius: float) -> float:
     return math.sqrt(2 * radius) / 4
 
 
+def _centres(vectors: Vectors, count: int) -> Floats:
+    """Of so many clusters, found from some of the vectors, the same each time."""
+    from pipeline.scorers.clusters import k_means  # a scorer of this kind is made of this module
+
+    some = np.random.default_rng(0).choice(len(vectors), min(len(vectors), TAUGHT * count), replace=False)
+    return unit(k_means(unit(vectors[some]), count, lambda done, total: None))
+
+
 def _nearest(vectors: Vectors, centres: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
-    """As `kmeans.nearest`, of vectors that do not all fit into memory."""
-    blocks = range(0, len(vectors), 16 * kmeans.BLOCK)
-    found = [kmeans.nearest(unit(vectors[at : at + 16 * kmeans.BLOCK]), centres, 1 + GUESTS) for at in blocks]
-    near, cosine = zip(*found, strict=True)
-    return np.concatenate(near), np.concatenate(cosine)
+    """Of each vector the nearest centres, at most 1 + `GUESTS` of them, the nearest first; and the cosines."""
+    count = min(1 + GUESTS, len(centres))
+    found, cosine = np.empty((len(vectors), count), np.int32), np.empty((len(vectors), count), np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        cosines = unit(vectors[start : start + BLOCK]) @ centres.T
+        rows = np.arange(len(cosines))
+        for place in range(count):
+            best = cosines.argmax(axis=1)
+            found[start + rows, place], cosine[start + rows, place] = best, cosines[rows, best]
+            cosines[rows, best] = -np.inf
+    return found, cosine
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def store(tmp_path):
 def published(folder, store, degrees, more="", **results):
     """Picture number n looks into direction `degrees[n]`; None for one that has no embedding."""
     described = made.listed(
-        folder, range(len(degrees)), filters=(), shard_size=4, more=more + made.recorded(folder, 4) + SEMANTIC
+        folder, range(len(degrees)), filters=(), shard_size=4, more=more + made.recorded(folder) + SEMANTIC
     )
     images = ring([0 if each is None else each for each in degrees])
     images[[number for number, each in enumerate(degrees) if each is None]] = np.nan

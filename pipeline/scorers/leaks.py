@@ -1,7 +1,6 @@
 """Pictures of the pool that are in a test set, or nearly: who trains on them has seen the answers."""
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import Field, model_validator
 
 from pipeline import alike, disguises, neighbours
@@ -23,7 +22,7 @@ from pipeline.neighbours import Hashes
 from pipeline.score import WINDOW, Columns, PoolSpec, Spec
 from pipeline.scorers import pictured
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.norm_sim import Encoder
+from pipeline.scorers.targets import Encoder
 from pipeline.settings import ExistingPath
 from pipeline.task import TestSet
 
@@ -255,10 +254,5 @@ def _opened(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> It
     """The pictures of all sets, which are a name, a path and contents."""
     for set_, path, pictures in sets:
         for name, content in pictures:
-            try:
-                with Image.open(io.BytesIO(content)) as image:
-                    upright = ImageOps.exif_transpose(image).convert("RGB")
-            except Exception as error:  # Pillow raises a dozen kinds for broken files
-                told = f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it"
-                raise ModelError(told) from error
-            yield Evaluated(set_, name, hashlib.sha256(content).hexdigest(), upright)
+            digest = hashlib.sha256(content).hexdigest()
+            yield Evaluated(set_, name, digest, pictured.upright(path, name, content))

@@ -1,11 +1,13 @@
 """Pictures that a person names in a source file: those of a folder, a tar, or a Parquet file."""
 
+import io
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image, ImageOps
 
 from pipeline import stage
 from pipeline.errors import ModelError
@@ -43,6 +45,15 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield member.name, file.read()
     else:
         yield from _rows(path)
+
+
+def upright(path: Path, name: str, content: bytes) -> Image.Image:
+    """The picture of that name, decoded to RGB. Raises ModelError for one that is none."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # Pillow raises a dozen kinds for broken files
+        raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
 
 
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline import alike
 from pipeline.collected import spread
 from pipeline.errors import SourceError
 from pipeline.score import Columns, PoolSpec, Spec
+from pipeline.scorers import device
 from pipeline.scorers.duplicates import EDGES, grouped, write_edges
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
@@ -66,9 +68,10 @@ class SemanticSpec(PoolSpec):
         }
 
     def identity(self) -> Mapping[str, Any]:
-        """The version and the settings."""
+        """The settings, the versions of what computes, and the device's kind, on which the centres are found."""
         limits = [alike.SIZE, alike.TAUGHT, alike.GUESTS, alike.LARGEST, alike.MOST]
-        return {"version": VERSION, "radius": self.radius, "clusters": self.clusters, "limits": limits}
+        settings = {"version": VERSION, "radius": self.radius, "clusters": self.clusters, "limits": limits}
+        return settings | {"torch": version("torch"), "device": device.kind()}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` stores no embeddings."""

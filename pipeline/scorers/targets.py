@@ -1,13 +1,12 @@
 """Target pictures: those of the tasks that the model shall be good at, as embeddings of the pool's own model."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.errors import ModelError
 from pipeline.score import NORM, WINDOW, Spec
@@ -87,9 +86,4 @@ def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
 
 def _prepared(path: Path, clip: Encoder) -> Iterator[npt.NDArray[np.uint8]]:
     for name, content in pictured.contents(path):
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except Exception as error:  # Pillow raises a dozen kinds for broken files
-            raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
-        yield clip.prepare(upright)
+        yield clip.prepare(pictured.upright(path, name, content))
