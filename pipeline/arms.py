@@ -59,10 +59,10 @@ class Choice:
         return digest([self.manifest.id, _asked(self.recipe)])[:16]
 
     def downloaded(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
-        """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and for
-        each filter, in the column `without(name)`, whether the recipe would keep the pair if it did not have it.
+        """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and
+        for each filter, in the column `without(name)`, whether the recipe would keep the pair if it did not have it.
 
-        The whole recipe is asked again: among pairs that come back `distinct` finds duplicates, and `{rest}` is another.
+        The whole recipe is asked again: `distinct` finds duplicates among pairs that come back, and `{rest}` is another.
         `column` is one of rows that is wanted besides, as `target`. Raises SourceError if there is none of that name.
         """
         known = self.manifest.columns.names

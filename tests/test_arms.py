@@ -147,7 +147,7 @@ def test_downloaded_pairs_come_in_ledger_order(tmp_path):
     _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
     batches = list(arms.Choice.open(storage).downloaded())
     table = pa.Table.from_batches(batches)
-    own = [arms.without(name) for name in Manifest.open(storage).recipe.reasons]
+    own = [arms.without(name) for name in arms.Choice.open(storage).recipe.reasons]
     assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by", *own]
     assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
     assert table["kept"].to_pylist() == [number not in (1, 2) for number in range(60)]

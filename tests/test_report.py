@@ -159,7 +159,10 @@ def test_the_gain_is_told_with_its_intervals(page):
     assert "What it was worth" in page
     assert "second, filtering: +0.110" in page
     assert '<tr class="dim"><td class="why">first, augmentation: +0.010' in page
-    assert '<tr class="dim"><td class="why">first, sharp adds nothing that shows; drops 1,200 pairs, 30 of them' in page
+    assert (
+        '<tr class="dim"><td class="why">first, sharp adds nothing that shows; drops 1,200 pairs; without it 30 more'
+        in page
+    )
     assert "worded drops no pair" in page
     assert '<tr class=""><td class="why">first, filtering: +0.110' in page
 
