@@ -62,7 +62,7 @@ class Choice:
         """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and
         for each filter, in the column `without(name)`, whether the recipe would keep the pair if it did not have it.
 
-        The whole recipe is asked again: `distinct` finds duplicates among pairs that come back, and `{rest}` is another.
+        The whole recipe is asked again: `distinct` looks at the pairs that come back, and `{rest}` is another.
         `column` is one of rows that is wanted besides, as `target`. Raises SourceError if there is none of that name.
         """
         known = self.manifest.columns.names
