@@ -217,7 +217,7 @@ def told(rate, noise, said, truth, with_clip, seeds):
             if better in means:
                 found = evaluate.difference(means[better], means[worse])
                 lines.append(f"| {name} | {what} | {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] |")
-    print("\n| learner | difference in macro-F1 | 95 % interval |\n|---|---|---|")
+    print("\n| learner | difference in macro-F1 | with its 95 % interval |\n|---|---|---|")
     print("\n".join(lines) + "\n", flush=True)
 
 
