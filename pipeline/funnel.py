@@ -84,7 +84,7 @@ class _Asked:
 class _Patterns:
     """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 is yes, 0 no, -1 that nothing is known."""
 
-    answers: npt.NDArray[np.int8]
+    answers: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
 
     def yes(self, predicates: Sequence[int]) -> npt.NDArray[np.bool_]:
@@ -147,12 +147,10 @@ def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str)
 def _patterns(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], predicates: Sequence[str]) -> _Patterns:
     names = [f"p{number}" for number in range(len(predicates))]
     judged = tables.judged(parts, (), dict(zip(names, predicates, strict=True)))
-    found = con.sql(f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({judged}) WHERE ok GROUP BY ALL")
-    table = found.to_arrow_table()
-    answers = np.empty((len(table), len(names)), np.int8)
-    for at, name in enumerate(names):
-        answers[:, at] = table[name].cast(pa.int8()).fill_null(-1).to_numpy()
-    return _Patterns(answers, table["pairs"].to_numpy())
+    counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({judged}) WHERE ok GROUP BY ALL"
+    told = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
+    found = np.array(con.execute(f"SELECT {told} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
+    return _Patterns(found[:, :-1], found[:, -1])
 
 
 def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:

@@ -23,7 +23,7 @@ from pipeline.source import Source, row_columns
 from pipeline.stage import Stage, canonical_json, digest
 from pipeline.storage import Storage
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same inputs would give other parts."""
 
 SHARDS = 100
@@ -94,7 +94,7 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
     """Write tables as one Parquet object named by its content: row groups of `ROW_GROUP`, always the same bytes."""
     with storage.scratch() as scratch:
         local, count = scratch / "part.parquet", 0
-        with pq.ParquetWriter(local, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(local, schema, **_layout(schema)) as writer:
             for group in cut(batches, ROW_GROUP):
                 writer.write_table(group, row_group_size=ROW_GROUP)
                 count += len(group)
@@ -103,6 +103,21 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
         if not storage.done(key):
             storage.put_file(key, local)
     return Rows(key, count)
+
+
+def _layout(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are stored, for who reads some of them in all rows.
+
+    Text is compressed, uids are not: they are noise, and to unpack them takes longer than to read them. Numbers hardly
+    shrink either. No dictionary is tried where nearly every value is another: it costs time and space.
+    """
+    floating = [field.name for field in schema if pa.types.is_floating(field.type)]
+    text = [field.name for field in schema if pa.types.is_string(field.type) and field.name != "uid"]
+    own = {"uid", "url", "caption", "sha256", *floating}
+    return {
+        "compression": {name: "zstd" if name in text else "none" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name not in own],
+    }
 
 
 def cut(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:

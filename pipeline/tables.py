@@ -5,6 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,18 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     Raises RecipeError, in one line, for SQL that is not one boolean expression over `rows`, that DuckDB cannot bind,
     or that could answer otherwise tomorrow (random(), now(), a sample).
     """
+    _bind(tuple(filters), columns)
+
+
+@lru_cache(maxsize=64)  # a funnel and the selection after it ask the same
+def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
     with duckdb.connect(":memory:", config=_SETTINGS) as con:
-        con.from_arrow(columns.empty_table()).create("rows")
+        none = pa.Table.from_batches([], columns)  # columns.empty_table() would import pandas
+        con.from_arrow(none).create("rows")
         con.execute("SET enable_external_access = false")
         unsteady = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
         names = {name for (name,) in unsteady.fetchall()}
-        for each in in_sequence(tuple(filters)):
+        for each in in_sequence(filters):
             try:
                 _look_through(_one_expression(con, each.sql), names, (names | _CLOCKS) - set(columns.names))
                 _bind_one(con, each.sql)
