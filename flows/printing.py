@@ -77,6 +77,7 @@ def difference(found: Difference) -> Group:
     things: list[RenderableType] = [
         Text(head, "bold"),
         Text(plain(f"what differs in their making: {'; '.join(found.changed) or 'nothing'}")),
+        *(Text(plain(f"certificates are not equal, so that decisions flip: {each}")) for each in found.certificates),
     ]
     if found.moves:
         moves = _numbers("rows that changed sides", "rows")
@@ -180,6 +181,21 @@ def bench(found: Mapping[str, Any]) -> Group:
         f"load {' to '.join(map(str, found['load']))}"
     )
     return Group(Text(head, "bold"), table, *_stacked(found["seconds_per_pair"], 1 / rate), Text(facts))
+
+
+def choosing(found: Mapping[str, Any]) -> Group:
+    """What `winnow bench --choose` measured."""
+    table = _numbers("", "seconds", "MiB at most")
+    table.add_row("winnow: funnel", f"{found['funnel_seconds']:.2f}", "")
+    table.add_row("winnow: selection", f"{found['select_seconds']:.2f}", "")
+    for what, side in (("winnow: both", ""), ("pandas, masks", "pandas_")):
+        table.add_row(what, f"{found[side + 'seconds']:.2f}", f"{found[side + 'peak_memory_mb']:,}")
+    head = f"six filters over {found['rows']:,} rows of {found['columns']} columns keep {found['kept']:,}"
+    facts = (
+        f"winnow is {found['ratio_to_pandas']:.1f} times as fast; medians of {found['repeats']}; "
+        f"{found['cores']} cores of {found['processor']}, load {' to '.join(map(str, found['load']))}"
+    )
+    return Group(Text(head, "bold"), table, Text(facts))
 
 
 def _stacked(seconds: Mapping[str, float], whole: float) -> Iterator[Text]:

@@ -8,10 +8,7 @@ the loop that people write around open_clip, which is the reference; and a produ
 import io
 import json
 import os
-import platform
-import resource
 import shutil
-import sys
 import tarfile
 import tempfile
 import time
@@ -34,7 +31,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import download, engine, synthetic
+from pipeline import download, engine, machine, synthetic
 from pipeline.pairs import Shard
 from pipeline.pictures import Pictures
 from pipeline.score import WINDOW
@@ -51,9 +48,6 @@ REFERENCE_BATCH = 64
 
 REFERENCE_SHARE = 4
 """The reference loop is given one pair of so many: its rate is the same, and it takes its time."""
-
-_MAXRSS = 1 << (20 if sys.platform == "darwin" else 10)
-"""Units of the system's peak memory in a MiB."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +94,13 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str
         for number in range(1, plan.repeats + 1):
             tell(f"repeat {number} of {plan.repeats}")
             repeats.append(bench.once())
-    machine = {
+    about = {
         "device": device.described(),
-        "processor": _processor(),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
     }
-    return figures(repeats, bench.flops) | {"plan": asdict(plan), "precision": bench.spec.place()[1]} | machine
+    return figures(repeats, bench.flops) | {"plan": asdict(plan), "precision": bench.spec.place()[1]} | about
 
 
 def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
@@ -128,7 +122,7 @@ def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
         "reference_pairs_per_second": middle(lambda each: 1 / each.reference),
         "decode_pairs_per_second": middle(lambda each: 1 / each.decode),
         "largest_difference": middle(lambda each: each.difference),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS),
+        "peak_memory_mb": machine.peak_memory_mb(),
         "seconds_per_pair": {
             "picture tower": middle(lambda each: each.picture_tower),
             "text tower": middle(lambda each: each.text_tower),
@@ -303,10 +297,3 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started, made
-
-
-def _processor() -> str:
-    """As the system calls it."""
-    told = Path("/proc/cpuinfo")
-    names = [line for line in told.read_text().splitlines() if line.startswith("model name")] if told.is_file() else []
-    return names[0].partition(": ")[2] if names else platform.processor()

@@ -68,7 +68,7 @@ def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mappi
         ranges = _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))
     card = _card(storage, made) | {"ranges": ranges}
     card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
-    return _decide(storage, sketch, card, recipe, waited)
+    return decide(storage, sketch, card, recipe, waited)
 
 
 def republish(storage: Storage, recipe: Recipe) -> Published:
@@ -86,17 +86,20 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
         if step.unscored == newest.counts.pool > 0:
             raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} asks for")
     sketch = {key: value for key, value in newest.document.items() if key not in ("verdicts", "counts")}
-    sketch |= {"recipe": _written(recipe)}
+    sketch |= {"recipe": written(recipe)}
     if _unchanged(storage, sketch):
         catalog.refresh(storage)
         return Published(newest.id, False, newest.counts)
-    return _decide(storage, sketch, newest.card, recipe, waited=0.0)
+    return decide(storage, sketch, newest.card, recipe, waited=0.0)
 
 
-def _decide(
+def decide(
     storage: Storage, sketch: Mapping[str, Any], card: Mapping[str, Any], recipe: Recipe, waited: float
 ) -> Published:
-    """Give every row its verdict, and commit. `waited` are the seconds that the rows took."""
+    """Give every row its verdict, and commit.
+
+    `sketch` is a manifest without verdicts and counts; `waited` are the seconds that the rows took.
+    """
     started = time.monotonic()
     rows = [Rows(**part) for part in sketch["rows"]]
     known = {name: Neighbours(**each) for name, each in sketch.get("neighbours", {}).items()}
@@ -124,11 +127,11 @@ def _sketch(
         "ledger": {"digest": ledger.digest, "input": ledger.input, "repeated": ledger.repeated},
         "stages": made.keys,
         "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-        "recipe": _written(source.chosen),
+        "recipe": written(source.chosen),
     } | ({"neighbours": {name: asdict(each) for name, each in neighbours.items()}} if neighbours else {})
 
 
-def _written(recipe: Recipe) -> dict[str, Any]:
+def written(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a manifest holds it: the reasons in words are no part of it."""
     filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
     return {"name": recipe.name, "filters": filters} | (

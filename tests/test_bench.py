@@ -2,14 +2,17 @@
 
 import json
 import tarfile
+from dataclasses import replace
 
+import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline import bench, download, synthetic
+from pipeline import bench, choosing, download, synthetic
 from pipeline.bench import Repeat
 from pipeline.errors import ModelError
+from pipeline.storage import Storage
 
 
 def test_ratios_are_those_inside_a_repeat():
@@ -40,6 +43,40 @@ def test_pairs_are_the_same_each_time_and_lie_in_tars(tmp_path):
 def test_a_model_that_is_none_is_told():
     with pytest.raises(ModelError, match="did you mean 'ViT-B-32'"):
         bench.run(bench.Plan(model="ViT-B-23"))
+
+
+def test_winnow_and_pandas_choose_the_same_rows(tmp_path):
+    store = Storage(tmp_path)
+    manifest = choosing.published(store, 5_000)
+    ours, theirs = choosing.winnow(store), choosing.pandas(store)
+    found = choosing.figures([ours], [theirs])
+    assert found["kept"] == manifest.counts.kept > 100
+    assert found["ratio_to_pandas"] == pytest.approx(theirs.seconds / ours.seconds, rel=1e-3)
+    assert all(each > 0 for step in ours.funnel for each in step)
+    with pytest.raises(ValueError, match="do not agree"):
+        choosing.figures([ours], [replace(theirs, uids="other")])
+
+
+def test_rows_of_a_manifest_that_is_made_up():
+    whole = choosing.table(7, 2_000)
+    assert whole.equals(choosing.table(7, 2_000))
+    assert len(whole.column_names) == 20
+    assert len(set(whole["uid"].to_pylist())) == 2_000
+    assert {len(each) for each in whole["uid"].to_pylist()} == {32}
+    failed = pc.equal(whole["status"], "failed")
+    assert whole["clip_similarity"].is_null().equals(failed)
+    assert 0.25 < pc.mean(failed).as_py() < 0.35
+
+
+@pytest.mark.slow
+def test_the_command_measures_choosing():
+    done = CliRunner().invoke(app, ["bench", "--choose", "--rows", "150000", "--repeats", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["rows"] == 150_000
+    assert found["ratio_to_pandas"] > 0.2
+    assert 0 < found["peak_memory_mb"] < 2_000
+    assert "times as fast" in done.stderr
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ class Decoder(StrEnum):
     torchvision = "torchvision"
 
 
-@commands.command(epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")
+@commands.command(epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`, or `winnow bench --choose`")
 def bench(
     model: Annotated[str, typer.Option(help="A name of open_clip's; its weights are random.")] = "ViT-B-32",
     precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
@@ -38,19 +38,31 @@ def bench(
         int | None, typer.Option(help="Pictures or captions of one pass; found by itself if unset.", min=1, max=4096)
     ] = None,
     repeats: Annotated[int, typer.Option(help="Figures are medians of so many.", min=1)] = 5,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Measure a funnel and a selection instead, beside masks in pandas.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Rows of the manifest that --choose makes up.", min=1)] = 1_000_000,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Measure how fast this machine scores pairs, beside what it could do and beside the loop that people write.
 
-    Everything is made here: no network, no data, no weights. On a processor it takes some minutes.
+    Everything is made here: no network, no data, no weights. On a processor it takes some minutes. With --choose: how
+    fast six filters count and select --rows published rows, beside the same filters as masks in pandas.
     """
     from flows import printing
-    from pipeline import bench as measured
 
-    plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
-    found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
-    printing.show(printing.bench(found), as_json)
+    if choose:
+        from pipeline import choosing
+
+        found = choosing.run(rows, repeats, tell=lambda line: say(line, to_stderr=True))
+        printing.show(printing.choosing(found), as_json)
+    else:
+        from pipeline import bench as measured
+
+        plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
+        found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
+        printing.show(printing.bench(found), as_json)
     finish(as_json, found)
 
 
