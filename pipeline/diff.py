@@ -1,6 +1,6 @@
 """What is different between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """From manifest `before` to manifest `after`. `changed` says what differs in their making, in words.
+    """From manifest `before` to manifest `after`. `changed` says what differs in their making, in words, `certificates`
+    of which scorers both have one and the two are not equal: then decisions flip for no reason in the data.
 
     `moves` leave out the rows that stayed; `examples` have uid, url, caption, both sides and the filters that dropped
     the row on each. Drift is told for the downloaded pairs (`inputs`) and for those that were kept.
@@ -44,6 +45,7 @@ class Difference:
     before: str
     after: str
     changed: list[str]
+    certificates: list[str]
     rows: tuple[int, int]
     moves: list[Move]
     changes: list[Change]
@@ -52,43 +54,70 @@ class Difference:
     kept: list[Drift]
 
 
+FLIPPED = 20
+"""Examples of each move that are shown at least where certificates are not equal."""
+
+
 def between(before: Manifest, after: Manifest, examples: int) -> Difference:
-    """Compare two manifests. `examples` rows of each move are shown, the first by uid."""
+    """Compare two manifests. `examples` rows of each move are shown, the first by uid; more if certificates differ."""
+    certificates = list(_certificates(before.card, after.card))
     with after.storage.scratch() as scratch, tables.connect(scratch) as con:
         _join(con, before, after)
         moves = con.execute("SELECT before, after, count(*) FROM moved GROUP BY ALL ORDER BY ALL").fetchall()
         drops, frees = (_reasons(con, *which) for which in (("kept", "dropped", "are"), ("dropped", "kept", "were")))
-        shown = con.sql(
-            "SELECT uid, url, caption, before, after, were AS dropped_before, are AS dropped_after FROM moved "
-            f"QUALIFY row_number() OVER (PARTITION BY before, after ORDER BY uid) <= {examples} "
-            "ORDER BY before, after, uid"
-        ).to_arrow_table()
+        shown = _shown(con, before, after, max(examples, FLIPPED if certificates else 0))
     return Difference(
         before=before.id,
         after=after.id,
         changed=list(_changed(before.document, after.document)),
+        certificates=certificates,
         rows=(sum(part.count for part in before.parts), sum(part.count for part in after.parts)),
         moves=[Move(*row) for row in moves],
         changes=_changes(before, after, drops, frees),
-        examples=shown.to_pylist(),
+        examples=shown,
         inputs=drift.inputs(before, after),
         kept=drift.kept(before, after),
     )
 
 
 def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> None:
-    """Leave the table `moved`: every row that is on another side, with its reasons."""
-    for name, manifest in (("b", before), ("a", after)):
-        side = "CASE WHEN kept THEN 'kept' WHEN status = 'ok' THEN 'dropped' ELSE status END"
-        con.execute(
-            f"CREATE VIEW {name} AS SELECT uid, url, caption, {side} AS side, dropped_by FROM ({manifest.view()})"
-        )
-    con.execute(
-        "CREATE TABLE moved AS SELECT uid, coalesce(a.url, b.url) AS url, coalesce(a.caption, b.caption) AS caption, "
+    """Leave the table `moved`: every row that is on another side, with its reasons.
+
+    Parts that both have hold the same rows in the same order: only the others are joined by uid.
+    """
+    was, is_ = ({part.rows: part for part in manifest.parts} for manifest in (before, after))
+    shared = [key for key in was if key in is_]
+    same = [was[key] for key in shared], [is_[key] for key in shared]
+    others = [was[key] for key in was if key not in is_], [is_[key] for key in is_ if key not in was]
+    joins = [("FULL JOIN", "USING (uid)", others)] + ([("POSITIONAL JOIN", "", same)] if shared else [])
+    selects = [
+        "SELECT coalesce(a.uid, b.uid) AS uid, "
         "coalesce(b.side, 'absent') AS before, coalesce(a.side, 'absent') AS after, "
-        "b.dropped_by AS were, a.dropped_by AS are "
-        "FROM b FULL JOIN a USING (uid) WHERE b.side IS DISTINCT FROM a.side"
+        f"{before.reasons('b.bits')} AS were, {after.reasons('a.bits')} AS are FROM ({before.sides(one)}) b "
+        f"{join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
+        for join, using, (one, other) in joins
+    ]
+    con.execute(f"CREATE TABLE moved AS {' UNION ALL '.join(selects)}")
+
+
+def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, examples: int) -> list[dict[str, Any]]:
+    """So many rows of each move, the first by uid."""
+    if not examples:
+        return []
+    con.execute(
+        "CREATE TABLE shown AS FROM moved "
+        f"QUALIFY row_number() OVER (PARTITION BY before, after ORDER BY uid) <= {examples}"
     )
+    rows = (manifest.storage.fetch(part.rows) for manifest in (before, after) for part in manifest.parts)
+    files = tables.file_list(dict.fromkeys(rows))
+    found = con.sql(
+        "SELECT uid, any_value(r.url) AS url, any_value(r.caption) AS caption, before, after, "
+        "were AS dropped_before, are AS dropped_after FROM shown "
+        f"JOIN (SELECT uid, url, caption FROM read_parquet({files}, hive_partitioning = false)) r USING (uid) "
+        "GROUP BY ALL ORDER BY before, after, uid"
+    )
+    shown: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    return shown
 
 
 def _reasons(con: duckdb.DuckDBPyConnection, before: str, after: str, reasons: str) -> dict[str, int]:
@@ -114,6 +143,17 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     if before["quarantined"] != after["quarantined"]:
         found.append("which shards are quarantined")
     return found
+
+
+def _certificates(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """The scorers whose certificates on two cards are not equal, each with what is not and how far scores are apart."""
+    was, is_ = (card.get("certificates", {}) for card in (before, after))
+    for name in sorted({*was} & {*is_}):
+        one, other = was[name], is_[name]
+        unequal = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        if unequal:
+            apart = max(abs(left - right) for left, right in zip(one["golden"], other["golden"], strict=True))
+            yield f"{name}: {', '.join(unequal)}; the same golden pairs score up to {apart:.2g} apart"
 
 
 def _changes(before: Manifest, after: Manifest, drops: Mapping[str, int], frees: Mapping[str, int]) -> list[Change]:

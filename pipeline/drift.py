@@ -1,8 +1,10 @@
 """Drift: how far the columns of one manifest lie from those of another, and whether that stops the retraining."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -49,12 +51,12 @@ def inputs(before: Manifest, after: Manifest) -> list[Drift]:
     """The drift of every column that both have, over the downloaded pairs."""
     if [part.rows for part in before.parts] == [part.rows for part in after.parts]:
         return [Drift(name, 0.0, None if _is_text(kind) else 0.0) for name, kind in _columns(before, after)]
-    return list(_drifts(before, after, only_kept=False))
+    return _drifts(before, after, only_kept=False)
 
 
 def kept(before: Manifest, after: Manifest) -> list[Drift]:
     """The drift of every column that both have, over the pairs that each keeps; another recipe drifts by design."""
-    return list(_drifts(before, after, only_kept=True))
+    return _drifts(before, after, only_kept=True)
 
 
 def hold(source: Source, storage: Storage, manifest: Manifest) -> str | None:
@@ -122,16 +124,21 @@ def _index(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> float
     return float(np.where(empty, 0, (a - b) * np.log(a / b)).sum())
 
 
-def _drifts(before: Manifest, after: Manifest, only_kept: bool) -> Iterator[Drift]:
+def _drifts(before: Manifest, after: Manifest, only_kept: bool) -> list[Drift]:
+    """Of every column that both have; several at a time, each read by itself."""
     masks = [_mask(manifest, only_kept) for manifest in (before, after)]
-    for name, kind in _columns(before, after):
+
+    def drift(column: tuple[str, pa.DataType]) -> Drift | None:
+        name, kind = column
         sides = [_column(manifest, name).filter(mask) for manifest, mask in zip((before, after), masks, strict=True)]
         if _is_text(kind):
-            if pc.count_distinct(sides[0]).as_py() <= MOST_WORDS:
-                yield Drift(name, words(*sides), None)
-            continue
-        one, other = (np.sort(_numbers(side.drop_null())) for side in sides)
-        yield Drift(name, psi(one, other, (sides[0].null_count, sides[1].null_count)), ks(one, other))
+            few = pc.count_distinct(sides[0]).as_py() <= MOST_WORDS
+            return Drift(name, words(*sides), None) if few else None
+        one, other = (_sorted(side.drop_null()) for side in sides)
+        return Drift(name, psi(one, other, (sides[0].null_count, sides[1].null_count)), ks(one, other))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [each for each in pool.map(drift, _columns(before, after)) if each]
 
 
 def _columns(before: Manifest, after: Manifest) -> Iterator[tuple[str, pa.DataType]]:
@@ -162,15 +169,15 @@ def _column(manifest: Manifest, name: str) -> pa.ChunkedArray:
     return _read([manifest.storage.fetch(part.rows) for part in manifest.parts], name)
 
 
-def _read(files: Sequence[Any], name: str) -> pa.ChunkedArray:
-    tables = [pq.read_table(file, columns=[name], partitioning=None) for file in files]
-    return pa.concat_tables(tables)[name]
+def _read(files: Sequence[Path], name: str) -> pa.ChunkedArray:
+    return pq.ParquetDataset(files, partitioning=None).read(columns=[name])[name]
 
 
-def _numbers(column: pa.ChunkedArray) -> Values:
+def _sorted(column: pa.ChunkedArray) -> Values:
+    """The values, which are sorted as what they are: the narrower, the faster."""
     plain = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-    numbers: Values = plain.to_numpy().astype(np.float64)
-    return numbers
+    values: Values = np.sort(plain.to_numpy()).astype(np.float64)
+    return values
 
 
 def _reference(storage: Storage, manifest: Manifest) -> Manifest | None:

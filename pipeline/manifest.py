@@ -236,20 +236,38 @@ class Manifest:
 
         `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
         """
-        recipe = self.document["recipe"]
-        names = [*(row["name"] for row in recipe["filters"]), *([DISTINCT] if "distinct" in recipe else [])]
         verdicts = tables.file_list(self.storage.fetch(part.verdicts) for part in self.parts)
         return (
-            f"SELECT r.*, v.kept, {_named('v.dropped_by | v.unknown', names)} AS dropped_by, "
-            f"{_named('v.unknown', names)} AS unknown\n"
+            f"SELECT r.*, v.kept, {self.reasons('v.dropped_by | v.unknown')} AS dropped_by, "
+            f"{self.reasons('v.unknown')} AS unknown\n"
             f"FROM read_parquet({tables.file_list(self._rows)}, hive_partitioning = false) r\n"
             f"POSITIONAL JOIN read_parquet({verdicts}, hive_partitioning = false) v"
         )
 
+    def sides(self, parts: Sequence[Part]) -> str:
+        """A SELECT over some of its parts: uid, `side` (kept, dropped, failed or quarantined), and `bits`.
 
-def _named(bits: str, names: Sequence[str]) -> str:
-    """SQL for the list of names whose bit is set, in the recipe's order."""
-    each = ", ".join(
-        f"CASE WHEN ({bits}) & {1 << i}::UBIGINT <> 0 THEN {tables.literal(name)} END" for i, name in enumerate(names)
-    )
-    return f"list_filter([{each}]::VARCHAR[], lambda name: name IS NOT NULL)"
+        A bit stands for a filter that a downloaded pair did not pass; `reasons` names it.
+        """
+        if not parts:
+            return "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS side, NULL::UBIGINT AS bits WHERE false"
+        rows, verdicts = (
+            tables.file_list(map(self.storage.fetch, keys))
+            for keys in ([part.rows for part in parts], [part.verdicts for part in parts])
+        )
+        return (
+            "SELECT uid, CASE WHEN kept THEN 'kept' WHEN status = 'ok' THEN 'dropped' ELSE status END AS side, "
+            "dropped_by | unknown AS bits\n"
+            f"FROM (SELECT uid, status FROM read_parquet({rows}, hive_partitioning = false)) r\n"
+            f"POSITIONAL JOIN read_parquet({verdicts}, hive_partitioning = false) v"
+        )
+
+    def reasons(self, bits: str) -> str:
+        """SQL for the list of the filters whose bit is set, in the recipe's order."""
+        recipe = self.document["recipe"]
+        names = [*(row["name"] for row in recipe["filters"]), *([DISTINCT] if "distinct" in recipe else [])]
+        each = ", ".join(
+            f"CASE WHEN ({bits}) & {1 << i}::UBIGINT <> 0 THEN {tables.literal(name)} END"
+            for i, name in enumerate(names)
+        )
+        return f"list_filter([{each}]::VARCHAR[], lambda name: name IS NOT NULL)"

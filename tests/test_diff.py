@@ -1,14 +1,19 @@
 """What is different between two manifests, against figures counted or computed directly."""
 
+import io
 import json
+from dataclasses import asdict
 
 import made
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from scipy import stats
 
-from pipeline import diff, drift
+from filters.core import Filter, Recipe
+from flows import printing
+from pipeline import diff, drift, parts, publish
 from pipeline.diff import Change, Move
 from pipeline.errors import StorageError
 from pipeline.manifest import Manifest
@@ -62,6 +67,61 @@ def test_only_the_recipe_changed(tmp_path, store):
     assert "pixels_phash" not in {each.column for each in found.inputs}
     same = diff.between(newest(store), newest(store), 0)
     assert (same.moves, same.changed) == ([], [])
+
+
+def decided(store, keys, least):
+    """A manifest of the rows with these numbers, a part for each group of them; kept from the number `least` on."""
+    recipe = Recipe("least", (Filter("large", f"number >= {least}"),))
+    made = []
+    for numbers in keys:
+        columns = {"uid": [f"{n:032x}" for n in numbers], "status": ["ok"] * len(numbers), "number": numbers}
+        texts = {name: [f"{name} {n}" for n in numbers] for name in ("url", "caption")}
+        rows = pa.table(columns | texts)
+        made.append(asdict(parts.put_parquet(store, "rows", rows.schema, [rows])))
+    sketch = {
+        "ledger": {"input": sum(map(len, keys)), "repeated": 0, "digest": ""},
+        "stages": {"shards": "", "scores": {}},
+    }
+    sketch |= {"source": "s", "quarantined": [], "rows": made, "recipe": publish.written(recipe)}
+    return Manifest.open(store, publish.decide(store, sketch, {}, recipe, 0.0).id)
+
+
+def test_parts_that_both_have_are_joined_by_place_and_others_by_uid(store):
+    before = decided(store, [[1, 2, 3, 4], [5, 6], [7, 8]], least=2)
+    after = decided(store, [[5, 6], [4, 3, 2, 1], [8, 9], [7]], least=4)
+    assert {part.rows for part in before.parts} & {part.rows for part in after.parts} == {before.parts[1].rows}
+    found = diff.between(before, after, examples=1)
+    assert found.moves == [Move("absent", "kept", 1), Move("kept", "dropped", 2)]
+    assert [(row["before"], row["caption"], row["url"], row["dropped_after"]) for row in found.examples] == [
+        ("absent", "caption 9", "url 9", []),
+        ("kept", "caption 2", "url 2", ["large"]),
+    ]
+    again = diff.between(after, decided(store, [[5, 6], [4, 3, 2, 1], [8, 9], [7]], least=6), examples=0)
+    assert again.moves == [Move("kept", "dropped", 2)]
+
+
+def certified(manifest, **said):
+    """Have the manifest's card say this of a scorer."""
+    path = manifest.storage.fetch(f"manifests/{manifest.id}.card.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"certificates": {"clip": said}}))
+    return Manifest.open(manifest.storage, manifest.id)
+
+
+def test_between_unequal_certificates_the_flipped_decisions_are_listed(tmp_path, store):
+    made.published(made.listed(tmp_path, range(40, 70)), store)
+    made.published(made.listed(tmp_path, range(40, 70), filters=({**made.SHARP, "sql": "width >= 600"},)), store)
+    before = certified(newest(store, 2), precision="float32", golden=[0.25, 0.5], size=224)
+    same = certified(newest(store), precision="float32", golden=[0.25, 0.5], size=224)
+    assert diff.between(before, same, 0).certificates == []
+    assert diff.between(before, same, 0).examples == []
+    found = diff.between(before, certified(same, precision="bfloat16", golden=[0.2505, 0.499], size=224), 0)
+    assert found.certificates == ["clip: golden, precision; the same golden pairs score up to 0.001 apart"]
+    assert found.moves == [Move("kept", "dropped", 10)]
+    assert {row["caption"] for row in found.examples} == {f"picture number {n}" for n in range(50, 60)}
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(printing.difference(found))
+    assert "certificates are not equal, so that decisions flip: clip: golden, precision" in shown.getvalue()
+    assert "kept → dropped (sharp): picture number 55" in shown.getvalue()
 
 
 def test_manifests_are_named_from_the_end(tmp_path, store):
