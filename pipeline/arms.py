@@ -4,7 +4,7 @@ For each seed the pool is resampled with replacement, and every arm is cut from 
 are paired, and seeds vary the data, not only the learner.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -121,3 +121,14 @@ def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = (
         own = np.random.default_rng([seed, len(pool), *name.encode()])
         rows[as_many(arm)] = sample[np.sort(own.choice(len(sample), size=len(rows[arm]), replace=False))]
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
+
+
+def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:
+    """What was drawn as a table of uid, arm, and how many times."""
+    return pa.concat_tables(_counted(arm, uids) for arm, uids in drawn.items())
+
+
+def _counted(arm: str, uids: pa.Array) -> pa.Table:
+    times = pc.value_counts(uids)
+    arms = pa.repeat(pa.scalar(arm), len(times))
+    return pa.table({"uid": times.field("values"), "arm": arms, "times": times.field("counts")})

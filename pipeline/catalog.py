@@ -51,7 +51,8 @@ def _write(storage: Storage, now: tuple[str, int, int]) -> None:
             con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
             for name, table in (("manifests", views.manifests([storage])), ("trials", views.trials([storage]))):
                 con.from_arrow(table).create(name)
-            for name, view in (views.newest([manifest]) | views.history([storage])).items():
+            seen = views.newest([manifest]) | views.history([storage]) | views.trained_on([storage])
+            for name, view in seen.items():
                 con.execute(f"CREATE VIEW {name} AS {view}")
         pq.write_table(views.trials([storage]), Path(folder, TRIALS))
         storage.put_file(TRIALS, Path(folder, TRIALS))

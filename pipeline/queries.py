@@ -59,6 +59,12 @@ QUERIES: Mapping[str, Query] = {
         "count(DISTINCT t.key) AS trials, round(avg(f1_macro), 4) AS f1 FROM trials t "
         "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, learner, arm, 5 ORDER BY ALL",
     ),
+    "trained-on": Query(
+        "by row, the trials that were trained on it, and their mean macro-F1",
+        "SELECT uid, count(*) AS trials, sum(times) AS times, round(avg(f1_macro), 4) AS f1, "
+        "any_value(caption) AS caption FROM trained_on JOIN rows USING (uid) "
+        "GROUP BY uid ORDER BY trials DESC, uid LIMIT 50",
+    ),
     "flipped": Query(
         "rows that were kept in one manifest and not in another, with how often each was the case",
         "SELECT uid, count(*) FILTER (kept) AS kept_in, count(*) FILTER (NOT kept) AS not_in FROM history "

@@ -60,11 +60,13 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
         for name, table in kept.items():
             _write(Path(folder, name), table.schema, table.to_batches())
         spanning = storages if "history" in sql.lower() else ()  # it opens the files of every manifest
+        drawn = storages if "trained_on" in sql.lower() else ()
         job = _Job(
             sql=sql,
-            views=views.newest(newest) | views.history(spanning),
+            views=views.newest(newest) | views.history(spanning) | views.trained_on(drawn),
             tables={name: str(Path(folder, name)) for name in kept},
-            allowed=[str(path) for manifest in [*newest, *views.every(spanning)] for path in manifest.files()],
+            allowed=[str(path) for manifest in [*newest, *views.every(spanning)] for path in manifest.files()]
+            + [str(path) for path in views.draws(drawn)],
             folder=folder,
             limit=limit,
         )

@@ -78,6 +78,23 @@ class Setting:
         pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order counts
         return f"trials/{digest(asdict(self) | {'classes': pairs, 'format': FORMAT})[:32]}"
 
+    @property
+    def draw(self) -> str:
+        """The storage key of the rows that every arm of this seed drew, without its ending."""
+        pairs = [[name, list(words)] for name, words in self.classes.items()]
+        made_of = [
+            self.code,
+            self.source,
+            self.manifest,
+            self.choice,
+            self.kind,
+            self.column,
+            pairs,
+            self.test,
+            self.seed,
+        ]
+        return f"draws/{digest(made_of)[:32]}"
+
 
 @dataclass(frozen=True)
 class Look:
@@ -122,7 +139,8 @@ class Trial:
         setting, scores = fields.pop("setting"), fields.pop("scores")
         setting["classes"] = [[name, list(words)] for name, words in self.setting.classes.items()]
         cost = {"seconds_per_point": self.seconds / self.points if self.points > 0 else None}
-        return canonical_json(setting | fields | scores | cost | {"scores": list(scores)})
+        draw = {"draw": Path(self.setting.draw).name}
+        return canonical_json(setting | fields | scores | cost | draw | {"scores": list(scores)})
 
     @classmethod
     def from_json(cls, text: bytes) -> "Trial":

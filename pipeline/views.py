@@ -39,6 +39,7 @@ TRIALS = pa.schema(
         "augmented": pa.bool_(),
         "augmentation": pa.string(),
         "seed": pa.int64(),
+        "draw": pa.string(),
         "f1_macro": pa.float64(),
         "precision_macro": pa.float64(),
         "recall_macro": pa.float64(),
@@ -83,9 +84,7 @@ def every(storages: Iterable[Storage]) -> list[Manifest]:
 def history(storages: Iterable[Storage]) -> dict[str, str]:
     """The view `history`: which row was in which manifest, and on which side. Nothing without a manifest.
 
-    Its columns: source, manifest, uid, status, kept, dropped_by. A trial names its manifest: its arm "raw" drew from
-    the rows with the status ok there, "filtered" from those that were kept, "random" as many of the former. Which of
-    them a seed drew (`pipeline.arms`) is not recorded.
+    Its columns: source, manifest, uid, status, kept, dropped_by.
     """
     parts = [
         f"SELECT {tables.literal(each.document['source'])} AS source, {tables.literal(each.id)} AS manifest, "
@@ -93,6 +92,27 @@ def history(storages: Iterable[Storage]) -> dict[str, str]:
         for each in every(storages)
     ]
     return {"history": "\nUNION ALL\n".join(parts)} if parts else {}
+
+
+def draws(storages: Iterable[Storage]) -> list[Path]:
+    """The files that tell which rows were drawn for trials."""
+    return [storage.fetch(key) for storage in storages for key in storage.keys("draws")]
+
+
+def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
+    """The view `trained_on`: which trial was trained on which row, how many times, and with which macro-F1.
+
+    Its columns: uid, times, and of the trial source, manifest, key, learner, arm, augmented, seed, f1_macro, r2. It
+    needs the table `trials`.
+    """
+    drawn = (
+        "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS arm, NULL::BIGINT AS times, NULL::VARCHAR AS draw WHERE false"
+    )
+    if files := draws(storages):
+        read = f"read_parquet({tables.file_list(files)}, filename = true)"
+        drawn = f"SELECT uid, arm, times, parse_filename(filename, true) AS draw FROM {read}"
+    told = "source, manifest, key, learner, arm, augmented, seed, f1_macro, r2"
+    return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}
 
 
 def manifests(storages: Iterable[Storage]) -> pa.Table:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from flows.cli import app
-from pipeline import source, task
+from pipeline import queries, source, task
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
@@ -59,6 +59,13 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     (tmp_path / "my_scorer.py").write_text(code)
     (tmp_path / "mine.toml").write_text(whole + scorer)
     assert source.load(tmp_path / "mine.toml").scorers["mine"].columns().keys() == {"share", "named"}
+
+
+def test_every_named_query_is_explained():
+    listed = (HOME / "docs" / "sql.md").read_text()
+    for name, query in queries.QUERIES.items():
+        assert f"`@{name}`" in README, name
+        assert f"| `@{name}` | {query.what} |" in listed, name
 
 
 def test_the_pictures_of_the_readme_are_there():

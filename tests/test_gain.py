@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from pipeline import source, trials
+from pipeline import query, source, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import Manifest
 from pipeline.task import Budget, Pixels, Task
@@ -275,6 +275,25 @@ def test_every_learner_is_reported(noisy):
         gains = [rows["filtered", each]["f1_macro_mean"] - rows["raw", each]["f1_macro_mean"] for each in (True, False)]
         assert names[gain.INTERACTION]["difference"] == pytest.approx(gains[0] - gains[1])
         assert all(each["sentence"].startswith(f"{learner['name']}, ") for each in names.values())
+
+
+def test_sql_tells_which_trial_was_trained_on_which_row(noisy):
+    _, storage, _ = noisy
+    told = query.run(
+        "SELECT key, arm, f1_macro, sum(times) AS pairs, count(*) AS n FROM trained_on GROUP BY ALL", [storage]
+    )
+    found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+    assert {(row["key"], row["arm"], row["f1_macro"], row["pairs"], row["n"]) for row in told.to_pylist()} == {
+        (each.setting.key.partition("/")[2], each.setting.arm, each.scores["f1_macro"], each.pairs, each.distinct)
+        for each in found
+    }
+    of_arms = query.run(
+        "SELECT arm, bool_and(h.kept) AS kept "
+        "FROM trained_on t JOIN history h USING (manifest, uid) GROUP BY arm ORDER BY arm",
+        [storage],
+    ).to_pylist()
+    assert {row["arm"] for row in of_arms} == {each.setting.arm for each in found}
+    assert [row["arm"] for row in of_arms if row["kept"]] == ["filtered"]
 
 
 def test_a_filter_that_drops_blindly_is_said_to_add_nothing(noisy):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline import arms, trials
 from pipeline.errors import CompareError
@@ -77,6 +78,8 @@ class Experiment:
         found = []
         for done, (learner, setting) in enumerate(planned):
             progress("trials", done, len(planned))
+            if not storage.done(f"{setting.draw}.parquet"):
+                self.record(storage, setting, draw(setting.seed))
             train = partial(self.trial, learner, setting, draw)
             found.append(trials.once(storage, setting, train))
         progress("trials", len(planned), len(planned))
@@ -133,6 +136,13 @@ class Experiment:
         for arm, drawn in rows.items():
             check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], list(self.task.classes))
         return rows
+
+    def record(self, storage: Storage, setting: Setting, drawn: Rows) -> None:
+        """Store which pairs each arm of a seed is trained on, and how many times, for the view `trained_on`."""
+        uids = {arm: self.pool.table["uid"].take(rows).combine_chunks() for arm, rows in drawn.items()}
+        with storage.scratch() as scratch:
+            pq.write_table(arms.counted(uids), scratch / "draw", compression="zstd")
+            storage.put_file(f"{setting.draw}.parquet", scratch / "draw")
 
     def trial(self, learner: Learner, setting: Setting, draw: Callable[[int], Rows]) -> Trial:
         """Train and evaluate."""
