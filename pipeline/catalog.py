@@ -21,6 +21,10 @@ from pipeline.trials import finished
 KEY = "catalog.duckdb"
 TRIALS = "trials.parquet"
 
+READABLE = "v1.3.0"
+"""The oldest DuckDB that can read the file: the first with the lambdas of its views. Shells, and ibis with the DuckDB
+that it needs, are older than the library here."""
+
 
 def refresh(storage: Storage) -> None:
     """Write the catalogue, unless the one that is there says what it would say."""
@@ -47,7 +51,7 @@ def _write(storage: Storage, now: tuple[str, int, int]) -> None:
     manifest = Manifest.open(storage)
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:  # DuckDB cannot write below a folder with a ? in it
         made = Path(folder, KEY)
-        with duckdb.connect(str(made)) as con:
+        with duckdb.connect(str(made), config={"storage_compatibility_version": READABLE}) as con:
             con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
             for name, table in (("manifests", views.manifests([storage])), ("trials", views.trials([storage]))):
                 con.from_arrow(table).create(name)

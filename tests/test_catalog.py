@@ -36,6 +36,13 @@ def test_it_opens_from_any_folder_in_a_process_of_its_own(store, tmp_path):
     assert (done.stdout.strip(), done.stderr) == ("[(20,)]", "")
 
 
+def test_an_older_client_can_read_it(store):
+    """After a checksum of 8 bytes and the magic word comes the version of the format: 66 is that of DuckDB 1.3."""
+    head = (store.root / "catalog.duckdb").read_bytes()[8:20]
+    assert head[:4] == b"DUCK"
+    assert int.from_bytes(head[4:], "little") <= 66
+
+
 def test_its_views_are_those_of_winnow_sql(store):
     assert ask(store, "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM dropped)") == [(20, 0)]
     commits = [commit.id for commit in log(store)]
