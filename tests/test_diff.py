@@ -13,7 +13,7 @@ from scipy import stats
 
 from filters.core import Filter, Recipe
 from flows import printing
-from pipeline import diff, drift, parts, publish
+from pipeline import diff, drift, parts, publish, trials
 from pipeline.diff import Change, Move
 from pipeline.errors import StorageError
 from pipeline.manifest import Manifest
@@ -193,13 +193,17 @@ def test_drift_beyond_the_bound_holds_the_retraining(tmp_path, store):
     assert drift.hold(described, store, newest(store)) is None
 
 
+def gain_of(manifest):
+    return json.dumps({"manifest": manifest, "code": trials.GAIN, "published": True}).encode()
+
+
 def test_what_was_trained_on_is_what_counts(tmp_path, store):
     """A small step from a manifest that was held is no reason to train: it is far from the last that was trained on."""
     bounded = made.listed(tmp_path, range(40, 70)).model_copy(update={"drift": DriftRow(max_psi=0.25)})
     trained = made.published(bounded, store)
-    store.put_if_absent("gains/a.json", json.dumps({"manifest": trained.id}).encode())
+    store.put_if_absent("gains/a.json", gain_of(trained.id))
     for end in (240, 241):
         made.published(made.listed(tmp_path, range(200, end)), store)
     assert trained.id[:12] in drift.hold(bounded, store, newest(store))
-    store.put_if_absent("gains/b.json", json.dumps({"manifest": newest(store, 2).id}).encode())
+    store.put_if_absent("gains/b.json", gain_of(newest(store, 2).id))
     assert drift.hold(bounded, store, newest(store)) is None
