@@ -115,7 +115,7 @@ def compare(
         "baseline": gain.baseline(probe.known, measured(task, test)),
         "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
         "costs_on": {"pictures": len(sample), "bytes": sum(map(len, sample)) // len(sample)},
-        "device": device.described(),
+        "device": device.described("float32"),
         "cores": cores(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
         "best": best,

@@ -24,9 +24,9 @@ def precision() -> str:
     return "bfloat16" if native else "float32"
 
 
-def described() -> str:
-    """One line for a person."""
+def described(computing: str | None = None) -> str:
+    """One line for a person; `computing` in this precision, the best one if unset."""
     import torch
 
     name = torch.cuda.get_device_name() if kind() == "cuda" else f"no GPU, {platform.machine()} processor"
-    return f"{name}, {precision()}, torch {torch.__version__}"
+    return f"{name}, {computing or precision()}, torch {torch.__version__}"

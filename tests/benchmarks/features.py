@@ -17,7 +17,8 @@ PICTURES, SIDE = 384, 256
 
 def main(names):
     pictures = [synthetic.jpeg(number, SIDE)[0] for number in range(PICTURES)]
-    print(f"{PICTURES} pictures, {SIDE} px at the shorter side; {device.described()}; load {os.getloadavg()[0]:.1f}")
+    machine = device.described("float32")
+    print(f"{PICTURES} pictures, {SIDE} px at the shorter side; {machine}; load {os.getloadavg()[0]:.1f}")
     for name in names:
         found = cost.apart(task.encoder(name), pictures)
         alone = found.encoder_images_per_second
