@@ -3,8 +3,9 @@
 import atexit
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import Manifest
 from pipeline.pairs import Ledger, Shard
+from pipeline.scorers import device
 from pipeline.source import Source
 from pipeline.storage import Storage
 
@@ -135,13 +137,13 @@ def take(served: Source, storage: Storage, ledger: Ledger) -> None:
 @task(name="download", persist_result=True, **SETTINGS)
 def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Download a block of shards; gives the reasons of those that could not be."""
-    return _run("download", lambda: download.make(served, storage), shards)
+    return _run("download", engine.run(partial(download.make, served, storage), shards), shards)
 
 
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
-    """Score a block of shards; gives the reasons of those that could not be."""
-    return _run("score", lambda: score.make(served, storage), shards)
+    """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
+    return _run("score", engine.spread(partial(score.make, served, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)
@@ -197,9 +199,8 @@ def _blocks(shards: Sequence[Shard]) -> list[tuple[Shard, ...]]:
     return [tuple(shards[start : start + BLOCK]) for start in range(0, len(shards), BLOCK)]
 
 
-def _run(step: str, make: Callable[[], Callable[[Shard], None]], shards: Sequence[Shard]) -> dict[str, str]:
-    outcome = tracked(step, engine.run(make, shards), of=shards)
-    return {str(shard.number): str(error) for shard, error in outcome if error}
+def _run(step: str, outcomes: Iterable[engine.Outcome], shards: Sequence[Shard]) -> dict[str, str]:
+    return {str(shard.number): str(error) for shard, error in tracked(step, outcomes, of=shards) if error}
 
 
 def _numbered(reasons: Mapping[str, str]) -> dict[int, str]:

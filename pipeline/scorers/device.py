@@ -1,6 +1,9 @@
 """Where models run here, and in which precision."""
 
+import os
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["cpu", "cuda"]
@@ -11,6 +14,16 @@ def kind() -> Kind:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def each() -> Sequence[str]:
+    """The GPUs that this process may use, each as `CUDA_VISIBLE_DEVICES` names it alone.
+
+    Without torch, so that a source without models need not load it: GPUs are Linux's /dev/nvidia0 and so on.
+    """
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [device for each in named.split(",") if (device := each.strip())]
+    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
 def precision() -> str:

@@ -1,0 +1,77 @@
+"""Workers: one for each device, which sees no other; what they leave is what one would have left."""
+
+import os
+from functools import partial
+
+import downloaded
+import pytest
+from test_same_scores import made, rows, spec
+
+from pipeline import download, engine, score
+from pipeline.errors import ShardError, StorageError
+from pipeline.pairs import Shard
+from pipeline.scorers import device
+from pipeline.scorers.captions import CaptionsSpec
+
+SHARDS = [Shard(number, f"pairs/{number}.parquet", 1) for number in range(5)]
+
+
+class Noted:
+    """Leaves a file a shard, with the device that its worker sees. Two numbers fail, each in its own way."""
+
+    def __init__(self, folder, bad=None, fatal=None):
+        self.folder, self.bad, self.fatal = folder, bad, fatal
+        (folder / f"began-{os.getpid()}").touch()
+
+    def __call__(self, shard):
+        if shard.number == self.bad:
+            raise ShardError("test", shard.number, "it is bad")
+        if shard.number == self.fatal:
+            raise StorageError("the disk is full")
+        (self.folder / f"{shard.number}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def test_each_device_has_a_worker_of_its_own(tmp_path):
+    outcomes = dict(engine.spread(partial(Noted, tmp_path, bad=3), SHARDS, ["4", "7"]))
+    assert {shard.number: str(error) for shard, error in outcomes.items() if error} == {
+        3: "test, shard 00003: it is bad"
+    }
+    assert outcomes.keys() == set(SHARDS)
+    assert {path.name: path.read_text() for path in tmp_path.glob("[0-9]")} == {"0": "4", "1": "7", "2": "4", "4": "4"}
+    assert len(list(tmp_path.glob("began-*"))) == 2
+    assert not (tmp_path / f"began-{os.getpid()}").exists()
+
+
+def test_what_would_fail_every_shard_is_raised_here(tmp_path):
+    with pytest.raises(StorageError, match="the disk is full"):
+        list(engine.spread(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))
+
+
+@pytest.mark.parametrize("devices", [[], ["0"]])
+def test_one_device_needs_no_process(tmp_path, monkeypatch, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [error for _, error in engine.spread(partial(Noted, tmp_path), SHARDS, devices)] == [None] * 5
+    assert (tmp_path / f"began-{os.getpid()}").exists()
+
+
+@pytest.mark.parametrize(("named", "found"), [("2, GPU-5f", ["2", "GPU-5f"]), ("", []), ("0", ["0"])])
+def test_the_devices_are_those_that_this_process_may_use(monkeypatch, named, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert device.each() == found
+
+
+@pytest.mark.slow
+def test_two_workers_leave_what_one_leaves(tmp_path):
+    """Each has one thread less, so that the last bit of a similarity may differ. Of captions no byte does."""
+    scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
+    one, alone, shards = downloaded.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
+    two, beside, _ = downloaded.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
+    list(engine.run(partial(score.make, one, alone), shards))
+    assert {error for _, error in engine.spread(partial(score.make, two, beside), shards, ["", ""])} == {None}
+    assert made(one, alone).keys() == made(two, beside).keys()
+    stage = score.stages(one, download.stage(one))["captions"]
+    for shard in shards:
+        here, there = (downloaded.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside)))
+        assert here == pytest.approx(there, abs=1e-6)
+        key = stage.item(shard.number, ".parquet")
+        assert alone.fetch(key).read_bytes() == beside.fetch(key).read_bytes()
