@@ -13,7 +13,7 @@ from pipeline.scorers import device
 from pipeline.scorers.clip_weights import Found, find
 from pipeline.settings import LOCAL, ModelName, Weights
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same model and pair would get another score."""
 
 

@@ -2,7 +2,8 @@
 
 A caption is cut after its end-of-text token, to the next multiple of 8 tokens of its own length: in a causal tower that
 pools at that token, nothing behind it can change the result. Its company in a device batch decides nothing. On a GPU
-device batches are filled up to a fixed size, because there a kernel is chosen by size, and with it the last bits.
+device batches are filled up to a fixed size, because there a kernel is chosen by size, and with it the last bits; on a
+processor to a power of two, because there a kernel is made for every size, and kept: 3 MB of them for each.
 """
 
 from collections import defaultdict
@@ -29,6 +30,9 @@ STEP = 8
 
 ON_CPU, ON_GPU = 64, 512
 """The batch where the source file names none: as many as a processor gains from, and at most so many on a GPU."""
+
+LEAST = 8
+"""In a batch: on fewer a processor spends more on each than a copy costs."""
 
 EXACT = 1e-5
 """A cut tower must give what the whole one gives, in float32, up to this."""
@@ -202,7 +206,10 @@ class TextTower:
 def in_batches(
     encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], size: int, fill: bool = False
 ) -> npt.NDArray[np.float32]:
-    """`encode` on `size` items at a time, on half as many wherever memory ends; with `fill` never on fewer.
+    """`encode` on `size` items at a time, on half as many wherever memory ends.
+
+    The last batch is filled up with copies of its last item: with `fill` to the size, else to the next power of two
+    from `LEAST`.
 
     Raises what torch raised if one item is too many.
     """
@@ -210,7 +217,8 @@ def in_batches(
     start = 0
     while start < len(items):
         part = items[start : start + size]
-        padding = [part[-1]] * (size - len(part) if fill else 0)
+        filled = size if fill else min(size, max(LEAST, 1 << (len(part) - 1).bit_length()))
+        padding = [part[-1]] * (filled - len(part))
         try:
             with torch.inference_mode():
                 done.append(encode([*part, *padding])[: len(part)])
