@@ -19,17 +19,19 @@ from importlib.metadata import version
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import shards
+from pipeline import blocked, shards
+from pipeline.blocked import Blocked
 from pipeline.decode import Limits
 from pipeline.errors import ShardError, WinnowError
 from pipeline.guard import Guard
 from pipeline.pairs import Shard
-from pipeline.source import MADE, Source
+from pipeline.source import MADE, OPT_OUTS, Source
 from pipeline.stage import Stage
 from pipeline.storage import Storage
 
@@ -51,13 +53,14 @@ _START = 120
 
 @dataclass(frozen=True)
 class Job:
-    """What the process of one shard is told. `pairs` is the shard's pairs file."""
+    """What the process of one shard is told. `pairs` is the shard's pairs file, `blocked` what must not come back."""
 
     pairs: Path
     folder: Path
     guard: Guard
     limits: Limits
     threads: int
+    blocked: Blocked
 
 
 class Workshop:
@@ -137,18 +140,18 @@ def _end(process: "subprocess.Popen[bytes]", line: Connection, folder: str) -> N
 def stage(source: Source) -> Stage:
     """What makes the shards of this source."""
     asked = source.download
-    return Stage(
-        "shards",
-        {
-            "version": VERSION,
-            "img2dataset": version("img2dataset"),
-            "pillow": PIL.__version__,
-            "image_size": asked.image_size,
-            "quality": asked.quality,
-            "max_bytes": asked.max_bytes,
-            "max_pixels": asked.max_pixels,
-        },
-    )
+    made_by: dict[str, Any] = {
+        "version": VERSION,
+        "img2dataset": version("img2dataset"),
+        "pillow": PIL.__version__,
+        "image_size": asked.image_size,
+        "quality": asked.quality,
+        "max_bytes": asked.max_bytes,
+        "max_pixels": asked.max_pixels,
+    }
+    if set(asked.robots) != set(OPT_OUTS):
+        made_by["robots"] = sorted(asked.robots)
+    return Stage("shards", made_by)
 
 
 def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callable[[Shard], None]:
@@ -160,7 +163,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
     asked = source.download
     policy = guard or Guard.of(asked)
     limits = Limits(asked.image_size, asked.quality, asked.max_pixels)
-    workshop = Workshop()
+    workshop, taken_down = Workshop(), blocked.read(storage)
 
     def download(shard: Shard) -> None:
         tar, parquet = made_by.item(shard.number, ".tar"), made_by.item(shard.number, ".parquet")
@@ -168,7 +171,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
             return
         made_by.describe(storage)
         with storage.scratch() as folder:
-            job = Job(storage.fetch(shard.key), folder, policy, limits, asked.threads)
+            job = Job(storage.fetch(shard.key), folder, policy, limits, asked.threads, taken_down)
             fault = workshop.run(job, asked.shard_seconds)
             if isinstance(fault, OSError):
                 raise fault  # of the disk: the scratch folder knows what to say

@@ -1,11 +1,23 @@
 """Why one picture is not there: a row's `cause` and `error`. It never stops a shard.
 
 Causes of fetching: invalid_url, blocked_scheme, blocked_address, dns, refused, unreachable, reset, timeout, tls,
-redirects, bad_answer, http_404 (and every other status), opt_out, too_large, empty.
+redirects, bad_answer, http_404 (and every other status), opt_out, robots_txt, too_large, empty.
 Causes of decoding: undecodable, too_many_pixels, decode_timeout, decode_crash.
+And forgotten: somebody asked for the picture to be removed (`pipeline.forget`).
 """
 
 import re
+
+FORGOTTEN = "forgotten"
+"""The cause of a pair that was taken down. Its row keeps nothing but its uid."""
+
+TAKEN_DOWN = "somebody asked for it to be removed"
+
+PASSING = frozenset({"dns", "reset", "http_429"})
+"""Causes that may be gone a moment later. So may any http_5xx."""
+
+LASTING = frozenset({"timeout", "refused", "unreachable"})
+"""Causes that may be gone a day later, and cost too much to be tried again at once."""
 
 LONGEST = 200
 """Characters of `error`."""
@@ -19,6 +31,11 @@ class RowError(Exception):
     def __init__(self, cause: str, error: str) -> None:
         self.cause, self.error = cause, " ".join(error.split())[:LONGEST]
         super().__init__(f"{self.cause}: {self.error}")
+
+
+def passing(cause: str) -> bool:
+    """Whether a second request at once may have better luck."""
+    return cause in PASSING or cause.startswith("http_5")
 
 
 def told(text: str) -> RowError | None:

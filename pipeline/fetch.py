@@ -8,9 +8,10 @@ import hashlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.connection import Connection
@@ -26,7 +27,7 @@ from img2dataset.downloader import Downloader
 from pipeline import shards
 from pipeline.decode import Decoder
 from pipeline.download import COLUMNS, PARQUET, TAR, Job
-from pipeline.failure import RowError, told
+from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, told
 from pipeline.opener import Opener
 
 Abort: TypeAlias = Callable[[Exception], NoReturn]
@@ -75,14 +76,27 @@ def _outlive_nobody() -> None:
 
 def _fetch(job: Job, decoder: Decoder, abort: Abort) -> None:
     pairs = pq.read_table(job.pairs, columns=["uid", "url", "url_number"])
-    urllib.request.install_opener(Opener(job.guard))
+    urllib.request.install_opener(Opener(job.guard, Path(tempfile.gettempdir(), "robots")))
     spool = Spool(job.folder / "spool", abort)
     distinct = dict(zip(pairs["url_number"].to_pylist(), pairs["url"].to_pylist(), strict=True))
+    for row in pairs.to_pylist() if job.blocked else ():
+        if job.blocked.names(row["uid"], row["url"]) and distinct.pop(row["url_number"], None) is not None:
+            spool.fail(row["url_number"], RowError(FORGOTTEN, TAKEN_DOWN))
+    if distinct:
+        _download(job, spool, Resizer(decoder, job.blocked.pictures, abort), distinct)
+    shards.write(job.folder / TAR, spool.pictures())
+    numbered = zip(pairs["uid"].to_pylist(), pairs["url_number"].to_pylist(), strict=True)
+    rows = [{"uid": uid, **spool.rows[number]} for uid, number in numbered]
+    pq.write_table(pa.Table.from_pylist(rows, COLUMNS), job.folder / PARQUET, compression="zstd")
+
+
+def _download(job: Job, spool: "Spool", resizer: "Resizer", distinct: dict[int, str]) -> None:
+    """Let img2dataset fetch the URLs, by number. Raises RuntimeError if it loses one."""
     listed = job.folder / "urls.arrow"
     _list(listed, distinct)
     Downloader(
         sample_writer_class=lambda *_: spool,
-        resizer=Resizer(decoder, abort),
+        resizer=resizer,
         thread_count=job.threads,
         save_caption=False,
         extract_exif=False,
@@ -101,10 +115,6 @@ def _fetch(job: Job, decoder: Decoder, abort: Abort) -> None:
     lost = distinct.keys() - spool.rows.keys()
     if lost:
         raise RuntimeError(f"img2dataset lost {len(lost)} of {len(distinct)} URLs")
-    shards.write(job.folder / TAR, spool.pictures())
-    numbered = zip(pairs["uid"].to_pylist(), pairs["url_number"].to_pylist(), strict=True)
-    rows = [{"uid": uid, **spool.rows[number]} for uid, number in numbered]
-    pq.write_table(pa.Table.from_pylist(rows, COLUMNS), job.folder / PARQUET, compression="zstd")
 
 
 def _list(path: Path, distinct: dict[int, str]) -> None:
@@ -125,19 +135,22 @@ class Fetched:
 class Resizer:
     """Takes the place of img2dataset's, which decodes in its own process and checks sizes afterwards."""
 
-    def __init__(self, decoder: Decoder, abort: Abort) -> None:
-        self._decoder, self._abort = decoder, abort
+    def __init__(self, decoder: Decoder, blocked: Collection[str], abort: Abort) -> None:
+        self._decoder, self._blocked, self._abort = decoder, blocked, abort
 
     def __call__(self, stream: BytesIO, boxes: object = None) -> tuple[Any, ...]:
         """(picture, width, height, original width, original height, error)."""
         data = stream.getvalue()
+        sha256 = hashlib.sha256(data).hexdigest()
         try:
+            if sha256 in self._blocked:
+                raise RowError(FORGOTTEN, TAKEN_DOWN)
             picture = self._decoder.decode(data)
         except RowError as failure:
             return None, None, None, None, None, str(failure)
         except Exception as error:  # noqa: BLE001 - no decoder at all is not the picture's fault
             self._abort(error)
-        made = Fetched(picture.jpeg, hashlib.sha256(data).hexdigest(), len(data))
+        made = Fetched(picture.jpeg, sha256, len(data))
         return made, picture.width, picture.height, picture.width, picture.height, None
 
 
@@ -155,8 +168,8 @@ class Spool:
         number = meta["url_number"]
         if picture is None:
             words = meta["error_message"] or ""
-            failure = told(words) or RowError("invalid_url", words)  # urllib refused it before the opener could
-            self.rows[number] = {"status": "failed", "cause": failure.cause, "error": failure.error}
+            # What is no failure of the opener's comes from urllib, which refused the URL before it and may quote it.
+            self.fail(number, told(words) or RowError("invalid_url", "this is no http or https address"))
             return
         try:
             self._places[number] = self._file.tell(), len(picture.jpeg)
@@ -171,6 +184,10 @@ class Spool:
             "bytes": picture.size,
             "member": shards.member(number),
         }
+
+    def fail(self, number: int, failure: RowError) -> None:
+        """There is no picture, for this reason."""
+        self.rows[number] = {"status": "failed", "cause": failure.cause, "error": failure.error}
 
     def close(self) -> None:
         """Called by img2dataset at the end."""

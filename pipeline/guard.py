@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from pipeline.failure import RowError
-from pipeline.source import Download
+from pipeline.source import OPT_OUTS, Download
 
 Resolve: TypeAlias = Callable[[str, int], Sequence[tuple[str, int]]]
 """Host and port of a URL -> the addresses and ports it is reached at. Picklable; raises OSError for an unknown name."""
@@ -50,7 +50,9 @@ def system(host: str, port: int) -> list[tuple[str, int]]:
 class Guard:
     """The network policy of one source. `allow_hosts` holds "host:port" as URLs name it; those may be private.
 
-    `timeout` is in seconds for one whole request with its redirects. `ca_file` is trusted beside the usual authorities.
+    `timeout` is in seconds for one whole request with its redirects, waiting for a busy host aside. `ca_file` is
+    trusted beside the usual authorities. `robots` are the wishes of sites that are honoured: words of X-Robots-Tag, and
+    "robots.txt".
     """
 
     allow_hosts: frozenset[str] = frozenset()
@@ -58,6 +60,8 @@ class Guard:
     max_bytes: int = 20_000_000
     retries: int = 2
     user_agent: str = "winnow"
+    per_host: int = 16
+    robots: frozenset[str] = frozenset(OPT_OUTS)
     resolve: Resolve = system
     ca_file: Path | None = None
 
@@ -69,7 +73,9 @@ class Guard:
             download.timeout,
             download.max_bytes,
             download.retries,
-            download.user_agent,
+            download.agent,
+            download.per_host,
+            frozenset(download.robots),
         )
 
     def targets(self, url: "Url", deadline: float) -> Sequence[tuple[str, int]]:
@@ -105,7 +111,11 @@ class Url:
     @property
     def whole(self) -> str:
         """All of it, as text."""
-        return f"http{'s' * self.secure}://{self.place}{self.target}"
+        return self.at(self.target)
+
+    def at(self, target: str) -> str:
+        """Another address of the same host, as text."""
+        return f"http{'s' * self.secure}://{self.place}{target}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -115,7 +125,9 @@ class Url:
             host = (parts.hostname or "").encode("idna").decode().rstrip(".")
             port = parts.port
         except ValueError as error:  # UnicodeError is one
-            raise RowError("invalid_url", str(error)) from error
+            raise RowError(
+                "invalid_url", "this is no http or https address"
+            ) from error  # its words may quote a password
         if parts.scheme not in ("http", "https", ""):
             raise RowError("blocked_scheme", f"only http and https are fetched, not {parts.scheme[:20]}")
         if not parts.scheme or port == 0 or not _HOST.fullmatch(host):

@@ -3,50 +3,60 @@
 img2dataset fetches through `urllib.request.urlopen`, so an `Opener` that is installed with
 `urllib.request.install_opener` sees every request of that process. It knows http and https and nothing else: no file:,
 data: or ftp:, no proxies from the environment, no cookies, no connection used twice.
+
+A name and a password in a URL are not sent, and no message here quotes an address.
 """
 
+import contextlib
+import functools
+import hashlib
 import http.client
 import io
 import socket
 import ssl
 import string
+import threading
 import time
 import urllib.request
 import zlib
+from collections.abc import Callable, Collection, Iterator
 from email.message import Message
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin
 from urllib.response import addinfourl
 
 import certifi
 
-from pipeline.failure import RowError
+from pipeline.failure import RowError, passing
 from pipeline.guard import Guard, Url, left
+from pipeline.hosts import MOST_RULES, Hosts, Rules, asked_for, robot
+from pipeline.source import OPT_OUTS
+
+Turn: TypeAlias = Callable[[Url], contextlib.AbstractContextManager[None]]
+"""Waits until a URL may be asked for, and holds its place meanwhile. Raises RowError where it may not."""
 
 MOST_REDIRECTS = 5
 
-OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-"""X-Robots-Tag directives that are honoured: img2dataset's."""
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING = frozenset({"dns", "reset", "http_429"})
-"""Causes that may be gone a moment later. So may any http_5xx."""
+_LATER = frozenset({429, 503})
+"""Statuses with which a host may name a time to come back at."""
 
 _FIRST_PAUSE = 0.25
 _BLOCK = 1 << 16
+
+DAY = 86_400
+"""Seconds after which a robots.txt is read anew, by RFC 9309."""
 
 
 class Opener(urllib.request.OpenerDirector):
     """GETs for `urlopen`, under a Guard. The whole body is read before `open` returns; every error is a RowError."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, kept: Path | None = None) -> None:
+        """`kept` is a folder where what robots.txt said is found again by the next opener."""
         super().__init__()
-        self.guard = guard
-        self._tls = ssl.create_default_context()
-        self._tls.load_verify_locations(certifi.where())  # a fresh macOS Python trusts nobody
-        if guard.ca_file:
-            self._tls.load_verify_locations(guard.ca_file)
-        self._tls.sslsocket_class = _SecureWire
+        self.guard, self._kept, self._hosts = guard, kept, Hosts(guard.per_host)
+        self._tls = _trusting(guard.ca_file)
 
     def open(self, fullurl: str | urllib.request.Request, data: Any = None, timeout: float | None = None) -> addinfourl:
         """One picture, retried where the cause may pass. `data` and `timeout` are not looked at: the guard rules."""
@@ -55,29 +65,73 @@ class Opener(urllib.request.OpenerDirector):
             try:
                 return self._fetched(url)
             except RowError as failure:
-                passing = failure.cause in _PASSING or failure.cause.startswith("http_5")
-                if not passing or attempt == self.guard.retries:
+                if not passing(failure.cause) or attempt == self.guard.retries:
                     raise
             time.sleep(_FIRST_PAUSE * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
     def _fetched(self, text: str) -> addinfourl:
+        """One attempt."""
+        return self._followed(text, self._turn, lambda answer: self._honour(answer.headers))
+
+    def _followed(self, text: str, turn: Turn, look: Callable[[http.client.HTTPResponse], None]) -> addinfourl:
+        """The body behind a URL and its redirects. `turn` waits until each may be asked for, `look` at the heads."""
         deadline = time.monotonic() + self.guard.timeout
         try:
             for _ in range(MOST_REDIRECTS + 1):
-                url = Url.parse(text)
-                with self._wire(url, deadline) as wire:
-                    answer = self._asked(url, wire)
-                    location = answer.getheader("Location") if answer.status in _REDIRECTS else None
-                    if location is None:
-                        body = _body(answer, self.guard.max_bytes)
-                        return addinfourl(io.BytesIO(body), answer.headers, url.whole, answer.status)
+                url, came = Url.parse(text), time.monotonic()
+                with turn(url):
+                    deadline += time.monotonic() - came  # to be polite takes no time from the request
+                    with self._wire(url, deadline) as wire:
+                        answer = self._asked(url, wire)
+                        location = answer.getheader("Location") if answer.status in _REDIRECTS else None
+                        look(answer)
+                        if location is None:
+                            body = _body(answer, self.guard.max_bytes)
+                            return addinfourl(io.BytesIO(body), answer.headers, url.whole, answer.status)
                 text = urljoin(url.whole, quote(location, string.punctuation, encoding="latin-1"))
         except RowError:
             raise
         except Exception as error:
             raise _failure(error, self.guard.timeout) from error
         raise RowError("redirects", f"more than {MOST_REDIRECTS} redirects")
+
+    @contextlib.contextmanager
+    def _turn(self, url: Url) -> Iterator[None]:
+        """Be allowed to ask for a URL: by the host's patience, and by its robots.txt where that is honoured."""
+        host = self._hosts[url.place]
+        with host.slot():
+            rest = host.resting
+            if rest > self.guard.timeout:
+                raise RowError("http_429", "the host asked for a longer rest than a request may take")
+            time.sleep(rest)
+            if "robots.txt" in self.guard.robots and not host.rules(lambda: self._rules(url)).allow(url.target):
+                raise RowError("robots_txt", "the site's robots.txt forbids it")
+            yield
+
+    def _rules(self, url: Url) -> Rules:
+        """What the host of a URL says of this robot. A robots.txt that is not there forbids nothing."""
+        name = robot(self.guard.user_agent)
+        kept = self._kept / hashlib.sha256(f"{url.secure} {url.place}".encode()).hexdigest() if self._kept else None
+        if kept and kept.is_file() and time.time() - kept.stat().st_mtime < DAY:
+            return Rules(kept.read_text(encoding="utf-8"), name)
+        try:
+            answer = self._followed(url.at("/robots.txt"), lambda url: contextlib.nullcontext(), lambda answer: None)
+            text = answer.read()[:MOST_RULES].decode("utf-8", "replace")
+        except RowError as failure:
+            if failure.cause != "empty" and (not failure.cause.startswith("http_4") or failure.cause == "http_429"):
+                raise
+            text = ""
+        if kept:
+            kept.parent.mkdir(exist_ok=True)
+            made = kept.with_suffix(f".{threading.get_ident()}")
+            made.write_text(text, encoding="utf-8")
+            made.replace(kept)
+        return Rules(text, name)
+
+    def _honour(self, headers: Message) -> None:
+        if opted_out(headers, self.guard.user_agent, self.guard.robots):
+            raise RowError("opt_out", "X-Robots-Tag says that this picture must not be used")
 
     def _wire(self, url: Url, deadline: float) -> "_Wire | _SecureWire":
         targets = self.guard.targets(url, deadline)
@@ -103,7 +157,7 @@ class Opener(urllib.request.OpenerDirector):
         return secure
 
     def _asked(self, url: Url, wire: socket.socket) -> http.client.HTTPResponse:
-        """The answer's head. Raises RowError for an opt-out and for every status but 2xx and redirects."""
+        """The answer's head. Raises RowError for every status but 2xx and redirects."""
         connection = http.client.HTTPConnection(url.host, url.port)
         connection.sock = wire
         headers = {
@@ -117,21 +171,21 @@ class Opener(urllib.request.OpenerDirector):
         answer = connection.getresponse()
         redirected = answer.status in _REDIRECTS and answer.getheader("Location") is not None
         if not 200 <= answer.status < 300 and not redirected:
-            raise RowError(f"http_{answer.status}", answer.reason or "no reason given")
-        if opted_out(answer.headers, self.guard.user_agent):
-            raise RowError("opt_out", "X-Robots-Tag says that this picture must not be used")
+            if answer.status in _LATER:
+                self._hosts[url.place].rest(asked_for(answer.getheader("Retry-After")) or 0)
+            raise RowError(f"http_{answer.status}", http.client.responses.get(answer.status, "no known status"))
         return answer
 
 
-def opted_out(headers: Message, user_agent: str) -> bool:
-    """Whether X-Robots-Tag forbids use to all robots, or to the one that `user_agent` names first."""
-    own = user_agent.lower().partition("/")[0]
+def opted_out(headers: Message, user_agent: str, honoured: Collection[str] = OPT_OUTS) -> bool:
+    """Whether X-Robots-Tag forbids use, in words that are honoured, to all robots or to this one."""
+    own = robot(user_agent).lower()
     for line in headers.get_all("X-Robots-Tag", []):
-        robot = ""
+        whom = ""
         for part in line.lower().split(","):
             named, colon, directive = part.rpartition(":")
-            robot = named.strip() if colon else robot
-            if directive.strip() in OPT_OUTS and robot in ("", own):
+            whom = named.strip() if colon else whom
+            if directive.strip() in honoured and whom in ("", own):
                 return True
     return False
 
@@ -189,6 +243,17 @@ class _SecureWire(ssl.SSLSocket):
         return super().recv_into(*args)
 
 
+@functools.cache
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """TLS that believes the usual authorities, and this one. To read them takes 30 ms."""
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(certifi.where())  # a fresh macOS Python trusts nobody
+    if ca_file:
+        tls.load_verify_locations(ca_file)
+    tls.sslsocket_class = _SecureWire
+    return tls
+
+
 def _failure(error: Exception, timeout: float) -> RowError:
     """The cause in one word, and the same words for the same cause wherever it struck: results are reproducible."""
     if isinstance(error, TimeoutError):
@@ -203,8 +268,6 @@ def _failure(error: Exception, timeout: float) -> RowError:
         return RowError("tls", error.verify_message)
     if isinstance(error, ssl.SSLError):
         return RowError("tls", error.reason or "the TLS handshake failed")
-    if isinstance(error, (http.client.HTTPException, zlib.error, ValueError)):
-        return RowError("bad_answer", f"{type(error).__name__}: {error}")
     if isinstance(error, OSError):
         return RowError("unreachable", error.strerror or type(error).__name__)
-    return RowError("bad_answer", f"{type(error).__name__}: {error}")
+    return RowError("bad_answer", f"it cannot be read: {type(error).__name__}")  # its words may quote the address

@@ -87,6 +87,15 @@ class Demo(Table):
     port: int = Field(8377, ge=1024, le=65535)
 
 
+OPT_OUTS: tuple[Literal["noai", "noimageai", "noindex", "noimageindex"], ...] = (
+    "noai",
+    "noimageai",
+    "noindex",
+    "noimageindex",
+)
+"""X-Robots-Tag directives that are honoured unless a source says otherwise: img2dataset's."""
+
+
 class Download(Table):
     """How pictures are fetched, and how much of the network's word is believed."""
 
@@ -102,7 +111,19 @@ class Download(Table):
     max_pixels: int = Field(50_000_000, ge=1000, description="by the header, before decoding")
     shard_seconds: float = Field(900, gt=0, description="a shard that takes longer is stopped and quarantined")
     allow_hosts: tuple[str, ...] = Field((), description="host:port that may be a private address")
-    user_agent: str = "winnow/0.1 (image-text curation)"
+    per_host: int = Field(16, ge=1, le=512, description="requests at once to one host")
+    robots: tuple[Literal["robots.txt", "noai", "noimageai", "noindex", "noimageindex"], ...] = Field(
+        OPT_OUTS, description="of a site's wishes those that are honoured: its robots.txt, words of X-Robots-Tag"
+    )
+    user_agent: str = Field("winnow/0.1 (image-text curation)", pattern=r"^[\x20-\x7e]+$")
+    contact: str | None = Field(
+        None, pattern=r"^[\x21-\x7e]+$", description="an address or page at which site owners reach you"
+    )
+
+    @property
+    def agent(self) -> str:
+        """The User-Agent header."""
+        return f"{self.user_agent}; +{self.contact}" if self.contact else self.user_agent
 
 
 class FilterRow(Table):

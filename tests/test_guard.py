@@ -3,6 +3,7 @@
 import time
 import urllib.request
 from email.message import Message
+from urllib.parse import urlsplit
 
 import pytest
 from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture_of
@@ -90,11 +91,22 @@ def test_urls_that_are_not_fetched(web, opener, url, cause):
     assert web.canary == []
 
 
-THIS_MACHINE = """
-127.0.0.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 127.1 127.000.000.001 0 0.0.0.0 localhost localhost. LOCALHOST [::1]
-[::] [::ffff:127.0.0.1] [::ffff:7f00:1] 127。0。0。1 ①②⑦.0.0.1 user@127.0.0.1 public.example@127.0.0.1 169.254.169.254
-[fe80::1] [fd00::1] 10.0.0.1
+URLS = """
+http://127.0.0.1:{port}/ http://2130706433:{port}/ http://0x7f000001:{port}/ http://0x7f.1:{port}/ http://017700000001:{port}/
+http://0177.0.0.1:{port}/ http://0x7f.0x0.0x0.0x1:{port}/ http://127.1:{port}/ http://127.0.1:{port}/ http://0:{port}/
+http://127.000.000.001:{port}/ http://0.0.0.0:{port}/ http://127.0.0.1.:{port}/ http://localhost:{port}/
+http://localhost.:{port}/ http://LOCALHOST:{port}/ http://[::1]:{port}/ http://[0:0:0:0:0:0:0:1]:{port}/ http://[::]:{port}/
+http://[::ffff:127.0.0.1]:{port}/ http://[::ffff:7f00:1]:{port}/ http://[::127.0.0.1]:{port}/ http://[64:ff9b::7f00:1]:{port}/
+http://[2002:7f00:1::]:{port}/ http://127。0。0。1:{port}/ http://①②⑦.0.0.1:{port}/ http://user:pw@127.0.0.1:{port}/
+http://pictures.test@127.0.0.1:{port}/ http://pictures.test\\@127.0.0.1:{port}/ http://127.0.0.1:{port}#@pictures.test/
+http://127.0.0.1%00.pictures.test:{port}/ http:\\\\127.0.0.1:{port}\\ http:///127.0.0.1:{port}/ //127.0.0.1:{port}/
+http://169.254.169.254/latest/meta-data/ http://[fe80::1%25lo]:{port}/ http://[fd00::1]:{port}/ http://10.0.0.1:{port}/
+http://100.64.0.1:{port}/ file:///etc/passwd file://localhost/etc/passwd ftp://127.0.0.1:{port}/a gopher://127.0.0.1:{port}/_a
+dict://127.0.0.1:{port}/a jar:http://127.0.0.1:{port}/!/a
 """
+"""{port} is the canary's, on 127.0.0.1 and ::1."""
+
+HOSTILE = URLS.split()
 
 PRIVATE = """
 0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.255 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192
@@ -106,12 +118,59 @@ PRIVATE = """
 PUBLIC = "8.8.8.8 1.1.1.1 172.15.0.1 172.32.0.1 100.128.0.1 192.0.1.1 2606:4700::1111 2a00:1450:4001::1"
 
 
-@pytest.mark.parametrize("host", THIS_MACHINE.split())
-def test_this_machine_has_many_names_and_none_of_them_is_reached(web, host):
-    """The system's own resolver reads the odd forms of numbers: what it makes of them is what counts."""
-    opener = Opener(Guard(resolve=system, timeout=2, retries=0))
-    assert cause_of(opener, f"http://{host}:{web.canary_port}/a.jpg") in ("blocked_address", "dns", "invalid_url")
+def by_system(web):
+    """This machine's resolver, which reads odd forms of numbers, but for the stand-in's own name."""
+    return lambda host, port: [("127.0.0.1", web.http)] if host == HOST else system(host, port)
+
+
+def refused(web, guard, url, *more):
+    """What is not fetched, and says why in words of the guard's."""
+    cause = cause_of(Opener(guard), url)
+    assert cause in ("blocked_address", "blocked_scheme", "invalid_url", "dns", *more), cause
     assert web.canary == []
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_urls_are_not_reached_directly(web, hostile):
+    refused(web, Guard(resolve=by_system(web), retries=0), hostile.format(port=web.canary_port))
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_urls_are_not_reached_by_a_redirect(web, hostile):
+    url = f"http://{HOST}/to/{HOSTILE.index(hostile)}"
+    web.to[url] = hostile.format(port=web.canary_port)
+    guard = web.guard([HOST], resolve=by_system(web), retries=0)
+    refused(web, guard, url, "reset")  # what names no host is asked of the stand-in again, which hangs up
+    assert web.hits[url] == 1
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_addresses_are_not_reached_when_a_name_changes_to_them(web, hostile):
+    """The second answer is where the hostile URL leads, or the canary where it leads nowhere."""
+    try:
+        second = [
+            (address, web.canary_port) for address, _ in system(urlsplit(hostile.format(port=1)).hostname or "", 1)
+        ]
+    except (OSError, ValueError):
+        second = [("127.0.0.1", web.canary_port)]
+    number = HOSTILE.index(hostile)
+    resolve = Changing([("127.0.0.1", web.http)], second)
+    guard = web.guard(resolve=resolve, allow_hosts=[HOST], retries=0)
+    url = f"http://{HOST}/fine/changing-{number}.jpg"
+    assert Opener(guard).open(url).read() == picture_of(url)
+    assert (resolve.asked, web.canary) == (1, [])
+    resolve.asked = 0
+    web.to[f"http://{HOST}/to/changing-{number}"] = f"http://{HOST}:8080/fine/again.jpg"
+    refused(web, guard, f"http://{HOST}/to/changing-{number}")
+    assert resolve.asked == 2
+
+
+def test_the_canary_sings_and_there_are_45_urls():
+    assert len(set(HOSTILE)) == 45
+    with Web() as web:
+        place = f"127.0.0.1:{web.canary_port}"
+        assert cause_of(Opener(Guard(allow_hosts=frozenset({place}))), f"http://{place}/") == "http_418"
+        assert len(web.canary) == 1
 
 
 def test_addresses():

@@ -1,5 +1,6 @@
 """A loopback stand-in for the web, http and https, that answers for any host and misbehaves on request."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -121,17 +122,23 @@ class Loopback:
 
 @dataclass
 class Web:
-    """`kind` names what happens to a URL (a key of CAUSES). `hosts` get certificates; `untrusted` worthless ones."""
+    """`kind` names what happens to a URL (a key of CAUSES). `hosts` get certificates; `untrusted` worthless ones.
+
+    A URL of kind "to" is redirected to what `to` says of it.
+    """
 
     kind: object = kind_in_path
     hosts: tuple = ()
     untrusted: frozenset = frozenset()
     hits: Counter = field(default_factory=Counter)
     canary: list = field(default_factory=list)
+    to: dict = field(default_factory=dict)
 
     def __enter__(self):
         self._servers = [_server(self, Handler), _server(self, Handler, _contexts(self)), _server(self, Canary)]
         self.http, self.https, self.canary_port = (server.server_address[1] for server in self._servers)
+        with contextlib.suppress(OSError):  # a machine without IPv6
+            self._servers.append(_server(self, Canary, address=("::1", self.canary_port)))
         return self
 
     def __exit__(self, *_):
@@ -148,8 +155,8 @@ class Web:
         return Loopback(self.http, self.https, self.canary_port, **planted)
 
 
-def _server(web, handler, sni=None):
-    server = Server(("127.0.0.1", 0), handler)
+def _server(web, handler, sni=None, address=("127.0.0.1", 0)):
+    server = (Server6 if ":" in address[0] else Server)(address, handler)
     server.web, server.sni = web, sni
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     return server
@@ -193,6 +200,10 @@ class Server(ThreadingHTTPServer):
         pass  # clients that hang up are what this is for
 
 
+class Server6(Server):
+    address_family = socket.AF_INET6
+
+
 class Handler(BaseHTTPRequestHandler):
     timeout = 30
 
@@ -226,6 +237,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(body)
         else:
             self.answer(b"", 302, Location=self.url + "/moved")
+
+    def to(self, body):
+        self.answer(b"", 302, Location=self.server.web.to[self.url].encode().decode("latin-1"))
 
     def flaky(self, body):
         self.answer(body, 500 if self.server.web.hits[self.url] % 2 else 200)

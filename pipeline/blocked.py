@@ -1,0 +1,81 @@
+"""The block list of a source: what somebody asked to be removed, and must not come back.
+
+Each request is one object, `forgotten/<n>.json`, and is never changed. URLs and pictures stand there as digests alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.stage import canonical_json
+from pipeline.storage import Storage
+
+FOLDER = "forgotten"
+
+
+def digest(url: str) -> str:
+    """sha256 of the URL in UTF-8, in hex."""
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """uids, and sha256 digests of URLs and of pictures as they were fetched, all in hex."""
+
+    uids: frozenset[str] = frozenset()
+    urls: frozenset[str] = frozenset()
+    pictures: frozenset[str] = frozenset()
+
+    def names(self, uid: str, url: str) -> bool:
+        """Whether a pair is on the list, before its picture is known."""
+        return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
+
+    def __or__(self, other: "Blocked") -> "Blocked":
+        return Blocked(self.uids | other.uids, self.urls | other.urls, self.pictures | other.pictures)
+
+    def __sub__(self, other: "Blocked") -> "Blocked":
+        return Blocked(self.uids - other.uids, self.urls - other.urls, self.pictures - other.pictures)
+
+    def __len__(self) -> int:
+        return len(self.uids) + len(self.urls) + len(self.pictures)
+
+    def commit(self, storage: Storage) -> None:
+        """Add this, if it is anything, to the source's list. Whoever adds holds the lock."""
+        if not self:
+            return
+        value = canonical_json({name: sorted(digests) for name, digests in asdict(self).items()})
+        storage.put_if_absent(f"{FOLDER}/{len(storage.keys(FOLDER)):08d}.json", value)
+
+
+def read(storage: Storage) -> Blocked:
+    """All that was ever asked of a source."""
+    found = Blocked()
+    for key in storage.keys(FOLDER):
+        found |= _read(storage, key)
+    return found
+
+
+def pending(storage: Storage) -> Blocked:
+    """What was asked, and may lie in storage still: a run was broken off."""
+    found = Blocked()
+    for key in storage.keys(FOLDER):
+        if not storage.done(_mark(key)):
+            found |= _read(storage, key)
+    return found
+
+
+def settle(storage: Storage) -> None:
+    """Say that all of it is gone."""
+    for key in storage.keys(FOLDER):
+        storage.put_if_absent(_mark(key), b"{}")
+
+
+def _read(storage: Storage, key: str) -> Blocked:
+    asked: dict[str, Collection[str]] = json.loads(storage.fetch(key).read_bytes())
+    return Blocked(*(frozenset(asked[name]) for name in ("uids", "urls", "pictures")))
+
+
+def _mark(key: str) -> str:
+    return f"{FOLDER}/done/{Path(key).name}"
