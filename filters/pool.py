@@ -44,6 +44,11 @@ def hardest(eps: float) -> Filter:
     )
 
 
+unshared = Filter(
+    "unshared", "picture_counts_urls < 5", why="the same bytes under many addresses stand in for pictures that are gone"
+)
+
+
 def rare(most: int) -> Filter:
     """Captions that at most `most` pairs of the pool have, letter case and white space aside."""
     return Filter(

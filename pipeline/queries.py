@@ -47,6 +47,19 @@ QUERIES: Mapping[str, Query] = {
         "SELECT cause, count(*) AS pairs, round(count(*) / (SELECT count(*) FROM rows), 4) AS of_all "
         "FROM failed GROUP BY cause ORDER BY pairs DESC, cause",
     ),
+    "placeholders": Query(
+        "pictures whose bytes at least 5 URLs have: mostly what a site shows in place of one that is gone",
+        "SELECT sha256, count(DISTINCT url) AS urls, count(*) AS pairs, count(*) FILTER (kept) AS kept, "
+        "any_value(width) AS width, any_value(height) AS height, min(url) AS url FROM rows WHERE status = 'ok' "
+        "GROUP BY sha256 HAVING urls >= 5 ORDER BY urls DESC, sha256 LIMIT 50",
+    ),
+    "rewritten": Query(
+        "URLs whose bytes changed since they were first seen: both digests, and the manifests that have them",
+        "SELECT url, arg_min(sha256, number) AS first_seen, arg_max(sha256, number) AS now, "
+        "left(arg_min(manifest, number), 12) AS first_in, left(arg_max(manifest, number), 12) AS last_in FROM history "
+        "JOIN (SELECT id, max(rowid) AS number FROM manifests GROUP BY id) ON manifest = id WHERE sha256 IS NOT NULL "
+        "GROUP BY url HAVING first_seen <> now ORDER BY url LIMIT 50",
+    ),
     "duplicates": Query(
         "by how often a picture is there, pairs, mean similarity and the share that was kept",
         "SELECT duplicates_count AS copies, count(*) AS pairs, round(avg(clip_similarity), 4) AS similarity, "

@@ -25,9 +25,11 @@ MANIFESTS = pa.schema(
         "failed": pa.int64(),
         "quarantined": pa.int64(),
         "time": pa.string(),
+        "complete": pa.bool_(),
     }
 )
-"""The view `manifests`: a row each time one became the newest, oldest first."""
+"""The view `manifests`: a row each time one became the newest, oldest first. Of a manifest that is not `complete` rows
+were taken down, and none can be read."""
 
 TRIALS = pa.schema(
     {
@@ -75,20 +77,19 @@ def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 
 def every(storages: Iterable[Storage]) -> list[Manifest]:
-    """Every manifest that was ever published, once, the oldest first."""
-    return [
-        Manifest.open(storage, name) for storage in storages for name in dict.fromkeys(each.id for each in log(storage))
-    ]
+    """Every manifest that was ever published and is complete, once, the oldest first."""
+    known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in log(storage)))
+    return [each for storage, name in known if (each := Manifest.open(storage, name)).complete]
 
 
 def history(storages: Iterable[Storage]) -> dict[str, str]:
     """The view `history`: which row was in which manifest, and on which side. Nothing without a manifest.
 
-    Its columns: source, manifest, uid, status, kept, dropped_by.
+    Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by.
     """
     parts = [
         f"SELECT {tables.literal(each.document['source'])} AS source, {tables.literal(each.id)} AS manifest, "
-        f"uid, status, kept, dropped_by FROM ({each.view()})"
+        f"uid, url, sha256, status, kept, dropped_by FROM ({each.view()})"
         for each in every(storages)
     ]
     return {"history": "\nUNION ALL\n".join(parts)} if parts else {}
@@ -123,6 +124,7 @@ def manifests(storages: Iterable[Storage]) -> pa.Table:
             manifest = Manifest.open(storage, commit.id)
             counts = asdict(manifest.counts)
             told = {"source": manifest.document["source"], "recipe": manifest.document["recipe"]["name"]}
+            told |= {"complete": manifest.complete}
             rows.append(asdict(commit) | told | counts | {"rows": counts["input"] - counts["repeated"]})
     return pa.Table.from_pylist(rows, MANIFESTS)
 

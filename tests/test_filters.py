@@ -15,6 +15,7 @@ from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec
 from pipeline.scorers.norm_sim import NormSimSpec
+from pipeline.scorers.picture_counts import PictureCountsSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -28,6 +29,7 @@ SCORERS = {
     "clip": RecordedSpec.model_construct(),
     "aesthetic": AestheticSpec.model_construct(),
     "caption_counts": CaptionCountsSpec.model_construct(),
+    "picture_counts": PictureCountsSpec.model_construct(),
     "leaks": LeaksSpec.model_construct(),
     "clusters": ClustersSpec.model_construct(),
     "duplicates": DuplicatesSpec.model_construct(),
@@ -139,6 +141,7 @@ GOOD = {
     "captions_boilerplate": False,
     "captions_markup": False,
     "leaks_leaked": False,
+    "picture_counts_urls": 1,
     "clusters_near_target": True,
     "entries_matched": 2,
     "entries_probability": 0.5,
@@ -177,6 +180,7 @@ DROPPED = {
     "plain": {"captions_markup": True},
     "two-words": {"captions_words": 1},
     "unleaked": {"leaks_leaked": True},
+    "unshared": {"picture_counts_urls": 5},
     "targeted": {"clusters_near_target": False},
     "balanced": {"entries_probability": 0.2},
     "queried": {"entries_rank": 2},

@@ -53,6 +53,7 @@ def test_manifests(store):
     assert (first["parent"], second["parent"]) == (None, first["id"])
     assert {name: value for name, value in second.items() if name not in ("id", "parent", "time")} == {
         "source": "tiny", "recipe": "tiny", "rows": 25, "kept": 8, "dropped": 11, "failed": 1, "quarantined": 5,
+        "complete": True,
     }  # fmt: skip
     assert second["time"] > "2026"
 

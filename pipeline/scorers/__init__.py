@@ -14,6 +14,7 @@ from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec
 from pipeline.scorers.norm_sim import NormSimSpec
+from pipeline.scorers.picture_counts import PictureCountsSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
@@ -37,6 +38,7 @@ AnySpec = Annotated[
     | CaptionCountsSpec
     | ClustersSpec
     | EntriesSpec
+    | PictureCountsSpec
     | WrittenSpec,
     Field(discriminator="kind"),
     BeforeValidator(by_file),

@@ -1,0 +1,50 @@
+"""What the bytes behind URLs tell: one picture under many of them, and URLs that give others than before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline import tables
+from pipeline.manifest import Manifest, log
+from pipeline.storage import Storage
+
+MANY = 5
+"""URLs with the same bytes from which on these are taken for a placeholder; the filter `unshared` says the same."""
+
+
+def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> dict[str, Any]:
+    """For the card of a manifest with these rows, which is not published yet.
+
+    `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
+    URLs gave other bytes than in the manifest before, None where that cannot be known.
+    """
+    downloaded = f"(FROM read_parquet({tables.file_list(rows)}, hive_partitioning = false) WHERE status = 'ok')"
+    ((pictures, pairs),) = con.execute(
+        f"SELECT count(*), coalesce(sum(pairs), 0) FROM (SELECT count(*) AS pairs FROM {downloaded} GROUP BY sha256 "
+        f"HAVING count(*) >= {MANY} AND count(DISTINCT url) >= {MANY})"
+    ).fetchall()
+    return {
+        "placeholders": {"pictures": pictures, "pairs": int(pairs)},
+        "rewritten": _rewritten(con, storage, rows),
+    }
+
+
+def _rewritten(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> int | None:
+    before = Manifest.open(storage) if log(storage) else None
+    if before is None or not before.complete:
+        return None
+    known = [storage.fetch(part.rows) for part in before.parts]
+    new = [path for path in rows if path not in known]
+    if not new:
+        return 0
+    was, is_ = (
+        f"(SELECT DISTINCT url, sha256 FROM read_parquet({tables.file_list(paths)}) WHERE status = 'ok')"
+        for paths in (known, new)
+    )
+    ((count,),) = con.execute(
+        f"SELECT count(DISTINCT url) FROM {is_} AS i ANTI JOIN {was} AS w USING (url, sha256) "
+        f"WHERE url IN (SELECT url FROM {was})"
+    ).fetchall()
+    return int(count)

@@ -1,0 +1,51 @@
+"""How many URLs have the very same bytes: what many sites show in place of a picture that is gone."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.score import Columns, PoolSpec, Spec
+
+if TYPE_CHECKING:  # a pool is of a source, and a source of specs
+    from pipeline.pool import Pool, Tell
+
+VERSION = 1
+"""Raised whenever the same pool would get another count."""
+
+
+class PictureCountsSpec(PoolSpec):
+    """The number of the pool's URLs that gave the same bytes."""
+
+    kind: Literal["picture_counts"]
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """urls: distinct URLs whose bytes have this sha256, this one included."""
+        return {"urls": pa.int32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The version."""
+        return {"version": VERSION}
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """It reads what every pair has."""
+
+    def load(self, of: Callable[[], Any] | None = None) -> "PictureCounts":
+        """Nothing heavy."""
+        return PictureCounts()
+
+
+class PictureCounts:
+    """Counts in DuckDB, which spills to disk what memory does not hold."""
+
+    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+        """The column of `PictureCountsSpec`."""
+        rows = f"read_parquet({tables.file_list([pool.rows])}, file_row_number = true)"
+        with tables.connect(pool.folder) as con:
+            counted = con.sql(
+                f"SELECT urls FROM {rows} JOIN (SELECT sha256, count(DISTINCT url)::INTEGER AS urls FROM {rows} "
+                "GROUP BY sha256) USING (sha256) ORDER BY file_row_number"
+            ).to_arrow_table()
+        tell(1, 1)
+        return {"urls": counted["urls"].combine_chunks()}
