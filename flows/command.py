@@ -50,6 +50,14 @@ def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any],
         printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
     for line in distinct.remarks(found.card.get("neighbours", {})):
         say(line, to_stderr)
+    if shared := found.card.get("placeholders", {}).get("pictures"):
+        pairs = found.card["placeholders"]["pairs"]
+        say(
+            f"{shared:,} pictures stand behind many URLs each, {pairs:,} pairs in all: winnow sql @placeholders",
+            to_stderr,
+        )
+    if rewritten := found.card.get("rewritten"):
+        say(f"{rewritten:,} URLs gave other bytes than before: winnow sql @rewritten", to_stderr)
     say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
     if held := published.get("held"):
         say(held, to_stderr)

@@ -18,7 +18,8 @@ from prefect.events import emit_event
 from flows.progress import shown, tracked
 from flows.server import settle
 from flows.sources import checked, opened
-from pipeline import calibrate, download, drift, engine, pairs, pool, publish, reuse, score
+from pipeline import calibrate, download, drift, engine, forget, pairs, pool, publish, reuse, score
+from pipeline import retry as again
 from pipeline.addition import addition
 from pipeline.demo import world
 from pipeline.errors import WinnowError
@@ -70,6 +71,20 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     return published | {"held": _followed(described, Path(root), published)}
 
 
+@flow(name="retry", persist_result=True, result_serializer="json")
+def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
+    """Fetch the pairs once more that failed with these causes (none: those that may pass), and curate.
+
+    Gives what `curate` gives, and how many pairs were appended (`retried`).
+    """
+    described = checked(source)
+    storage = Storage(Path(root) / described.name)
+    with storage.lock():
+        retried = repeat(described, storage, causes)
+    published = _bring_in(described, storage)
+    return published | {"held": _followed(described, Path(root), published), "retried": retried}
+
+
 @flow(name="score", persist_result=True, result_serializer="json")
 def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     """Publish the newest manifest's pairs with the columns of one more scorer of the source file, from what is stored.
@@ -77,7 +92,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with storage.lock():
+    with storage.lock(), forget.settled(storage):
         added = addition(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
@@ -100,7 +115,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with storage.lock(), world.served(described, storage) as served:
+    with storage.lock(), forget.settled(storage), world.served(described, storage) as served:
         score.stages(served, download.stage(served))  # missing weights are told before anything is fetched
         ledger = append(served, storage)
         if served.union:
@@ -132,6 +147,12 @@ def take(served: Source, storage: Storage, ledger: Ledger) -> None:
     """Take over what the members of a union have done."""
     with shown() as tell:
         reuse.reuse(served, storage, ledger.shards, lambda done, total: tell("reuse", done, total))
+
+
+@task(name="retry", **SETTINGS)
+def repeat(described: Source, storage: Storage, causes: Sequence[str]) -> int:
+    """Append the pairs once more that failed with these causes."""
+    return again.append(described, storage, causes)
 
 
 @task(name="download", persist_result=True, **SETTINGS)

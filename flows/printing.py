@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pipeline.audit import Audit
 from pipeline.diff import Difference
+from pipeline.forget import Takedown
 from pipeline.funnel import Comparison, Overlap, Step
 from pipeline.manifest import Counts
 
@@ -43,6 +44,25 @@ def counts(name: str, counted: Counts) -> Group:
     for what, count in asdict(counted).items():
         table.add_row("  of them unscored" if what == "unscored" else what, f"{count:,}")
     return Group(Text(f"{name}: where every row went", "bold"), table)
+
+
+def removal(name: str, done: Takedown) -> Group:
+    """What a takedown meant in one source."""
+    table = Table(box=None, show_header=False)
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    for what, count in (
+        ("pairs that are meant", done.pairs),
+        ("names that fit no pair", done.unknown),
+        ("rows of the ledger", done.rows),
+        ("pictures", done.pictures),
+        ("rows of scores", done.scores),
+        ("rows of embeddings", done.embeddings),
+        ("other objects", done.objects),
+    ):
+        table.add_row(what, f"{count:,}")
+    last = f"manifest {done.manifest}" if done.manifest else "nothing was published"
+    return Group(Text(f"{name}: what was taken down", "bold"), table, Text(last))
 
 
 def funnel(recipe: str, pool: int, steps: Sequence[Step]) -> Group:

@@ -42,6 +42,15 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
     return [Storage(root / name) for name in names or known]
 
 
+def standing(root: Path) -> list[tuple[Source | None, Storage]]:
+    """Every source with anything under the root, and its file in data_manifests/, None where there is none."""
+    files = {path.stem: path for path in source.every()}
+    folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
+    if not folders:
+        raise SourceError(f"there is no source under {root}; name another --root")
+    return [(source.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
+
+
 def recipe(name: str) -> Recipe:
     """A recipe of filters/recipes.py. Raises RecipeError."""
     known = catalog.recipes()

@@ -1,18 +1,22 @@
-"""One more score for pairs that are published. What it needs is stored: nothing is listed, fetched or scored anew."""
+"""Pairs that are published, to be published anew from what is stored, perhaps with one more score.
 
-from collections.abc import Mapping, Sequence
+Nothing is listed, fetched or scored that is there.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import pairs, parts, tables
 from pipeline.errors import SourceError, nearest
 from pipeline.manifest import Manifest
 from pipeline.pairs import Ledger, Shard
+from pipeline.score import PoolSpec
 from pipeline.source import Source
 
 
 @dataclass(frozen=True)
 class Addition:
-    """A manifest's pairs, the reasons of its quarantined shards, and the source with its scorers and the new one."""
+    """A manifest's pairs, the reasons of its quarantined shards, and the source with the scorers that it shall have."""
 
     source: Source
     ledger: Ledger
@@ -27,14 +31,23 @@ class Addition:
 def addition(source: Source, manifest: Manifest, scorer: str) -> Addition:
     """What publishes the manifest's pairs with the scores of one more scorer. Loads no model.
 
-    Other scorers of the source that the manifest has no scores of are left out. Raises SourceError for an unknown
-    scorer, and for settings that are not those of the manifest; RecipeError for a filter that needs another score.
+    Raises SourceError for an unknown scorer, and as `stored` does; RecipeError for a filter that needs another score.
     """
     if scorer not in source.scorers:
         raise SourceError(f"{source.name}: there is no scorer {scorer!r}{nearest(scorer, source.scorers)}")
+    found = stored(source, manifest, {scorer, *source.scorers[scorer].builds_on})
+    made = parts.results(found.source, manifest.storage, found.ledger, found.quarantined)
+    tables.bind(found.source.chosen.filters, made.columns)
+    return found
+
+
+def stored(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Addition:
+    """What publishes the manifest's pairs anew: with the scores that it has, and those of `more` scorers.
+
+    Other scorers of the source are left out. Raises SourceError for settings that are not those of the manifest.
+    """
     stages = manifest.document["stages"]
-    wanted = {*stages["scores"], scorer, *source.scorers[scorer].builds_on}
-    scorers = {name: spec for name, spec in source.scorers.items() if name in wanted}
+    scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages["scores"], *more}}
     narrow = source.model_copy(update={"scorers": scorers})
     with manifest.connection() as con:
         told = con.execute(
@@ -46,7 +59,7 @@ def addition(source: Source, manifest: Manifest, scorer: str) -> Addition:
     if made.shards.key != stages["shards"]:
         raise SourceError("[download] has changed since the pictures were stored: `winnow curate` fetches them anew")
     for name, key in made.keys["scores"].items():
-        if name != scorer and stages["scores"].get(name, key) != key:
+        same = stages["scores"].get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
+        if name not in more and not same:
             raise SourceError(f"scorers.{name} has changed since it was published: `winnow curate` scores it anew")
-    tables.bind(narrow.chosen.filters, made.columns)
     return Addition(narrow, ledger, reasons)

@@ -151,7 +151,8 @@ def scored(source: Source, storage: Storage, chosen: Path | None) -> tuple[Label
     shards = download.stage(source)
     scores = {name: each.key for name, each in score.stages(source, shards).items()}
     for each in (storage, room(storage)):
-        if log(each) and _same(manifest := Manifest.open(each), shards.key, scores) and _whole(manifest, known):
+        manifest = Manifest.open(each) if log(each) else None
+        if manifest and manifest.complete and _same(manifest, shards.key, scores) and _whole(manifest, known):
             return known, manifest
     return None
 

@@ -60,6 +60,8 @@ FLIPPED = 20
 
 def between(before: Manifest, after: Manifest, examples: int) -> Difference:
     """Compare two manifests. `examples` rows of each move are shown, the first by uid; more if certificates differ."""
+    for manifest in (before, after):
+        manifest.files()  # raises StorageError for one that is no longer complete
     certificates = list(_certificates(before.card, after.card))
     with after.storage.scratch() as scratch, tables.connect(scratch) as con:
         _join(con, before, after)
@@ -146,6 +148,8 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         found.append(f"the recipe: {names[0]}, then {names[1]}" if names[0] != names[1] else "the recipe's SQL")
     if before["quarantined"] != after["quarantined"]:
         found.append("which shards are quarantined")
+    if not found and before["rows"] != after["rows"]:
+        found.append("pairs that were fetched again or taken down")
     return found
 
 

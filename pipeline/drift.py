@@ -181,10 +181,11 @@ def _sorted(column: pa.ChunkedArray) -> Values:
 
 
 def _reference(storage: Storage, manifest: Manifest) -> Manifest | None:
-    """The last manifest before this one that was trained on; its parent if none was; None if it is the first."""
+    """The last manifest before this one that was trained on; its parent if none was; None without a complete one."""
     earlier = [commit.id for commit in log(storage)]
-    before = earlier[: len(earlier) - 1 - earlier[::-1].index(manifest.id)]
-    for id_ in reversed(before):
-        if id_ != manifest.id and gain_of(storage, id_):
-            return Manifest.open(storage, id_)
-    return Manifest.open(storage, before[-1]) if before else None
+    names = earlier[: len(earlier) - 1 - earlier[::-1].index(manifest.id)]
+    before = [each for name in names if (each := Manifest.open(storage, name)).complete]
+    for each in reversed(before):
+        if each.id != manifest.id and gain_of(storage, each.id):
+            return each
+    return before[-1] if before else None

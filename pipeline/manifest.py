@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
 from pipeline import distinct, funnel, tables
+from pipeline.blocked import FOLDER as FORGOTTEN
 from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import RecipeError, StorageError
 from pipeline.funnel import Comparison, Step
@@ -145,8 +146,18 @@ class Manifest:
         """The columns that a filter can use."""
         return pq.read_schema(self._rows[0]).remove_metadata()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all its rows are there. Those of an older manifest go when pairs of it are taken down."""
+        return all(self.storage.done(part.rows) for part in self.parts)
+
     @cached_property
     def _rows(self) -> list[Path]:
+        if not self.complete and self.storage.keys(FORGOTTEN):
+            raise StorageError(
+                f"manifest {self.id[:12]} is no longer complete: pairs of it were taken down by `winnow forget`; take "
+                "a newer one, or run `winnow curate` if this is the newest"
+            )
         return [self.storage.fetch(part.rows) for part in self.parts]
 
     def files(self) -> list[Path]:

@@ -1,15 +1,17 @@
 """The ledger: which pairs of a source were ever seen, and in which shard each of them lives.
 
 It only grows. A run appends shards for the pairs that it has not seen, in one commit; a line inserted anywhere in the
-source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts.
+source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts. So is a pair
+that is to be fetched once more: of several shards that hold an entry the newest counts. Only a takedown takes words
+away: it commits a shard's number anew, with another object behind it (`pipeline.forget`).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -23,18 +25,23 @@ from pipeline.source import ORIGIN, Source, members
 from pipeline.stage import canonical_json
 from pipeline.storage import Storage
 
+_NUMBER = r"regexp_extract(filename, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
+"""SQL for the number of the shard that a row was read from."""
+
 
 @dataclass(frozen=True)
 class Shard:
     """Pairs that are fetched and scored together: `rows` of them, in the Parquet object `key`.
 
     Its columns: uid, entry (uid, or a digest of uid and the extra columns), url, caption, url_number (the distinct URL
-    inside the shard, counted from 0 in order of appearance), and the extra columns.
+    inside the shard, counted from 0 in order of appearance), and the extra columns. `revised` shards hold entries that
+    were in the ledger before, to be fetched once more or without what was forgotten.
     """
 
     number: int
     key: str
     rows: int
+    revised: Literal["retried", "forgotten"] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class Ledger:
     amended: int
     gone: int
 
+    @property
+    def revision(self) -> str | None:
+        """What the shards hold that the digest does not tell: retried and forgotten entries. None without any."""
+        keys = [shard.key for shard in self.shards if shard.revised]
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest() if keys else None
+
 
 def uid(url: str, caption: str) -> str:
     """blake2b-128, in hex, of `url NUL caption` in UTF-8. What was no UTF-8 is U+FFFD by now (`pipeline.lists`)."""
@@ -74,8 +87,46 @@ def update(source: Source, storage: Storage, progress: Callable[[int], None] = l
         _compare(con, listed, [storage.fetch(shard.key) for shard in committed(storage)])
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
-            _append(con, storage, scratch, source.download.shard_size)
+            appended = _append(con, storage, scratch, source.download.shard_size)
+            _see(con, [storage.fetch(shard.key) for shard in appended])
         return _snapshot(con, storage, scratch, amended)
+
+
+def retry(storage: Storage, failed: pa.Table, size: int) -> int:
+    """Append pairs once more, to be fetched anew; gives how many. `failed` has their uid and their shard so far.
+
+    A pair that a later shard holds already is left out: that attempt was not published yet.
+    """
+    shards = {shard.number: storage.fetch(shard.key) for shard in committed(storage)}
+    first = min(failed["shard"].to_pylist(), default=max(shards, default=0) + 1)
+    files = tables.file_list(path for number, path in shards.items() if number >= first)
+    if not len(failed) or not shards:
+        return 0
+    with storage.scratch() as scratch, tables.connect(scratch) as con:
+        con.from_arrow(failed).create("failed")
+        con.execute(
+            f"CREATE TABLE held AS SELECT {_NUMBER} AS __shard, file_row_number AS __row, * EXCLUDE (filename, "
+            "file_row_number, url_number) FROM read_parquet("
+            f"{files}, filename = true, file_row_number = true, union_by_name = true) SEMI JOIN failed USING (uid)"
+        )
+        con.execute(
+            "CREATE TABLE listed AS SELECT row_number() OVER (ORDER BY __shard, __row) - 1 AS __ordinal, "
+            "held.* EXCLUDE (__shard, __row) FROM held JOIN failed ON held.uid = failed.uid AND __shard = shard "
+            "WHERE NOT EXISTS (FROM held later WHERE later.uid = held.uid AND later.__shard > held.__shard)"
+        )
+        con.execute("CREATE VIEW fresh AS SELECT __ordinal, uid FROM listed")
+        if count := _count(con, "listed"):
+            _append(con, storage, scratch, size, "retried")
+        return count
+
+
+def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
+    """Let other rows stand under a shard's number: as many, and the same entries, less what was forgotten of them.
+
+    The object with what they were is nobody's then, and stays until it is removed.
+    """
+    with storage.scratch() as scratch:
+        _commit(storage, [_put(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
 def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
@@ -95,9 +146,9 @@ def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: 
 
 
 def committed(storage: Storage) -> list[Shard]:
-    """Every shard of the ledger, those that no pair of the source lives in any more included."""
+    """Every shard of the ledger as it was committed last, those that no pair of the source lives in any more, too."""
     commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
-    return [Shard(**shard) for commit in commits for shard in commit["shards"]]
+    return list({each["number"]: Shard(**each) for commit in commits for each in commit["shards"]}.values())
 
 
 def _listed(source: Source, scratch: Path, progress: Callable[[int], None]) -> list[Path]:
@@ -174,27 +225,41 @@ def _compare(con: duckdb.DuckDBPyConnection, listed: list[Path], shards: list[Pa
 def _see(con: duckdb.DuckDBPyConnection, shards: list[Path]) -> None:
     if shards:
         con.execute(
-            "INSERT INTO seen SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER, uid, entry "
-            "FROM read_parquet($files, filename = true)",
+            f"INSERT INTO seen SELECT {_NUMBER}, uid, entry FROM read_parquet($files, filename = true)",
             {"files": [str(path) for path in shards]},
         )
 
 
-def _append(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, size: int) -> None:
+def _append(
+    con: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    scratch: Path,
+    size: int,
+    revised: Literal["retried"] | None = None,
+) -> list[Shard]:
     """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none."""
-    before = committed(storage)
-    shards = []
-    for number, table in enumerate(_cut(con, size), start=1 + max((shard.number for shard in before), default=-1)):
-        local = scratch / "shard.parquet"
-        pq.write_table(table, local, compression="zstd")
-        sha = hashlib.sha256(local.read_bytes()).hexdigest()
-        shard = Shard(number, f"pairs/{number:05d}-{sha[:8]}.parquet", len(table))
-        storage.put_file(shard.key, local)
-        shards.append(shard)
+    start = 1 + max((shard.number for shard in committed(storage)), default=-1)
+    cut = enumerate(_cut(con, size), start)
+    shards = [_put(storage, scratch, number, table, revised) for number, table in cut]
+    _commit(storage, shards)
+    return shards
+
+
+def _put(
+    storage: Storage, scratch: Path, number: int, pairs: pa.Table, revised: Literal["retried", "forgotten"] | None
+) -> Shard:
+    local = scratch / "shard.parquet"
+    pq.write_table(pairs, local, compression="zstd")
+    sha = hashlib.sha256(local.read_bytes()).hexdigest()
+    shard = Shard(number, f"pairs/{number:05d}-{sha[:8]}.parquet", len(pairs), revised)
+    storage.put_file(shard.key, local)
+    return shard
+
+
+def _commit(storage: Storage, shards: Sequence[Shard]) -> None:
     commit = canonical_json({"shards": [asdict(shard) for shard in shards]})
     if not storage.put_if_absent(f"ledger/{len(storage.keys('ledger')):08d}.json", commit):
         raise BusyError("another run appended to the ledger meanwhile; run the same command again")
-    _see(con, [storage.fetch(shard.key) for shard in shards])
 
 
 def _cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:

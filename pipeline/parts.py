@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import tables
+from pipeline import secrets, tables
 from pipeline.errors import StorageError
+from pipeline.failure import FORGOTTEN
 from pipeline.pairs import Ledger, Shard
 from pipeline.source import Source, row_columns
 from pipeline.stage import Stage, canonical_json, digest
 from pipeline.storage import Storage
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same inputs would give other parts."""
 
 SHARDS = 100
@@ -143,18 +144,29 @@ def _extra(shards: Iterable[Path]) -> pa.Schema:
 
 
 def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
-    """By shard, the positions of pairs that are not in the source any more, or not with these extra columns."""
-    if ledger.current is None:
+    """By shard, the positions of pairs that are not in the source any more, not with these extra columns, or in a
+    later shard once more."""
+    if ledger.current is None and ledger.revision is None:
         return {}
     files = {str(storage.fetch(shard.key)): shard.number for shard in ledger.shards}
+    numbers = pa.table({"filename": list(files), "number": list(files.values())})
+    revised = [storage.fetch(shard.key) for shard in ledger.shards if shard.revised]
     with storage.scratch() as scratch, tables.connect(scratch) as con:
-        pairs = f"read_parquet({tables.file_list(map(Path, files))}, filename = true, file_row_number = true)"
-        current = f"read_parquet({tables.file_list([storage.fetch(ledger.current)])})"
+        con.from_arrow(numbers).create("numbers")
+        con.execute("CREATE TABLE later (entry VARCHAR, newest INTEGER)")
+        if revised:
+            shards = f"read_parquet({tables.file_list(revised)}, filename = true) JOIN numbers USING (filename)"
+            con.execute(f"INSERT INTO later SELECT entry, max(number) FROM {shards} GROUP BY entry")
+        out = "number < newest"
+        if ledger.current is not None:
+            current = tables.file_list([storage.fetch(ledger.current)])
+            out += f" OR entry NOT IN (SELECT entry FROM read_parquet({current}))"
         found = con.execute(
-            f"SELECT filename, list(file_row_number ORDER BY file_row_number) FROM {pairs} "
-            f"WHERE entry NOT IN (SELECT entry FROM {current}) GROUP BY filename"
+            "SELECT number, list(file_row_number ORDER BY file_row_number) FROM "
+            f"read_parquet({tables.file_list(map(Path, files))}, filename = true, file_row_number = true) "
+            f"JOIN numbers USING (filename) LEFT JOIN later USING (entry) WHERE {out} GROUP BY number"
         ).fetchall()
-    return {files[name]: positions for name, positions in found}
+    return dict(found)
 
 
 def _without(table: pa.Table, positions: Sequence[int] | None) -> pa.Table:
@@ -179,8 +191,19 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
     else:
         known |= {name: pa.repeat(pa.scalar("quarantined"), len(pairs)) for name in ("status", "cause")}
         known["error"] = pa.repeat(pa.scalar(reason), len(pairs))
+    known["url"] = secrets.hide(known["url"])
+    if pc.any(down := pc.equal(known["cause"], FORGOTTEN)).as_py():
+        known = {name: _taken(name, column, down) for name, column in known.items()}
     empty = pa.nulls(len(pairs))
     return pa.table([_typed(known.get(field.name, empty), field.type) for field in made.columns], schema=made.columns)
+
+
+def _taken(name: str, column: pa.ChunkedArray, down: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without what it says of pairs that were taken down. Words are empty then, and never NULL."""
+    if name in ("uid", "status", "cause", "error", "shard"):
+        return column
+    instead = pa.scalar("" if name in ("url", "caption") else None, column.type)
+    return pc.if_else(pc.fill_null(down, False), instead, column)
 
 
 def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:

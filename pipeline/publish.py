@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from filters.core import Recipe
-from pipeline import catalog, distinct, score, tables
+from pipeline import bytes_seen, catalog, distinct, score, tables
 from pipeline.distinct import Losers, Neighbours
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import Counts, Manifest, log
@@ -46,27 +46,30 @@ class Published:
     counts: Counts
 
 
-def publish(source: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> Published:
+def publish(
+    source: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
+) -> Published:
     """Publish what the ledger's pairs have become. Safe to run twice: the second time nothing is written.
 
-    `quarantined` gives the reason for each shard without a result; its pairs become rows with that status. Raises
-    RecipeError for a filter that does not bind or fails on a row, StorageError for a result that is missing or does
-    not line up with its pairs.
+    The `recipe` is the source's own unless given. `quarantined` gives the reason for each shard without a result; its
+    pairs become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row,
+    StorageError for a result that is missing or does not line up with its pairs.
     """
     made = results(source, storage, ledger, quarantined)
-    recipe, neighbours = source.chosen, _neighbours(source, made)
+    recipe, neighbours = recipe or source.chosen, _neighbours(source, made)
     tables.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
     rows = parts(storage, ledger, made, quarantined)
     waited = time.monotonic() - started
-    sketch = _sketch(source, ledger, made, quarantined, neighbours) | {"rows": [asdict(part) for part in rows]}
+    sketch = _sketch(source, ledger, made, quarantined, recipe, neighbours) | {"rows": [asdict(part) for part in rows]}
     if newest := _unchanged(storage, sketch):
         catalog.refresh(storage)
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, tables.connect(scratch, threads=1) as con:
-        ranges = _ranges(con, [storage.fetch(part.key) for part in rows], _scores(source))
-    card = _card(storage, made) | {"ranges": ranges}
+        paths = [storage.fetch(part.key) for part in rows]
+        card = _card(storage, made) | {"ranges": _ranges(con, paths, _scores(source))}
+        card |= bytes_seen.told(con, storage, paths)
     card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
     return decide(storage, sketch, card, recipe, waited)
 
@@ -118,7 +121,12 @@ def decide(
 
 
 def _sketch(
-    source: Source, ledger: Ledger, made: Results, quarantined: Mapping[int, str], neighbours: Mapping[str, Neighbours]
+    source: Source,
+    ledger: Ledger,
+    made: Results,
+    quarantined: Mapping[int, str],
+    recipe: Recipe,
+    neighbours: Mapping[str, Neighbours],
 ) -> dict[str, Any]:
     """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
     return {
@@ -127,7 +135,7 @@ def _sketch(
         "ledger": {"digest": ledger.digest, "input": ledger.input, "repeated": ledger.repeated},
         "stages": made.keys,
         "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-        "recipe": written(source.chosen),
+        "recipe": written(recipe),
     } | ({"neighbours": {name: asdict(each) for name, each in neighbours.items()}} if neighbours else {})
 
 

@@ -103,8 +103,8 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
     named = [each for each in catalog.recipes().values() if each.filters and manifest.fits(each)]
     others = [each for each in named if each.name != recipe.name]
     compared = manifest.compare([recipe, *others])
-    parent = commits[-1].parent
-    difference = diff.between(Manifest.open(storage, parent), manifest, examples=0) if parent else None
+    parent = Manifest.open(storage, commits[-1].parent) if commits[-1].parent else None
+    difference = diff.between(parent, manifest, examples=0) if parent and parent.complete else None
     with manifest.connection() as con:
         lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
         histograms = [

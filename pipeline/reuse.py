@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import download, pairs, score, shards, tables
+from pipeline import blocked, download, pairs, score, shards, tables
 from pipeline.pairs import Shard
 from pipeline.source import ORIGIN, Source, members
 from pipeline.stage import Stage
@@ -59,7 +59,8 @@ def reuse(
     if not source.union:
         return
     taking = _Taking(source, storage)
-    missing = [shard for shard in wanted if not taking.complete(shard)]
+    fresh = [shard for shard in wanted if not shard.revised]  # a second attempt is made by the union itself
+    missing = [shard for shard in fresh if not taking.complete(shard) and not taking.blocks(shard)]
     with storage.scratch() as scratch, tables.connect(scratch) as con:
         if missing and taking.locate(con, missing):
             for done, shard in enumerate(missing, start=1):
@@ -75,6 +76,7 @@ class _Taking:
     def __init__(self, source: Source, storage: Storage) -> None:
         self._storage = storage
         self._members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
+        self._blocked = blocked.read(storage)
         made_by = download.stage(source)
         self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(made_by, ".tar"), (made_by, ".parquet")]}
         for name, stage in score.stages(source, made_by).items():
@@ -84,6 +86,13 @@ class _Taking:
     def complete(self, shard: Shard) -> bool:
         """Whether the union has all results of the shard."""
         return all(self._done(self._storage, what, shard.number) for what in self._made)
+
+    def blocks(self, shard: Shard) -> bool:
+        """Whether a pair of the shard is on the union's block list: then the download decides."""
+        rows = (
+            pq.read_table(self._storage.fetch(shard.key), columns=["uid", "url"]).to_pylist() if self._blocked else ()
+        )
+        return any(self._blocked.names(row["uid"], row["url"]) for row in rows)
 
     def locate(self, con: duckdb.DuckDBPyConnection, wanted: Sequence[Shard]) -> bool:
         """Leave the table `places`, a row for each pair of the shards; False where no member has any shard."""
@@ -106,6 +115,8 @@ class _Taking:
         if not self._all_have(PICTURES, places):
             return
         downloaded = self._table(PICTURES, places)
+        if not self._blocked.pictures.isdisjoint(downloaded["sha256"].to_pylist()):
+            return
         if not self._done(self._storage, PICTURES, number):
             if len(set(zip(places.url_numbers, downloaded["sha256"].to_pylist(), strict=True))) > len(
                 set(places.url_numbers)

@@ -201,8 +201,13 @@ def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
 def pool_stages(
     source: "Source", shards: Stage, scores: Mapping[str, Stage], ledger: "Ledger", quarantined: Iterable[int]
 ) -> dict[str, Stage]:
-    """What makes the results of each scorer of the whole pool. A pool that grew, or lost a shard, gets new ones."""
-    left = sorted(set(quarantined) & {shard.number for shard in ledger.shards})
+    """What makes the results of each scorer of the whole pool. A pool that grew, or lost anything, gets new ones."""
+    pool: dict[str, Any] = {
+        "ledger": ledger.digest,
+        "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
+    }
+    if ledger.revision:
+        pool["revision"] = ledger.revision
     return {
         name: Stage(
             f"scores/{name}",
@@ -210,7 +215,7 @@ def pool_stages(
                 "kind": spec.kind,
                 **spec.identity(),
                 "reads": {"shards": shards.key, **{of: scores[of].key for of in spec.builds_on}},
-                "pool": {"ledger": ledger.digest, "quarantined": left},
+                "pool": pool,
             },
         )
         for name, spec in source.scorers.items()

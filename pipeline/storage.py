@@ -1,8 +1,8 @@
 """Keys, not paths: where results live, and the few verbs that touch them.
 
 A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all,
-and is never edited, so that a finished object under its key means done. Nothing else in winnow renames,
-links or removes a result.
+and is never edited, so that a finished object under its key means done. Only a takedown (`pipeline.forget`) puts
+another in its place, or removes one. Nothing else in winnow renames, links or removes a result.
 """
 
 import contextlib
@@ -72,12 +72,25 @@ class Storage:
             _sync(target.parent)  # in either case: whoever came first may not have come as far as this
             return first
 
+    def remove(self, key: str) -> None:
+        """Let the object be gone, for a takedown. Whoever reads it at this moment reads on."""
+        target = self._path(key)
+        with disk_errors(self.root):
+            target.unlink(missing_ok=True)
+            if target.parent.is_dir():
+                _sync(target.parent)
+
     def keys(self, prefix: str) -> list[str]:
         """The keys directly inside the folder `prefix`, sorted."""
         folder = self._path(prefix)
         if not folder.is_dir():
             return []
         return sorted(f"{prefix}/{entry.name}" for entry in os.scandir(folder) if entry.is_file())
+
+    def find(self, pattern: str) -> list[str]:
+        """The keys that fit a pattern such as "scores/*/00007.parquet", sorted. A star stands for no slash."""
+        found = (path for path in self.root.glob(pattern) if path.is_file())
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

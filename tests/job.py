@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import download, engine, pairs, pool, publish, score, source
+from pipeline import download, engine, forget, pairs, pool, publish, score, source
 from pipeline.demo import world
 from pipeline.guard import Guard
 from pipeline.publish import Published
@@ -26,7 +26,7 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    with storage.lock(), world.served(described, storage) as served:
+    with storage.lock(), forget.settled(storage), world.served(described, storage) as served:
         tell("ledger")
         ledger = pairs.update(served, storage)
         quarantined: dict[int, str] = {}

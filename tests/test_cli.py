@@ -18,6 +18,8 @@ from pipeline.storage import Storage
 COMMANDS = (
     "demo",
     "curate",
+    "retry",
+    "forget",
     "score",
     "calibrate",
     "caught",
@@ -356,3 +358,23 @@ def test_caught_prints_a_row_a_filter(root, toml, labelled):
     assert re.search(r"any +1 +8\s+of +21 +8\s+recall +4.8% +100.0%", out)
     assert re.search(r"blurred 1: http_404 1", out)
     assert json.loads(run("caught", toml, "--root", root, "--json")[1].splitlines()[-1])["kinds"][1]["dropped"] == 8
+
+
+def test_forget_says_what_went_and_a_second_time_nothing_does(root, toml, tmp_path):
+    (tmp_path / "gone.txt").write_text("http://host/45.jpg\n")
+    words = ["forget", toml, "--file", tmp_path / "gone.txt", "--root", root]
+    status, out, _ = run(*words, "--dry-run")
+    assert (status, re.findall(r"pairs that are meant +(\d+)", out)) == (0, ["1"])
+    status, out, _ = run(*words, "--json")
+    assert status == 0
+    done = json.loads(out)["sources"]["tiny"]
+    assert (done["pairs"], done["pictures"], done["fault"]) == (1, 1, None)
+    assert run(*words)[1].count(" 0 \n") == 7
+    assert fails("diff", toml, "--root", root).count("no longer complete")
+    status, _, err = run("forget", "--file", tmp_path / "gone.txt", "--root", root)
+    assert (status, "name a SOURCE, or give --all" in err) == (2, True)
+    assert "no pair failed with the cause 'timeot'" in fails("retry", toml, "--cause", "timeot", "--root", root)
+    assert run("forget", "--all", "--file", tmp_path / "gone.txt", "--root", root)[0] == 0
+    (tmp_path / "gone.txt").write_text("http://host/46.jpg\n")
+    status, out, err = run("forget", "--all", "--file", tmp_path / "gone.txt", "--root", root)
+    assert (status, "no source file is called 'tiny'" in err) == (1, True)

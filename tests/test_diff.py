@@ -75,7 +75,7 @@ def decided(store, keys, least):
     made = []
     for numbers in keys:
         columns = {"uid": [f"{n:032x}" for n in numbers], "status": ["ok"] * len(numbers), "number": numbers}
-        texts = {name: [f"{name} {n}" for n in numbers] for name in ("url", "caption")}
+        texts = {name: [f"{name} {n}" for n in numbers] for name in ("url", "caption", "sha256")}
         rows = pa.table(columns | texts)
         made.append(asdict(parts.put_parquet(store, "rows", rows.schema, [rows])))
     sketch = {

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from flows.command import DATA, AsJson, Debug, Named, Root, finish, say, tell_caught, tell_gain, tell_manifest
+from pipeline.errors import WinnowError
 
 commands = typer.Typer()
 
@@ -75,6 +76,70 @@ def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Deb
         published = run(source, str(root))
     tell_manifest(described, root, published, as_json)
     finish(as_json, published | {"source": described.name})
+
+
+@commands.command(epilog="Example: `winnow retry demo --cause timeout --cause http_503`")
+def retry(
+    source: Named,
+    cause: Annotated[
+        list[str] | None, typer.Option(help="Why pairs failed; may be given several times. What may pass if unset.")
+    ] = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch pairs once more that failed, by cause, and bring the manifest up to date.
+
+    Without --cause these are dns, reset, timeout, refused, unreachable, http_429 and every http_5xx: a picture that is
+    gone, that nobody may use or nobody can decode will be so tomorrow. What was fetched before stays as it is.
+    """
+    from flows import server, sources
+    from pipeline import retry as again
+    from pipeline.manifest import Manifest
+
+    described, storage = sources.opened(source, root)
+    again.chosen(Manifest.open(storage), cause or ())
+    with server.chosen(debug):
+        from flows.curate import retry as run
+
+        published = run(source, cause or [], str(root))
+    say(f"{published['retried']:,} pairs were tried again", as_json)
+    tell_manifest(described, root, published, as_json)
+    finish(as_json, published | {"source": described.name})
+
+
+@commands.command(epilog="Example: `winnow forget demo --file takedown.txt`")
+def forget(
+    source: Annotated[str | None, typer.Argument(help="A source file, or its name.", metavar="SOURCE")] = None,
+    file: Annotated[Path, typer.Option(help="uids, URLs or sha256 of pictures, one a line.", metavar="LIST")] = Path(),
+    every: Annotated[bool, typer.Option("--all", help="In every source with results under --root.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Take pairs down: pictures, words, scores and embeddings leave storage, and do not come back.
+
+    With a pair go all that share its URL or its picture. Their rows stay as failed ones of the cause forgotten, a new
+    manifest is published, and older ones say that they are no longer complete. URLs and pictures are blocked for every
+    later download. Killed at any moment, the same command finishes. Remove them from the source's own list as well.
+    """
+    from flows import printing, sources
+    from pipeline import forget as takedown
+
+    if (source is None) != every:
+        raise typer.BadParameter("name a SOURCE, or give --all")
+    names = takedown.Names.read(file)
+    found = sources.standing(root) if source is None else [sources.opened(source, root)]
+    told = {
+        storage.root.name: takedown.look(storage, names) if dry_run else takedown.forget(storage, names, described)
+        for described, storage in found
+    }
+    for name, done in told.items():
+        printing.show(printing.removal(name, done), as_json)
+    finish(as_json, {"dry_run": dry_run, "sources": {name: asdict(done) for name, done in told.items()}})
+    if faults := [done.fault for done in told.values() if done.fault]:
+        raise WinnowError(faults[0])
 
 
 @commands.command(epilog="Example: `winnow score demo --scorer captions`")

@@ -16,6 +16,7 @@ from pipeline.explore.labels import GOOD, KEY, WORDS, Labels
 from pipeline.explore.rows import Pairs, Rows
 from pipeline.funnel import ending
 from pipeline.manifest import Manifest
+from pipeline.pairs import uid
 from pipeline.shown import Thumbnails, plain
 from pipeline.thresholds import Comparison
 
@@ -234,7 +235,9 @@ class Explorer:
     def label(self, said: Said) -> dict[str, Any]:
         """Keep what was said of a pair."""
         self._there(said.place)
-        row = self.rows.read([said.place]).to_pylist()[0]
+        row = self.rows.read([said.place], ("uid", "url", "caption")).to_pylist()[0]
+        if uid(row["url"], row["caption"]) != row["uid"]:
+            raise QueryError("its address has a secret, which is not shown: label it in a list of your own")
         self._labels.put(row["url"], row["caption"], said.label)
         (self._labelled.discard if said.label is None else self._labelled.add)(said.place)
         return self.labels()

@@ -1,0 +1,236 @@
+"""Takedowns: what is named leaves storage and stays away, whatever dies on the way."""
+
+import shutil
+from dataclasses import asdict
+
+import made
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from web import Web, picture_of
+
+from pipeline import blocked, download, engine, forget, pairs, query, shards
+from pipeline.errors import SourceError, StorageError
+from pipeline.explore.labels import Labels
+from pipeline.manifest import Manifest
+from pipeline.source import Download, Pairs, Source
+from pipeline.storage import Storage
+
+GONE = "http://host/45.jpg"
+TWIN = ("the same picture", GONE)
+DUPLICATES = '[scorers.duplicates]\nkind = "duplicates"\nof = "pixels"\nradius = 2\n'
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Storage(tmp_path / "store")
+
+
+def published(tmp_path, store):
+    """A source of three shards with all that a picture leaves: embeddings, features, a label, a page; two manifests."""
+    first = made.published(made.listed(tmp_path, range(40, 60)), store)
+    described = made.listed(tmp_path, range(40, 65), rows=[TWIN], more=DUPLICATES)
+    second = made.published(described, store, failed={61})
+    for shard in pairs.committed(store):
+        vectors = np.ones((shard.rows, 2, 4), np.float16)
+        made.put(store, f"embeddings/clip-0a1b2c3d/{shard.number:05d}.npy", lambda path, v=vectors: save(path, v))
+        made.put(store, f"features/timm-0a1b2c3d/{shard.number:05d}-ab.npz", lambda path: path.write_bytes(b"x"))
+    Labels(store).put(GONE, "picture number 45", "good")
+    Labels(store).put("http://host/46.jpg", "picture number 46", "good")
+    (store.root / "report.html").write_text("<img>")
+    return described, first, second
+
+
+def save(path, vectors):
+    with path.open("wb") as file:
+        np.save(file, vectors)
+
+
+def names(tmp_path, *lines):
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    return forget.Names.read(tmp_path / "list.txt")
+
+
+def traces(store, uids):
+    """What any object still says of these pairs, beside that they are gone."""
+    found = []
+    for path in store.root.rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        if "uid" in table.column_names:
+            rows = [row for row in table.to_pylist() if row["uid"] in uids]
+            said = {"uid", "entry", "url_number", "status", "cause", "error", "shard"}
+            found += [(path.name, row) for row in rows if any(row[name] for name in row.keys() - said)]
+        elif "url" in table.column_names:
+            found += [path.name for url in table["url"].to_pylist() if url == GONE]
+    for path in store.root.glob("shards-*/*.tar"):
+        found += [f"{path.name}: {name}" for name, data in shards.read(path) if data == made.jpeg(45)]
+    for path in store.root.glob("pairs/[0-9]*.parquet"):
+        gone = np.isin(pq.read_table(path)["uid"].to_pylist(), list(uids))
+        for vectors in store.root.glob(f"embeddings/*/{path.name[:5]}.npy"):
+            found += [vectors.name] * int((~np.isnan(np.load(vectors)[gone])).sum())
+        if gone.any():
+            found += [each.name for each in store.root.glob(f"features/*/{path.name[:5]}-*")]
+    return found + [path.name for path in store.root.glob("*.html")]
+
+
+UIDS = {pairs.uid(GONE, "picture number 45"), pairs.uid(GONE, TWIN[0])}
+
+
+@pytest.mark.parametrize("name", [GONE, pairs.uid(GONE, TWIN[0]), f"{45:064x}"], ids=["url", "uid", "sha256"])
+def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name):
+    described, first, second = published(tmp_path, store)
+    assert len(traces(store, UIDS)) > 10
+    done = forget.forget(store, names(tmp_path, name, "http://host/never.jpg"), described)
+    assert (done.pairs, done.unknown, done.rows, done.embeddings, done.fault) == (2, 1, 2, 2, None)
+    assert traces(store, UIDS) == []
+
+    now = Manifest.open(store)
+    assert now.id == done.manifest != second.id
+    assert asdict(now.counts) | {"input": 26, "failed": 3} == asdict(now.counts)
+    with now.connection() as con:
+        rows = con.execute("SELECT uid, url, caption, sha256 FROM rows WHERE cause = 'forgotten'").fetchall()
+        others = con.execute(
+            "SELECT count(*), count(pixels_sharpness), min(url) FROM rows WHERE status = 'ok'"
+        ).fetchone()
+    assert {row[0] for row in rows} == UIDS
+    assert {row[1:] for row in rows} == {("", "", None)}
+    assert others == (23, 23, "http://host/40.jpg")
+    assert [row["url"] for row in Labels(store).table.to_pylist()] == ["http://host/46.jpg"]
+
+    for id_ in (first.id, second.id):
+        with pytest.raises(StorageError, match=f"{id_[:12]} is no longer complete: pairs of it were taken down"):
+            Manifest.open(store, id_).select()
+    told = query.run("SELECT id, complete FROM manifests ORDER BY complete", [store]).to_pydict()
+    assert told == {"id": [first.id, second.id, now.id], "complete": [False, False, True]}
+    assert set(query.run("SELECT manifest FROM history", [store])["manifest"].to_pylist()) == {now.id}
+
+
+def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
+    described, *_ = published(tmp_path, store)
+    done = forget.forget(store, names(tmp_path, GONE), described)
+    again = forget.forget(store, names(tmp_path, GONE), described)
+    assert asdict(again) == asdict(forget.Takedown(manifest=done.manifest))
+    assert made.published(described, store).id == done.manifest
+    assert traces(store, UIDS) == []
+    grown = made.published(made.listed(tmp_path, range(40, 70), rows=[TWIN], more=DUPLICATES), store)
+    assert grown.counts.failed == 3
+    assert traces(store, UIDS) == []
+
+
+def test_looking_changes_nothing(tmp_path, store):
+    published(tmp_path, store)
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
+    assert forget.look(store, names(tmp_path, GONE)).pairs == 2
+    after = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize(("line", "told"), [("no name", "line 1: this is no uid"), ("", "names nothing")])
+def test_a_list_that_names_nothing_is_refused(tmp_path, line, told):
+    with pytest.raises(SourceError, match=told):
+        names(tmp_path, line)
+
+
+def test_where_settings_changed_it_is_gone_all_the_same(tmp_path, store):
+    described, _, second = published(tmp_path, store)
+    changed = described.model_copy(update={"download": Download(shard_size=10, quality=90)})
+    done = forget.forget(store, names(tmp_path, GONE), changed)
+    assert (done.pairs, done.manifest) == (2, None)
+    assert "nothing could be published: [download] has changed" in done.fault
+    assert traces(store, UIDS) == []
+    with pytest.raises(StorageError, match="no longer complete"):
+        Manifest.open(store, second.id).files()
+    assert made.published(described, store).counts.failed == 3
+
+
+class Dying(Storage):
+    """A storage whose process dies before its n-th write: nothing is written after that, either."""
+
+    def __init__(self, root, left):
+        super().__init__(root)
+        self.left = left
+
+    def _write(self):
+        self.left -= 1
+        if self.left < 0:
+            raise SystemExit
+
+    def put_file(self, key, local):
+        self._write()
+        super().put_file(key, local)
+
+    def put_if_absent(self, key, data):
+        self._write()
+        return super().put_if_absent(key, data)
+
+    def remove(self, key):
+        self._write()
+        super().remove(key)
+
+
+@pytest.mark.slow
+def test_killed_before_any_write_it_is_finished_by_the_next_run(tmp_path, store):
+    described, *_ = published(tmp_path, store)
+    shutil.copytree(store.root, tmp_path / "begun")
+    expected = forget.forget(store, names(tmp_path, GONE), described)
+    asked = names(tmp_path, GONE)
+    writes = 0
+    while True:
+        root = tmp_path / f"killed-{writes}"
+        shutil.copytree(tmp_path / "begun", root)
+        try:
+            forget.forget(Dying(root, writes), asked, described)
+        except SystemExit:
+            begun = bool(blocked.read(Storage(root)))
+            if writes % 2 or not begun:
+                forget.forget(Storage(root), asked, described)
+            else:  # or whatever writes next
+                with Storage(root).lock(), forget.settled(Storage(root)):
+                    made.published(described, Storage(root))
+            assert Manifest.open(Storage(root)).id == expected.manifest
+            assert traces(Storage(root), UIDS) == []
+            shutil.rmtree(root)
+            writes += 1
+        else:
+            break
+    assert writes > 25
+
+
+HOST = "pictures.test"
+
+
+def downloaded(source, storage, guard):
+    """The causes by URL and caption."""
+    found = {}
+    for shard, error in engine.run(lambda: download.make(source, storage, guard), pairs.update(source, storage).shards):
+        assert error is None
+        listed = pq.read_table(storage.fetch(shard.key)).to_pylist()
+        rows = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet"))).to_pylist()
+        found |= {(pair["url"], pair["caption"]): row["cause"] for pair, row in zip(listed, rows, strict=True)}
+    return found
+
+
+@pytest.mark.slow
+def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
+    with Web() as web:
+        urls = [f"http://{HOST}/fine/{number}.jpg" for number in range(40)]
+        bytes_of = {url: picture_of(url) for url in urls}
+        same = [url for url in urls[1:] if bytes_of[url] == bytes_of[urls[0]]]
+        assert same
+        listed = tmp_path / "list.parquet"
+
+        def source(rows):
+            pq.write_table(pa.table({"url": [url for url, _ in rows], "caption": [words for _, words in rows]}), listed)
+            return Source(name="test", pairs=Pairs(location=str(listed)))
+
+        storage, guard = Storage(tmp_path / "store"), web.guard([HOST])
+        downloaded(source([(urls[0], "one")]), storage, guard)
+        assert forget.forget(storage, names(tmp_path, urls[0]), None).pairs == 1
+        web.hits.clear()
+        found = downloaded(
+            source([(urls[0], "one"), (urls[0], "another"), *((url, "one") for url in urls[1:])]), storage, guard
+        )
+        assert web.hits[urls[0]] == 0
+        assert {url for (url, _), cause in found.items() if cause == "forgotten"} - {""} == {urls[0], *same}
+        assert set(found.values()) == {"forgotten", None}

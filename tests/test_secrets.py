@@ -1,0 +1,72 @@
+"""Names, passwords and tokens in URLs: fetched with, and never shown."""
+
+import json
+
+import job
+import pyarrow as pa
+import pytest
+from web import Web
+
+from pipeline import pairs, query, report
+from pipeline.failure import RowError
+from pipeline.guard import Url
+from pipeline.manifest import Manifest
+from pipeline.secrets import hidden, hide
+from pipeline.source import Download, Pairs, Source
+from pipeline.storage import Storage
+
+ADDRESSES = {
+    "http://host/a.jpg?w=200&h=3#top": "http://host/a.jpg?w=200&h=3#top",
+    "http://host/@me/a@2x.jpg?mail=a@b": "http://host/@me/a@2x.jpg?mail=a@b",
+    "http://me:s3cret@host:80/a.jpg": "http://host:80/a.jpg",
+    " HTTPS://me:a@b@host/a.jpg": " HTTPS://host/a.jpg",
+    "//me:s3cret@host/a.jpg": "//host/a.jpg",
+    "me:s3cret@host/a.jpg": "host/a.jpg",
+    "http://me:s3cret/3@host/a.jpg": "http://host/a.jpg",
+    "http://host:80/a@2x.jpg": "http://host:80/a@2x.jpg",
+    "http://host/a?token=s3cret&w=1": "http://host/a?token=hidden&w=1",
+    "http://host/a?w=1&X-Amz-Signature=s3cret&X-Amz-Credential=s3cret": (
+        "http://host/a?w=1&X-Amz-Signature=hidden&X-Amz-Credential=hidden"
+    ),
+    "http://host/a?Key=s3cret;sig=s3cret#access_token=s3cret": "http://host/a?Key=hidden;sig=hidden#access_token=hidden",
+    "http://host/a?monkey=1&keyword=2&design=3": "http://host/a?monkey=1&keyword=2&design=3",
+    "": "",
+}
+
+
+def test_what_is_hidden_of_an_address():
+    assert {text: hidden(text) for text in ADDRESSES} == ADDRESSES
+    assert hide(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:s3cret/a@host/", "http://host:s3cret/", "http://me:s3cret@℀host/", "http://[s3cret/"]
+)
+def test_no_message_quotes_an_address(url):
+    with pytest.raises(RowError) as told:
+        Url.parse(url)
+    assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_secrets_go_to_the_server_and_nowhere_else(tmp_path, capfd, caplog):
+    hosts = ("fine", "missing", "html", "private", "cut", "failing")
+    urls = [f"http://me:s3cret@pictures.test/{kind}/1.jpg?token=s3cret" for kind in hosts]
+    urls += ["http://me:s3cret/@pictures.test/", "ftp://me:s3cret@pictures.test/"]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"url": url, "caption": "a b c"}) + "\n" for url in urls))
+    described = Source(name="t", pairs=Pairs(location=str(tmp_path / "list.jsonl")), download=Download(retries=0))
+    storage = Storage(tmp_path / "store")
+    caplog.set_level(0)
+    with Web() as web:
+        published = job.bring_in(described, storage, web.guard(["pictures.test"], retries=0))
+        assert web.hits["http://pictures.test/fine/1.jpg?token=s3cret"] == 1
+    assert (published.counts.kept, published.counts.failed) == (1, len(urls) - 1)
+    manifest = Manifest.open(storage)
+    report.write(storage, manifest, None, storage.root / "report.html")
+    told = query.run("SELECT * FROM rows", [storage]).to_pylist()
+    assert "s3cret" not in str(told)
+    assert {row["uid"] for row in told} == {pairs.uid(url, "a b c") for url in urls}
+    assert "s3cret" not in capfd.readouterr().out + caplog.text
+    for path in storage.root.rglob("*"):
+        if path.is_file() and path.parent.name not in ("pairs", "rows"):
+            assert b"s3cret" not in path.read_bytes(), path
