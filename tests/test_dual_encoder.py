@@ -6,7 +6,7 @@ from pipeline.errors import SourceError
 from pipeline.task import Budget
 from training import dual_encoder
 
-BUDGET = Budget(steps=300, batch=64)
+BUDGET = Budget(steps=60, batch=64, learning_rate=0.03)
 
 
 def pairs(count, wrong=0.0, seed=0):

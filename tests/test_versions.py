@@ -29,6 +29,7 @@ def scene(number):
     return demo.photograph(7, demo.TEST, number), demo.captions(7, demo.TEST, number, 1)[0]
 
 
+@pytest.mark.slow
 def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
     """The toy stands in a corner of a larger picture; a mask that is cropped alike tells how much of it is left."""
     mask = np.zeros((224, 224, 3), np.uint8)
@@ -51,6 +52,7 @@ def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
     assert np.mean(refused["lost"]) > np.mean(refused["kept"]) + 0.4
 
 
+@pytest.mark.slow
 def test_the_guard_rejects_the_wrong_colour_and_leaves_the_right_one(guard):
     named = [(pixels, caption) for pixels, caption in map(scene, range(60)) if " red " in caption]
     pictures, captions = zip(*named, strict=True)
