@@ -178,7 +178,5 @@ def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     (toml.parent / "next.toml").write_text(toml.read_text().replace("[task.budget]", learners))
     best = source.load(toml.parent / "next.toml").task.learners["best"].encoder
     assert best == source.load(toml).task.learners["linear"].encoder
-    status, out, _ = run("encoders", toml, "--root", root, "--encoder", "linear", "--finetune")
-    assert status == 0
-    assert re.search(r"trained end to end macro-F1 0\.\d+, [+-]0\.\d+ to its probe, 2 seeds", " ".join(out.split()))
+    assert run("encoders", toml, "--root", root, "--encoder", "linear")[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}  # no features are made twice
