@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.source import Source, members
 from pipeline.stage import canonical_json
 from pipeline.storage import Storage
 
@@ -54,6 +55,14 @@ def read(storage: Storage) -> Blocked:
     found = Blocked()
     for key in storage.keys(FOLDER):
         found |= _read(storage, key)
+    return found
+
+
+def binding(source: Source, storage: Storage) -> Blocked:
+    """What a source must not fetch: what was asked of it, and of the members of a union, whose lists it reads."""
+    found = read(storage)
+    for member, _ in members(source):
+        found |= read(Storage(storage.root.parent / member.name))
     return found
 
 

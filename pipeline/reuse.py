@@ -76,7 +76,7 @@ class _Taking:
     def __init__(self, source: Source, storage: Storage) -> None:
         self._storage = storage
         self._members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
-        self._blocked = blocked.read(storage)
+        self._blocked = blocked.binding(source, storage)
         made_by = download.stage(source)
         self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(made_by, ".tar"), (made_by, ".parquet")]}
         for name, stage in score.stages(source, made_by).items():

@@ -8,7 +8,8 @@ import pytest
 
 from filters.core import Filter, Recipe
 from flows import sources
-from pipeline import audit, pairs, reuse, shards, source
+from pipeline import audit, blocked, pairs, reuse, shards, source
+from pipeline.blocked import Blocked
 from pipeline.errors import SourceError
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
@@ -147,6 +148,15 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
     reuse.reuse(both, taken, pairs.update(both, taken).shards)
     made.embedded(both, anew, VECTORS, failed={3, 30})
     assert results(taken) == results(anew)
+
+
+def test_what_a_member_was_asked_to_forget_is_not_taken_over_and_not_fetched(tmp_path, root):
+    seven = "http://host/7.jpg"
+    Blocked(urls=frozenset({blocked.digest(seven)})).commit(Storage(root / "a"))
+    both, store = union(tmp_path, settings(tmp_path, 5), a=1, b=1), Storage(root / "both")
+    reuse.reuse(both, store, pairs.update(both, store).shards)
+    assert fetched(store) == [0, 2, 3, 4, 5, 6, 7]
+    assert blocked.binding(both, store).names("", seven)  # what a download is told
 
 
 @pytest.mark.slow
