@@ -77,7 +77,14 @@ def traces(store, uids):
 UIDS = {pairs.uid(GONE, "picture number 45"), pairs.uid(GONE, TWIN[0])}
 
 
-@pytest.mark.parametrize("name", [GONE, pairs.uid(GONE, TWIN[0]), f"{45:064x}"], ids=["url", "uid", "sha256"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(GONE, id="url"),
+        pytest.param(pairs.uid(GONE, TWIN[0]), id="uid", marks=pytest.mark.slow),
+        pytest.param(f"{45:064x}", id="sha256", marks=pytest.mark.slow),
+    ],
+)
 def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name):
     described, first, second = published(tmp_path, store)
     assert len(traces(store, UIDS)) > 10
@@ -106,6 +113,7 @@ def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name)
     assert set(query.run("SELECT manifest FROM history", [store])["manifest"].to_pylist()) == {now.id}
 
 
+@pytest.mark.slow
 def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
     described, *_ = published(tmp_path, store)
     done = forget.forget(store, names(tmp_path, GONE), described)
@@ -132,6 +140,7 @@ def test_a_list_that_names_nothing_is_refused(tmp_path, line, told):
         names(tmp_path, line)
 
 
+@pytest.mark.slow
 def test_where_settings_changed_it_is_gone_all_the_same(tmp_path, store):
     described, _, second = published(tmp_path, store)
     changed = described.model_copy(update={"download": Download(shard_size=10, quality=90)})

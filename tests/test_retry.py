@@ -53,6 +53,7 @@ def test_the_newest_attempt_counts_and_the_rest_stays(tmp_path, store):
     assert (third.counts.failed, third.counts.input) == (0, 25)
 
 
+@pytest.mark.slow
 def test_a_list_that_shrinks_after_a_retry(tmp_path, store):
     described = made.listed(tmp_path, range(40, 60))
     made.published(described, store, failed={41, 52})
