@@ -157,7 +157,8 @@ def table(start: int, count: int) -> pa.Table:
             "captions_language": pa.array(["en", "de"]).take(measured((generator.random(count) < 0.2).astype(np.int8))),
             "clip_similarity": measured(generator.normal(0.25, 0.06, count).astype(np.float32)),
             "pixels_sharpness": measured(generator.gamma(2, 200, count).astype(np.float32)),
-            **{f"more_{number}": measured(generator.random(count, np.float32)) for number in range(9)},
+            "sha256": pa.nulls(count, pa.string()),
+            **{f"more_{number}": measured(generator.random(count, np.float32)) for number in range(8)},
         }
     )
 
