@@ -20,7 +20,7 @@ def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path])
     `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
     URLs gave other bytes than in the manifest before, None where that cannot be known.
     """
-    downloaded = f"(FROM read_parquet({tables.file_list(rows)}, hive_partitioning = false) WHERE status = 'ok')"
+    downloaded = f"(FROM {tables.parquet(rows)} WHERE status = 'ok')"
     ((pictures, pairs),) = con.execute(
         f"SELECT count(*), coalesce(sum(pairs), 0) FROM (SELECT count(*) AS pairs FROM {downloaded} GROUP BY sha256 "
         f"HAVING count(*) >= {MANY} AND count(DISTINCT url) >= {MANY})"
@@ -40,8 +40,7 @@ def _rewritten(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[
     if not new:
         return 0
     was, is_ = (
-        f"(SELECT DISTINCT url, sha256 FROM read_parquet({tables.file_list(paths)}) WHERE status = 'ok')"
-        for paths in (known, new)
+        f"(SELECT DISTINCT url, sha256 FROM {tables.parquet(paths)} WHERE status = 'ok')" for paths in (known, new)
     )
     ((count,),) = con.execute(
         f"SELECT count(DISTINCT url) FROM {is_} AS i ANTI JOIN {was} AS w USING (url, sha256) "

@@ -114,12 +114,12 @@ def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, ex
     if not uids:
         return []
     rows = (manifest.storage.fetch(part.rows) for manifest in (before, after) for part in manifest.parts)
-    files = tables.file_list(dict.fromkeys(rows))
+    files = tables.parquet(dict.fromkeys(rows))
     wanted = ", ".join(map(tables.literal, uids))  # as constants they spare the scan what it need not unpack
     found = con.sql(
         "SELECT uid, any_value(r.url) AS url, any_value(r.caption) AS caption, before, after, "
         "were AS dropped_before, are AS dropped_after FROM shown JOIN "
-        f"(SELECT uid, url, caption FROM read_parquet({files}, hive_partitioning = false) WHERE uid IN ({wanted})) r "
+        f"(SELECT uid, url, caption FROM {files} WHERE uid IN ({wanted})) r "
         "USING (uid) GROUP BY ALL ORDER BY before, after, uid"
     )
     shown: list[dict[str, Any]] = found.to_arrow_table().to_pylist()

@@ -113,8 +113,8 @@ def losers(
     """What `distinct` removes from the rows that pass all filters. `parts` are files of so many rows each."""
     near = "(SELECT picture AS low, picture AS high FROM survivors WHERE false)"
     if neighbours.edges:
-        edges = tables.file_list([storage.fetch(neighbours.edges)])
-        near = f"(FROM read_parquet({edges}) WHERE distance <= {distinct.radius})"
+        edges = tables.parquet([storage.fetch(neighbours.edges)])
+        near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
     also = {"picture": f'"{neighbours.pictures}"', "best": distinct.best_by}
     passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
     with tables.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):

@@ -156,13 +156,13 @@ def _meant(storage: Storage, names: Names, told: Takedown) -> Blocked:
 def _spread(storage: Storage, listed: Sequence[Path], asked: Blocked) -> Blocked:
     """All pairs that are asked for, their URLs and their pictures, until there is nothing more that they share."""
     fetched = [storage.fetch(key) for key in storage.find("shards-*/*.parquet")]
-    pictures = f"read_parquet({tables.file_list(fetched)})" if fetched else "(SELECT NULL AS uid, NULL AS sha256)"
+    pictures = tables.parquet(fetched) if fetched else "(SELECT NULL AS uid, NULL AS sha256)"
     with storage.scratch() as scratch, tables.connect(scratch) as con:
         for name, digests in asdict(asked).items():
             con.from_arrow(pa.table({"name": pa.array(sorted(digests), pa.string())})).create(name)
         con.execute(
             "CREATE TABLE known AS SELECT DISTINCT uid, nullif(url, '') AS url, sha256::VARCHAR AS sha256 FROM "
-            f"read_parquet({tables.file_list(listed)}, union_by_name = true) AS l LEFT JOIN {pictures} AS f USING (uid)"
+            f"{tables.parquet(listed, 'union_by_name')} AS l LEFT JOIN {pictures} AS f USING (uid)"
         )
         con.execute(
             "CREATE TABLE gone AS SELECT DISTINCT uid FROM known "

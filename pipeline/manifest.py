@@ -247,12 +247,12 @@ class Manifest:
 
         `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
         """
-        verdicts = tables.file_list(self.storage.fetch(part.verdicts) for part in self.parts)
+        verdicts = tables.parquet(self.storage.fetch(part.verdicts) for part in self.parts)
         return (
             f"SELECT r.*, v.kept, {self.reasons('v.dropped_by | v.unknown')} AS dropped_by, "
             f"{self.reasons('v.unknown')} AS unknown\n"
-            f"FROM read_parquet({tables.file_list(self._rows)}, hive_partitioning = false) r\n"
-            f"POSITIONAL JOIN read_parquet({verdicts}, hive_partitioning = false) v"
+            f"FROM {tables.parquet(self._rows)} r\n"
+            f"POSITIONAL JOIN {verdicts} v"
         )
 
     def sides(self, parts: Sequence[Part]) -> str:
@@ -263,14 +263,14 @@ class Manifest:
         if not parts:
             return "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS side, NULL::UBIGINT AS bits WHERE false"
         rows, verdicts = (
-            tables.file_list(map(self.storage.fetch, keys))
+            tables.parquet(map(self.storage.fetch, keys))
             for keys in ([part.rows for part in parts], [part.verdicts for part in parts])
         )
         return (
             "SELECT uid, CASE WHEN kept THEN 'kept' WHEN status = 'ok' THEN 'dropped' ELSE status END AS side, "
             "dropped_by | unknown AS bits\n"
-            f"FROM (SELECT uid, status FROM read_parquet({rows}, hive_partitioning = false)) r\n"
-            f"POSITIONAL JOIN read_parquet({verdicts}, hive_partitioning = false) v"
+            f"FROM (SELECT uid, status FROM {rows}) r\n"
+            f"POSITIONAL JOIN {verdicts} v"
         )
 
     def reasons(self, bits: str) -> str:

@@ -99,15 +99,15 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
     """
     shards = {shard.number: storage.fetch(shard.key) for shard in committed(storage)}
     first = min(failed["shard"].to_pylist(), default=max(shards, default=0) + 1)
-    files = tables.file_list(path for number, path in shards.items() if number >= first)
+    files = [path for number, path in shards.items() if number >= first]
     if not len(failed) or not shards:
         return 0
     with storage.scratch() as scratch, tables.connect(scratch) as con:
         con.from_arrow(failed).create("failed")
         con.execute(
             f"CREATE TABLE held AS SELECT {_NUMBER} AS __shard, file_row_number AS __row, * EXCLUDE (filename, "
-            "file_row_number, url_number) FROM read_parquet("
-            f"{files}, filename = true, file_row_number = true, union_by_name = true) SEMI JOIN failed USING (uid)"
+            "file_row_number, url_number) FROM "
+            f"{tables.parquet(files, 'filename', 'file_row_number', 'union_by_name')} SEMI JOIN failed USING (uid)"
         )
         con.execute(
             "CREATE TABLE listed AS SELECT row_number() OVER (ORDER BY __shard, __row) - 1 AS __ordinal, "
@@ -212,7 +212,7 @@ def _entries(uids: list[str], batch: pa.RecordBatch, extra: list[str]) -> pa.Arr
 
 def _compare(con: duckdb.DuckDBPyConnection, listed: list[Path], shards: list[Path]) -> None:
     """Leave the tables `now` (first row of each uid), `seen` (entries of the ledger) and `fresh` (to be appended)."""
-    con.execute(f"CREATE VIEW listed AS FROM read_parquet({tables.file_list(listed)}, union_by_name = true)")
+    con.execute(f"CREATE VIEW listed AS FROM {tables.parquet(listed, 'union_by_name')}")
     con.execute(
         "CREATE TABLE now AS SELECT __ordinal, uid, entry FROM listed SEMI JOIN "
         "(SELECT min(__ordinal) AS __ordinal FROM listed GROUP BY uid) USING (__ordinal)"
@@ -224,10 +224,7 @@ def _compare(con: duckdb.DuckDBPyConnection, listed: list[Path], shards: list[Pa
 
 def _see(con: duckdb.DuckDBPyConnection, shards: list[Path]) -> None:
     if shards:
-        con.execute(
-            f"INSERT INTO seen SELECT {_NUMBER}, uid, entry FROM read_parquet($files, filename = true)",
-            {"files": [str(path) for path in shards]},
-        )
+        con.execute(f"INSERT INTO seen SELECT {_NUMBER}, uid, entry FROM {tables.parquet(shards, 'filename')}")
 
 
 def _append(

@@ -155,15 +155,15 @@ def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
         con.from_arrow(numbers).create("numbers")
         con.execute("CREATE TABLE later (entry VARCHAR, newest INTEGER)")
         if revised:
-            shards = f"read_parquet({tables.file_list(revised)}, filename = true) JOIN numbers USING (filename)"
+            shards = f"{tables.parquet(revised, 'filename')} JOIN numbers USING (filename)"
             con.execute(f"INSERT INTO later SELECT entry, max(number) FROM {shards} GROUP BY entry")
         out = "number < newest"
         if ledger.current is not None:
-            current = tables.file_list([storage.fetch(ledger.current)])
-            out += f" OR entry NOT IN (SELECT entry FROM read_parquet({current}))"
+            current = tables.parquet([storage.fetch(ledger.current)])
+            out += f" OR entry NOT IN (SELECT entry FROM {current})"
         found = con.execute(
             "SELECT number, list(file_row_number ORDER BY file_row_number) FROM "
-            f"read_parquet({tables.file_list(map(Path, files))}, filename = true, file_row_number = true) "
+            f"{tables.parquet(map(Path, files), 'filename', 'file_row_number')} "
             f"JOIN numbers USING (filename) LEFT JOIN later USING (entry) WHERE {out} GROUP BY number"
         ).fetchall()
     return dict(found)

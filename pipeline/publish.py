@@ -249,7 +249,7 @@ def _told(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequen
     }
     row = con.execute(
         f"SELECT {', '.join(f'count(*) FILTER ({test})' for test in counted.values())} FROM "
-        f"read_parquet({tables.file_list(rows)}) POSITIONAL JOIN read_parquet({tables.file_list(verdicts)})"
+        f"{tables.parquet(rows)} POSITIONAL JOIN {tables.parquet(verdicts)}"
     ).fetchone()
     return dict(zip(counted, row or (), strict=True))
 
@@ -261,7 +261,7 @@ def _ranges(
     if not columns:
         return {}
     sums = [f'count("{name}"), min("{name}"), avg("{name}"), max("{name}")' for name in columns]
-    row = con.execute(f"SELECT {', '.join(sums)} FROM read_parquet({tables.file_list(paths)})").fetchone() or ()
+    row = con.execute(f"SELECT {', '.join(sums)} FROM {tables.parquet(paths)}").fetchone() or ()
     values = [float(f"{value:.6g}") if value is not None and math.isfinite(value) else None for value in row]
     four = [values[at : at + 4] for at in range(0, len(values), 4)]
     return {

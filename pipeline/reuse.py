@@ -201,10 +201,10 @@ class _Taking:
 
 def _rows(store: Storage, known: Sequence[Shard]) -> str:
     """SQL for all pairs of these shards: number (of the shard), row, and the columns of the ledger."""
-    files = tables.file_list(store.fetch(shard.key) for shard in known)
+    files = [store.fetch(shard.key) for shard in known]
     return (
         "SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER AS number, file_row_number AS row, "
-        f"* FROM read_parquet({files}, filename = true, file_row_number = true, union_by_name = true)"
+        f"* FROM {tables.parquet(files, 'filename', 'file_row_number', 'union_by_name')}"
     )
 
 

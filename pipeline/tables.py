@@ -47,6 +47,12 @@ def file_list(paths: Iterable[Path]) -> str:
     return "[" + ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for path in paths) + "]"
 
 
+def parquet(paths: Iterable[Path], *more: str) -> str:
+    """SQL for the rows of these files, in this order; a folder called run=3 is no column. `more`: filename, say."""
+    told = "".join(f", {name} = true" for name in more)
+    return f"read_parquet({file_list(paths)}, hive_partitioning = false{told})"
+
+
 def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     """Check every filter against the columns of `rows`, without reading a row.
 
@@ -138,7 +144,7 @@ def _plain(error: Exception, columns: list[str]) -> str:
 
 def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
     """Make the view `rows` of the parts, one after the other."""
-    con.execute(f"CREATE VIEW rows AS FROM read_parquet({file_list(parts)}, hive_partitioning = false)")
+    con.execute(f"CREATE VIEW rows AS FROM {parquet(parts)}")
 
 
 def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, str] | None = None) -> str:
@@ -151,7 +157,7 @@ def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, 
     verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
     return (
         f"SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
-        f"FROM read_parquet({file_list(parts)}, file_row_number = true, hive_partitioning = false) AS rows"
+        f"FROM {parquet(parts, 'file_row_number')} AS rows"
     )
 
 

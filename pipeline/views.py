@@ -110,7 +110,7 @@ def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
         "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS arm, NULL::BIGINT AS times, NULL::VARCHAR AS draw WHERE false"
     )
     if files := draws(storages):
-        read = f"read_parquet({tables.file_list(files)}, filename = true)"
+        read = tables.parquet(files, "filename")
         drawn = f"SELECT uid, arm, times, parse_filename(filename, true) AS draw FROM {read}"
     told = "source, manifest, key, learner, arm, augmented, seed, f1_macro, r2"
     return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}

@@ -198,8 +198,8 @@ class Rows:
             start += part.count
         names = ", ".join(f'"{name}"' for name in columns)
         selects = [
-            f"SELECT {start} + file_row_number AS place, {names} FROM read_parquet({tables.file_list([path])}, "
-            f"file_row_number = true, hive_partitioning = false) WHERE file_row_number IN ({', '.join(map(str, here))})"
+            f"SELECT {start} + file_row_number AS place, {names} FROM {tables.parquet([path], 'file_row_number')} "
+            f"WHERE file_row_number IN ({', '.join(map(str, here))})"
             for path, start, here in parts
         ]
         if not selects:

@@ -47,7 +47,7 @@ class CaptionCounts:
         with tables.connect(pool.folder) as con:
             con.execute(
                 f"CREATE TABLE captions AS SELECT file_row_number AS row, {SAME} AS same "
-                f"FROM read_parquet({tables.file_list([pool.rows])}, file_row_number = true)"
+                f"FROM {tables.parquet([pool.rows], 'file_row_number')}"
             )
             counted = con.sql(
                 "SELECT count FROM captions JOIN (SELECT same, count(*)::INTEGER AS count FROM captions GROUP BY same) "

@@ -120,7 +120,7 @@ class Entries:
         with tables.connect(pool.folder) as con:
             found = con.sql(
                 f"""
-                WITH matches AS (FROM read_parquet({tables.file_list([matches])})),
+                WITH matches AS (FROM {tables.parquet([matches])}),
                 counts AS (SELECT entry, count(*) AS pairs FROM matches GROUP BY entry),
                 placed AS (SELECT *, row_number() OVER (PARTITION BY entry ORDER BY draw, row) AS place
                            FROM matches JOIN counts USING (entry))

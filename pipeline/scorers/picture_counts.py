@@ -41,7 +41,7 @@ class PictureCounts:
 
     def score(self, pool: "Pool", tell: "Tell") -> Columns:
         """The column of `PictureCountsSpec`."""
-        rows = f"read_parquet({tables.file_list([pool.rows])}, file_row_number = true)"
+        rows = tables.parquet([pool.rows], "file_row_number")
         with tables.connect(pool.folder) as con:
             counted = con.sql(
                 f"SELECT urls FROM {rows} JOIN (SELECT sha256, count(DISTINCT url)::INTEGER AS urls FROM {rows} "
