@@ -1,5 +1,6 @@
 """Which Prefect server a command talks to: the one that stands, or one that lives only as long as the command."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -114,6 +115,8 @@ def _quieten(debug: bool) -> None:
     """Prefect's log would drown the progress bars, and its tracebacks the one line that says what to do."""
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        for worker in ("EventsWorker", "APILogWorker"):  # their loggers are none of Prefect's own
+            logging.getLogger(worker).setLevel(logging.CRITICAL)
 
 
 def free_port() -> int:

@@ -71,6 +71,7 @@ def test_lines_that_are_no_pairs_and_bytes_that_are_no_text_are_counted(tmp_path
     assert (counts.input, counts.kept, counts.failed) == (10, 5, 5)
 
 
+@pytest.mark.slow
 def test_a_tar_that_was_cut_short_is_quarantined_and_mended_by_the_next_run(tmp_path, pictures):
     toml, root = described(tmp_path, pictures, good(pictures, range(30))), tmp_path / "root"
     expected = job.run(toml, root)

@@ -282,6 +282,7 @@ def test_paths_are_relative_to_the_source_file(tmp_path, folder):
         ClipSpec.model_validate(settings, context={"folder": tmp_path})
 
 
+@pytest.mark.slow
 def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
     program = (
         "from pipeline.scorers.clip_weights import find\nfrom pipeline.errors import ModelError\n"

@@ -138,6 +138,7 @@ def test_what_is_there_is_not_fetched_again(web, fetched):
     assert leftovers(storage) == []
 
 
+@pytest.mark.slow
 def test_the_same_web_makes_the_same_bytes_off_the_main_thread_too(fetched, tmp_path):
     source, storage, rows, guard = fetched
     again = Storage(tmp_path / "again")

@@ -42,6 +42,7 @@ def test_each_device_has_a_worker_of_its_own(tmp_path):
     assert not (tmp_path / f"began-{os.getpid()}").exists()
 
 
+@pytest.mark.slow
 def test_what_would_fail_every_shard_is_raised_here(tmp_path):
     with pytest.raises(StorageError, match="the disk is full"):
         list(engine.spread(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))

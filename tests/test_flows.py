@@ -128,6 +128,7 @@ def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpse
     assert [each["manifest"] for each in wait_for(lambda: events(api, "drifts"))] == [first["id"]]
 
 
+@pytest.mark.slow
 def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_folder):
     curated(small.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
     found = httpx.post(f"{api}/artifacts/filter", json={}, trust_env=False).raise_for_status().json()
@@ -150,6 +151,7 @@ def test_a_task_a_stage_and_block_of_shards(api, tmp_path, httpserver_folder):
     assert wait_for(lambda: wanted <= names())
 
 
+@pytest.mark.slow
 def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
     toml = small.described(tmp_path / "lists", httpserver_folder, name="torn")
     root = tmp_path / "root"
@@ -224,6 +226,7 @@ def test_an_empty_list_is_one_line(api, tmp_path, httpserver_folder):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_source_without_a_task_is_not_trained_on(api, tmp_path, httpserver_folder):
     toml = small.described(tmp_path / "lists", httpserver_folder, name="idle")
     curated(toml, tmp_path / "root")
@@ -233,6 +236,7 @@ def test_a_source_without_a_task_is_not_trained_on(api, tmp_path, httpserver_fol
     assert Manifest.open(Storage(tmp_path / "root" / "idle")).counts.kept == small.COUNT
 
 
+@pytest.mark.slow
 def test_a_labelled_list_is_fetched_and_scored_once_for_calibration(api, tmp_path, httpserver_folder):
     """The labelled pairs are not the source's own: 25 short captions, and 25 longer ones."""
     toml = small.described(tmp_path / "lists", httpserver_folder, name="rated")

@@ -231,6 +231,7 @@ def test_the_card_tells_what_made_it(tmp_path, store):
     assert all(made_by for made_by in card["made_by"].values())
 
 
+@pytest.mark.slow
 def test_a_reader_sees_whole_manifests_only(tmp_path, store):
     seen, faults, over = Counter(), [], threading.Event()
 

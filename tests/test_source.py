@@ -51,7 +51,7 @@ FAULTS = {
     ),
     "one class": (
         PAIRS + '[task.classes]\ndog = ["dog"]\n[task.learners.l]\nhead = "linear"\nencoder = { kind = "hog" }\n',
-        "task.classes: ",
+        "task: name at least two classes",
     ),
     "bad source name": ('name = "Not A Name"\n' + PAIRS, "name: "),
 }

@@ -76,6 +76,7 @@ def tried(tmp_path_factory):
     return described, storage, gain.measure(described, storage)
 
 
+@pytest.mark.slow
 def test_every_augmentation_is_reported(tried):
     _, _, measured = tried
     linear, dual = (

@@ -86,4 +86,5 @@ def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
 
 def _prepared(path: Path, clip: Encoder) -> Iterator[npt.NDArray[np.uint8]]:
     for name, content in pictured.contents(path):
-        yield clip.prepare(pictured.upright(path, name, content))
+        picture = pictured.upright(path, name, content)  # a picture that is none is told before the model is asked
+        yield clip.prepare(picture)
