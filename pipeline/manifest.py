@@ -134,8 +134,14 @@ class Manifest:
 
     @property
     def neighbours(self) -> Mapping[str, Neighbours]:
-        """Where the edges between near-duplicates lie, by the scorer that looked for them."""
-        return {name: Neighbours(**each) for name, each in self.document.get("neighbours", {}).items()}
+        """Where the edges between near-duplicates lie, by the scorer that looked for them.
+
+        Raises StorageError for a manifest in which they stand otherwise.
+        """
+        try:
+            return {name: Neighbours(**each) for name, each in self.document.get("neighbours", {}).items()}
+        except TypeError:
+            raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it anew") from None
 
     def check_end(self, last: Distinct | None) -> None:
         """Check what a recipe ends in. Raises RecipeError."""

@@ -156,6 +156,12 @@ def test_a_folder_name_with_signs_of_a_glob(tmp_path):
         assert "run" not in con.sql("FROM rows").columns
 
 
+def test_one_of_an_older_winnow_says_what_to_do(manifest):
+    older = {**manifest.document, "neighbours": {"edges": "scores/duplicates-1/edges.parquet", "radius": 4}}
+    with pytest.raises(StorageError, match="of an older winnow: `winnow curate`"):
+        Manifest(manifest.storage, manifest.id, older).funnel(Recipe("sharp", (SHARP,)))
+
+
 def test_two_connections_at_once(manifest):
     def count(told):
         with manifest.connection() as con:
