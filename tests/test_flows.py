@@ -140,6 +140,7 @@ def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_fol
     assert all(each["data"] == 100 for each in progress if each["description"] in ("download", "score"))
 
 
+@pytest.mark.slow
 def test_a_task_a_stage_and_block_of_shards(api, tmp_path, httpserver_folder):
     curated(small.described(tmp_path / "lists", httpserver_folder, name="blocks"), tmp_path / "root")
 

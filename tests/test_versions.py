@@ -94,6 +94,7 @@ def test_every_augmentation_is_reported(tried):
     assert measured["versions"]["says"].startswith(f"of {measured['versions']['versions']} versions of both")
 
 
+@pytest.mark.slow
 def test_versions_follow_the_rules_and_are_counted(tried):
     described, storage, measured = tried
     choice = Choice.open(storage)
@@ -126,6 +127,7 @@ def test_what_is_refused_is_seen_plainly():
     assert known.chosen("guarded", np.array([1, 1]), plain, made)[:, :, 0].tolist() == [[0, 0, 1]] * 2
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing(tried):
     described, storage, measured = tried
     before = {path: path.stat().st_mtime_ns for path in storage.root.rglob("*.*")}
@@ -133,6 +135,7 @@ def test_a_second_run_makes_nothing(tried):
     assert {path: path.stat().st_mtime_ns for path in storage.root.rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_guard_needs_a_clip(tried):
     described, storage, _ = tried
     with pytest.raises(SourceError, match="a guard needs a scorer of kind clip"):
