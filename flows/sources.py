@@ -57,3 +57,8 @@ def recipe(name: str) -> Recipe:
     if name not in known:
         raise RecipeError(f"no recipe is called {name!r}{nearest(name, known)}")
     return known[name]
+
+
+def recipes(described: Source, names: Sequence[str] | None) -> list[Recipe]:
+    """Those recipes; without names, the source's own. Raises RecipeError."""
+    return [recipe(name) for name in names] if names else [described.chosen]

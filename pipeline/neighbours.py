@@ -157,3 +157,13 @@ def _sharing(hashes: Hashes, mask: np.uint64, radius: int) -> tuple[Hashes, int]
         one, other = order[near], order[near + step]
         found.append(np.minimum(one, other) * np.uint64(len(hashes)) + np.maximum(one, other))
     return np.concatenate([_NONE, *found]), int(np.maximum(behind - LONGEST, 0).sum())
+
+
+def connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The number of each node's connected component, from 0."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(low), np.int8), (low, high)), shape=(nodes, nodes))
+    component: npt.NDArray[np.int64] = connected_components(edges, directed=False)[1]
+    return component

@@ -111,14 +111,11 @@ def apart(hashes: npt.NDArray[np.uint64], split: Split) -> npt.NDArray[np.bool_]
 
     A chain's side is decided by the seed and its lowest hash: pictures outside the chain have no say in it.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     distinct, back = np.unique(hashes, return_inverse=True)
     edges = neighbours.within(distinct, NEAR)
     ends = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
-    count, chain = connected_components(coo_array((np.ones(len(edges)), ends), shape=(len(distinct),) * 2))
-    lowest = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    chain = neighbours.connected(len(distinct), *ends)
+    lowest = np.full(len(np.unique(chain)), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, chain, distinct)
     drawn = [int.from_bytes(hashlib.sha256(f"{split.seed}:{each}".encode()).digest()[:8], "big") for each in lowest]
     held: npt.NDArray[np.bool_] = (np.array(drawn, np.float64) < split.share * 2**64)[chain][back]

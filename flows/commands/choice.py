@@ -29,7 +29,7 @@ def funnel(
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
-    compared = found.compare([sources.recipe(name) for name in recipe] if recipe else [described.chosen])
+    compared = found.compare(sources.recipes(described, recipe))
     printing.show(printing.comparison(compared), as_json)
     finish(as_json, {"manifest": found.id} | asdict(compared))
 
@@ -54,8 +54,7 @@ def audit(
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
-    chosen = [sources.recipe(name) for name in recipe] if recipe else [described.chosen]
-    audits = [removed.audit(found, each) for each in chosen]
+    audits = [removed.audit(found, each) for each in sources.recipes(described, recipe)]
     for each in audits:
         printing.show(printing.audit(each), as_json)
     finish(as_json, {"manifest": found.id, "audits": [asdict(each) for each in audits]})

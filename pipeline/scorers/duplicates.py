@@ -109,7 +109,7 @@ def grouped(
     `low` and `high` are pictures `distance` apart.
     """
     rows = np.bincount(picture)
-    group = _connected(len(rows), low, high)[picture]
+    group = neighbours.connected(len(rows), low, high)[picture]
     _, first, size = np.unique(group, return_index=True, return_counts=True)
     nearest = np.full(len(rows), _FAR, distance.dtype)
     np.minimum.at(nearest, low, distance)
@@ -122,13 +122,3 @@ def grouped(
         "group": uids.take(pa.array(first[group], mask=alone)),
         "nearest": pa.array(nearest[picture], mask=alone),
     }
-
-
-def _connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The number of each node's connected component, from 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    edges = coo_array((np.ones(len(low), np.int8), (low, high)), shape=(nodes, nodes))
-    component: npt.NDArray[np.int64] = connected_components(edges, directed=False)[1]
-    return component
