@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     import torch
 
 BATCH = 64
-"""Pictures in one forward pass, fewer where memory ends."""
+"""Pictures in one forward pass at most, fewer where memory ends."""
+
+PIXELS = 8 * 224 * 224
+"""In one forward pass on a processor: from larger ones memory is given back and taken anew layer by layer, which costs
+convolutional networks half their speed."""
 
 _OPENCV = "opencv-python-headless"
 
@@ -43,7 +47,7 @@ def identity(encoder: Encoder) -> dict[str, Any]:
     library = {"timm": "timm", "open_clip": "open_clip_torch"}[encoder.kind]
     made: dict[str, Any] = {
         "kind": encoder.kind,
-        "batch": BATCH,
+        "batch": [BATCH, PIXELS],
         "device": device.kind(),
         "versions": {name: version(name) for name in (library, "torch", "torchvision", "pillow")},
     }
@@ -109,7 +113,7 @@ class Gradients(Raw):
 class Tower:
     """A network, ready to run: `network` gives features of a stack of pictures, `geometry` resizes and crops one.
 
-    It sees `batch` pictures in one pass; half as many from where memory ended.
+    It sees `batch` pictures in one pass, as many as suit the device if unset; half as many from where memory ended.
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class Tower:
         geometry: Callable[[Image.Image], Image.Image],
         mean: Sequence[float],
         std: Sequence[float],
-        batch: int = BATCH,
+        batch: int | None = None,
     ) -> None:
         import torch
 
@@ -140,6 +144,11 @@ class Tower:
         pixels = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
         return pixels.float().div_(255).sub_(self._mean).div_(self._std)
 
+    def fitting(self, picture: npt.NDArray[np.uint8]) -> int:
+        """How many of such pictures go into one pass here."""
+        height, width, _ = picture.shape
+        return BATCH if self.device != "cpu" else min(BATCH, max(1, PIXELS // (height * width)))
+
     def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
         import torch
@@ -155,6 +164,7 @@ class Tower:
                     self.batch = max(1, len(window) // 2)
                 raise
 
+        self.batch = self.batch or self.fitting(pictures[0])
         exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with exactly:
