@@ -24,12 +24,15 @@ _PUBLIC_6 = ipaddress.ip_network("2000::/3")
 """All that was ever handed out: no mapped, NAT64, unique local, link-local, site-local or multicast address."""
 
 _SPECIAL = """
-0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.31.196.0/24
-192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
+203.0.113.0/24 224.0.0.0/3
 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20
 """
 _PRIVATE = tuple(map(ipaddress.ip_network, _SPECIAL.split()))
-"""IANA's special-purpose registries (RFC 6890 and after): Teredo is in 2001::/23, 6to4 is 2002::/16."""
+"""IANA's special-purpose registries (RFC 6890 and after): Teredo is in 2001::/23, 6to4 is 2002::/16.
+
+168.63.129.16 is where a machine in Azure asks about itself; other clouds keep to the registries."""
 
 
 def public(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""How politely a host is asked: few requests at once, none before the time it named, none its robots.txt forbids."""
+"""How politely a host is asked: few requests at once, none while it rests, none that its robots.txt forbids."""
 
 import contextlib
 import re
@@ -12,6 +12,9 @@ from urllib.parse import unquote
 
 from pipeline.failure import RowError, passing
 
+FIRST_REST, LONGEST_REST = 1.0, 60.0
+"""Seconds that a host rests which had too much and named no time: the first time, and after many times in a row."""
+
 MOST_RULES = 500_000
 """Bytes of a robots.txt that are read: RFC 9309's least."""
 
@@ -21,7 +24,8 @@ class Host:
 
     def __init__(self, at_once: int) -> None:
         self._slots = threading.BoundedSemaphore(at_once)
-        self._free_at = 0.0
+        self._free_at = self._pause = 0.0
+        self._telling = threading.Lock()
         self._rules: Rules | RowError | None = None
         self._reading = threading.Lock()
 
@@ -31,9 +35,24 @@ class Host:
         with self._slots:
             yield
 
-    def rest(self, seconds: float) -> None:
-        """It asked to be left alone for so long."""
-        self._free_at = max(self._free_at, time.monotonic() + seconds)
+    def refused(self, seconds: float | None) -> None:
+        """It had too much, and asked to be left alone for so long.
+
+        Where it did not say, it rests for `FIRST_REST`, then twice as long each time until it serves again. Refusals of
+        requests that were under way together are one.
+        """
+        with self._telling:
+            if not seconds:
+                if self.resting:
+                    return
+                self._pause = seconds = min(2 * self._pause or FIRST_REST, LONGEST_REST)
+            self._free_at = max(self._free_at, time.monotonic() + seconds)
+
+    def served(self) -> None:
+        """It answered. What was under way when it refused says nothing about what it bears."""
+        with self._telling:
+            if not self.resting:
+                self._pause = 0.0
 
     @property
     def resting(self) -> float:

@@ -40,7 +40,7 @@ MOST_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({429, 503})
-"""Statuses with which a host may name a time to come back at."""
+"""Statuses with which a host says that it has too much, and may name a time to come back at."""
 
 _FIRST_PAUSE = 0.25
 _BLOCK = 1 << 16
@@ -103,7 +103,7 @@ class Opener(urllib.request.OpenerDirector):
         with host.slot():
             rest = host.resting
             if rest > self.guard.timeout:
-                raise RowError("http_429", "the host asked for a longer rest than a request may take")
+                raise RowError("http_429", "the host refused others, and rests for longer than a request may take")
             time.sleep(rest)
             if "robots.txt" in self.guard.robots and not host.rules(lambda: self._rules(url)).allow(url.target):
                 raise RowError("robots_txt", "the site's robots.txt forbids it")
@@ -117,7 +117,7 @@ class Opener(urllib.request.OpenerDirector):
             return Rules(kept.read_text(encoding="utf-8"), name)
         try:
             answer = self._followed(url.at("/robots.txt"), lambda url: contextlib.nullcontext(), lambda answer: None)
-            text = answer.read()[:MOST_RULES].decode("utf-8", "replace")
+            text = answer.read()[:MOST_RULES].decode("utf-8-sig", "replace")
         except RowError as failure:
             if failure.cause != "empty" and (not failure.cause.startswith("http_4") or failure.cause == "http_429"):
                 raise
@@ -170,9 +170,11 @@ class Opener(urllib.request.OpenerDirector):
         connection.request("GET", url.target, headers=headers)
         answer = connection.getresponse()
         redirected = answer.status in _REDIRECTS and answer.getheader("Location") is not None
+        if answer.status in _LATER:
+            self._hosts[url.place].refused(asked_for(answer.getheader("Retry-After")))
+        else:
+            self._hosts[url.place].served()
         if not 200 <= answer.status < 300 and not redirected:
-            if answer.status in _LATER:
-                self._hosts[url.place].rest(asked_for(answer.getheader("Retry-After")) or 0)
             raise RowError(f"http_{answer.status}", http.client.responses.get(answer.status, "no known status"))
         return answer
 

@@ -18,6 +18,7 @@ from pipeline.scorers import AnySpec, decoders
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.semantic import SemanticSpec
+from pipeline.secrets import hidden
 from pipeline.settings import ExistingPath, Table, existing
 from pipeline.task import Task
 
@@ -63,6 +64,11 @@ class Pairs(Table):
     extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
 
     @property
+    def shown(self) -> str:
+        """`location` as a message may have it."""
+        return hidden(self.location)
+
+    @property
     def kind(self) -> str:
         """The format, as said or by the ending. Raises SourceError if neither tells."""
         if self.format:
@@ -72,7 +78,7 @@ class Pairs(Table):
         kinds = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
         if ending not in kinds:
             raise SourceError(
-                f"{self.location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
+                f"{self.shown}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
             )
         return kinds[ending]
 
@@ -112,7 +118,7 @@ class Download(Table):
     shard_seconds: float = Field(900, gt=0, description="a shard that takes longer is stopped and quarantined")
     allow_hosts: tuple[str, ...] = Field((), description="host:port that may be a private address")
     per_host: int = Field(16, ge=1, le=512, description="requests at once to one host")
-    robots: tuple[Literal["robots.txt", "noai", "noimageai", "noindex", "noimageindex"], ...] = Field(
+    robots: tuple[Literal["robots.txt", "noai", "noimageai", "noindex", "noimageindex", "none"], ...] = Field(
         OPT_OUTS, description="of a site's wishes those that are honoured: its robots.txt, words of X-Robots-Tag"
     )
     user_agent: str = Field("winnow/0.1 (image-text curation)", pattern=r"^[\x20-\x7e]+$")

@@ -3,9 +3,11 @@
 import io
 import os
 import signal
+import struct
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -168,6 +170,30 @@ def test_the_first_frame_counts(decoder, kind):
     assert np.allclose(image.getpixel((20, 20)), (254, 0, 0), atol=4)
 
 
+PACKED = zlib.compress(bytes(32 << 20), 1)
+
+
+def with_chunk(png, name, data):
+    """The PNG with one chunk more, after its header."""
+    chunk = struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return png[:33] + chunk + png[33:]
+
+
+def icon(png):
+    """An ICO that says 16 x 16 of whatever this is."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
+
+
+def test_frames_without_end_cost_no_more_than_the_first(decoder):
+    one = encoded(Image.new("P", (40, 40), 1), "GIF")
+    palette = 3 << (one[10] & 7) + 1
+    frame = one[13 + palette : -1]
+    many = one[:-1] + frame * (4_000_000 // len(frame)) + b";"
+    begun = time.monotonic()
+    assert decoder.decode(many) == decoder.decode(one)
+    assert time.monotonic() - begun < 1
+
+
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
@@ -176,7 +202,10 @@ def test_the_first_frame_counts(decoder, kind):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n", "undecodable"),
         (picture(1)[:1000], "undecodable"),
         (bomb(), "too_many_pixels"),
+        (icon(bomb()), "too_many_pixels"),
         (encoded(Image.new("1", (10_000, 6_000))), "too_many_pixels"),
+        (with_chunk(encoded(Image.new("L", (9, 9))), b"iCCP", b"a\0\0" + PACKED), "undecodable"),
+        (with_chunk(encoded(Image.new("L", (9, 9))), b"zTXt", b"a\0\0" + PACKED), "undecodable"),
     ],
 )
 def test_what_is_refused(decoder, data, cause):

@@ -1,12 +1,18 @@
 """What may be opened: hostile URLs, addresses that change, and a web that misbehaves."""
 
+import contextlib
+import gzip
+import socketserver
+import threading
 import time
 import urllib.request
+import zlib
 from email.message import Message
+from itertools import chain, repeat
 from urllib.parse import urlsplit
 
 import pytest
-from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture_of
+from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
 
 from pipeline.failure import RowError, told
 from pipeline.guard import Guard, Url, public, system
@@ -109,8 +115,9 @@ dict://127.0.0.1:{port}/a jar:http://127.0.0.1:{port}/!/a
 HOSTILE = URLS.split()
 
 PRIVATE = """
-0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.255 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192
-192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255
+0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.255 168.63.129.16 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1
+192.0.0.192 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.1.1.1 240.0.0.1
+255.255.255.255
 :: ::1 ::7f00:1 ::ffff:8.8.8.8 ::ffff:127.0.0.1 64:ff9b::7f00:1 64:ff9b:1::1 100::1 2001::1 2001:10::1 2001:20::1
 2001:db8::1 2002:7f00:1::1 3fff::1 5f00::1 fc00::1 fd12::1 fe80::1 fe80::1%eth0 fec0::1 ff02::1
 """
@@ -257,6 +264,86 @@ def test_it_is_what_urlopen_uses(web, opener):
             urllib.request.urlopen("file:///etc/passwd")
     finally:
         urllib.request.install_opener(before)
+
+
+@pytest.mark.parametrize(
+    "location", ["data:image/gif;base64,R0lGODlhAQABAAAAACw=", "about:blank", "ws://pictures.test/"]
+)
+def test_a_redirect_to_another_scheme_is_not_followed(web, location):
+    url = f"http://{HOST}/to/{location}"
+    web.to[url] = location
+    assert cause_of(Opener(web.guard([HOST])), url) == "blocked_scheme"
+
+
+def test_a_redirect_may_give_up_tls_and_is_vetted_all_the_same(web, opener):
+    for host, cause in ((HOST, None), (PRIVATE_HOST, "blocked_address")):
+        url = f"https://{HOST}/to/{host}.jpg"
+        web.to[url] = f"http://{host}/fine/plain.jpg"
+        assert cause_of(opener, url) == cause
+    assert web.canary == []
+
+
+MOST = 200_000
+ZEROS = bytes(50 * MOST)
+
+
+def answer(*headers, body=b""):
+    return "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode() + body
+
+
+def dripping(block):
+    while True:
+        yield block
+        time.sleep(0.01)
+
+
+ODD = {
+    "no head, as HTTP/0.9 has it": ([picture(1)], "bad_answer"),
+    "a status of letters": ([b"HTTP/1.1 abc OK\r\n\r\n"], "bad_answer"),
+    "headers without end": (chain([b"HTTP/1.1 200 OK\r\n"], repeat(b"A: b\r\n" * 1000)), "bad_answer"),
+    "a header without end": (chain([b"HTTP/1.1 200 OK\r\nA: "], repeat(b"b" * 100_000)), "bad_answer"),
+    "a head that drips": (chain([b"HTTP/1.1 200 OK\r\n"], dripping(b"A")), "timeout"),
+    "continue without end": (dripping(b"HTTP/1.1 100 Continue\r\n\r\n"), "timeout"),
+    "a length of letters": ([answer("Content-Length: many", body=picture(1))], "bad_answer"),
+    "chunks without end": (
+        chain([answer("Transfer-Encoding: chunked")], repeat(b"10000\r\n" + ZEROS[:65536] + b"\r\n")),
+        "too_large",
+    ),
+    "trailers without end": (
+        chain([answer("Transfer-Encoding: chunked", body=b"1\r\nx\r\n0\r\n")], dripping(b"A: b\r\n")),
+        "timeout",
+    ),
+    "a chunk that is none": ([answer("Transfer-Encoding: chunked", body=b"zz\r\nx")], "reset"),
+    "gzip": ([answer("Content-Encoding: gzip", body=gzip.compress(ZEROS))], "too_large"),
+    "deflate": ([answer("Content-Encoding: deflate", body=zlib.compress(ZEROS))], "too_large"),
+    "gzip twice": ([answer("Content-Encoding: gzip, gzip", body=gzip.compress(gzip.compress(ZEROS)))], "bad_answer"),
+    "brotli": ([answer("Content-Encoding: br", body=b"\x0b\x02\x80hello\x03")], "bad_answer"),
+    "zstd": ([answer("Content-Encoding: zstd", body=b"\x28\xb5\x2f\xfd\x04\x00")], "bad_answer"),
+    "gzip that is none": ([answer("Content-Encoding: gzip", body=picture(1))], "bad_answer"),
+}
+"""What a server says, in blocks, until nobody listens any more."""
+
+
+class Odd(socketserver.StreamRequestHandler):
+    def handle(self):
+        while self.rfile.readline().strip():
+            pass
+        with contextlib.suppress(OSError):
+            for block in self.server.says:
+                self.wfile.write(block)
+
+
+@pytest.mark.parametrize(("says", "cause"), ODD.values(), ids=ODD)
+def test_what_is_no_answer_ends_soon_and_small(says, cause):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Odd) as server:
+        server.says, server.daemon_threads = says, True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        guard = Guard(frozenset({place}), timeout=0.3, max_bytes=MOST, retries=0)
+        begun = time.monotonic()
+        assert cause_of(Opener(guard), f"http://{place}/a.jpg") == cause
+        assert time.monotonic() - begun < 1.5
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from pipeline import download
 from pipeline.failure import RowError
 from pipeline.guard import Guard
-from pipeline.hosts import Rules, asked_for, robot
+from pipeline.hosts import FIRST_REST, Host, Rules, asked_for, robot
 from pipeline.opener import Opener
-from pipeline.source import OPT_OUTS, Download, Pairs, Source
+from pipeline.source import OPT_OUTS, Download, Pairs, Source, load
 
 ROBOTS = """
 User-agent: otherbot
@@ -121,7 +121,9 @@ class Site(BaseHTTPRequestHandler):
                 "busy": (429, {"Retry-After": "1"}, b"")
                 if server.asked.count((self.path, self.headers["User-Agent"])) == 1
                 else (200, {}, b"x"),
+                "full": (503, {}, b""),
                 "tired": (503, {"Retry-After": "3600"}, b""),
+                "closed": (200, {"X-Robots-Tag": "none"}, b"x"),
                 "tagged": (200, {"X-Robots-Tag": "noai"}, b"x"),
             }.get(kind, (200, {}, b"x"))
         self.send_response(status)
@@ -173,6 +175,17 @@ def test_robots_txt_is_read_once_a_host_even_by_the_next_shard(site, tmp_path):
     assert {agent for _, agent in site.asked} == {"winnow/1; +me@example.org"}
 
 
+def test_a_robots_txt_may_begin_with_a_mark_of_its_encoding(site):
+    site.robots = (200, {}, b"\xef\xbb\xbfUser-agent: *\nDisallow: /private/")
+    opened = opener(site, robots=HONOURED)
+    assert [cause_of(opened, site, path) for path in ("/private/a.jpg", "/open/a.jpg")] == ["robots_txt", None]
+
+
+def test_shipped_lists_of_strangers_honour_all_that_a_site_can_say():
+    for name in ("cc3m", "cc12m"):
+        assert set(load(name).download.robots) == {"robots.txt", "none", *OPT_OUTS}
+
+
 @pytest.mark.parametrize(
     ("status", "cause"), [(404, None), (403, None), (500, "http_500"), (429, "http_429"), (302, None)]
 )
@@ -184,6 +197,8 @@ def test_a_robots_txt_that_cannot_be_had(site, status, cause):
 def test_a_policy_may_honour_less(site):
     assert cause_of(opener(site), site, "/tagged/a.jpg") == "opt_out"
     assert cause_of(opener(site, robots=frozenset({"noindex"})), site, "/tagged/a.jpg") is None
+    assert cause_of(opener(site), site, "/closed/a.jpg") is None
+    assert cause_of(opener(site, robots=frozenset({"none"})), site, "/closed/a.jpg") == "opt_out"
     assert cause_of(opener(site), site, "/private/a.jpg") is None
     assert "/robots.txt" not in [path for path, _ in site.asked]
 
@@ -202,6 +217,32 @@ def test_a_host_that_wants_a_long_rest_is_left_alone(site):
     assert {cause_of(opened, site, f"/open/{number}.jpg") for number in range(3)} == {"http_429"}
     assert time.monotonic() - begun < 5
     assert [path for path, _ in site.asked] == ["/tired/a.jpg"]
+
+
+def test_a_host_that_names_no_time_rests_all_the_same(site):
+    opened = opener(site, retries=0)
+    assert cause_of(opened, site, "/full/a.jpg") == "http_503"
+    begun = time.monotonic()
+    assert cause_of(opened, site, "/open/a.jpg") is None
+    assert FIRST_REST - 0.1 < time.monotonic() - begun < FIRST_REST + 1
+
+
+def test_rests_double_until_the_host_serves_again(monkeypatch):
+    host, now, rests = Host(1), [100.0], []
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: now[0])
+        for _ in range(8):
+            host.refused(None)
+            host.served()  # what was under way
+            host.refused(0)
+            rests.append(host.resting)
+            now[0] += host.resting
+        assert rests == [1, 2, 4, 8, 16, 32, 60, 60]
+        host.served()
+        host.refused(None)
+        assert host.resting == 1
+        host.refused(30)
+        assert host.resting == 30
 
 
 def test_few_requests_at_once_go_to_one_host(site):
