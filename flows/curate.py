@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 
-from flows.progress import shown, tracked
+from flows.progress import shown, tracked, warn
 from flows.server import settle
 from flows.sources import checked, opened
 from pipeline import calibrate, download, drift, engine, forget, pairs, pool, publish, reuse, score
@@ -120,6 +120,8 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
         ledger = append(served, storage)
         if served.union:
             take(served, storage, ledger)
+        if line := download.nameless(served, storage, ledger.shards):
+            warn(line)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))

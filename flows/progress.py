@@ -1,11 +1,14 @@
 """How far a task is: a bar on stderr for who watches the terminal, an artifact for who watches Prefect's page."""
 
+import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from rich.console import Console
@@ -58,6 +61,15 @@ class Step:
         if self._artifact and total and (done == total or time.monotonic() - self._told > EVERY):
             self._told = time.monotonic()
             update_progress_artifact(self._artifact, progress=100.0 * done / total)
+
+
+def warn(line: str) -> None:
+    """A line in the run's log, or on stderr where Prefect is kept quiet. Only inside a flow."""
+    log = get_run_logger()
+    if log.isEnabledFor(logging.WARNING):
+        log.warning(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def tracked(step: str, things: Iterable[T], of: Sized) -> Iterator[T]:

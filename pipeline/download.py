@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import Pipe
@@ -45,7 +45,6 @@ COLUMNS = pa.schema(
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
 """What a `Job` leaves in its folder."""
-
 
 _START = 120
 """Seconds that importing img2dataset may take."""
@@ -152,6 +151,23 @@ def stage(source: Source) -> Stage:
     if set(asked.robots) != set(OPT_OUTS):
         made_by["robots"] = sorted(asked.robots)
     return Stage("shards", made_by)
+
+
+def nameless(source: Source, storage: Storage, shards: Iterable[Shard]) -> str | None:
+    """What to say if servers other than those of `allow_hosts` are to be asked, by a robot that names no contact."""
+    asked, made_by = source.download, stage(source)
+    if "@" in asked.agent or "//" in asked.agent:
+        return None
+    ours = tuple(f"{scheme}://{host}/" for host in asked.allow_hosts for scheme in ("http", "https"))
+    for shard in shards:
+        if not storage.done(made_by.item(shard.number, ".parquet")):
+            urls = pq.read_table(storage.fetch(shard.key), columns=["url"])["url"].to_pylist()
+            if any(url.startswith("http") and not url.startswith(ours) for url in urls):
+                return (
+                    f"strangers' servers are asked by {asked.agent!r}, which names nobody: set contact under "
+                    f"[download] in {source.path.name or source.name} to an address or page where they reach you"
+                )
+    return None
 
 
 def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callable[[Shard], None]:

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import address
+from pipeline.address import AddressError
 from pipeline.errors import SourceError
 from pipeline.source import ORIGIN, Pairs, Source, members
 
@@ -38,16 +40,16 @@ def read(pairs: Pairs, scratch: Path) -> Iterator[pa.RecordBatch]:
     Extra columns are strings, but keep their type where the list is Parquet. `scratch` takes a list that is fetched.
     Raises SourceError for a list that is empty, cannot be read, or lacks a column.
     """
-    path = _fetched(pairs.location, scratch)
+    path = _fetched(pairs, scratch)
     try:
         batches = _parquet(path, pairs) if pairs.kind == "parquet" else _text(path, pairs)
         first = next(batches, None)
         if first is None:
-            raise SourceError(f"{pairs.location} has no rows")
+            raise SourceError(f"{pairs.shown} has no rows")
         yield from chain([first], batches)
     except (pa.ArrowInvalid, gzip.BadGzipFile, EOFError, csv.Error, IsADirectoryError) as error:
         reason = str(error).splitlines()[0]
-        raise SourceError(f"{pairs.location} cannot be read as {pairs.kind}: {reason}") from error
+        raise SourceError(f"{pairs.shown} cannot be read as {pairs.kind}: {reason}") from error
 
 
 def extra_columns(source: Source) -> pa.Schema | None:
@@ -72,24 +74,22 @@ def _extra_columns(pairs: Pairs) -> pa.Schema | None:
     try:
         known = pq.read_schema(pairs.location)
     except pa.ArrowInvalid as error:
-        raise SourceError(f"{pairs.location} is no Parquet: {str(error).splitlines()[0]}") from error
+        raise SourceError(f"{pairs.shown} is no Parquet: {str(error).splitlines()[0]}") from error
     _need(known.names, pairs)
     return pa.schema([known.field(name) for name in pairs.extra])
 
 
-def _fetched(location: str, scratch: Path) -> Path:
-    if not location.startswith(("http://", "https://")):
-        return Path(location)
-    import httpx
-
-    target = scratch / ("list.gz" if location.endswith(".gz") else "list")
+def _fetched(pairs: Pairs, scratch: Path) -> Path:
+    if not pairs.location.startswith(("http://", "https://")):
+        return Path(pairs.location)
+    target = scratch / "list"
     try:
-        with httpx.stream("GET", location, follow_redirects=True, timeout=60) as response, target.open("wb") as file:
-            response.raise_for_status()
-            for block in response.iter_bytes():
+        with address.blocks(pairs.location) as blocks, target.open("wb") as file:
+            for block in blocks:
                 file.write(block)
-    except httpx.HTTPError as error:
-        raise SourceError(f"{location} cannot be fetched: {error}; check the address, or name a local copy") from error
+    except AddressError as error:
+        fault = f"{pairs.shown} cannot be fetched: {error}; check the address, or name a local copy"
+        raise SourceError(fault) from None
     return target
 
 
@@ -145,7 +145,7 @@ def _table_rows(lines: TextIO, pairs: Pairs, wanted: tuple[str, ...]) -> Iterato
         return
     if len(first) < len(columns):
         raise SourceError(
-            f"{pairs.location}: the first row has {len(first)} of {len(columns)} columns; is it really {pairs.kind}, "
+            f"{pairs.shown}: the first row has {len(first)} of {len(columns)} columns; is it really {pairs.kind}, "
             f"and is pairs.columns = {columns} right?"
         )
     for row in chain([first], table):
@@ -165,7 +165,7 @@ def _json_rows(lines: Iterable[str], pairs: Pairs, wanted: tuple[str, ...]) -> I
             row = None
         if not isinstance(row, Mapping):
             if number == 0:
-                raise SourceError(f"{pairs.location}: the first line is no JSON object; is it really JSON lines?")
+                raise SourceError(f"{pairs.shown}: the first line is no JSON object; is it really JSON lines?")
             yield _misread(line, wanted)
             continue
         if number == 0:
@@ -190,4 +190,4 @@ def _need(columns: Iterable[str], pairs: Pairs) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known[:20])}"
-            raise SourceError(f"{pairs.location} has no column {name!r}{hint}")
+            raise SourceError(f"{pairs.shown} has no column {name!r}{hint}")

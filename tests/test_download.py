@@ -62,17 +62,22 @@ def leftovers(storage):
     return [path for path in (storage.root / ".tmp").rglob("*") if path.is_file()]
 
 
+def address(kind, number):
+    """Who had too much rests, so that it has a host of its own."""
+    return f"http://{f'busy-{number}.test' if kind == 'limited' else HOST}/{kind}/{number}.jpg"
+
+
 @pytest.fixture(scope="module")
 def fetched(web, tmp_path_factory):
     """(source, storage, rows) of a list with every kind of trouble, in four shards."""
     folder = tmp_path_factory.mktemp("fetched")
-    urls = [f"http://{HOST}/{kind}/{number}.jpg" for number in range(4) for kind in CAUSES]
+    urls = [address(kind, number) for number in range(4) for kind in CAUSES]
     urls += ["", "UNLIKELY", "file:///etc/passwd", f"http://{PRIVATE_HOST}/a.jpg", "http://unknown.invalid/a.jpg"]
     rows = [(url, f"caption {number}") for number, url in enumerate(urls)]
     rows += [(f"http://{HOST}/fine/0.jpg", "a second caption"), (f"http://{HOST}/missing/0.jpg", "another")]
     source = listed(folder, rows, shard_size=25, max_bytes=200_000, image_size=64)
     storage = Storage(folder / "store")
-    guard = web.guard([HOST, "unknown.invalid"], max_bytes=200_000, timeout=2)
+    guard = web.guard([HOST, "unknown.invalid", *(f"busy-{n}.test" for n in range(4))], max_bytes=200_000, timeout=2)
     return source, storage, downloaded(source, storage, guard), guard
 
 
@@ -118,7 +123,7 @@ def test_requests_are_counted(web, fetched):
     tries = {"flaky": 2, "moved": 2, "loop": 6} | dict.fromkeys(REPEATED, 3)
     for number in range(4):
         for kind in CAUSES:
-            assert web.hits[f"http://{HOST}/{kind}/{number}.jpg"] == tries.get(kind, 1), kind
+            assert web.hits[address(kind, number)] == tries.get(kind, 1), kind
 
 
 def test_pairs_of_one_url_share_a_fetch_and_a_picture(fetched):
@@ -145,6 +150,21 @@ def test_the_same_web_makes_the_same_bytes_off_the_main_thread_too(fetched, tmp_
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(downloaded, source, again, guard).result() == rows
     assert stored(source, again) == stored(source, storage)
+
+
+def test_who_asks_strangers_without_a_contact_is_told(tmp_path):
+    rows = [("http://mine.test:80/a.jpg", "mine"), ("http://strangers.test/b.jpg", "theirs")]
+
+    def line(rows=rows, **settings):
+        source = listed(tmp_path, rows, **settings)
+        storage = Storage(tmp_path / f"store-{len(rows)}")
+        return download.nameless(source, storage, pairs.update(source, storage).shards)
+
+    assert "which names nobody: set contact under [download] in test" in line()
+    assert line(contact="https://example.org/robot") is None
+    assert line(user_agent="mine/1 (me@example.org)") is None
+    assert line(allow_hosts=["mine.test:80"])
+    assert line(allow_hosts=["mine.test:80", "strangers.test:80"], rows=rows[:1]) is None
 
 
 def test_settings_that_change_pictures_change_the_key(fetched):

@@ -1,13 +1,16 @@
 """Names, passwords and tokens in URLs: fetched with, and never shown."""
 
 import json
+import traceback
 
 import job
 import pyarrow as pa
 import pytest
 from web import Web
 
-from pipeline import pairs, query, report
+from pipeline import address, lists, pairs, query, report
+from pipeline.address import AddressError
+from pipeline.errors import SourceError
 from pipeline.failure import RowError
 from pipeline.guard import Url
 from pipeline.manifest import Manifest
@@ -48,13 +51,47 @@ def test_no_message_quotes_an_address(url):
     assert "s3cret" not in str(told.value)
 
 
+FAULTS = {
+    "gone.tsv": "cannot be fetched: 404",
+    "list.bin": "no format is known",
+    "empty.tsv": "has no rows",
+    "other.tsv": "has no column 'url'",
+    "short.csv": "the first row has 1 of 2 columns",
+    "other.jsonl": "the first line is no JSON",
+    "other.parquet": "cannot be read as parquet",
+}
+
+
+def test_no_message_about_a_list_quotes_its_address(tmp_path, caplog, httpserver_folder):
+    folder, place = httpserver_folder
+    caplog.set_level(0)
+    for name in ("list.bin", "empty.tsv", "short.csv", "other.tsv", "other.jsonl", "other.parquet"):
+        (folder / name).write_text({"empty": "", "short": "url,caption\nx\n"}.get(name[:5], "a\tb\nc\td\n"))
+    for name, told in FAULTS.items():
+        location = place.replace("//", "//me:s3cret@") + f"/{name}?token=s3cret"
+        with pytest.raises(SourceError, match=told) as raised:
+            list(lists.read(Pairs(location=location), tmp_path))
+        assert f"/{name}?token=hidden" in str(raised.value)
+        assert "s3cret" not in "".join(traceback.format_exception(raised.value)) + caplog.text
+
+
+@pytest.mark.parametrize("port", ["1", "s3cret", "99999"])
+def test_nor_does_one_about_an_address_that_cannot_be_reached(port):
+    url = "http://me:s3cret@127.0.0.1:" + port
+    with pytest.raises(AddressError) as raised, address.blocks(url):
+        pass
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+
+
 @pytest.mark.slow
-def test_secrets_go_to_the_server_and_nowhere_else(tmp_path, capfd, caplog):
+def test_secrets_go_to_the_server_and_nowhere_else(tmp_path, capfd, caplog, httpserver_folder):
     hosts = ("fine", "missing", "html", "private", "cut", "failing")
     urls = [f"http://me:s3cret@pictures.test/{kind}/1.jpg?token=s3cret" for kind in hosts]
     urls += ["http://me:s3cret/@pictures.test/", "ftp://me:s3cret@pictures.test/"]
-    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"url": url, "caption": "a b c"}) + "\n" for url in urls))
-    described = Source(name="t", pairs=Pairs(location=str(tmp_path / "list.jsonl")), download=Download(retries=0))
+    folder, place = httpserver_folder
+    (folder / "list.jsonl").write_text("".join(json.dumps({"url": url, "caption": "a b c"}) + "\n" for url in urls))
+    location = place.replace("//", "//me:s3cret@") + "/list.jsonl?token=s3cret"
+    described = Source(name="t", pairs=Pairs(location=location), download=Download(retries=0))
     storage = Storage(tmp_path / "store")
     caplog.set_level(0)
     with Web() as web:

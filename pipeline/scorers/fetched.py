@@ -5,7 +5,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from pipeline import address
+from pipeline.address import AddressError
 from pipeline.errors import ModelError
+from pipeline.secrets import hidden
 
 LARGEST = 1 << 30
 """Bytes; more is no file of weights that winnow fetches by itself."""
@@ -25,7 +28,9 @@ def fetched(url: str, sha256: str) -> Path:
     try:
         found = _download(url, temporary)
         if found != sha256:
-            raise ModelError(f"{url} has sha256 {found}, not {sha256}: it was changed; check where it comes from")
+            raise ModelError(
+                f"{hidden(url)} has sha256 {found}, not {sha256}: it was changed; check where it comes from"
+            )
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -33,18 +38,17 @@ def fetched(url: str, sha256: str) -> Path:
 
 
 def _download(url: str, target: Path) -> str:
-    import httpx
-
     sha, size = hashlib.sha256(), 0
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=60) as response, target.open("wb") as file:
-            response.raise_for_status()
-            for block in response.iter_bytes():
+        with address.blocks(url) as blocks, target.open("wb") as file:
+            for block in blocks:
                 size += len(block)
                 if size > LARGEST:
-                    raise ModelError(f"{url} is larger than {LARGEST} bytes: fetch it by hand and name the file")
+                    fault = f"{hidden(url)} is larger than {LARGEST} bytes: fetch it by hand and name the file"
+                    raise ModelError(fault)
                 file.write(block)
                 sha.update(block)
-    except httpx.HTTPError as error:
-        raise ModelError(f"{url} cannot be fetched: {error}; check the network, or name a local file") from error
+    except AddressError as error:
+        fault = f"{hidden(url)} cannot be fetched: {error}; check the network, or name a local file"
+        raise ModelError(fault) from None
     return sha.hexdigest()
