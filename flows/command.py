@@ -39,7 +39,7 @@ DATA = Path("data")
 def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any], to_stderr: bool) -> None:
     """Print what a manifest holds, and its funnel."""
     from flows import printing
-    from pipeline import distinct
+    from pipeline import bytes_seen, distinct
     from pipeline.manifest import Manifest
     from pipeline.storage import Storage
 
@@ -48,19 +48,29 @@ def tell_manifest(described: "Source", root: Path, published: Mapping[str, Any],
     if found.recipe.filters:
         funnel = found.funnel(found.recipe)
         printing.show(printing.funnel(found.recipe.name, found.counts.pool, funnel), to_stderr)
-    for line in distinct.remarks(found.card.get("neighbours", {})):
+    for line in (*distinct.remarks(found.card.get("neighbours", {})), *bytes_seen.remarks(found.card)):
         say(line, to_stderr)
-    if shared := found.card.get("placeholders", {}).get("pictures"):
-        pairs = found.card["placeholders"]["pairs"]
-        say(
-            f"{shared:,} pictures stand behind many URLs each, {pairs:,} pairs in all: winnow sql @placeholders",
-            to_stderr,
-        )
-    if rewritten := found.card.get("rewritten"):
-        say(f"{rewritten:,} URLs gave other bytes than before: winnow sql @rewritten", to_stderr)
     say(f"manifest {found.id}{'' if published['new'] else ', as before: nothing changed'}", to_stderr)
     if held := published.get("held"):
         say(held, to_stderr)
+
+
+UNHEARD = "no Prefect server answers, so that no training follows by itself: `winnow train {}`"
+
+
+def announced(described: "Source", root: Path, manifest: str, debug: bool) -> tuple[str | None, bool]:
+    """Tell the Prefect server that stands, if one does, of a new manifest, so that retraining follows.
+
+    Gives why it must not follow, if so, and whether the server was told.
+    """
+    from flows import server
+
+    if not server.found(debug):
+        return None, False
+    from flows.curate import follow
+
+    held = follow(described, root, manifest)
+    return held, held is None
 
 
 def tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:

@@ -5,9 +5,12 @@ Each request is one object, `forgotten/<n>.json`, and is never changed. URLs and
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.source import Source, members
 from pipeline.stage import canonical_json
@@ -32,6 +35,13 @@ class Blocked:
     def names(self, uid: str, url: str) -> bool:
         """Whether a pair is on the list, before its picture is known."""
         return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
+
+    def among(self, pairs: pa.Table) -> pa.BooleanArray:
+        """Which rows of a table with uid and url are on the list, before their pictures are known."""
+        if not self:
+            return pa.array([False] * len(pairs))
+        rows = zip(pairs["uid"].to_pylist(), pairs["url"].to_pylist(), strict=True)
+        return pa.array([self.names(uid, url) for uid, url in rows], pa.bool_())
 
     def __or__(self, other: "Blocked") -> "Blocked":
         return Blocked(self.uids | other.uids, self.urls | other.urls, self.pictures | other.pictures)
@@ -79,6 +89,17 @@ def settle(storage: Storage) -> None:
     """Say that all of it is gone."""
     for key in storage.keys(FOLDER):
         storage.put_if_absent(_mark(key), b"{}")
+
+
+def blank(table: pa.Table, gone: pa.BooleanArray, stay: Collection[str], told: Mapping[str, str]) -> pa.Table:
+    """The table whose `gone` rows keep the columns that `stay`, have those that are `told`, and nothing else."""
+    columns = [
+        table[field.name]
+        if field.name in stay
+        else pc.if_else(gone, pa.scalar(told.get(field.name), field.type), table[field.name])
+        for field in table.schema
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def _read(storage: Storage, key: str) -> Blocked:

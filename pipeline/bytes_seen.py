@@ -1,13 +1,13 @@
 """What the bytes behind URLs tell: one picture under many of them, and URLs that give others than before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from pipeline import tables
-from pipeline.manifest import Manifest, log
+from pipeline import tables, views
+from pipeline.manifest import log
 from pipeline.storage import Storage
 
 MANY = 5
@@ -18,7 +18,8 @@ def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path])
     """For the card of a manifest with these rows, which is not published yet.
 
     `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
-    URLs gave other bytes than in the manifest before, None where that cannot be known.
+    URLs gave bytes now that they never gave in any manifest before, though they gave some; None where all of those lost
+    rows to a takedown.
     """
     downloaded = f"(FROM {tables.parquet(rows)} WHERE status = 'ok')"
     ((pictures, pairs),) = con.execute(
@@ -31,11 +32,24 @@ def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path])
     }
 
 
+def remarks(card: Mapping[str, Any]) -> list[str]:
+    """What to tell of `told`: a line for each thing that was found."""
+    found, lines = card.get("placeholders", {}), []
+    if found.get("pictures"):
+        lines.append(
+            f"{found['pictures']:,} pictures stand behind {MANY} URLs or more each, {found['pairs']:,} pairs in all: "
+            "winnow sql @placeholders"
+        )
+    if card.get("rewritten"):
+        lines.append(f"{card['rewritten']:,} URLs gave other bytes than before: winnow sql @rewritten")
+    return lines
+
+
 def _rewritten(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> int | None:
-    before = Manifest.open(storage) if log(storage) else None
-    if before is None or not before.complete:
-        return None
-    known = [storage.fetch(part.rows) for part in before.parts]
+    before = views.every([storage])
+    if not before:
+        return None if log(storage) else 0
+    known = list(dict.fromkeys(storage.fetch(part.rows) for each in before for part in each.parts))
     new = [path for path in rows if path not in known]
     if not new:
         return 0

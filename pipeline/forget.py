@@ -9,7 +9,7 @@ one of these is told. Each step may be done twice; killed anywhere, the next run
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -78,7 +78,8 @@ class Takedown:
 
     `pairs` are those that it names, by their URL or picture as well; names that are `unknown` fit none, and are blocked
     all the same. Then rows of the ledger, pictures, rows of scores and of embeddings, and whole objects: parts of older
-    manifests, features, pages. `manifest` is the newest now; `fault` says why none could be published.
+    manifests, features, pages. `manifest` is the newest now, `new` if this made it; `fault` says why none could be
+    published.
     """
 
     pairs: int = 0
@@ -89,6 +90,7 @@ class Takedown:
     embeddings: int = 0
     objects: int = 0
     manifest: str | None = None
+    new: bool = False
     fault: str | None = None
 
 
@@ -117,7 +119,7 @@ def forget(storage: Storage, names: Names, source: Source | None) -> Takedown:
         with settled(storage, done):
             try:
                 if log(storage):
-                    done.manifest = _published(storage, source)
+                    done.manifest, done.new = _published(storage, source)
             except WinnowError as error:
                 done.fault = f"all that was named is gone, but nothing could be published: {error}"
     return done
@@ -154,19 +156,23 @@ def _meant(storage: Storage, names: Names, told: Takedown) -> Blocked:
 
 
 def _spread(storage: Storage, listed: Sequence[Path], asked: Blocked) -> Blocked:
-    """All pairs that are asked for, their URLs and their pictures, until there is nothing more that they share."""
+    """All pairs that are asked for, their URLs and their pictures, until there is nothing more that they share.
+
+    So are pairs whose new URLs showed a blocked picture: what they were fetched for is known now.
+    """
     fetched = [storage.fetch(key) for key in storage.find("shards-*/*.parquet")]
-    pictures = tables.parquet(fetched) if fetched else "(SELECT NULL AS uid, NULL AS sha256)"
+    pictures = tables.parquet(fetched) if fetched else "(SELECT NULL AS uid, NULL AS sha256, NULL AS cause)"
     with storage.scratch() as scratch, tables.connect(scratch) as con:
         for name, digests in asdict(asked).items():
             con.from_arrow(pa.table({"name": pa.array(sorted(digests), pa.string())})).create(name)
         con.execute(
-            "CREATE TABLE known AS SELECT DISTINCT uid, nullif(url, '') AS url, sha256::VARCHAR AS sha256 FROM "
+            "CREATE TABLE known AS SELECT DISTINCT uid, nullif(url, '') AS url, sha256::VARCHAR AS sha256, cause FROM "
             f"{tables.parquet(listed, 'union_by_name')} AS l LEFT JOIN {pictures} AS f USING (uid)"
         )
         con.execute(
             "CREATE TABLE gone AS SELECT DISTINCT uid FROM known "
-            "WHERE uid IN (FROM uids) OR sha256(url) IN (FROM urls) OR sha256 IN (FROM pictures)"
+            "WHERE uid IN (FROM uids) OR sha256(url) IN (FROM urls) OR sha256 IN (FROM pictures) "
+            f"OR cause = {tables.literal(FORGOTTEN)}"
         )
         while con.execute(
             "INSERT INTO gone SELECT DISTINCT uid FROM known WHERE uid NOT IN (FROM gone) AND ("
@@ -181,18 +187,19 @@ def _spread(storage: Storage, listed: Sequence[Path], asked: Blocked) -> Blocked
     return Blocked(*(frozenset(value for (value,) in rows if value) for rows in found))
 
 
-def _published(storage: Storage, source: Source | None) -> str:
-    """The id of the newest manifest, which has nothing of what is gone."""
+def _published(storage: Storage, source: Source | None) -> tuple[str, bool]:
+    """The id of the newest manifest, which has nothing of what is gone, and whether it is new."""
     newest = Manifest.open(storage)
     if not blocked.pending(storage).uids:
-        return newest.id
+        return newest.id, False
     if source is None:
         raise SourceError(
             f"no source file is called {storage.root.name!r}; name it by its path, or run `winnow curate`"
         )
     left = stored(source, newest)
     pool.run(left.source, storage, left.ledger, left.quarantined)
-    return publish.publish(left.source, storage, left.ledger, left.quarantined, newest.recipe).id
+    published = publish.publish(left.source, storage, left.ledger, left.quarantined, newest.recipe)
+    return published.id, published.new
 
 
 def _purge(storage: Storage, uids: frozenset[str], done: Takedown) -> None:
@@ -202,7 +209,7 @@ def _purge(storage: Storage, uids: frozenset[str], done: Takedown) -> None:
         gone = _named(table, uids)
         if gone.true_count:
             _purge_results(storage, shard.number, gone, done)
-            blank = _blank(table, gone, ("uid", "entry", "url_number"), {"url": "", "caption": ""})
+            blank = pairs.wordless(table, gone)
             if not blank.equals(table):
                 pairs.replace_shard(storage, shard, blank)
                 done.rows += gone.true_count
@@ -230,21 +237,10 @@ def _named(table: pa.Table, uids: frozenset[str]) -> pa.BooleanArray:
     return pc.is_in(table["uid"].combine_chunks(), pa.array(sorted(uids), pa.string()))
 
 
-def _blank(table: pa.Table, gone: pa.BooleanArray, stay: Collection[str], told: Mapping[str, str]) -> pa.Table:
-    """The table whose `gone` rows keep the columns that `stay`, have those that are `told`, and nothing else."""
-    columns = [
-        table[field.name]
-        if field.name in stay
-        else pc.if_else(gone, pa.scalar(told.get(field.name), field.type), table[field.name])
-        for field in table.schema
-    ]
-    return pa.table(columns, schema=table.schema)
-
-
 def _blanked(storage: Storage, key: str, gone: pa.BooleanArray, told: Mapping[str, str]) -> int:
     """Let an object of a shard stand without the rows that are gone; gives how many had something to lose."""
     table = pq.read_table(storage.fetch(key), partitioning=None)
-    blank = _blank(table, gone, ("uid",), told)
+    blank = blocked.blank(table, gone, ("uid",), told)
     if blank.equals(table):
         return 0
     with storage.scratch() as scratch:

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import lists, tables
+from pipeline import blocked, lists, tables
+from pipeline.blocked import Blocked
 from pipeline.draws import draws, shares
 from pipeline.errors import BusyError, SourceError
 from pipeline.source import ORIGIN, Source, members
@@ -87,7 +88,8 @@ def update(source: Source, storage: Storage, progress: Callable[[int], None] = l
         _compare(con, listed, [storage.fetch(shard.key) for shard in committed(storage)])
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
-            appended = _append(con, storage, scratch, source.download.shard_size)
+            asked = blocked.binding(source, storage)
+            appended = _append(con, storage, scratch, source.download.shard_size, asked)
             _see(con, [storage.fetch(shard.key) for shard in appended])
         return _snapshot(con, storage, scratch, amended)
 
@@ -116,7 +118,7 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
         )
         con.execute("CREATE VIEW fresh AS SELECT __ordinal, uid FROM listed")
         if count := _count(con, "listed"):
-            _append(con, storage, scratch, size, "retried")
+            _append(con, storage, scratch, size, revised="retried")
         return count
 
 
@@ -232,14 +234,30 @@ def _append(
     storage: Storage,
     scratch: Path,
     size: int,
+    asked: Blocked = Blocked(),  # noqa: B008 - it is frozen
     revised: Literal["retried"] | None = None,
 ) -> list[Shard]:
-    """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none."""
+    """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none.
+
+    Those that were asked to be removed before they came leave no words, and their uids join the block list.
+    """
     start = 1 + max((shard.number for shard in committed(storage)), default=-1)
-    cut = enumerate(_cut(con, size), start)
-    shards = [_put(storage, scratch, number, table, revised) for number, table in cut]
+    shards: list[Shard] = []
+    late: set[str] = set()
+    for number, table in enumerate(_cut(con, size), start):
+        gone = asked.among(table)
+        late.update(table.filter(gone)["uid"].to_pylist())
+        shards.append(_put(storage, scratch, number, wordless(table, gone), revised))
+    Blocked(uids=frozenset(late - asked.uids)).commit(storage)
     _commit(storage, shards)
     return shards
+
+
+def wordless(pairs: pa.Table, gone: pa.BooleanArray) -> pa.Table:
+    """A shard's pairs, of which those that are gone keep what tells that they were seen, and nothing else."""
+    if not gone.true_count:
+        return pairs
+    return blocked.blank(pairs, gone, ("uid", "entry", "url_number"), {"url": "", "caption": ""})
 
 
 def _put(

@@ -54,11 +54,12 @@ QUERIES: Mapping[str, Query] = {
         "GROUP BY sha256 HAVING urls >= 5 ORDER BY urls DESC, sha256 LIMIT 50",
     ),
     "rewritten": Query(
-        "URLs whose bytes changed since they were first seen: both digests, and the manifests that have them",
-        "SELECT url, arg_min(sha256, number) AS first_seen, arg_max(sha256, number) AS now, "
-        "left(arg_min(manifest, number), 12) AS first_in, left(arg_max(manifest, number), 12) AS last_in FROM history "
-        "JOIN (SELECT id, max(rowid) AS number FROM manifests GROUP BY id) ON manifest = id WHERE sha256 IS NOT NULL "
-        "GROUP BY url HAVING first_seen <> now ORDER BY url LIMIT 50",
+        "URLs whose bytes changed since they were first seen: both digests, and the manifests that had them first",
+        "SELECT url, first(sha256 ORDER BY place, sha256) AS first_seen, last(sha256 ORDER BY place, sha256) AS "
+        "last_seen, left(arg_min(manifest, place), 12) AS first_in, left(arg_max(manifest, place), 12) AS last_in FROM "
+        "(SELECT url, sha256, arg_min(manifest, number) AS manifest, min(number) AS place FROM history JOIN "
+        "(SELECT id, row_number() OVER (ORDER BY time, rowid) AS number FROM manifests) ON manifest = id "
+        "WHERE sha256 IS NOT NULL GROUP BY url, sha256) GROUP BY url HAVING count(*) > 1 ORDER BY url LIMIT 50",
     ),
     "duplicates": Query(
         "by how often a picture is there, pairs, mean similarity and the share that was kept",

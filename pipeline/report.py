@@ -14,7 +14,7 @@ import duckdb
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from filters import catalog
-from pipeline import charts, diff, distinct, thresholds
+from pipeline import bytes_seen, charts, diff, distinct, thresholds
 from pipeline.diff import Difference
 from pipeline.drift import Drift
 from pipeline.funnel import Overlap
@@ -116,7 +116,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "counts": manifest.counts,
             "commit": commits[-1],
             "funnel": compared.funnels[0].steps,
-            "crowds": distinct.remarks(manifest.card.get("neighbours", {})),
+            "remarks": [*distinct.remarks(manifest.card.get("neighbours", {})), *bytes_seen.remarks(manifest.card)],
             "compared": compared,
             "filters": _matrix([each.name for each in recipe.filters], compared.funnels[0].overlaps),
             "recipes": _matrix([each.name for each in (recipe, *others)], compared.shared),

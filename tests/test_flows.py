@@ -1,5 +1,6 @@
 """The flows against a Prefect server of their own: what they do, what a second run does not, what they tell."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -113,6 +114,43 @@ def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
     told = json.loads(winnow("publish", toml, "--recipe", "everything", "--root", tmp_path / "root", "--json").stdout)
     assert (told["announced"], told["counts"]["kept"]) == (True, small.COUNT)
     assert wait_for(lambda: told["id"] in [each["manifest"] for each in events(api, "anew")])
+
+
+@pytest.mark.slow
+def test_other_bytes_and_placeholders_are_told(api, tmp_path, httpserver_folder):
+    served, address = httpserver_folder
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="seen")
+    for number in range(6):
+        (served / f"{number}.jpg").write_bytes(small.picture(99))
+    first = winnow("curate", toml, "--root", tmp_path / "root").stdout
+    assert "1 pictures stand behind 5 URLs or more each, 6 pairs in all: winnow sql @placeholders" in first
+    assert "other bytes" not in first
+    (served / "7.jpg").write_bytes(small.picture(77))
+    with (toml.parent / "seen.tsv").open("a") as file:
+        file.write(f"another thing to see\t{address}/7.jpg\n")
+    assert (
+        "1 URLs gave other bytes than before: winnow sql @rewritten"
+        in winnow("curate", toml, "--root", tmp_path / "root").stdout
+    )
+    (row,) = json.loads(winnow("sql", "@rewritten", "--root", tmp_path / "root", "--json").stdout)["rows"]
+    digests = [hashlib.sha256(small.picture(number)).hexdigest() for number in (7, 77)]
+    assert (row["url"], row["first_seen"], row["last_seen"]) == (f"{address}/7.jpg", *digests)
+
+
+@pytest.mark.slow
+def test_a_takedown_tells_the_server_that_stands_and_strangers_are_asked_by_name(api, tmp_path, httpserver_folder):
+    toml = small.described(tmp_path / "lists", httpserver_folder, name="down")
+    with (toml.parent / "down.tsv").open("a") as file:
+        file.write("somebody's\thttp://127.0.0.1:9/a.jpg\n")
+    done = winnow("curate", toml, "--root", tmp_path / "root")
+    assert done.stderr.count("set contact under [download] in down.toml") == 1
+    (tmp_path / "list.txt").write_text(f"{httpserver_folder[1]}/3.jpg\n")
+    words = ["forget", toml, "--file", tmp_path / "list.txt", "--root", tmp_path / "root", "--json"]
+    told = json.loads(winnow(*words).stdout)["sources"]["down"]
+    assert told["new"]
+    assert wait_for(lambda: told["manifest"] in [each["manifest"] for each in events(api, "down")])
+    assert not json.loads(winnow(*words).stdout)["sources"]["down"]["new"]
+    assert len(events(api, "down")) == 2
 
 
 @pytest.mark.slow

@@ -206,6 +206,29 @@ def test_killed_before_any_write_it_is_finished_by_the_next_run(tmp_path, store)
     assert writes > 25
 
 
+def test_what_comes_after_its_takedown_leaves_no_words_in_the_ledger(tmp_path, store):
+    """Another pair of a blocked URL, and a pair that was taken down, whose extra column changes."""
+    listed = tmp_path / "list.parquet"
+
+    def update(*rows):
+        table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(("url", "caption", "note"))})
+        pq.write_table(table, listed)
+        pairs.update(Source(name="test", pairs=Pairs(location=str(listed), extra=("note",))), store)
+
+    update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"))
+    assert forget.forget(store, names(tmp_path, GONE), None).pairs == 1
+    update((GONE, "a secret", "still secret"), (GONE, "a secret, too", "secret"), ("http://host/47.jpg", "fine", "x"))
+    rows = [row for shard in pairs.committed(store) for row in pq.read_table(store.fetch(shard.key)).to_pylist()]
+    gone = [row for row in rows if row["uid"] in blocked.read(store).uids]
+    assert len({row["entry"] for row in gone}) == len(gone) == 3
+    assert {(row["url"], row["caption"], row["note"]) for row in gone} == {("", "", None)}
+    assert {(row["caption"], row["note"]) for row in rows if row["url"]} == {("fine", "x")}
+    assert pairs.uid(GONE, "a secret, too") in blocked.read(store).uids
+    before = store.keys("ledger"), store.keys("forgotten")
+    update((GONE, "a secret, too", "secret"))
+    assert (store.keys("ledger"), store.keys("forgotten")) == before
+
+
 HOST = "pictures.test"
 
 
@@ -241,5 +264,12 @@ def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
             source([(urls[0], "one"), (urls[0], "another"), *((url, "one") for url in urls[1:])]), storage, guard
         )
         assert web.hits[urls[0]] == 0
-        assert {url for (url, _), cause in found.items() if cause == "forgotten"} - {""} == {urls[0], *same}
+        assert {url for (url, _), cause in found.items() if cause == "forgotten"} - {""} == set(same)
         assert set(found.values()) == {"forgotten", None}
+        assert forget.forget(storage, names(tmp_path, "http://host/never.jpg"), None).pairs == len(same)
+        listed = [
+            url
+            for shard in pairs.committed(storage)
+            for url in pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
+        ]
+        assert not {urls[0], *same} & set(listed)

@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from flows.command import DATA, AsJson, Debug, Named, Root, finish, say, tell_caught, tell_gain, tell_manifest
+from flows.command import (
+    DATA,
+    UNHEARD,
+    AsJson,
+    Debug,
+    Named,
+    Root,
+    announced,
+    finish,
+    say,
+    tell_caught,
+    tell_gain,
+    tell_manifest,
+)
 from pipeline.errors import WinnowError
 
 commands = typer.Typer()
@@ -121,7 +134,8 @@ def forget(
     """Take pairs down: pictures, words, scores and embeddings leave storage, and do not come back.
 
     With a pair go all that share its URL or its picture. Their rows stay as failed ones of the cause forgotten, a new
-    manifest is published, and older ones say that they are no longer complete. URLs and pictures are blocked for every
+    manifest is published, of which a Prefect server that stands is told, so that retraining follows, and older ones say
+    that they are no longer complete. URLs and pictures are blocked for every
     later download. Killed at any moment, the same command finishes. Remove them from the source's own list as well.
     A union does not fetch what a member forgot; what it has already is its own, so give --all.
     """
@@ -138,6 +152,13 @@ def forget(
     }
     for name, done in told.items():
         printing.show(printing.removal(name, done), as_json)
+    known = {storage.root.name: described for described, storage in found}
+    for name, done in told.items():
+        described = known[name]
+        if described and done.new and done.manifest:
+            held, heard = announced(described, root, done.manifest, debug)
+            if held or (described.task and not heard):
+                say(f"{name}: {held or UNHEARD.format(name)}", as_json)
     finish(as_json, {"dry_run": dry_run, "sources": {name: asdict(done) for name, done in told.items()}})
     if faults := [done.fault for done in told.values() if done.fault]:
         raise WinnowError(faults[0])
@@ -184,25 +205,20 @@ def publish(
     its own recipe again. To keep the new one, write it there. A Prefect server that stands is told, so that retraining
     follows.
     """
-    from flows import server, sources
+    from flows import sources
     from pipeline import publish as commit
 
     described, storage = sources.opened(source, root)
     chosen = sources.recipe(recipe) if recipe else described.chosen
     with storage.lock():
         published = commit.republish(storage, chosen)
-    held, told = None, False
-    if published.new and server.found(debug):
-        from flows.curate import follow
-
-        held = follow(described, root, published.id)
-        told = held is None
+    held, told = announced(described, root, published.id, debug) if published.new else (None, False)
     tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
     if recipe and chosen != described.chosen:
         own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
         say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
     if published.new and not told and not held:
-        say(f"no Prefect server answers, so that no training follows by itself: `winnow train {source}`", as_json)
+        say(UNHEARD.format(source), as_json)
     finish(
         as_json,
         asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told, "held": held},
