@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from flows.commands import choice, curation, looking, machine, worth
 from pipeline.errors import WinnowError
+from pipeline.storage import disk_broken
 
 
 class Plainly(TyperGroup):
@@ -27,6 +28,8 @@ class Plainly(TyperGroup):
         except Exception as error:
             if ctx.obj or hasattr(error, "exit_code"):  # with an exit code it is about wrong usage
                 raise
+            if broken := disk_broken(error):
+                _fail(broken)
             _fail(f"{type(error).__name__}: {error} (this is a fault of winnow: report it with what --debug shows)")
 
 

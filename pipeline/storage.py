@@ -164,10 +164,10 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        elsewhere = str(root) not in str(error) and "/" in str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
-            where = tempfile.gettempdir() if elsewhere and tempfile.gettempdir() in str(error) else root
+        number, words = _number(error), str(error).replace(_BROKEN, "")
+        elsewhere = str(root) not in words and "/" in words
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            where = tempfile.gettempdir() if elsewhere and tempfile.gettempdir() in words else root
             raise StorageError(
                 f"no space left in {where}: free some and run the same command again; nothing was lost"
             ) from error
@@ -175,4 +175,27 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
             raise StorageError(
                 f"cannot write in {root}: {os.strerror(number)}; choose another folder with {option}"
             ) from error
+        if broken := disk_broken(error):
+            raise StorageError(f"{broken}; or choose another folder with {option}") from error
         raise
+
+
+def disk_broken(error: Exception) -> str | None:
+    """What to say of a disk that gives an input/output error, whoever met it; None of any other error."""
+    if _number(error) != errno.EIO:
+        return None
+    named = getattr(error, "filename", None)
+    return f"the disk fails{f' at {named}' if named else ''}: {_BROKEN}; see to it, then run the same command again"
+
+
+def _number(error: Exception) -> int | None:
+    """Of an error of the disk, unless it was told in a line before; DuckDB's have its words alone."""
+    if isinstance(error, StorageError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return next((number for number in told if os.strerror(number) in str(error)), None)
+
+
+_BROKEN = os.strerror(errno.EIO)

@@ -120,13 +120,26 @@ def test_what_a_killed_run_put_is_synced_before_the_next(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "x"), RuntimeError("IO Error: No space left on device"), OSError(errno.EROFS, "x")]
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "x"), "no space left in"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "no space left in"),
+        (RuntimeError("IO Error: No space left on device"), "no space left in"),
+        (OSError(errno.EROFS, "x"), "cannot write in"),
+        (RuntimeError("IO Error: Cannot open file: Read-only file system"), "cannot write in"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "the disk fails: Input/output error; .* --root"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "/elsewhere/list"), "the disk fails at /elsewhere/list: Input"),
+        (RuntimeError('IO Error: Could not read from file "/a/b": Input/output error'), "the disk fails: Input/output"),
+    ],
 )
-def test_what_the_disk_says_is_one_line_with_the_way_out(store, error):
+def test_what_the_disk_says_is_one_line_with_the_way_out(store, error, told):
     for place in (store.scratch, store.lock):
-        with pytest.raises(StorageError, match=r"no space left in|cannot write in") as caught, place():
+        with pytest.raises(StorageError, match=told) as caught, place():
             raise error
         assert "\n" not in str(caught.value)
+        with pytest.raises(StorageError) as again, store.lock(), store.scratch():
+            raise error
+        assert str(again.value) == str(caught.value)
 
 
 def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
