@@ -56,7 +56,8 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
 # Known vulnerabilities of what the lock pins. pip-audit has an environment of its own, and asks the package index about
-# each; --strict, since it says "none found" of packages that it was told nothing about.
+# each; --strict, since it says "none found" of packages that it was told nothing about. Where nobody can be asked, it is
+# one line, and no success.
 audit: $(STAMP)
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	.venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+	@$(BIN)/python tests/advisories.py .venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock

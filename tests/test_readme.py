@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import small
+import watched
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def place(tmp_path):
 @pytest.fixture
 def typed(place):
     """Runs a block in a shell, and gives what it printed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    kept = {name: value for name, value in watched.environment(place).items() if not name.startswith("PREFECT_")}
     path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
     environment = kept | {"PREFECT_HOME": str(place / "prefect"), "COLUMNS": "100", "PATH": path}
 
@@ -126,3 +127,4 @@ def test_every_block_of_commands(place, typed, httpserver_folder):
     for line in shown:
         if not line.startswith(tuple(STAY)):
             assert typed(line), line
+    assert watched.away(watched.calls(place)) == []
