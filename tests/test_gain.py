@@ -231,7 +231,7 @@ def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
     drawn = [Image.open(io.BytesIO(taught.picture(taught.truth(n), n))) for n in range(240)]
     views = tower.encode([tower.prepare(each) for each in drawn]).astype(np.float16)[:, None]
     truth = (np.arange(240) % 3).astype(np.int16)
-    trained = partial(final, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=60, batch=64))
+    trained = partial(final, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=100, batch=64))
     said = trained(1)
     assert np.mean(said == truth[180:]) > 0.6
     assert np.array_equal(said, trained(1))

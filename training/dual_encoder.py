@@ -17,7 +17,7 @@ from training import probe
 from training.labels import Classes
 from training.versions import Versions
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same pairs, budget and seed would give other predictions."""
 
 PROMPT = "a photo of a {}"

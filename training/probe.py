@@ -17,7 +17,7 @@ from pipeline.task import Budget
 if TYPE_CHECKING:
     import torch
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same head, budget, arm and seed would give other predictions."""
 
 LOOKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
@@ -136,7 +136,7 @@ def descent(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
         {"params": [each for each in model.parameters() if (each.ndim > 1) == matrix], "weight_decay": decay[matrix]}
         for matrix in decay
     ]
-    return torch.optim.AdamW(groups, lr=budget.learning_rate)
+    return torch.optim.AdamW(groups, lr=budget.learning_rate, fused=True)
 
 
 def descend(optimizer: "torch.optim.Optimizer", loss: "torch.Tensor", budget: Budget, step: int) -> None:
