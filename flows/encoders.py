@@ -89,7 +89,7 @@ def _worth(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
         )
     base = found["baseline"]
     table.add_row(
-        Text(plain(f"always {base['says']}")), "", f"{base['f1_macro']:.3f}", "", f"{base['accuracy']:.3f}", ""
+        Text(plain(base["says"])), "", f"{base['f1_macro']:.3f}", "", f"{base['accuracy']:.3f}", ""
     )
     return table
 

@@ -20,7 +20,7 @@ from pipeline.storage import Storage
 FORMAT = 2
 """Raised whenever a trial's JSON would tell something else."""
 
-GAIN = 7
+GAIN = 8
 """Raised whenever the same trials would be summed up otherwise."""
 
 POLL = 0.2

@@ -1,11 +1,12 @@
 """A learner that reads captions: a linear map of picture features into the space of a frozen text tower.
 
-It is trained contrastively on pictures and their captions, and is never told a label; a held-out picture is then given
-the class whose name lies nearest. So noise in captions is noise, whatever classes they name, and a caption that is
-augmented is another sample. The budget's steps, batch and learning rate are those of the other learners.
+It is trained contrastively on pictures and their captions, and is never told a label; what it says of held-out pictures
+comes of its cosines with texts: the name of the nearest class, or which captions it would find. So noise in captions is
+noise, whatever classes they name, and a caption that is augmented is another sample. The budget's steps, batch and
+learning rate are those of the other learners.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from pipeline.scorers.clip_weights import find
 from pipeline.task import Budget, Network
 from training import probe
+from training.evaluate import Predicted
 from training.labels import Classes
 from training.versions import Versions
 
@@ -27,27 +29,38 @@ TEMPERATURE = 0.07
 """What cosines are divided by, as CLIP begins with (Radford et al. 2021)."""
 
 Embeddings = npt.NDArray[np.float16]
+Units = npt.NDArray[np.float32]
+"""L2-normalised rows."""
+
+Embed = Callable[[npt.NDArray[np.float16]], Units]
+"""Puts pictures into the space of captions, by their features [pictures, dim], as far as the learner is trained."""
 
 
 @dataclass(frozen=True)
 class Texts:
     """Captions and names of classes in a text tower's space, all L2-normalised.
 
-    `plain` is of the rows of a pool, [rows, dim], `classes` [classes, dim]; `versions`, of "text" and of "both",
-    [pairs, views, dim], are of augmented captions.
+    `plain` is of the rows of a pool, [rows, dim], `asked` of what held-out pictures are compared with, [texts, dim];
+    `versions`, of "text" and of "both", [pairs, views, dim], are of augmented captions.
     """
 
     plain: Embeddings
-    classes: Embeddings
+    asked: Embeddings
     versions: Mapping[str, Embeddings]
 
     @classmethod
-    def read(cls, encoder: Network, captions: Sequence[str], classes: Classes, versions: Versions | None) -> "Texts":
-        """By the text tower of an open_clip encoder. Raises ModelError as the encoder does."""
+    def read(
+        cls, encoder: Network, captions: Sequence[str], asked: Sequence[Sequence[str]], versions: Versions | None
+    ) -> "Texts":
+        """By the text tower of an open_clip encoder. What is `asked` lies in the middle of the ways to put it.
+
+        Raises ModelError as the encoder does.
+        """
         from pipeline.scorers.clip_model import Clip
 
         clip = Clip(find(encoder.model, encoder.weights, encoder.quick_gelu))
-        names = [clip.captions([PROMPT.format(word) for word in words]).mean(axis=0) for words in classes.values()]
+        starts = np.cumsum([0, *map(len, asked)])[:-1]
+        middles = np.add.reduceat(clip.captions([each for ways in asked for each in ways]), starts)
         made = (
             {
                 how: clip.captions(found).reshape(*versions.refused[how].shape, -1).astype(np.float16)
@@ -56,8 +69,8 @@ class Texts:
             if versions
             else {}
         )
-        unit = [each / np.linalg.norm(each) for each in names]
-        return cls(clip.captions(captions).astype(np.float16), np.stack(unit).astype(np.float16), made)
+        unit = middles / np.linalg.norm(middles, axis=1, keepdims=True)
+        return cls(clip.captions(captions).astype(np.float16), unit.astype(np.float16), made)
 
     def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
         """The captions of rows of the pool, the plain one first: [rows, 1, dim], or [rows, 1 + views, dim]."""
@@ -67,14 +80,19 @@ class Texts:
         return versions.chosen(how, rows, plain, self.versions["text" if how == "text" else "both"])
 
 
+def prompts(classes: Classes) -> list[list[str]]:
+    """What is asked where pictures are given classes: the ways to name each."""
+    return [[PROMPT.format(word) for word in words] for words in classes.values()]
+
+
 def predictions(
-    views: probe.Views, texts: Embeddings, heldout: probe.Views, classes: Embeddings, budget: Budget, seed: int
-) -> dict[int, npt.NDArray[np.int16]]:
+    views: probe.Views, texts: Embeddings, answer: Callable[[Embed], Predicted], budget: Budget, seed: int
+) -> dict[int, Predicted]:
     """Train on `views` [pairs, versions, dim] and the captions of each, `texts` [pairs, versions, text dim].
 
-    What is said of the plain versions of `heldout`, by the number of steps, as a probe says it. Where one of views and
-    texts has one version only, it goes with all of the other's. Pairs of one step that have the same caption, by its
-    features, count as matches of each other.
+    What `answer` makes of the learner, by the number of steps at each of probe.LOOKS. Where one of views and texts has
+    one version only, it goes with all of the other's. Pairs of one step that have the same caption, by its features,
+    count as matches of each other.
     """
     import torch
     from torch.nn.functional import cross_entropy, normalize
@@ -88,8 +106,14 @@ def predictions(
         for each in (views, texts)
     )
     same = torch.from_numpy(np.unique(read.numpy(), axis=0, return_inverse=True)[1].reshape(-1))
-    tested = torch.from_numpy(heldout[:, 0]).float().sub_(mean).div_(deviation)
     looks, found = probe.steps(budget), {}
+
+    def embed(pictures: npt.NDArray[np.float16]) -> Units:
+        with torch.inference_mode():
+            standard = torch.from_numpy(pictures).float().sub_(mean).div_(deviation)
+            made: Units = normalize(model(standard), dim=-1).numpy()
+        return made
+
     with probe.one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torch.nn.Linear(dim, texts.shape[2])
@@ -105,7 +129,5 @@ def predictions(
             loss = (cross_entropy(scores, wanted) + cross_entropy(scores.T, wanted)) / 2
             probe.descend(optimizer, loss, budget, step)
             if step + 1 in looks:
-                with torch.inference_mode():
-                    nearest = (model(tested) @ torch.from_numpy(classes).float().T).argmax(dim=1)
-                found[step + 1] = nearest.numpy().astype(np.int16)
+                found[step + 1] = answer(embed)
     return found

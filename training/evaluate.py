@@ -35,8 +35,8 @@ class Measure(Protocol):
     def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
         """What is compared, [resamples], where each picture is there so many `times`: [resamples, pictures]."""
 
-    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
-        """What a learner that looks at no picture would best say, by the targets of the pool; and that in words."""
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
+        """What a learner that looks at no picture would do, in words, and its `metrics`; by the targets of the pool."""
 
 
 def main(measure: Measure) -> str:
@@ -63,6 +63,11 @@ class Single:
         """See `scores`."""
         return scores(self.truth, predicted, self.classes)
 
+    def said(self, pictures: npt.NDArray[np.float32], names: npt.NDArray[np.float32]) -> Predicted:
+        """The class whose name lies nearest to each picture; both L2-normalised."""
+        found: Predicted = (pictures @ names.T).argmax(axis=1).astype(np.int16)
+        return found
+
     def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
         """Macro-F1."""
         truth, chosen = _one_hot(self.truth, len(self.classes)), _one_hot(predicted, len(self.classes))
@@ -71,10 +76,11 @@ class Single:
         mean: Floats = f1.mean(axis=1)
         return mean
 
-    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
-        """The commonest class."""
-        commonest = int(np.bincount(targets).argmax())
-        return self.classes[commonest], np.full_like(self.truth, commonest)
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
+        """Always the commonest class of the pairs that name one."""
+        commonest = int(np.bincount(targets[targets >= 0], minlength=len(self.classes)).argmax())
+        found = self.scores(np.full_like(self.truth, commonest))
+        return f"always {self.classes[commonest]}", {name: found[name] for name in self.metrics}
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,10 @@ class Regression:
         r2: Floats = np.where(varies, 1 - missed / np.where(varies, spread, 1.0), 0.0)
         return r2
 
-    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, Predicted]:
-        """The mean."""
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
+        """Always the mean."""
         mean = float(targets.mean())
-        return f"{mean:.4g}", np.full_like(self.truth, mean)
+        return f"always {mean:.4g}", self.scores(np.full_like(self.truth, mean))
 
 
 def scores(truth: Labels, predicted: Labels, classes: Sequence[Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from pipeline.storage import Storage
 from pipeline.task import Task
 from pipeline.trials import Look, Progress, Setting, Trial
 from training import dual_encoder, probe
-from training.dual_encoder import Texts
-from training.evaluate import Measure, Predicted, Regression, Single, main
+from training.dual_encoder import Embed, Texts
+from training.evaluate import Predicted, Regression, Single, main
 from training.features import Features
 from training.heldout import HeldOut
 from training.pool import Pool
@@ -102,7 +102,7 @@ class Experiment:
         return [("filtered", how) for how in self.task.budget.augmentations] if self.versions else []
 
     @property
-    def measure(self) -> Measure:
+    def measure(self) -> Single | Regression:
         """What is scored on the test set."""
         return measured(self.task, self.test)
 
@@ -164,12 +164,18 @@ class Experiment:
     def said(self, learner: Learner, setting: Setting, rows: npt.NDArray[np.int64]) -> Mapping[int, Predicted]:
         """What a learner that is trained on rows of the pool says of the test set, by the steps done."""
         _, how = setting.cell
-        views, tested, budget = self.views(learner, how, rows), learner.heldout.views, self.task.budget
+        views, budget = self.views(learner, how, rows), self.task.budget
         if learner.texts is not None:
-            texts = learner.texts.seen(how, rows, self.versions)
-            return dual_encoder.predictions(views, texts, tested, learner.texts.classes, budget, setting.seed)
+            texts, answer = learner.texts.seen(how, rows, self.versions), self.answer(learner, learner.texts)
+            return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
         labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
-        return probe.predictions(learner.head, views, labels, tested, classes, budget, setting.seed)
+        return probe.predictions(learner.head, views, labels, learner.heldout.views, classes, budget, setting.seed)
+
+    def answer(self, learner: Learner, texts: Texts) -> Callable[[Embed], Predicted]:
+        """What a learner of captions is asked on the test set."""
+        measure, tested, asked = self.measure, learner.heldout.views[:, 0], texts.asked.astype(np.float32)
+        assert not isinstance(measure, Regression)  # the source file would not have been read
+        return lambda embed: measure.said(embed(tested), asked)
 
     def told(
         self, setting: Setting, rows: npt.NDArray[np.int64], said: Mapping[int, Predicted], seconds: float
@@ -182,7 +188,7 @@ class Experiment:
             pairs=len(rows),
             distinct=len(np.unique(rows)),
             scores={name: scores[name] for name in measure.metrics},
-            baseline=measure.scores(measure.baseline(labels)[1])[main(measure)],
+            baseline=measure.baseline(labels)[1][main(measure)],
             per_class=scores.get("per_class", {}),
             curve=[Look(step * batch, measure.scores(each)[main(measure)]) for step, each in said.items()],
             predictions=said[final].tolist(),
@@ -191,7 +197,7 @@ class Experiment:
         )
 
 
-def measured(task: Task, test: HeldOut) -> Measure:
+def measured(task: Task, test: HeldOut) -> Single | Regression:
     """What is scored on a test set, by the kind of task."""
     return Regression(test.labels) if task.kind == "number" else Single(test.labels, list(task.classes))
 

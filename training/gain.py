@@ -195,7 +195,7 @@ def table(gain: Mapping[str, Any]) -> "Group":
         scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})" for row in rows]
         shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
-    shown.add_row(f"always {base['says']}", "", "", *[f"{base[main]:.3f}        "] * len(learners), style="dim")
+    shown.add_row(base["says"], "", "", *[f"{base[main]:.3f}        "] * len(learners), style="dim")
     lines = [
         Text(each["sentence"], style="" if each["clear"] else "dim")
         for learner in learners
@@ -271,7 +271,7 @@ def _learners(
         at, texts = encoders.index(each.encoder), None
         if each.head == "dual" and isinstance(each.encoder, Network):
             captions = versions.captions(choice, known.table["uid"])["caption"].to_pylist()
-            texts = dual_encoder.Texts.read(each.encoder, captions, task.classes, more)
+            texts = dual_encoder.Texts.read(each.encoder, captions, dual_encoder.prompts(task.classes), more)
         made.append(Learner(name, each.head, extractors[at].identity, known.features[at], known.heldout[at], at, texts))
     return tuple(made)
 
@@ -420,7 +420,6 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def baseline(known: pool.Pool, measure: Measure) -> dict[str, Any]:
-    """What a learner that looks at no picture would score, and what it would always say."""
-    says, predicted = measure.baseline(known.table["label"].to_numpy())
-    scores = measure.scores(predicted)
-    return {"says": says, **{metric: scores[metric] for metric in measure.metrics}}
+    """What a learner that looks at no picture would score, and what that is called."""
+    says, scores = measure.baseline(known.table["label"].to_numpy())
+    return {"says": says, **scores}
