@@ -88,9 +88,7 @@ def _worth(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
             style=_style(row),
         )
     base = found["baseline"]
-    table.add_row(
-        Text(plain(base["says"])), "", f"{base['f1_macro']:.3f}", "", f"{base['accuracy']:.3f}", ""
-    )
+    table.add_row(Text(plain(base["says"])), "", f"{base['f1_macro']:.3f}", "", f"{base['accuracy']:.3f}", "")
     return table
 
 

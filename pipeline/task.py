@@ -27,20 +27,23 @@ class TestSet(Table):
     image: str = Field("image", description="the column with the picture's path inside the folder")
     caption: str = "caption"
     column: str | None = Field(
-        None, description="the column with the label or the number, if it is called otherwise than the source's"
+        None,
+        description="label, number: their column, if it is called otherwise than the source's; zero-shot: a column of "
+        "labels, in place of agreement; match: whether a pair belongs together",
     )
     agree: int = Field(
         2,
         ge=1,
         description="captions that must name the class; a picture with none or several such classes is left out",
     )
+    seed: int = Field(0, ge=0, description="match: which half of the pairs gets another picture's caption")
 
 
 class Split(Table):
     """Or a part of the source's own pictures, which never trains: near-duplicates go to the same side."""
 
     share: float = Field(0.2, gt=0, lt=1, description="of the groups of near-duplicates")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the sides; match: of the pairs that get another caption, too")
     agree: int = Field(2, ge=1, description="captions of a picture that must name its class")
 
 
@@ -188,12 +191,14 @@ class Budget(Table):
 
 
 class Task(Table):
-    """What the gain is measured on, and by whom: one label, or one number, a picture.
+    """What the gain is measured on, and by whom: one label, or one number, a picture; or pictures and their captions.
 
     `classes`: labels derived from captions. `label`: a column holds them. `number`: a column holds what is regressed.
+    Learners of captions that are told nothing else: `zero-shot`: the class whose name is nearest. `retrieval`: captions
+    and pictures are found by each other. `match`: whether a picture and a caption belong together.
     """
 
-    kind: Literal["classes", "label", "number"] = "classes"
+    kind: Literal["classes", "label", "number", "zero-shot", "retrieval", "match"] = "classes"
     classes: dict[str, tuple[str, ...]] = Field(
         {}, description="class -> the words that name it in a caption, or the values of the column that mean it"
     )
@@ -207,21 +212,48 @@ class Task(Table):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
-        if (self.column is None) != (self.kind == "classes"):
+        if (self.column is None) == (self.kind in ("label", "number")):
             raise ValueError(
-                "classes are derived from captions: remove column, or set kind = label or number"
+                f"kind = {self.kind} asks for captions: remove column, or set kind = label or number"
                 if self.column
                 else f"kind = {self.kind} needs column, with the {self.kind} of each pair"
             )
-        if self.kind == "number" and self.classes:
-            raise ValueError("a number has no classes: remove them, or set kind = label")
-        if self.kind == "number" and any(learner.head == "dual" for learner in self.learners.values()):
-            raise ValueError("a learner of captions knows classes, no numbers: choose another head than dual")
-        if self.kind != "number" and len(self.classes) < 2:
+        if self.classes and not self.named:
+            raise ValueError(f"kind = {self.kind} has no classes: remove them, or set kind = label or classes")
+        if self.named and len(self.classes) < 2:
             raise ValueError("name at least two classes")
         if self.test and self.split:
             raise ValueError("the held-out pictures are given by test, or split off by split, not both")
+        if self.test and self.test.column and self.kind in ("classes", "retrieval"):
+            raise ValueError(f"kind = {self.kind} asks for captions: remove test.column")
         return self
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Self:
+        for name, learner in self.learners.items():
+            if self.of_captions and learner.head != "dual":
+                raise ValueError(
+                    f"kind = {self.kind} is for learners of captions: learners.{name} needs "
+                    'head = "dual", with an open_clip encoder'
+                )
+            if self.kind == "number" and learner.head == "dual":
+                raise ValueError("a learner of captions knows classes, no numbers: choose another head than dual")
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether there are classes."""
+        return self.kind in ("classes", "label", "zero-shot")
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether pictures and captions are asked for together, and no picture has a label."""
+        return self.kind in ("retrieval", "match")
+
+    @property
+    def of_captions(self) -> bool:
+        """Whether no learner is told a label, so that every pair with a caption trains."""
+        return self.kind in ("zero-shot", "retrieval", "match")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

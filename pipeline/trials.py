@@ -110,7 +110,8 @@ class Trial:
 
     `pairs` were drawn, `distinct` of them are different; `scores` by name, that which is compared first, and `baseline`
     what a learner that looks at no picture would get of that; `per_class` has precision, recall, f1 and support;
-    `predictions` is a class number or a number for each held-out picture; `images` were seen, repetitions counted, and
+    `predictions` is a class number or a number for each held-out picture, or what `training.paired` has of captions:
+    ranks, or cosines less a threshold; all scores come of it. `images` were seen, repetitions counted, and
     `seconds` is the time that training took.
     """
 

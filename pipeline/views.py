@@ -48,6 +48,8 @@ TRIALS = pa.schema(
         "accuracy": pa.float64(),
         "r2": pa.float64(),
         "mae": pa.float64(),
+        "mean_recall": pa.float64(),
+        "f1": pa.float64(),
         "baseline": pa.float64(),
         "images": pa.int64(),
         "seconds": pa.float64(),

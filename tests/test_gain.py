@@ -457,7 +457,7 @@ def test_a_leaked_pair_in_an_arm_is_refused():
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        ({"filters": {"none": "false"}}, "keeps no pair that has a label"),
+        ({"filters": {"none": "false"}}, "keeps no pair that can be trained on"),
         ({"filters": {"plain": "caption NOT LIKE '%cross%'"}}, "the arm 'filtered' has no pair of the class 'cross'"),
         ({"captions": dict.fromkeys(range(30), "nothing")}, "none of 30 downloaded captions names exactly one class"),
         ({"test": 2}, "no held-out picture shows the class 'cross'"),

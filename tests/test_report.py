@@ -60,7 +60,7 @@ def gain():
     return {
         "metrics": METRICS,
         "classes": {"dog": ["dog"], "cat": ["cat"]},
-        "test": {"pictures": 310},
+        "test": {"pictures": 310, "says": "310 held-out pictures"},
         "budget": {"seeds": 5},
         "interval": "95 % bootstrap interval",
         "baseline": {"says": "always dog", "f1_macro": 0.1, "accuracy": 0.3},

@@ -76,10 +76,13 @@ def compare(
     no task or test set, CompareError for a comparison that would not be fair, and ModelError if no encoder works.
     """
     task, choice = gain.asked(source), Choice.open(storage, manifest_id)
-    if task.test is None or not task.classes:
-        raise CompareError("encoders are compared on classes or labels, on a test set that is given: see [task.test]")
+    if task.test is None or task.kind not in ("classes", "label"):
+        raise CompareError(
+            f"encoders are compared by probes, on kind = classes or label and a test set that is given in [task.test]: "
+            f"the source's kind is {task.kind}{'' if task.test else ', and its test set is split off'}"
+        )
     manifest, test = choice.manifest, HeldOut.read(task.test, task)
-    gain.check_test(test, list(task.classes))
+    gain.check_test(test, task)
     sample = list(islice(stored(storage, manifest), pictures))
     if not sample:
         raise CompareError(f"manifest {manifest.id} has no picture: there is nothing to compare encoders on")

@@ -16,11 +16,12 @@ from pipeline.errors import CompareError
 from pipeline.storage import Storage
 from pipeline.task import Task
 from pipeline.trials import Look, Progress, Setting, Trial
-from training import dual_encoder, probe
+from training import dual_encoder, paired, probe
 from training.dual_encoder import Embed, Texts
 from training.evaluate import Predicted, Regression, Single, main
 from training.features import Features
 from training.heldout import HeldOut
+from training.paired import Match, Retrieval
 from training.pool import Pool
 from training.versions import Versions
 
@@ -33,6 +34,8 @@ CELLS: tuple[Cell, ...] = tuple((arm, augmented) for arm in arms.ARMS for augmen
 The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered",
 and on as many pairs taken blindly.
 """
+
+Measured = Single | Regression | Retrieval | Match
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """The rows of the pool that each arm has, with repetitions."""
@@ -102,7 +105,7 @@ class Experiment:
         return [("filtered", how) for how in self.task.budget.augmentations] if self.versions else []
 
     @property
-    def measure(self) -> Single | Regression:
+    def measure(self) -> Measured:
         """What is scored on the test set."""
         return measured(self.task, self.test)
 
@@ -134,7 +137,8 @@ class Experiment:
         check_leaks(uids, self.pool.leaked)
         rows = {arm: pc.index_in(drawn, value_set=self.pool.table["uid"]).to_numpy() for arm, drawn in uids.items()}
         for arm, drawn in rows.items():
-            check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], list(self.task.classes))
+            named = [] if self.task.of_captions else list(self.task.classes)
+            check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], named)
         return rows
 
     def record(self, storage: Storage, setting: Setting, drawn: Rows) -> None:
@@ -146,10 +150,10 @@ class Experiment:
 
     def trial(self, learner: Learner, setting: Setting, draw: Callable[[int], Rows]) -> Trial:
         """Train and evaluate."""
-        rows = draw(setting.seed)[setting.arm]
+        drawn = draw(setting.seed)
         start = time.perf_counter()
-        said = self.said(learner, setting, rows)
-        return self.told(setting, rows, said, time.perf_counter() - start)
+        said = self.said(learner, setting, drawn)
+        return self.told(setting, drawn[setting.arm], said, time.perf_counter() - start)
 
     def views(self, learner: Learner, how: bool | str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """What a learner sees of rows of the pool, the plain picture first: [rows, versions, dim]."""
@@ -161,21 +165,51 @@ class Experiment:
             return plain
         return self.versions.chosen(str(how), rows, plain, self.versions.views[learner.at])
 
-    def said(self, learner: Learner, setting: Setting, rows: npt.NDArray[np.int64]) -> Mapping[int, Predicted]:
-        """What a learner that is trained on rows of the pool says of the test set, by the steps done."""
-        _, how = setting.cell
+    def said(self, learner: Learner, setting: Setting, drawn: Rows) -> Mapping[int, Predicted]:
+        """What a learner that is trained on an arm of what was drawn says of the test set, by the steps done."""
+        (_, how), rows = setting.cell, drawn[setting.arm]
         views, budget = self.views(learner, how, rows), self.task.budget
         if learner.texts is not None:
-            texts, answer = learner.texts.seen(how, rows, self.versions), self.answer(learner, learner.texts)
+            texts = learner.texts.seen(how, rows, self.versions)
+            answer = self.answer(learner, learner.texts, drawn, setting.seed)
             return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
         labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
         return probe.predictions(learner.head, views, labels, learner.heldout.views, classes, budget, setting.seed)
 
-    def answer(self, learner: Learner, texts: Texts) -> Callable[[Embed], Predicted]:
-        """What a learner of captions is asked on the test set."""
+    def answer(self, learner: Learner, texts: Texts, drawn: Rows, seed: int) -> Callable[[Embed], Predicted]:
+        """What a learner of captions is asked on the test set; first, where it takes a threshold, on undrawn pairs."""
         measure, tested, asked = self.measure, learner.heldout.views[:, 0], texts.asked.astype(np.float32)
         assert not isinstance(measure, Regression)  # the source file would not have been read
-        return lambda embed: measure.said(embed(tested), asked)
+        if not isinstance(measure, Match):
+            return lambda embed: measure.said(embed(tested), asked)
+        rows = self.undrawn(drawn["raw"], seed)
+        pictures = learner.training.views[self.pool.table["picture"].to_numpy()[rows], 0]
+        captions, own = np.unique(texts.plain[rows], axis=0, return_inverse=True)
+        text, match = paired.mismatched(self.pool.table["picture"].to_numpy()[rows], own.reshape(-1), seed)
+        others = captions.astype(np.float32)[text]
+
+        def less_threshold(embed: Embed) -> Predicted:
+            line = paired.threshold(np.einsum("nd,nd->n", embed(pictures), others), match)
+            return measure.said(embed(tested), asked).astype(np.float64) - line
+
+        return less_threshold
+
+    def undrawn(self, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+        """Some rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw": the same for all arms.
+
+        Raises CompareError if they are too few.
+        """
+        table = self.pool.table
+        leaked = pc.is_in(table["uid"], value_set=self.pool.leaked)
+        seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks())
+        rows = np.flatnonzero(pc.invert(pc.or_(leaked, seen)).to_numpy())
+        if len(rows) < paired.LEAST:
+            raise CompareError(
+                f"only {len(rows)} pairs were not drawn in seed {seed}: too few to find a threshold of match on "
+                f"({paired.LEAST}); the source needs more pairs"
+            )
+        chosen = np.random.default_rng([seed, len(rows)]).permutation(rows)[: paired.MOST]
+        return np.sort(chosen)
 
     def told(
         self, setting: Setting, rows: npt.NDArray[np.int64], said: Mapping[int, Predicted], seconds: float
@@ -197,15 +231,19 @@ class Experiment:
         )
 
 
-def measured(task: Task, test: HeldOut) -> Single | Regression:
+def measured(task: Task, test: HeldOut) -> Measured:
     """What is scored on a test set, by the kind of task."""
+    if test.pairs is not None:
+        return (Match if task.kind == "match" else Retrieval)(test.pairs, len(test.labels))
     return Regression(test.labels) if task.kind == "number" else Single(test.labels, list(task.classes))
 
 
 def check_arm(arm: str, seed: int, drawn: npt.NDArray[np.int16], classes: list[str]) -> None:
     """Raises CompareError if the arm is empty, or has no pair of some class."""
     if not len(drawn):
-        raise CompareError(f"the arm {arm!r} is empty: the manifest keeps no pair that has a label; loosen its filters")
+        raise CompareError(
+            f"the arm {arm!r} is empty: the manifest keeps no pair that can be trained on; loosen its filters"
+        )
     for number, name in enumerate(classes):
         if number not in drawn:
             raise CompareError(

@@ -121,13 +121,13 @@ def measure(
     task, choice = asked(source), arms.Choice.open(storage, manifest_id, recipe)
     test = HeldOut.read(task.test, task) if task.test else None
     if test:
-        check_test(test, list(task.classes))
+        check_test(test, task)
     extractors = _extractors(storage, task)
     maker = versions.Maker(storage, task.budget, _clip(source)) if task.budget.augmentations else None
     key = f"gains/{_digest(choice, task, test, extractors, maker)}.json"
     if not storage.done(key):
         known = pool.read(choice, task, extractors, test, progress)
-        check_test(known.test, list(task.classes))
+        check_test(known.test, task)
         more = versions.read(choice, known, task, extractors, maker, progress) if maker else None
         learners = _learners(choice, task, extractors, known, more)
         trials = Experiment(source.name, choice, task, known, known.test, learners, more).run(storage, progress)
@@ -161,7 +161,9 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         "classes": {name: list(words) for name, words in first.classes.items()},
         "budget": {**first.budget, "seeds": seeds},
         "test": {
+            "says": test.says,
             "pictures": len(test.labels),
+            "captions": len(test.pairs.text) if test.pairs else 0,
             "ambiguous": test.ambiguous,
             "unlabelled": test.unlabelled,
             "digest": first.test,
@@ -184,7 +186,7 @@ def table(gain: Mapping[str, Any]) -> "Group":
     from rich.text import Text
 
     learners, (main, says) = gain["learners"], gain["metrics"][0]
-    told = f"on {gain['test']['pictures']} held-out pictures, {gain['budget']['seeds']} seeds"
+    told = f"on {gain['test']['says']}, {gain['budget']['seeds']} seeds"
     shown = Table(title=f"{says[:1].upper()}{says[1:]} (sd) {told}", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("arm", "pictures"):
         shown.add_column(name, no_wrap=True)
@@ -229,9 +231,13 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
         raise CompareError(f"a comparison needs at least {LEAST} seeds: raise task.budget.seeds")
 
 
-def check_test(test: HeldOut, classes: Sequence[str]) -> None:
-    """Raises CompareError if some class has no held-out picture."""
-    for number, name in enumerate(classes):
+def check_test(test: HeldOut, task: Task) -> None:
+    """Raises CompareError if some class has no held-out picture, or no caption could be wrong."""
+    if test.pairs is not None and len(test.pairs.texts) < 2:
+        raise CompareError(f"the {test.says} say the same: there is nothing to tell apart")
+    if task.kind == "match" and test.pairs is not None and len(np.unique(test.pairs.match)) < 2:
+        raise CompareError("of the held-out pairs all match, or none: task.test.column must tell both")
+    for number, name in enumerate(task.classes):
         if number not in test.labels:
             raise CompareError(
                 f"no held-out picture shows the class {name!r}: take it out of task.classes, or lower task.test.agree"
@@ -269,9 +275,10 @@ def _learners(
     made = []
     for name, each in task.learners.items():
         at, texts = encoders.index(each.encoder), None
+        asked = [[text] for text in known.test.pairs.texts] if known.test.pairs else dual_encoder.prompts(task.classes)
         if each.head == "dual" and isinstance(each.encoder, Network):
             captions = versions.captions(choice, known.table["uid"])["caption"].to_pylist()
-            texts = dual_encoder.Texts.read(each.encoder, captions, dual_encoder.prompts(task.classes), more)
+            texts = dual_encoder.Texts.read(each.encoder, captions, asked, more)
         made.append(Learner(name, each.head, extractors[at].identity, known.features[at], known.heldout[at], at, texts))
     return tuple(made)
 

@@ -5,6 +5,8 @@ of a training pair is the only class that its caption names; with none or severa
 captions is noise in labels. The label of a held-out picture is the only class that at least `agree` of its captions
 name, whatever else they name. A column's label is the class that has its value, and a held-out picture whose rows
 say different things is left out.
+
+Where learners read captions and nobody tells them a label, every pair that has a caption is used.
 """
 
 import math
@@ -58,26 +60,38 @@ def _number(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def labelled(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, dict[str, int]]:
-    """The pairs that have a label or a number, as `label`, and how many were looked at and left.
+def captioned(captions: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which captions are there, and not blank."""
+    there = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(captions)), 0)
+    found: npt.NDArray[np.bool_] = pc.fill_null(there, False).to_numpy(zero_copy_only=False)
+    return found
 
-    `batches` have at least the columns caption and uid, and `target` where the task has a column; both are dropped.
+
+def labelled(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, dict[str, int]]:
+    """The pairs that can be trained on, what is to be learnt of each as `label`, and how many were looked at and left.
+
+    A label is a class, a number, or NONE where the caption is all there is to learn. `batches` have at least the
+    columns caption and uid, and `target` where the task has a column; both are dropped.
     """
-    counts = {"downloaded": 0, **dict.fromkeys(("no_number",) if task.kind == "number" else _LEFT, 0), "labelled": 0}
+    one = "no_caption" if task.of_captions else "no_number" if task.kind == "number" else None
+    every = "captioned" if task.of_captions else "labelled"
+    counts = {"downloaded": 0, **dict.fromkeys([one] if one else _LEFT, 0), every: 0}
     tables = []
     for batch in batches:
         found = _labels(batch, task)
         there = ~np.isnan(found) if task.kind == "number" else found >= 0
+        if task.of_captions:
+            there = captioned(batch["caption"])
         counts["downloaded"] += len(found)
         for name in counts.keys() & _LEFT.keys():
             counts[name] += int((found == _LEFT[name]).sum())
-        if task.kind == "number":
-            counts["no_number"] += int((~there).sum())
+        if one:
+            counts[one] += int((~there).sum())
         spent = ["caption", *(["target"] if task.column else [])]
         rest = batch.drop_columns(spent).append_column("label", pa.array(found))
         tables.append(pa.Table.from_batches([rest.filter(pa.array(there))]))
     table = pa.concat_tables(tables) if tables else pa.table({"uid": pa.array([], pa.string())})
-    counts["labelled"] = len(table)
+    counts[every] = len(table)
     return table.combine_chunks(), counts
 
 
@@ -89,7 +103,7 @@ def _labels(batch: pa.RecordBatch, task: Task) -> npt.NDArray[np.int16] | npt.ND
         return numbers(batch["target"])
     if task.kind == "label":
         return valued(batch["target"], task.classes)
-    return only(named(batch["caption"], task.classes))
+    return np.full(len(batch), NONE, np.int16) if task.of_pairs else only(named(batch["caption"], task.classes))
 
 
 def _pattern(words: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What can be trained on: labelled pairs with their features, and which of them the test set forbids."""
+"""What can be trained on: pairs with a label or a caption, their features, and which of them the test set forbids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline import arms
 from pipeline.arms import Choice
 from pipeline.errors import CompareError
-from pipeline.task import Task
+from pipeline.task import Split, Task
 from pipeline.trials import Progress
 from training import heldout, labels
 from training.features import Extractor, Features
@@ -28,7 +28,7 @@ class Dropped(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """`table` has a row a labelled pair: uid, kept, dropped_by, `arms.without` of each filter, sha256, label, and
+    """`table` has a row a pair: uid, kept, dropped_by, `arms.without` of each filter, sha256, label, and
     picture, its row in the features.
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
@@ -48,16 +48,16 @@ class Pool:
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
     """The pool of a manifest, in ledger order; without a `test` set, task.split takes one off it before anything else.
 
-    Raises CompareError if no pair has a label, or no picture that was split off.
+    Raises CompareError if no pair can be trained on, or no picture that was split off has a label.
     """
     table, counts = labels.labelled(choice.downloaded(task.column), task)
-    if not counts["labelled"]:
+    if not len(table):
         raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
     table, features = _with_features(table, choice.manifest.document["stages"]["shards"], extractors, progress)
     if test is None:
         assert task.split
         apart = heldout.apart(features[0].phash, task.split)[table["picture"].to_numpy()]
-        test, rows = _split(choice, task, task.split.agree, table.filter(pa.array(apart)))
+        test, rows = _split(choice, task, task.split, table.filter(pa.array(apart)))
         held = [Features(each.views[rows], each.phash[rows]) for each in features]
         table = table.filter(pa.array(~apart))
         counts |= {"split_off": int(apart.sum())}
@@ -81,10 +81,11 @@ _NOTHING = {
     "classes": "captions names exactly one class; see the words in task.classes",
     "label": "pairs has a label of task.classes; see the values there, and task.column",
     "number": "pairs has a number; see task.column",
+    **dict.fromkeys(("zero-shot", "retrieval", "match"), "pairs has a caption"),
 }
 
 
-def _split(choice: Choice, task: Task, agree: int, apart: pa.Table) -> tuple[HeldOut, npt.NDArray[np.int64]]:
+def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[HeldOut, npt.NDArray[np.int64]]:
     """The pictures that were split off and have a label, and the row of each in the features.
 
     Every pair of such a picture has its say, also one that has no label by itself. Raises CompareError if none has one.
@@ -94,7 +95,7 @@ def _split(choice: Choice, task: Task, agree: int, apart: pa.Table) -> tuple[Hel
     batches = choice.downloaded(task.column)
     told = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
     picture = pc.index_in(told["sha256"], value_set=known).to_numpy()
-    label, doubtful = heldout.agreed(told["target" if task.column else "caption"], picture, len(known), task, agree)
+    label, doubtful = heldout.agreed(told, picture, len(known), task, split.agree)
     there = heldout.there(label)
     if not there.any():
         raise CompareError(
@@ -102,7 +103,8 @@ def _split(choice: Choice, task: Task, agree: int, apart: pa.Table) -> tuple[Hel
         )
     unlabelled = len(known) - doubtful - int(there.sum())
     rows = apart["picture"].to_numpy()[first[there]]
-    return HeldOut(tuple(sha256[there].tolist()), label[there], doubtful, unlabelled), rows
+    pairs = heldout.paired(told, picture, np.flatnonzero(there), task, split.seed)
+    return HeldOut(tuple(sha256[there].tolist()), label[there], doubtful, unlabelled, pairs=pairs), rows
 
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:

@@ -1,0 +1,222 @@
+"""Held-out pictures and captions that are asked for together: retrieval, and match or no match of pairs.
+
+Captions that are equal in words, whatever their case and their blanks, cannot be told apart, and are one text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CompareError
+from training.evaluate import Floats, Predicted
+
+AT = (1, 5, 10)
+"""The places of a ranking up to which it is looked for what is right."""
+
+MOST = 2000
+"""Pairs that a threshold is found on, at most."""
+
+LEAST = 20
+"""Pairs below which no threshold can be found."""
+
+_TRIES = 1000
+_CHUNK = 1024
+
+Places = npt.NDArray[np.int64]
+Truths = npt.NDArray[np.bool_]
+Units = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """`picture` and `text`, [pairs], stand together, and `match` says whether they belong together; `texts` differ."""
+
+    texts: tuple[str, ...]
+    picture: Places
+    text: Places
+    match: Truths
+
+    @classmethod
+    def of(cls, captions: Sequence[str], picture: Places, match: Truths | None = None) -> "Pairs":
+        """Of captions and the picture of each; all belong together unless told otherwise."""
+        words = [" ".join(each.lower().split()) for each in captions]
+        _, first, text = np.unique(np.array(words, object), return_index=True, return_inverse=True)
+        true = np.ones(len(words), bool)
+        return cls(tuple(captions[int(at)] for at in first), picture, text, true if match is None else match)
+
+    @property
+    def told(self) -> list[Any]:
+        """All of it, for a digest."""
+        return [list(self.texts), self.picture.tolist(), self.text.tolist(), self.match.tolist()]
+
+    def halved(self, seed: int) -> "Pairs":
+        """The same, half of them with the text of another. Raises CompareError as `mismatched` does."""
+        text, match = mismatched(self.picture, self.text, seed)
+        return replace(self, text=text, match=match)
+
+    def right(self, pictures: int) -> Truths:
+        """Which of all texts were said of which of so many pictures, [pictures, texts]."""
+        found = np.zeros((pictures, len(self.texts)), bool)
+        found[self.picture, self.text] = True
+        return found
+
+
+def mismatched(picture: Places, text: Places, seed: int) -> tuple[Places, Truths]:
+    """Texts of which a blindly drawn half are another's, never one that was said of the picture; and which are its own.
+
+    Raises CompareError where no other text is found for a picture.
+    """
+    generator = np.random.default_rng(seed)
+    found, match = text.copy(), np.ones(len(text), bool)
+    match[generator.permutation(len(text))[: len(text) // 2]] = False
+    own, wanting = picture * (text.max(initial=0) + 1) + text, np.flatnonzero(~match)
+    for _ in range(_TRIES):
+        if not len(wanting):
+            return found, match
+        found[wanting] = text[generator.integers(len(text), size=len(wanting))]
+        codes = picture[wanting] * (text.max() + 1) + found[wanting]
+        wanting = wanting[np.isin(codes, own)]
+    raise CompareError("too few different captions: for some picture there is none of another to ask for a match with")
+
+
+def ranks(queries: Units, candidates: Units, right: Truths) -> Places:
+    """The place of the first right candidate of each query, 1 the best; a wrong one that is as near goes before it.
+
+    `right` is [queries, candidates].
+    """
+    import torch
+
+    found, among = np.empty(len(queries), np.int64), torch.from_numpy(candidates)
+    for at in range(0, len(queries), _CHUNK):
+        part = right[at : at + _CHUNK]
+        near = (torch.from_numpy(queries[at : at + _CHUNK]) @ among.T).numpy()
+        best = np.where(part, near, -np.inf).max(axis=1, keepdims=True)
+        found[at : at + _CHUNK] = 1 + ((near >= best) & ~part).sum(axis=1)
+    return found
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Of so many `pictures` and their captions those that belong together are to be found among all.
+
+    Predictions are ranks: of the first right text for each picture, then of the first right picture for each caption.
+    """
+
+    pairs: Pairs
+    pictures: int
+
+    metrics: ClassVar[Mapping[str, str]] = {
+        "mean_recall": "mean recall",
+        **{f"i2t_r{k}": f"image to text R@{k}" for k in AT},
+        **{f"t2i_r{k}": f"text to image R@{k}" for k in AT},
+    }
+
+    def said(self, pictures: Units, texts: Units) -> Predicted:
+        """By cosines, among all pictures and all texts."""
+        right = self.pairs.right(self.pictures)
+        return np.concatenate([ranks(pictures, texts, right), ranks(texts, pictures, right.T)[self.pairs.text]])
+
+    def scores(self, predicted: Predicted) -> dict[str, Any]:
+        """Recalls at 1, 5 and 10 in both directions, and their mean."""
+        hits, asked = self._hits(predicted)
+        return self._named((hits.sum(axis=0) / asked.sum(axis=0)).tolist())
+
+    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
+        """The mean recall. The captions of a picture go with it; what is searched stays the whole set."""
+        hits, asked = self._hits(predicted)
+        mean: Floats = ((times @ hits) / (times @ asked)).mean(axis=1)
+        return mean
+
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
+        """What a blind order would find."""
+        right = self.pairs.right(self.pictures)
+        texts, pictures = right.sum(axis=1), right.sum(axis=0)[self.pairs.text]
+        told = [chance(texts, right.shape[1], k) for k in AT] + [chance(pictures, self.pictures, k) for k in AT]
+        return "chance", self._named(told)
+
+    def _named(self, recalls: Sequence[float]) -> dict[str, float]:
+        return dict(zip(self.metrics, [float(np.mean(recalls)), *recalls], strict=True))
+
+    def _hits(self, predicted: Predicted) -> tuple[Floats, Floats]:
+        """By picture, how many of its questions find what is right, and how many there are: [pictures, recalls]."""
+        image, text = predicted[: self.pictures], predicted[self.pictures :]
+        said = np.bincount(self.pairs.picture, minlength=self.pictures)
+        found: list[npt.NDArray[Any]] = [image <= k for k in AT]
+        found += [np.bincount(self.pairs.picture, text <= k, minlength=self.pictures) for k in AT]
+        asked = [np.ones(self.pictures)] * len(AT) + [said] * len(AT)
+        return np.stack(found, axis=1).astype(np.float64), np.stack(asked, axis=1).astype(np.float64)
+
+
+def chance(right: Places, candidates: int, k: int) -> float:
+    """How often one of so many `right` ones is among the first k of a blind order of all candidates, on average."""
+    missed = 1 - right[:, None] / (candidates - np.arange(min(k, candidates)))
+    return float(np.mean(1 - missed.clip(min=0).prod(axis=1)))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Of each pair it is asked whether picture and caption belong together.
+
+    Predictions are cosines less a threshold: 0 or more says that they do.
+    """
+
+    pairs: Pairs
+    pictures: int
+
+    metrics: ClassVar[Mapping[str, str]] = {
+        "f1": "F1 of match",
+        "precision": "precision",
+        "recall": "recall",
+        "accuracy": "accuracy",
+        "auc": "ROC AUC",
+    }
+
+    def said(self, pictures: Units, texts: Units) -> Predicted:
+        """The cosine of each pair; the threshold is not in it yet."""
+        found: Predicted = np.einsum("nd,nd->n", pictures[self.pairs.picture], texts[self.pairs.text])
+        return found
+
+    def scores(self, predicted: Predicted) -> dict[str, Any]:
+        """f1, precision and recall of match, accuracy; auc, which needs no threshold: ties count half."""
+        from scipy.stats import rankdata
+
+        said, match = predicted >= 0, self.pairs.match
+        right, count = int((said & match).sum()), int(match.sum())
+        above = rankdata(predicted)[match].sum() - count * (count + 1) / 2
+        return {
+            "f1": 2 * right / (int(said.sum()) + count),
+            "precision": right / max(int(said.sum()), 1),
+            "recall": right / count,
+            "accuracy": float((said == match).mean()),
+            "auc": float(above / (count * (len(match) - count))),
+        }
+
+    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
+        """F1 of match, 0 where nothing matches and nothing is said to. A picture's pairs go with it."""
+        said, match = predicted >= 0, self.pairs.match
+        right, either = (
+            times @ np.bincount(self.pairs.picture, weights, minlength=self.pictures)
+            for weights in (2.0 * (said & match), 1.0 * said + match)
+        )
+        f1: Floats = np.divide(right, either, out=np.zeros(len(times)), where=either > 0)
+        return f1
+
+    def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
+        """Always match: by F1 the best of what looks at no picture."""
+        return "always match", self.scores(np.zeros(len(self.pairs.match)))
+
+
+def threshold(cosines: npt.NDArray[np.floating[Any]], match: Truths) -> float:
+    """From which cosine on most pairs are told rightly, as many of which match as do not; of several the lowest.
+
+    Of such pairs this is where hits less false alarms are most, which wrong captions among those that should match do
+    not move: they shrink both alike.
+    """
+    values, place = np.unique(cosines, return_inverse=True)
+    gained = np.bincount(place, np.where(match, 1.0, -1.0), minlength=len(values))
+    above = np.append(np.cumsum(gained[::-1])[::-1], 0.0)  # what saying match from each value on gets right, and never
+    between = np.concatenate([[-2.0], (values[1:] + values[:-1]) / 2, [2.0]])
+    return float(between[above.argmax()])
