@@ -18,9 +18,10 @@ from pipeline.demo import pool as demo
 from pipeline.errors import CompareError, SourceError
 from pipeline.task import Task
 from pipeline.task import TestSet as Held
-from training import comparison, evaluate, gain, labels, paired
+from training import comparison, evaluate, experiment, gain, labels, paired
 from training.heldout import HeldOut
 from training.paired import Match, Pairs, Retrieval
+from training.pool import Pool
 
 CLIP = f'{{ kind = "open_clip", model = "local-dir:{Path(demo.__file__).parent / "clip"}" }}'
 DUAL = {"dual": {"head": "dual", "encoder": {"kind": "open_clip", "model": "ViT-B-32"}}}
@@ -188,6 +189,16 @@ def test_every_pair_with_a_caption_trains(kind, classes, found):
     assert table["label"].to_pylist() == found
     assert counts == {"downloaded": 5, "no_caption": 2, "captioned": 3}
     assert evaluate.Single(np.zeros(4, np.int16), "ab").baseline(table["label"].to_numpy())[0] == "always a"
+
+
+def test_a_threshold_is_found_on_pictures_that_nobody_saw():
+    """Each picture is there twice; 2 and 5 are drawn, so that 3 and 4 are seen, too; u0 leaked."""
+    table = pa.table({"uid": [f"u{n}" for n in range(60)], "sha256": [str(n // 2) for n in range(60)]})
+    known = experiment.Experiment("", None, None, Pool(table, None, [], [], pa.array(["u0"]), {}, {}), None, ())
+    found = known.undrawn(np.array([2, 2, 5]), 1)
+    assert found.tolist() == [1, *range(6, 60)]
+    with pytest.raises(CompareError, match="only 19 pairs were not drawn in seed 1"):
+        known.undrawn(np.arange(2, 41), 1)
 
 
 @pytest.mark.parametrize(
