@@ -110,8 +110,8 @@ class Retrieval:
 
     metrics: ClassVar[Mapping[str, str]] = {
         "mean_recall": "mean recall",
-        **{f"i2t_r{k}": f"image to text R@{k}" for k in AT},
-        **{f"t2i_r{k}": f"text to image R@{k}" for k in AT},
+        **{f"i2t_r{k}": f"text R@{k}" for k in AT},
+        **{f"t2i_r{k}": f"image R@{k}" for k in AT},
     }
 
     def said(self, pictures: Units, texts: Units) -> Predicted:
@@ -120,7 +120,7 @@ class Retrieval:
         return np.concatenate([ranks(pictures, texts, right), ranks(texts, pictures, right.T)[self.pairs.text]])
 
     def scores(self, predicted: Predicted) -> dict[str, Any]:
-        """Recalls at 1, 5 and 10 in both directions, and their mean."""
+        """Recalls at 1, 5 and 10, of texts by their picture and of pictures by their text, and their mean."""
         hits, asked = self._hits(predicted)
         return self._named((hits.sum(axis=0) / asked.sum(axis=0)).tolist())
 
