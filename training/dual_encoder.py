@@ -19,7 +19,7 @@ from training.evaluate import Predicted
 from training.labels import Classes
 from training.versions import Versions
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same pairs, budget and seed would give other predictions."""
 
 PROMPT = "a photo of a {}"
