@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import bytes_seen, download, publish, queries, query
+from pipeline import bytes_seen, download, publish, queries, query, report
 from pipeline.manifest import Manifest
 from pipeline.source import Download
 from pipeline.storage import Storage
@@ -38,54 +38,44 @@ def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):
     with Manifest.open(store).connection() as con:
         counted = con.execute("SELECT DISTINCT right(url, 5), picture_counts_urls FROM rows ORDER BY 1").fetchall()
     assert counted == [("0.jpg", 1), ("1.jpg", 1), ("2.jpg", 1), ("3.jpg", None), ("7.jpg", 5), ("8.jpg", 4)]
+    report.write(store, Manifest.open(store), None, tmp_path / "report.html")
+    assert "winnow sql @placeholders" in (tmp_path / "report.html").read_text()
     assert told(store) == ["1 pictures stand behind 5 URLs or more each, 6 pairs in all: winnow sql @placeholders"]
     (found,) = ask(store, "@placeholders")
     assert (found["sha256"], found["urls"], found["pairs"], found["kept"]) == (f"{7:064x}", 5, 6, 0)
 
 
-def visited(described, store, number, seen, failed=()):
-    """Fetch all of it anew, as under other settings, and publish. `seen` names the bytes of some URLs by a digit."""
-    anew = described.model_copy(update={"download": Download(shard_size=10, image_size=100 + number)})
-    ledger = made.finish(anew, store, failed=failed)
+def visited(described, store, visit, seen, failed=()):
+    """Fetch what is not there yet, all of it under the settings of another visit, and publish. Gives the manifest's id.
+
+    `seen` names the bytes of pairs by a digit: those that the server gave at this visit.
+    """
+    described = described.model_copy(update={"download": Download(shard_size=10, image_size=100 + visit)})
+    ledger, stage = made.finish(described, store, failed=failed), download.stage(described)
     for shard in ledger.shards:
-        key = download.stage(anew).item(shard.number, ".parquet")
-        rows, urls = pq.read_table(store.fetch(key)), pq.read_table(store.fetch(shard.key))["url"].to_pylist()
-        known = [
-            seen[url][0] * 64 if old and url in seen else old
-            for url, old in zip(urls, rows["sha256"].to_pylist(), strict=True)
+        rows = pq.read_table(store.fetch(stage.item(shard.number, ".parquet")))
+        captions = pq.read_table(store.fetch(shard.key))["caption"].to_pylist()
+        digests = [
+            seen[caption] * 64 if digest and caption in seen else digest
+            for caption, digest in zip(captions, rows["sha256"].to_pylist(), strict=True)
         ]
-        made.put_table(store, key, rows.set_column(rows.schema.names.index("sha256"), "sha256", pa.array(known)))
-    return publish.publish(anew, store, ledger, {}).id[:12]
+        rows = rows.set_column(rows.schema.names.index("sha256"), "sha256", pa.array(digests))
+        made.put_table(store, stage.item(shard.number, ".parquet"), rows)
+    return publish.publish(described, store, ledger, {}).id[:12]
 
 
 def test_changed_bytes_are_told_at_once_and_later(tmp_path, store):
-    one, two = "http://host/45.jpg", "http://host/46.jpg"
-    described = made.listed(tmp_path, range(40, 50))
+    one, two, more = "picture number 45", "picture number 46", "its second caption"
+    described = made.listed(tmp_path, range(45, 48))
     first = visited(described, store, 1, {one: "a", two: "b"})
     assert told(store) == []
-    second = visited(described, store, 2, {one: "c", two: "b"})
+    second = visited(described, store, 2, {one: "c"}, failed={46})
     assert told(store) == ["1 URLs gave other bytes than before: winnow sql @rewritten"]
-    visited(described, store, 3, {one: "a"}, failed={46})
-    assert told(store) == []  # as it was at first
-    fourth = visited(described, store, 4, {one: "a", two: "d"})
-    assert told(store) == ["1 URLs gave other bytes than before: winnow sql @rewritten"]
-    names = ("url", "first_seen", "last_seen", "first_in", "last_in")
-    assert [tuple(row[name] for name in names) for row in ask(store, "@rewritten")] == [
-        (one, "a" * 64, "c" * 64, first, second),
-        (two, "b" * 64, "d" * 64, first, fourth),
+    described = made.listed(tmp_path, range(45, 48), rows=[(more, "http://host/47.jpg")])
+    third = visited(described, store, 3, {one: "a", two: "d", more: "e"})  # 45 is as at first; 47 has two at once
+    assert told(store) == ["2 URLs gave other bytes than before: winnow sql @rewritten"]
+    assert [tuple(row.values()) for row in ask(store, "@rewritten")] == [
+        ("http://host/45.jpg", "a" * 64, "c" * 64, first, second),
+        ("http://host/46.jpg", "b" * 64, "d" * 64, first, third),
+        ("http://host/47.jpg", f"{47:064x}", "e" * 64, first, third),
     ]
-
-
-def test_a_second_pair_of_a_url_may_bring_other_bytes(tmp_path, store):
-    """The same manifest has both then, of two shards."""
-    made.published(made.listed(tmp_path, range(40, 45)), store)
-    described = made.listed(tmp_path, range(40, 45), rows=[("a second caption", "http://host/44.jpg")])
-    ledger = made.finish(described, store)
-    key = download.stage(described).item(1, ".parquet")
-    rows = pq.read_table(store.fetch(key))
-    other = rows.set_column(rows.schema.names.index("sha256"), "sha256", pa.array(["e" * 64]))
-    made.put_table(store, key, other)
-    publish.publish(described, store, ledger, {})
-    assert told(store) == ["1 URLs gave other bytes than before: winnow sql @rewritten"]
-    (found,) = ask(store, "@rewritten")
-    assert (found["first_seen"], found["last_seen"]) == (f"{44:064x}", "e" * 64)
