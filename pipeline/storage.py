@@ -8,6 +8,7 @@ another in its place, or removes one. Nothing else in winnow renames, links or r
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -184,7 +185,8 @@ def disk_broken(error: Exception) -> str | None:
     """What to say of a disk that gives an input/output error, whoever met it; None of any other error."""
     if _number(error) != errno.EIO:
         return None
-    named = getattr(error, "filename", None)
+    quoted = re.search(r'"(/[^"]+)"', str(error))  # as DuckDB does
+    named = getattr(error, "filename", None) or (quoted and quoted[1])
     return f"the disk fails{f' at {named}' if named else ''}: {_BROKEN}; see to it, then run the same command again"
 
 

@@ -129,7 +129,10 @@ def test_what_a_killed_run_put_is_synced_before_the_next(store, monkeypatch):
         (RuntimeError("IO Error: Cannot open file: Read-only file system"), "cannot write in"),
         (OSError(errno.EIO, os.strerror(errno.EIO)), "the disk fails: Input/output error; .* --root"),
         (OSError(errno.EIO, os.strerror(errno.EIO), "/elsewhere/list"), "the disk fails at /elsewhere/list: Input"),
-        (RuntimeError('IO Error: Could not read from file "/a/b": Input/output error'), "the disk fails: Input/output"),
+        (
+            RuntimeError('IO Error: Could not read from file "/a/b": Input/output error'),
+            "the disk fails at /a/b: Input/output",
+        ),
     ],
 )
 def test_what_the_disk_says_is_one_line_with_the_way_out(store, error, told):
