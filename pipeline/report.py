@@ -138,8 +138,9 @@ def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str
 
 
 def _drifts(difference: Difference) -> list[tuple[Drift, Drift]]:
-    """The columns that drifted most, as inputs and as kept."""
-    pairs = zip(difference.inputs, difference.kept, strict=True)
+    """The columns that drifted most, as inputs and as kept. Words may be few enough to compare on one side alone."""
+    inputs, kept = ({each.column: each for each in side} for side in (difference.inputs, difference.kept))
+    pairs = [(inputs.get(one, Drift(one, None, None)), kept.get(one, Drift(one, None, None))) for one in inputs | kept]
     return sorted(pairs, key=lambda pair: (-max(each.psi or 0.0 for each in pair), pair[0].column))[:DRIFTED]
 
 
