@@ -158,7 +158,13 @@ def nameless(source: Source, storage: Storage, shards: Iterable[Shard]) -> str |
     asked, made_by = source.download, stage(source)
     if "@" in asked.agent or "//" in asked.agent:
         return None
-    ours = tuple(f"{scheme}://{host}/" for host in asked.allow_hosts for scheme in ("http", "https"))
+    usual = {"http": ":80", "https": ":443"}
+    ours = tuple(
+        f"{scheme}://{name}/"
+        for host in asked.allow_hosts
+        for scheme, port in usual.items()
+        for name in (host, host.removesuffix(port))
+    )
     for shard in shards:
         if not storage.done(made_by.item(shard.number, ".parquet")):
             urls = pq.read_table(storage.fetch(shard.key), columns=["url"])["url"].to_pylist()
