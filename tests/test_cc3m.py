@@ -34,7 +34,6 @@ SHARES = {
     "dead": 0.01,
     "short": 0.01,
     "failing": 0.01,
-    "limited": 0.01,
     "empty": 0.01,
     "bomb": 0.01,
     "oversize": 0.01,
@@ -48,8 +47,8 @@ SHARES = {
 }
 """Of the URLs. The rest is fine."""
 
-HOST_SHARES = {"dns": 0.02, "refused": 0.02, "tls": 0.02, "blocked_address": 0.01}
-"""Of the hosts: unknown, closed, with a certificate of nobody's, at a private address."""
+HOST_SHARES = {"dns": 0.02, "refused": 0.02, "tls": 0.02, "blocked_address": 0.01, "http_429": 0.002}
+"""Of the hosts: unknown, closed, with a certificate of nobody's, at a private address, tired of everybody."""
 
 
 def drawn(text, shares):
@@ -63,7 +62,7 @@ def drawn(text, shares):
 
 
 def kind(url):
-    return drawn("url " + url, SHARES) or "fine"
+    return "limited" if fate(Url.parse(url).host) == "http_429" else drawn("url " + url, SHARES) or "fine"
 
 
 def fate(host):
