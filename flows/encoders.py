@@ -10,12 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.printing import plain
-from pipeline import task
+from pipeline import report, task
 from pipeline.source import Source
 from pipeline.storage import Storage
-
-PLOT, FIGURES = "encoders.svg", "encoders.json"
-"""What is left beside the report."""
 
 RANDOM = "RANDOM WEIGHTS"
 """Before every figure of an encoder that nobody trained."""
@@ -29,7 +26,7 @@ def compared(
     pictures: int,
     finetuned: bool,
 ) -> Mapping[str, Any]:
-    """Compare the named encoders, or the source's own and the known ones, and leave the figures and their plot."""
+    """Compare the named encoders, or the source's own and the known ones, and leave figures and plot for the report."""
     from flows.progress import shown
     from pipeline.demo import world
     from training import comparison, plot
@@ -39,8 +36,8 @@ def compared(
     distinct = [each for at, each in enumerate(chosen) if each not in chosen[:at]]
     with world.served(described, storage) as served, shown() as tell:
         found = comparison.compare(served, storage, distinct, manifest, pictures, finetuned, tell)
-    plot.pareto(found, storage.root / PLOT)
-    (storage.root / FIGURES).write_text(json.dumps(found, indent=1) + "\n")
+    plot.pareto(found, storage.root / report.PARETO)
+    (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -58,7 +55,11 @@ def table(found: Mapping[str, Any]) -> Group:
     )
     things: list[RenderableType] = [Text(head, "bold"), _worth(found, there), Text(facts), _costs(there)]
     things += [Text(plain(f"{_name(row)}: {_curve(row)}"), _style(row)) for row in there]
-    things += [Text(plain(f"{_name(row)}: {_finetuned(row)}"), _style(row)) for row in there if "finetuned" in row]
+    things += [
+        Text(plain(f"{_name(row)}: {_finetuned(row, found['metrics'][0][1])}"), _style(row))
+        for row in there
+        if "finetuned" in row
+    ]
     errors = [Text(plain(f"{row['encoder']}: {row['error']}"), "red") for row in found["encoders"] if "error" in row]
     if errors:
         errors.append(Text("Weights on this machine are named behind an @, as in timm:resnet50@FILE.safetensors"))
@@ -74,21 +75,22 @@ def toml(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _worth(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
-    table = _columns("encoder", "weights", "macro-F1", "95 %", "accuracy", "behind the best")
-    for row in sorted(rows, key=lambda row: -row["f1_macro"]):
+    (main, says), (other, also) = found["metrics"][0], found["metrics"][-1]
+    table = _columns("encoder", "weights", says, "95 %", also, "behind the best")
+    for row in sorted(rows, key=lambda row: -row["score"]):
         weights, behind = row["weights"], row.get("behind")
         told = f"{weights['from']} {weights['name']} {weights['sha256'][:8]}" if weights["sha256"] else weights["from"]
         table.add_row(
             Text(plain(_name(row))),
             Text(plain(told)),
-            f"{row['f1_macro']:.3f}",
-            f"{row['f1_low']:.3f} to {row['f1_high']:.3f}",
-            f"{row['accuracy']:.3f}",
+            f"{row['score']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            f"{row['scores'][other]:.3f}",
             f"{behind['difference']:+.3f} ({behind['low']:+.3f} to {behind['high']:+.3f})" if behind else "",
             style=_style(row),
         )
     base = found["baseline"]
-    table.add_row(Text(plain(base["says"])), "", f"{base['f1_macro']:.3f}", "", f"{base['accuracy']:.3f}", "")
+    table.add_row(Text(plain(base["says"])), "", f"{base[main]:.3f}", "", f"{base[other]:.3f}", "")
     return table
 
 
@@ -107,7 +109,7 @@ def _costs(rows: list[Mapping[str, Any]]) -> Table:
             f"{row['flops'] / 1e9:,.2f}" if row["flops"] else "–",
             f"{row['memory_mb']:,}",
             f"{row['dim']:,}",
-            str(row["batch"] or "–"),
+            f"{row['batch'] or '–'}{', halved' if row['halved'] else ''}",
             style=_style(row),
         )
     table.caption, table.caption_justify = "* none is both better and cheaper", "left"
@@ -133,12 +135,12 @@ def _curve(row: Mapping[str, Any]) -> str:
     )
 
 
-def _finetuned(row: Mapping[str, Any]) -> str:
+def _finetuned(row: Mapping[str, Any], says: str) -> str:
     """What training it end to end adds."""
     told = row["finetuned"]
     budget = told["budget"]
     return (
-        f"trained end to end macro-F1 {told['f1_macro']:.3f}, {told['adds']:+.3f} to its probe, {told['seeds']} seeds, "
+        f"trained end to end {says} {told['score']:.3f}, {told['adds']:+.3f} to its probe, {told['seeds']} seeds, "
         f"no interval; {budget['steps']} steps of {budget['batch']} pictures, {told['seconds']:.0f} s a seed"
     )
 

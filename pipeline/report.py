@@ -5,6 +5,7 @@ escaped, cut, shown as text and never as a link, and the page's own policy forbi
 """
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from pipeline.manifest import Manifest, log
 from pipeline.shown import Thumbnails, plain
 from pipeline.storage import Storage
 from pipeline.thresholds import Threshold
+from pipeline.trials import COMPARED
+
+ENCODERS, PARETO = "encoders.json", "encoders.svg"
+"""What `winnow encoders` leaves beside the page: the figures, and their plot."""
 
 SAMPLE = 12
 """Pairs of a gallery."""
@@ -81,7 +86,10 @@ class Domain:
 
 
 def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, path: Path) -> None:
-    """Write the page of a manifest to `path`; `gain` is what `training.gain.measure` gave, or None."""
+    """Write the page of a manifest to `path`; `gain` is what `training.gain.measure` gave, or None.
+
+    What lies beside `path` of encoders that were compared is shown as well.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -90,7 +98,8 @@ def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, 
         lstrip_blocks=True,
     )
     environment.filters |= {"share": lambda part, whole: f"{part / whole:.1%}" if whole else "–", "plain": plain}
-    page = environment.get_template("report.html.jinja").render(_facts(storage, manifest, gain), charts=charts)
+    facts = {**_facts(storage, manifest, gain), "encoders": _encoders(path.parent)}
+    page = environment.get_template("report.html.jinja").render(facts, charts=charts)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(page, encoding="utf-8")
@@ -129,6 +138,17 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "domains": _domains(con),
             "gain": gain,
         }
+
+
+def _encoders(folder: Path) -> dict[str, Any] | None:
+    """The figures of encoders side by side, and `plot`, a data URI; None without any, or of an older winnow's."""
+    if not ((folder / ENCODERS).is_file() and (folder / PARETO).is_file()):
+        return None
+    found: dict[str, Any] = json.loads((folder / ENCODERS).read_bytes())
+    if found["code"] != COMPARED:
+        return None
+    drawn = base64.b64encode((folder / PARETO).read_bytes()).decode()
+    return found | {"plot": f"data:image/svg+xml;base64,{drawn}"}
 
 
 def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str, list[Overlap | None]]]:

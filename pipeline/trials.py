@@ -23,6 +23,9 @@ FORMAT = 2
 GAIN = 8
 """Raised whenever the same trials would be summed up otherwise."""
 
+COMPARED = 2
+"""Raised whenever the figures of encoders side by side would tell something else."""
+
 POLL = 0.2
 """Seconds between two looks at a trial that somebody else trains."""
 

@@ -1,5 +1,6 @@
 """Encoders side by side: what they cost, who is on the front, and the command from a published source to its plot."""
 
+import io
 import json
 import re
 import threading
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import taught
 import torch
+from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows import cli
+from flows import encoders as shown
 from pipeline import source, task
 from pipeline.ahead import Ahead
-from pipeline.errors import ModelError, StorageError
-from training import comparison, cost, encoders, evaluate, features, finetune
+from pipeline.errors import CompareError, ModelError, StorageError
+from pipeline.storage import Storage
+from training import comparison, cost, encoders, evaluate, features, finetune, probe
 
 JPEGS = [taught.picture("disc", number) for number in range(24)]
 
@@ -54,14 +59,14 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 def test_a_picture_that_cannot_be_decoded_is_named():
     loaded = encoders.load(task.encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
-    with features.decoded(asked, partial(features.prepared, loaded, "", 0)) as windows:
+    with features.decoded(asked, partial(features.prepared, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
             list(windows)
 
 
 def test_what_an_encoder_costs():
     found = cost.measure(task.encoder("timm:test_resnet@random"), JPEGS)
-    assert (found.dim, found.batch) == (96, 64)
+    assert (found.dim, found.batch, found.halved) == (96, encoders.PIXELS // 160**2, False)
     assert found.parameters == 372_688  # without the classifier
     assert found.flops > 2 * found.parameters  # every weight of a convolution is used more than once
     assert found.streamed[0].workers == 1
@@ -83,14 +88,15 @@ def stepped(room):
     for each in model.parameters():
         torch.nn.init.zeros_(each)
 
-    def scores(window):
+    def loss(window, wanted):
         tried.append(len(window))
         if len(window) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return model(torch.from_numpy(np.stack(window)).float().flatten(1))
+        scores = model(torch.from_numpy(np.stack(window)).float().flatten(1))
+        return torch.nn.functional.cross_entropy(scores, wanted, reduction="sum")
 
     pictures = list(np.random.default_rng(0).random((8, 4, 4, 3)))
-    step = finetune.Step(scores, torch.optim.SGD(model.parameters(), lr=1.0), 8)
+    step = finetune.Step(loss, torch.optim.SGD(model.parameters(), lr=1.0), 8)
     step(pictures, torch.arange(8) % 3)
     return model.weight.detach(), tried, step.micro
 
@@ -107,12 +113,12 @@ def test_a_step_is_the_same_however_memory_cuts_it():
 
 
 def row(name, f1, rate, weights="file"):
-    return {"encoder": name, "f1_macro": f1, "encoder_images_per_second": rate, "weights": {"from": weights}}
+    return {"encoder": name, "score": f1, "encoder_images_per_second": rate, "weights": {"from": weights}}
 
 
 def test_the_front_has_what_is_better_or_cheaper_and_nothing_random():
     rows = [row("dear", 0.9, 10), row("cheap", 0.8, 100), row("worse", 0.7, 50), row("chance", 0.95, 200, "RANDOM")]
-    means = [evaluate.Mean(each["f1_macro"], np.full(9, each["f1_macro"])) for each in rows]
+    means = [evaluate.Mean(each["score"], np.full(9, each["score"])) for each in rows]
     assert comparison.place([*rows, {"error": "gone"}], [*means, None]) == "dear"
     assert [each["front"] for each in rows] == [True, True, False, False]
     assert rows[1]["behind"]["difference"] == pytest.approx(-0.1)
@@ -147,6 +153,34 @@ def test_no_encoder_at_all_is_an_error(published, monkeypatch):
     assert "no encoder is called 'resnet50'" in err
 
 
+def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
+    described = source.load(published[0])
+    asked = described.task.model_copy(update={"kind": "retrieval"})
+    with pytest.raises(CompareError, match="on tasks of kind classes, label, number, not retrieval"):
+        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [task.encoder("hog")])
+
+
+@pytest.mark.slow
+def test_numbers_on_a_test_set_that_is_split_off(tmp_path):
+    """How light a picture is, which a network that is trained end to end soon learns."""
+    told = {number: taught.light(taught.picture(taught.truth(number), number)) for number in range(90)}
+    light = '[task]\nkind = "number"\ncolumn = "told"\n[task.split]\nshare = 0.3\n'
+    described, storage = taught.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
+    network = described.task.learners["linear"].encoder
+    with probe.one_thread():
+        found = comparison.compare(described, storage, [network], pictures=16, finetuned=True)
+    assert (found["kind"], found["metrics"][0]) == ("number", ["r2", "R2"])
+    assert 10 < found["test_pictures"] < 45
+    (row,) = found["encoders"]
+    for each in (row, row["finetuned"]):
+        assert each["score"] == pytest.approx(each["scores"]["r2"])
+        assert each["score"] > 0.3 > found["baseline"]["r2"]
+        assert each["scores"]["mae"] < found["baseline"]["mae"]
+    printed = Console(width=200, file=io.StringIO())
+    printed.print(shown.table(found))
+    assert re.search(r"R2 .*mean absolute error", printed.file.getvalue())
+
+
 @pytest.mark.slow
 def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     """Two encoders work, one of them untrained, and one has a hub that does not answer."""
@@ -160,13 +194,15 @@ def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     found = json.loads(out)
     own, untrained, gone = found["encoders"]
     assert found["best"] == own["encoder"] == "timm:test_resnet@encoder.safetensors"
-    assert found["baseline"]["f1_macro"] < own["f1_low"] < own["f1_macro"] < own["f1_high"] < 1
+    assert found["baseline"]["f1_macro"] < own["low"] < own["score"] < own["high"] < 1
     assert own["weights"]["from"] == "file"
     assert own["front"]
     assert not untrained["front"]
     assert untrained["weights"]["from"] == "RANDOM"
     assert gone.keys() == {"encoder", "toml", "error"}
     assert json.loads((root / "taught/encoders.json").read_text()) == found
+    assert run("report", toml, "--root", root)[0] == 0
+    assert "Which encoder" in (root / "taught/report.html").read_text()
     assert "RANDOM WEIGHTS timm:test_resnet@random" in (root / "taught/encoders.svg").read_text()
     assert "RANDOM WEIGHTS" in err
     assert re.search(r"images/s by decoding workers 1: [\d.]+", " ".join(err.split()))

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import download, score, source, synthetic
+from pipeline import download, score, source, synthetic, task
 from pipeline.demo import world
 from pipeline.errors import ShardError, SourceError
 from pipeline.scorers import decoders
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.pixels import Pixels, PixelsSpec
+from pipeline.storage import Storage
+from training import encoders, features
 
 HERE = ["torchvision", *(["pillow-simd"] if find_spec("pillow_simd") else [])]
 PARITY = 24
@@ -40,6 +42,18 @@ def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
             assert np.abs(one - another).mean() < 0.5
         lanczos = [np.asarray(each.resize((9, 8), Image.Resampling.LANCZOS)) for each in (expected, found)]
         assert (lanczos[0] == lanczos[1]).all()
+
+
+@pytest.mark.parametrize("name", ["pillow", *HERE])
+def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
+    """Training draws pixels that it may have augmented; the same pixels come out as they do of a stored picture."""
+    network = task.encoder("timm:test_resnet@random")
+    loaded, decode, drawn = encoders.load(network), decoders.get(name), decoders.drawn(name)
+    for content in jpegs[:8]:
+        seen = loaded.prepare(decode(content))
+        assert (features.prepared(loaded, drawn, "", 0, ("a picture", content)).versions[0] == seen).all()
+    own, pillow = (features.Extractor(Storage(tmp_path), network, each, None).identity for each in (name, "pillow"))
+    assert (own == pillow) == (name == "pillow")
 
 
 @pytest.mark.parametrize("name", HERE)

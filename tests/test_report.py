@@ -1,4 +1,5 @@
 import html
+import json
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from filters.core import Filter, Recipe
 from pipeline import charts, report, thresholds
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
+from pipeline.trials import COMPARED
 
 OWNED = 'document.title = "owned"'
 HOSTILE = [
@@ -246,6 +248,54 @@ def test_link_rot_is_told_by_domain(tmp_path):
         found = {each.host: each for each in report._domains(con)}
     assert found["a.example"] == report.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
     assert (found["b.example"].failed, found["no host"].failed) == (1, 1)
+
+
+def encoders(manifest, name):
+    cost = {"images_per_second": 48.0, "busy": 0.99, "to_one_by_one": 1.02, "parameters": 2_223_872, "flops": 6e8}
+    cost |= {"memory_mb": 962, "dim": 1280, "batch": 32, "halved": True}
+    cost |= {"streamed": [{"workers": workers, "images_per_second": 40.0 + workers} for workers in (1, 2)]}
+    worth = {"score": 0.505, "low": 0.438, "high": 0.564, "scores": {"f1_macro": 0.505, "accuracy": 0.639}}
+    tuned = {"score": 0.525, "adds": 0.02, "seeds": 2}
+    there = {"encoder": name, "weights": {"from": "file"}, "finetuned": tuned, **worth, **cost}
+    return {
+        "code": COMPARED,
+        "manifest": manifest,
+        "metrics": METRICS,
+        "budget": {"seeds": 5},
+        "test_pictures": 204,
+        "interval": "95 %",
+        "baseline": {"says": "always dog", "f1_macro": 0.119},
+        "costs_on": {"pictures": 64},
+        "device": "no GPU",
+        "cores": 2,
+        "load": [0.2, 1.9],
+        "encoders": [there, {"encoder": "timm:gone", "error": "the hub does not answer"}],
+    }
+
+
+def test_encoders_that_were_compared_are_shown(tmp_path):
+    store = Storage(tmp_path / "store")
+    made.published(made.listed(tmp_path, range(40, 44)), store)
+    manifest, page = Manifest.open(store), tmp_path / "report.html"
+
+    def written(**other):
+        (tmp_path / report.ENCODERS).write_text(json.dumps(encoders(manifest.id, HOSTILE[1]) | other))
+        report.write(store, manifest, None, page)
+        return " ".join(filter(None, Elements(page.read_text()).shown))
+
+    (tmp_path / report.PARETO).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    report.write(store, manifest, None, page)
+    assert "Which encoder" not in page.read_text()
+    assert "Which encoder" not in written(code=COMPARED - 1)  # an older winnow's
+    shown = written()
+    assert '<img class="plot" src="data:image/svg+xml;base64,PHN2Zy' in page.read_text()
+    assert f"{HOSTILE[1]} trained end to end 0.525, +0.020" in shown
+    assert "0.505 0.438 to 0.564 0.639" in shown
+    assert "1: 41.0 2: 42.0" in shown
+    assert "32, halved" in shown
+    assert "timm:gone the hub does not answer" in shown
+    assert "Of another manifest" not in shown
+    assert "Of another manifest, 0123456789ab ." in written(manifest="0123456789abcdef")
 
 
 def test_recipes_and_filters_are_compared(page, store):

@@ -127,7 +127,7 @@ def taught_pixels(number):
 
 
 def read(described, storage):
-    extractors = gain._extractors(storage, described.task)
+    extractors = gain._extractors(described, storage)
     return pool.read(arms.Choice.open(storage), described.task, extractors, None, trials.silent)
 
 

@@ -4,6 +4,7 @@ The probe is a trial as any other: on what the manifest keeps, without augmentat
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub.utils import logging as hub
 
@@ -23,21 +25,21 @@ from pipeline.ahead import cores
 from pipeline.arms import Choice
 from pipeline.errors import CompareError, ModelError
 from pipeline.manifest import Manifest
-from pipeline.scorers import device
+from pipeline.scorers import decoders, device
 from pipeline.settings import LOCAL
 from pipeline.source import Source
 from pipeline.storage import Storage
-from pipeline.task import RANDOM, Encoder, Network, Task
+from pipeline.task import RANDOM, Encoder, Network
 from pipeline.trials import Progress, Setting, Trial, silent
 from training import cost, encoders, evaluate, finetune, gain, pool, timm_weights
 from training.evaluate import Bootstrap, Mean
 from training.experiment import Experiment, Learner, measured
-from training.features import Extractor
+from training.features import Extractor, Named
 from training.heldout import HeldOut
 from training.pool import Pool
 
-CODE = 1
-"""Raised whenever what is measured would mean something else."""
+KINDS = ("classes", "label", "number")
+"""The tasks that a linear probe on features can be trained on."""
 
 ARM = "filtered"
 """What is trained on: what the manifest keeps."""
@@ -72,22 +74,22 @@ def compare(
 
     With `finetuned` networks are trained end to end as well, which takes far longer than all the rest.
     Features and trials that are there are not computed again; costs are measured anew. An encoder whose weights cannot
-    be had, or that this machine cannot run, has an "error" in place of figures. Raises SourceError where the source has
-    no task or test set, CompareError for a comparison that would not be fair, and ModelError if no encoder works.
+    be had, or that this machine cannot run, has an "error" in place of figures. "score" is the first of "metrics".
+    Raises SourceError where the source has no task or test set, CompareError for a task that no probe can be trained on
+    or a comparison that would not be fair, and ModelError if no encoder works.
     """
-    task, choice = gain.asked(source), Choice.open(storage, manifest_id)
-    if task.test is None or task.kind not in ("classes", "label"):
-        raise CompareError(
-            f"encoders are compared by probes, on kind = classes or label and a test set that is given in [task.test]: "
-            f"the source's kind is {task.kind}{'' if task.test else ', and its test set is split off'}"
-        )
-    manifest, test = choice.manifest, HeldOut.read(task.test, task)
-    gain.check_test(test, task)
+    task = gain.asked(source)
+    if task.kind not in KINDS:
+        raise CompareError(f"encoders are compared by probes, on tasks of kind {', '.join(KINDS)}, not {task.kind}")
+    choice = Choice.open(storage, manifest_id)
+    manifest, test = choice.manifest, HeldOut.read(task.test, task) if task.test else None
+    if test:
+        gain.check_test(test, task)
     sample = list(islice(stored(storage, manifest), pictures))
     if not sample:
         raise CompareError(f"manifest {manifest.id} has no picture: there is nothing to compare encoders on")
     load = os.getloadavg()[0]
-    probe = Probe(source.name, storage, choice, task, test, progress)
+    probe = Probe(source, storage, choice, test, progress)
     hub.set_verbosity_error()  # type: ignore[no-untyped-call]  # it would tell of every attempt
     with ThreadPoolExecutor(len(candidates)) as asking:  # a hub that does not answer takes its time once, not each time
         weights = [asking.submit(_weights, encoder) for encoder in candidates]
@@ -106,16 +108,18 @@ def compare(
     progress("encoders", len(candidates), len(candidates))
     if probe.known is None:
         raise ModelError(f"no encoder works: {'; '.join(row['error'] for row in rows)}")
-    best = place(rows, means)
+    best, measure = place(rows, means), measured(task, probe.known.test)
     return {
-        "code": CODE,
+        "code": trials.COMPARED,
         "source": source.name,
         "manifest": manifest.id,
         "recipe": manifest.document["recipe"]["name"],
+        "kind": task.kind,
+        "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
         "budget": {**task.budget.trial, "seeds": task.budget.seeds},
-        "test_pictures": len(test.paths),
-        "baseline": gain.baseline(probe.known, measured(task, test)),
+        "test_pictures": len(probe.known.test.labels),
+        "baseline": gain.baseline(probe.known, measure),
         "interval": f"{evaluate.LEVEL:.0%}, {evaluate.SAYS}",
         "costs_on": {"pictures": len(sample), "bytes": sum(map(len, sample)) // len(sample)},
         "device": device.described("float32"),
@@ -137,18 +141,19 @@ class Probe:
     """Learners on features of the same pictures, an encoder after another. `known` is the pool of the last one."""
 
     def __init__(
-        self, source: str, storage: Storage, choice: Choice, task: Task, test: HeldOut, progress: Progress
+        self, source: Source, storage: Storage, choice: Choice, test: HeldOut | None, progress: Progress
     ) -> None:
-        self._source, self._storage, self._choice, self._progress = source, storage, choice, progress
-        self._task, self._test = task, test
+        self._source, self._storage, self._choice, self._progress = source.name, storage, choice, progress
+        self._task, self._test, self.decoder = gain.asked(source), test, source.decoder
         self.known: Pool | None = None
 
     def experiment(self, encoder: Encoder, workers: int) -> Experiment:
         """A linear probe on the encoder's features, which so many workers decode pictures for."""
-        extractor = Extractor(self._storage, encoder, None, workers)
-        self.known = pool.read(self._choice, self._task, [extractor], self._test, self._progress)
-        learner = Learner(encoder.name, "linear", extractor.identity, self.known.features[0], self.known.heldout[0])
-        return Experiment(self._source, self._choice, self._task, self.known, self._test, (learner,))
+        extractor = Extractor(self._storage, encoder, self.decoder, None, workers)
+        known = self.known = pool.read(self._choice, self._task, [extractor], self._test, self._progress)
+        gain.check_test(known.test, self._task)
+        learner = Learner(encoder.name, "linear", extractor.identity, known.features[0], known.heldout[0])
+        return Experiment(self._source, self._choice, self._task, known, known.test, (learner,))
 
     def trials(self, experiment: Experiment) -> list[Trial]:
         """One a seed, on what the manifest keeps."""
@@ -176,19 +181,23 @@ class Probe:
         return found
 
     def _finetune(self, experiment: Experiment, encoder: Network, setting: Setting) -> Trial:
-        rows = experiment.drawn(setting.seed)[setting.arm]
-        shards_key, started = self._choice.manifest.document["stages"]["shards"], time.perf_counter()
+        rows, started = experiment.drawn(setting.seed)[setting.arm], time.perf_counter()
+        tars = shards.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
+        heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
+        pictures = finetune.Pictures(tars, heldout, decoders.drawn(self.decoder))
         pairs = experiment.pool.table.take(rows)
-        tars = {
-            number: self._storage.fetch(f"shards-{shards_key}/{number:05d}.tar")
-            for number in pc.unique(pairs["shard"]).to_pylist()
-        }
-        predicted = finetune.predictions(encoder, tars, pairs, self._test, len(self._task.classes), setting.seed)
+        predicted = finetune.predictions(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         return experiment.told(setting, rows, {setting.budget["steps"]: predicted}, time.perf_counter() - started)
 
-    def mean(self, found: Sequence[Trial]) -> Mean:
-        """Of their macro-F1."""
-        bootstrap = Bootstrap(measured(self._task, self._test), len(self._test.labels), len(found))
+    def _split_off(self, tars: shards.Tars, test: HeldOut) -> Iterator[Named]:
+        """The held-out pictures that were split off the pool, in their order."""
+        known = pa.Table.from_batches(self._choice.downloaded())
+        first = known.take(pc.index_in(pa.array(test.sha256), value_set=known["sha256"].combine_chunks()))
+        return finetune.stored(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))
+
+    def mean(self, experiment: Experiment, found: Sequence[Trial]) -> Mean:
+        """Of what is compared."""
+        bootstrap = Bootstrap(experiment.measure, len(experiment.test.labels), len(found))
         return bootstrap.mean(np.array([each.predictions for each in found]))
 
 
@@ -209,16 +218,16 @@ def _inline(value: Any) -> str:
 
 def _figures(encoder: Encoder, probe: Probe, sample: Sequence[bytes], finetuned: bool) -> tuple[dict[str, Any], Mean]:
     """What it is worth and what it costs."""
-    spent = cost.apart(encoder, sample)
+    spent = cost.apart(encoder, sample, probe.decoder)
     experiment = probe.experiment(encoder, spent.best.workers)
     found = probe.trials(experiment)
-    mean = probe.mean(found)
+    mean = probe.mean(experiment, found)
     low, high = np.quantile(mean.resampled, [(1 - evaluate.LEVEL) / 2, (1 + evaluate.LEVEL) / 2]).tolist()
     figures = {
-        "f1_macro": mean.point,
-        "f1_low": low,
-        "f1_high": high,
-        "accuracy": float(np.mean([each.scores["accuracy"] for each in found])),
+        "score": mean.point,
+        "low": low,
+        "high": high,
+        "scores": _scores(found),
         "pairs": float(np.mean([each.pairs for each in found])),
         **asdict(spent),
         "workers": spent.best.workers,
@@ -228,21 +237,27 @@ def _figures(encoder: Encoder, probe: Probe, sample: Sequence[bytes], finetuned:
         "of_encoder_alone": round(spent.best.images_per_second / spent.encoder_images_per_second, 3),
     }
     if finetuned and isinstance(encoder, Network):
-        figures["finetuned"] = _finetuned(probe, found, probe.finetuned(experiment, encoder))
+        tuned = probe.finetuned(experiment, encoder)
+        frozen = probe.mean(experiment, found[: len(tuned)]).point
+        figures["finetuned"] = _finetuned(tuned, probe.mean(experiment, tuned).point, frozen)
     return figures, mean
 
 
-def _finetuned(probe: Probe, frozen: Sequence[Trial], found: Sequence[Trial]) -> dict[str, Any]:
-    """What training the network adds to the probe of the same seeds; too few of them for an interval."""
-    point = probe.mean(found).point
+def _finetuned(found: Sequence[Trial], point: float, frozen: float) -> dict[str, Any]:
+    """What training the network adds to the probe of the same seeds, `frozen`; too few of them for an interval."""
     return {
-        "f1_macro": point,
-        "adds": point - probe.mean(frozen[: len(found)]).point,
-        "accuracy": float(np.mean([each.scores["accuracy"] for each in found])),
+        "score": point,
+        "adds": point - frozen,
+        "scores": _scores(found),
         "seeds": len(found),
         "seconds": float(np.mean([each.seconds for each in found])),
         "budget": dict(finetune.BUDGET),
     }
+
+
+def _scores(found: Sequence[Trial]) -> dict[str, float]:
+    """The mean of each metric over seeds."""
+    return {name: float(np.mean([each.scores[name] for each in found])) for name in found[0].scores}
 
 
 def place(rows: Sequence[dict[str, Any]], means: Sequence[Mean | None]) -> str | None:
@@ -253,10 +268,10 @@ def place(rows: Sequence[dict[str, Any]], means: Sequence[Mean | None]) -> str |
     there = [(row, mean) for row, mean in zip(rows, means, strict=True) if mean]
     trained = [(row, mean) for row, mean in there if row["weights"]["from"] != "RANDOM"]
     best, highest = max(trained, key=lambda each: each[1].point, default=({}, None))
-    reached = -1.0
+    reached = -math.inf
     for row, _ in sorted(trained, key=lambda each: (-each[0]["encoder_images_per_second"], -each[1].point)):
-        row["front"] = row["f1_macro"] > reached
-        reached = max(reached, row["f1_macro"])
+        row["front"] = row["score"] > reached
+        reached = max(reached, row["score"])
     for row, mean in there:
         row.setdefault("front", False)
         if highest and row is not best:

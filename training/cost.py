@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline.ahead import cores
 from pipeline.errors import ModelError
-from pipeline.scorers import device
+from pipeline.scorers import decoders, device
 from pipeline.task import Encoder, Network
 from training import encoders, features
 from training.encoders import Encodes, Tower
@@ -44,7 +44,8 @@ class Loop:
 
 @dataclass(frozen=True)
 class Cost:
-    """`encoder_images_per_second` is what the encoder alone does, on pictures that lie ready, `batch` at a time.
+    """`encoder_images_per_second` is what the encoder alone does, on pictures that lie ready, `batch` at a time, which
+    was `halved` if there was no memory for more.
 
     `flops` are floating-point operations for one picture, a multiplication and an addition being two; None for what is
     no network. `memory_mb` is the most that the process had beyond what it had before, on a GPU the most there.
@@ -55,6 +56,7 @@ class Cost:
     parameters: int
     flops: int | None
     batch: int | None
+    halved: bool
     memory_mb: int
     encoder_images_per_second: float
     one_by_one: Loop
@@ -66,17 +68,20 @@ class Cost:
         return max(self.streamed, key=lambda loop: loop.images_per_second)
 
 
-def apart(encoder: Encoder, pictures: Sequence[bytes]) -> Cost:
+def apart(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
     """As `measure`, in a process of its own. Raises ModelError if that process dies as well."""
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            return process.submit(measure, encoder, pictures).result()
+            return process.submit(measure, encoder, pictures, decoder).result()
     except BrokenProcessPool as error:
         raise ModelError(f"{encoder.name}: its process was ended, as the system does when memory ends") from error
 
 
-def measure(encoder: Encoder, pictures: Sequence[bytes]) -> Cost:
-    """Each loop goes once through all pictures, after one window that does not count. Raises ModelError."""
+def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
+    """Each loop goes once through all pictures, after one window that does not count. Raises ModelError.
+
+    `decoder` resizes what is streamed; in the loop that opens picture after picture Pillow does.
+    """
     if isinstance(encoder, Network):
         import_module(encoder.kind)  # what its library takes by itself is not the encoder's
     before = _peak()
@@ -85,13 +90,16 @@ def measure(encoder: Encoder, pictures: Sequence[bytes]) -> Cost:
     dim = loaded.encode(window).shape[1]
     parameters, flops = _counted(loaded, window[0])
     one_by_one = _one_by_one(loaded, pictures)
-    streamed = tuple(_streamed(loaded, pictures, workers) for workers in workers_to_try(cores()))
+    streamed = tuple(
+        _streamed(loaded, decoders.drawn(decoder), pictures, workers) for workers in workers_to_try(cores())
+    )
     seconds = min(_seconds(loaded, window) for _ in range(2))
     return Cost(
         dim,
         parameters,
         flops,
         loaded.batch if isinstance(loaded, Tower) else None,
+        isinstance(loaded, Tower) and (loaded.batch or 0) < loaded.fitting(window[0]),
         _peak() - before,
         len(window) / seconds,
         one_by_one,
@@ -119,16 +127,16 @@ def _counted(loaded: Encodes, prepared: Any) -> tuple[int, int | None]:
 def _one_by_one(loaded: Encodes, pictures: Sequence[bytes]) -> Loop:
     """The loop that people write first: a picture is opened when the one before has been prepared."""
     started, spent = time.perf_counter(), 0.0
-    named = list(_named(pictures))
+    named, make = list(_named(pictures)), partial(features.prepared, loaded, Image.fromarray, "", 0)
     for start in range(0, len(named), features.WINDOW):
-        made = [features.prepared(loaded, "", 0, picture) for picture in named[start : start + features.WINDOW]]
+        made = [make(picture) for picture in named[start : start + features.WINDOW]]
         spent += _seconds(loaded, [picture.versions[0] for picture in made])
     return _loop(0, len(pictures), time.perf_counter() - started, spent)
 
 
-def _streamed(loaded: Encodes, pictures: Sequence[bytes], workers: int) -> Loop:
+def _streamed(loaded: Encodes, drawn: features.Drawn, pictures: Sequence[bytes], workers: int) -> Loop:
     """What the gain does with the same pictures: `features.decoded`, with so many workers."""
-    make = partial(features.prepared, loaded, "", 0)
+    make = partial(features.prepared, loaded, drawn, "", 0)
     started, spent = time.perf_counter(), 0.0
     with features.decoded({"": lambda: _named(pictures)}, make, workers) as windows:
         for _, window in windows:

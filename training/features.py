@@ -25,6 +25,7 @@ from pipeline import shards
 from pipeline.ahead import Ahead, cores
 from pipeline.errors import StorageError
 from pipeline.neighbours import phash_of
+from pipeline.scorers import decoders
 from pipeline.stage import Stage, digest
 from pipeline.storage import Storage
 from pipeline.task import Budget, Encoder
@@ -40,6 +41,9 @@ WINDOW = 64
 
 Named = tuple[str, bytes]
 """What a picture is called where something is wrong with it, and its file."""
+
+Drawn = Callable[[augment.Pixels], Image.Image]
+"""From pixels to the picture that an encoder prepares: one of `decoders.drawn`, which says who resizes it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,20 @@ class Prepared(NamedTuple):
 class Extractor:
     """Gives features, and computes those that are not there yet. The encoder loads when it is first needed.
 
-    Without a budget there are no augmented versions. `workers` decode, as many as there are processors if unset.
+    Pictures are resized by the source's `decoder`, as a scorer sees them; all decoders give the same pixels. Without a
+    budget there are no augmented versions. `workers` decode, as many as there are processors if unset.
     """
 
-    def __init__(self, storage: Storage, encoder: Encoder, budget: Budget | None, workers: int | None = None) -> None:
-        self.identity = encoders.identity(encoder)
-        self.encoder = encoder
+    def __init__(
+        self,
+        storage: Storage,
+        encoder: Encoder,
+        decoder: decoders.Name,
+        budget: Budget | None,
+        workers: int | None = None,
+    ) -> None:
+        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.made_by(decoder))}
+        self.encoder, self.drawn = encoder, decoders.drawn(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.Encodes | None = None
 
@@ -116,7 +128,7 @@ class Extractor:
         """Those of each missing key. Decoding runs on from one to the next."""
         self._loaded = self._loaded or encoders.load(self.encoder)
         policy = self._budget.policy if self._budget else ""
-        with decoded(missing, partial(prepared, self._loaded, policy, views), self._workers) as windows:
+        with decoded(missing, partial(prepared, self._loaded, self.drawn, policy, views), self._workers) as windows:
             for _, group in groupby(windows, itemgetter(0)):
                 yield Features.joined([self._encoded(window) for _, window in group])
 
@@ -146,11 +158,11 @@ def decoded(
         yield Ahead(windows(), reading)
 
 
-def prepared(encoder: encoders.Encodes, policy: str, views: int, picture: Named) -> Prepared:
+def prepared(encoder: encoders.Encodes, drawn: Drawn, policy: str, views: int, picture: Named) -> Prepared:
     """A picture and that many augmented versions of it, for an encoder. Raises StorageError if it cannot be decoded."""
     name, content = picture
     try:
-        found = [Image.fromarray(pixels) for pixels in versions(content, policy, views)]
+        found = [drawn(pixels) for pixels in versions(content, policy, views)]
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise StorageError(f"{name} cannot be decoded: {error!r}") from error
     return Prepared(phash_of(found[0]), [encoder.prepare(each) for each in found])

@@ -122,7 +122,7 @@ def measure(
     test = HeldOut.read(task.test, task) if task.test else None
     if test:
         check_test(test, task)
-    extractors = _extractors(storage, task)
+    extractors = _extractors(source, storage)
     maker = versions.Maker(storage, task.budget, _clip(source)) if task.budget.augmentations else None
     key = f"gains/{_digest(choice, task, test, extractors, maker)}.json"
     if not storage.done(key):
@@ -255,13 +255,13 @@ def asked(source: Source) -> Task:
     return source.task
 
 
-def _extractors(storage: Storage, task: Task) -> list[Extractor]:
+def _extractors(source: Source, storage: Storage) -> list[Extractor]:
     """One for each encoder: learners that share an encoder share its features."""
-    encoders: list[Encoder] = []
+    task, encoders = asked(source), list[Encoder]()
     for learner in task.learners.values():
         if learner.encoder not in encoders:
             encoders.append(learner.encoder)
-    return [Extractor(storage, encoder, task.budget) for encoder in encoders]
+    return [Extractor(storage, encoder, source.decoder, task.budget) for encoder in encoders]
 
 
 def _learners(

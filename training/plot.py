@@ -24,28 +24,29 @@ def forest(gain: Mapping[str, Any], path: Path) -> None:
 
 
 def pareto(found: Mapping[str, Any], path: Path) -> None:
-    """Macro-F1 of each encoder, with its interval, against the time that it takes a picture; the front as a line.
+    """The score of each encoder, with its interval, against the time that it takes a picture; the front as a line.
 
     Encoders with random weights are hollow and say so. SVG or PNG, by the file's ending.
     """
+    main, says = found["metrics"][0]
     rows = [(1000 / row["encoder_images_per_second"], row) for row in found["encoders"] if "error" not in row]
     with _drawn(path, (8, 5)) as figure:
         axes = figure.subplots()
-        front = sorted((cost, row["f1_macro"]) for cost, row in rows if row["front"])
+        front = sorted((cost, row["score"]) for cost, row in rows if row["front"])
         axes.step([cost for cost, _ in front], [f1 for _, f1 in front], where="post", color="#1b7837", linewidth=1)
         for cost, row in rows:
             random = row["weights"]["from"] == "RANDOM"
             colour = "#b2182b" if random else "#1b7837" if row["front"] else "#888888"
-            axes.plot([cost, cost], [row["f1_low"], row["f1_high"]], color=colour, linewidth=1)
-            axes.plot(cost, row["f1_macro"], "o", color=colour, markerfacecolor="white" if random else colour)
+            axes.plot([cost, cost], [row["low"], row["high"]], color=colour, linewidth=1)
+            axes.plot(cost, row["score"], "o", color=colour, markerfacecolor="white" if random else colour)
             axes.annotate(
                 f"{'RANDOM WEIGHTS ' if random else ''}{row['encoder']}",
-                (cost, row["f1_macro"]), (5, 5), textcoords="offset points", fontsize="small", color=colour,
+                (cost, row["score"]), (5, 5), textcoords="offset points", fontsize="small", color=colour,
             )  # fmt: skip
-        axes.axhline(found["baseline"]["f1_macro"], color="black", linewidth=0.8, linestyle=":")
+        axes.axhline(found["baseline"][main], color="black", linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         axes.set_xlabel(f"milliseconds a picture, the encoder alone ({found['device']})")
-        axes.set_ylabel("macro-F1 of a linear probe, with its 95% interval")
+        axes.set_ylabel(f"{says} of a linear probe, with its 95% interval")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
 

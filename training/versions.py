@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
 from pipeline import shards
 from pipeline.arms import Choice
@@ -130,7 +129,7 @@ class Maker:
             for at in range(0, len(made), WINDOW):
                 rows = made.slice(at, WINDOW).to_pylist()
                 pictures = [augment.taken(found.pixels(row["member"]), row["steps"], row["seed"])[0] for row in rows]
-                parts.append(encoder.encode([encoder.prepare(Image.fromarray(each)) for each in pictures]))
+                parts.append(encoder.encode([encoder.prepare(extractor.drawn(each)) for each in pictures]))
             views = (
                 np.concatenate(parts).astype(np.float16).reshape(-1, self._budget.augmented_views, parts[0].shape[1])
             )

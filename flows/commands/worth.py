@@ -76,7 +76,7 @@ def encoders(
     """Compare frozen encoders on a source's task: what a linear probe on each is worth, and what each costs here.
 
     Without --encoder: those of the source's learners, and ten that people ask for, whose weights are on a hub. Leaves
-    encoders.svg and encoders.json beside the report.
+    encoders.svg and encoders.json beside the report, which shows them when it is next written.
     """
     from flows import encoders as shown
     from flows import printing, sources

@@ -7,6 +7,7 @@ that winnow wrote. What strangers sent is decoded by Pillow, in a process of its
 
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Literal
@@ -54,6 +55,17 @@ def get(name: Name) -> Callable[[bytes], Image.Image]:
     return {"pillow": _pillow, "pillow-simd": _simd, "torchvision": _torchvision}[name]
 
 
+def drawn(name: Name) -> Callable[[Pixels], Image.Image]:
+    """From pixels to a picture that this library resizes, as one that it decoded. Raises SourceError, as `made_by`."""
+    made_by(name)
+    made: dict[str, Callable[[Pixels], Image.Image]] = {
+        "pillow": Image.fromarray,
+        "pillow-simd": _drawn_simd,
+        "torchvision": _drawn_torchvision,
+    }
+    return made[name]
+
+
 def made_by(name: Name) -> Mapping[str, str]:
     """The name and the version, for a stage's key. Raises SourceError for a library that is not installed here."""
     if name != "pillow-simd":
@@ -73,21 +85,36 @@ def _simd(content: bytes) -> Image.Image:
     simd: Any = import_module("pillow_simd.Image")  # a fork of Pillow's that `make simd` puts beside it
     with simd.open(io.BytesIO(content), formats=["JPEG"]) as stored:
         decoded = stored.convert("RGB")
-    return _picture(np.asarray(decoded), lambda size, resample: np.asarray(decoded.resize(size, int(resample))))
+    return _picture(np.asarray(decoded), partial(_resized_simd, decoded))
+
+
+def _drawn_simd(pixels: Pixels) -> Image.Image:
+    simd: Any = import_module("pillow_simd.Image")
+    return _picture(pixels, partial(_resized_simd, simd.fromarray(pixels)))
+
+
+def _resized_simd(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
+    return np.asarray(picture.resize(size, int(resample)))
 
 
 def _torchvision(content: bytes) -> Image.Image:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
-    from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     decoded = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return _picture(_pixels(decoded), partial(_resized_torchvision, decoded))
 
-    def resized(size: tuple[int, int], resample: Image.Resampling) -> Pixels:
-        scaled = resize(decoded, [size[1], size[0]], InterpolationMode(resample.name.lower()), antialias=True)
-        return _pixels(scaled)
 
-    return _picture(_pixels(decoded), resized)
+def _drawn_torchvision(pixels: Pixels) -> Image.Image:
+    import torch
+
+    return _picture(pixels, partial(_resized_torchvision, torch.from_numpy(pixels.copy()).permute(2, 0, 1)))
+
+
+def _resized_torchvision(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
+    from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+    return _pixels(resize(picture, [size[1], size[0]], InterpolationMode(resample.name.lower()), antialias=True))
 
 
 def _pixels(picture: Any) -> Pixels:

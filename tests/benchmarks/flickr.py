@@ -1,5 +1,5 @@
 """What filtering and augmentation are worth on real photographs, by how much noise is planted in their captions:
-WINNOW_DATA=... python tests/benchmarks/flickr.py [SEEDS] [FOLDER, where the networks' features are kept]
+PYTHONPATH=tests WINNOW_DATA=... python tests/benchmarks/flickr.py [SEEDS] [FOLDER, for features] [RATE ...]
 
 Everything below was settled before the first figure was seen, and all of it is printed. Noise: so many of the captions
 are given to another photograph. Filter: the recorded CLIP similarity of the photograph and the name of the class that
@@ -7,7 +7,6 @@ its caption names must reach what nine of ten captions of that class reach in th
 Every seed draws other noise, resamples the pairs, and begins the learner anew; its arms share all three.
 """
 
-import os
 import sys
 import tempfile
 import time
@@ -15,26 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import photographs
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from photographs import CLASSES, DATA
 from PIL import Image
 
 from pipeline import arms
 from pipeline.stage import digest
-from pipeline.task import Budget, Network, Pixels
+from pipeline.task import Budget, Pixels
 from training import encoders, evaluate, features, labels, probe
 
-DATA = Path(os.environ.get("WINNOW_DATA", "."))
 RATES = (0.0, 0.1, 0.3, 0.5)
-CLASSES = {
-    "dog": ["dog", "dogs", "puppy", "puppies"],
-    "man": ["man", "men"],
-    "woman": ["woman", "women", "lady", "ladies"],
-    "girl": ["girl", "girls"],
-    "boy": ["boy", "boys"],
-    "person": ["person", "persons", "people"],
-}
 LEARNERS = {
     "linear, CLIP": ("linear", "clip"),
     "mlp, CLIP": ("mlp", "clip"),
@@ -43,7 +33,6 @@ LEARNERS = {
     "cnn, pixels": ("cnn", "pixels"),
 }
 BUDGET = Budget(steps=300, batch=64, augmented_views=1)  # doubles the set once
-PREPROCESS = {"interpolation": "bilinear", "crop_pct": 0.875, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 CELLS = (("raw", False), ("filtered", False), ("random", False), ("raw", True), ("filtered", True))
 COMPARED = (
     ("filtered - raw", ("filtered", False), ("raw", False)),
@@ -52,57 +41,9 @@ COMPARED = (
 )
 
 
-def captions(split, recorded):
-    """image, caption: five a photograph, of those of a split (with a recorded embedding)."""
-    splits = pq.read_table(DATA / "flickr8k/splits.parquet")
-    chosen = splits.filter(pc.equal(splits["split"], split))
-    chosen = chosen.filter(chosen["has_clip_embedding"]) if recorded else chosen
-    table = pq.read_table(DATA / "flickr8k/captions.parquet", columns=["image", "caption"])
-    return table.filter(pc.is_in(table["image"], chosen["image"]))
-
-
-def label_of(texts):
-    return labels.only(labels.named(pa.array(texts), CLASSES))
-
-
-def vectors(table, key):
-    rows = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
-    return dict(zip(table[key].to_pylist(), rows, strict=True))
-
-
-def recorded():
-    """The embeddings of photographs by name, and of the classes' names, [classes, 512]."""
-    names = pq.read_table(DATA / "clip_b32/classname_text.parquet")
-    text = vectors(names.filter(pc.equal(names["vocabulary"], "openimages_500")), "class_name_plain")
-    return vectors(pq.read_table(DATA / "clip_b32/image_embeddings.parquet"), "image"), np.stack(
-        [text[n] for n in CLASSES]
-    )
-
-
-def calibrated(photo, text):
-    """By class, the similarity that nine of ten dev captions reach with their own photograph."""
-    table = captions("dev", recorded=True)
-    label = label_of(table["caption"].to_pylist())
-    fits = np.array([photo[name] @ text[at] for name, at in zip(table["image"].to_pylist(), label, strict=True)])
-    return np.array([np.quantile(fits[label == at], 0.1) for at in range(len(CLASSES))])
-
-
-def planted(table, rate, seed):
-    """The captions, so many of them another photograph's, and which."""
-    rng = np.random.default_rng([seed, round(100 * rate)])
-    images, texts = (np.array(table[name].to_pylist()) for name in ("image", "caption"))
-    swapped = np.zeros(len(texts), bool)
-    chosen = rng.choice(len(texts), round(rate * len(texts)), replace=False)
-    giver = rng.permutation(chosen)
-    while len(chosen) and (same := images[chosen] == images[giver]).any():
-        giver[same] = rng.choice(len(images), same.sum())
-    texts[chosen], swapped[chosen] = texts[giver], True
-    return texts, swapped
-
-
 def held_out(clip):
     """The photographs of the test split of which two captions or more name one class alone, and their labels."""
-    table = captions("test", recorded=False)
+    table = photographs.captions("test")
     images = np.array(table["image"].to_pylist())
     named = labels.named(table["caption"], CLASSES)
     names = np.array(sorted(set(images[:].tolist())))
@@ -129,13 +70,9 @@ def extracted(described, names, views, path):
 
 def seen_by(clip, train, test, folder):
     """By encoder, what learners see of the training photographs, and of the test ones."""
-    weights = str(DATA / "weights/mobilenetv2_100.safetensors")
-    network = Network(
-        kind="timm", model="mobilenetv2_100", weights=weights, options={"pad_type": "same"}, preprocess=PREPROCESS
-    )
     known = [clip[name] for name in test if name in clip]
     found = {"clip": [np.stack(each)[:, None].astype(np.float16) for each in ([clip[name] for name in train], known)]}
-    for name, described in (("mobilenet", network), ("pixels", Pixels(kind="pixels", side=32))):
+    for name, described in (("mobilenet", photographs.mobilenet()), ("pixels", Pixels(kind="pixels", side=32))):
         found[name] = [
             extracted(described, names, views, folder / f"{name}-{digest([*names, views])[:8]}.npy")
             for names, views in ((train, BUDGET.augmented_views), (test, 0))
@@ -144,31 +81,28 @@ def seen_by(clip, train, test, folder):
     return SimpleNamespace(**found)
 
 
-def main(seeds, folder):
+def main(seeds, folder, rates):
     started = time.process_time()
-    clip, text = recorded()
-    least = calibrated(clip, text)
-    table = captions("train", recorded=True)
-    own = label_of(table["caption"].to_pylist())
+    clip, text = photographs.embeddings()
+    least = photographs.calibrated(clip, text)
+    table = photographs.captions("train")
+    own = photographs.label_of(table["caption"].to_pylist())
     names, place = np.unique(np.array(table["image"].to_pylist()), return_inverse=True)
     fits = np.stack([clip[name] for name in names]) @ text.T
-    shows = np.zeros((len(names), len(CLASSES)), bool)
-    shows[place[own >= 0], own[own >= 0]] = True
     test, truth, with_clip = held_out(clip)
     views = seen_by(clip, names, test, folder)
     print(f"{len(names)} training photographs, {len(table)} captions, {(own >= 0).sum()} of them name one class")
     print(f"{len(test)} test photographs, {with_clip.sum()} with a recorded embedding; {seeds} seeds")
     print(f"by class in training and test: {np.bincount(own[own >= 0])} {np.bincount(truth)}\n")
-    for rate in RATES:
+    for rate in rates:
         said = {(name, cell): [] for name in LEARNERS for cell in CELLS}
         noise = []
         for seed in range(seeds):
-            texts, swapped = planted(table, rate, seed)
-            label = label_of(texts.tolist())
+            texts, swapped = photographs.planted(table, rate, np.random.default_rng([seed, round(100 * rate)]))
+            label = photographs.label_of(texts.tolist())
             pool = np.flatnonzero(label >= 0)
             kept = fits[place[pool], label[pool]] >= least[label[pool]]
-            # A caption of another photograph that names what this one shows is no noise for this task.
-            wrong = swapped[pool] & ~shows[place[pool], label[pool]]
+            wrong = photographs.wrong(table, label, swapped)[pool]
             noise.append((wrong.mean(), wrong[kept].mean(), (wrong & ~kept).sum() / max(wrong.sum(), 1), kept.mean()))
             print(f"{rate:.0%}, seed {seed}: {time.process_time() - started:.0f} s", file=sys.stderr)
             drawn = arms.draw(
@@ -223,4 +157,5 @@ def told(rate, noise, said, truth, with_clip, seeds):
 
 if __name__ == "__main__":
     with probe.one_thread(), tempfile.TemporaryDirectory() as folder:
-        main(int((sys.argv[1:] or ["5"])[0]), Path((sys.argv[2:] or [folder])[0]))
+        rates = [float(rate) for rate in sys.argv[3:]] or RATES
+        main(int((sys.argv[1:] or ["5"])[0]), Path((sys.argv[2:] or [folder])[0]), rates)
