@@ -29,6 +29,7 @@ from pipeline.explore.labels import Labels
 from pipeline.failure import FORGOTTEN, TAKEN_DOWN
 from pipeline.manifest import Manifest, log
 from pipeline.parts import ROW_GROUP
+from pipeline.secrets import hidden
 from pipeline.source import Source
 from pipeline.storage import Storage
 
@@ -204,19 +205,20 @@ def _published(storage: Storage, source: Source | None) -> tuple[str, bool]:
 
 def _purge(storage: Storage, uids: frozenset[str], done: Takedown) -> None:
     """Take the pairs out of all that a manifest is made from."""
+    labels = Labels(storage)
+    labelled = {(row["url"], row["caption"]) for row in labels.table.to_pylist()}
     for shard in pairs.committed(storage):
         table = pq.read_table(storage.fetch(shard.key), partitioning=None)
         gone = _named(table, uids)
         if gone.true_count:
+            for row in table.filter(gone).select(["url", "caption"]).to_pylist() if labelled else ():
+                if (hidden(row["url"]), row["caption"]) in labelled:
+                    labels.put(hidden(row["url"]), row["caption"], None)
             _purge_results(storage, shard.number, gone, done)
             blank = pairs.wordless(table, gone)
             if not blank.equals(table):
                 pairs.replace_shard(storage, shard, blank)
                 done.rows += gone.true_count
-    labels = Labels(storage)
-    for row in labels.table.to_pylist():
-        if pairs.uid(row["url"], row["caption"]) in uids:
-            labels.put(row["url"], row["caption"], None)
 
 
 def _purge_results(storage: Storage, shard: int, gone: pa.BooleanArray, done: Takedown) -> None:

@@ -14,6 +14,7 @@ from pipeline import blocked, download, engine, forget, pairs, query, shards
 from pipeline.errors import SourceError, StorageError
 from pipeline.explore.labels import Labels
 from pipeline.manifest import Manifest
+from pipeline.secrets import hidden
 from pipeline.source import Download, Pairs, Source
 from pipeline.storage import Storage
 
@@ -215,12 +216,16 @@ def test_what_comes_after_its_takedown_leaves_no_words_in_the_ledger(tmp_path, s
         pq.write_table(table, listed)
         pairs.update(Source(name="test", pairs=Pairs(location=str(listed), extra=("note",))), store)
 
-    update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"))
-    assert forget.forget(store, names(tmp_path, GONE), None).pairs == 1
+    token = "http://host/45.jpg?token=abc"
+    update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"), (token, "a label", "secret"))
+    Labels(store).put(hidden(token), "a label", "good")
+    Labels(store).put("http://host/46.jpg", "fine", "good")
+    assert forget.forget(store, names(tmp_path, GONE, token), None).pairs == 2
+    assert Labels(store).table["caption"].to_pylist() == ["fine"]
     update((GONE, "a secret", "still secret"), (GONE, "a secret, too", "secret"), ("http://host/47.jpg", "fine", "x"))
     rows = [row for shard in pairs.committed(store) for row in pq.read_table(store.fetch(shard.key)).to_pylist()]
     gone = [row for row in rows if row["uid"] in blocked.read(store).uids]
-    assert len({row["entry"] for row in gone}) == len(gone) == 3
+    assert len({row["entry"] for row in gone}) == len(gone) == 4
     assert {(row["url"], row["caption"], row["note"]) for row in gone} == {("", "", None)}
     assert {(row["caption"], row["note"]) for row in rows if row["url"]} == {("fine", "x")}
     assert pairs.uid(GONE, "a secret, too") in blocked.read(store).uids
