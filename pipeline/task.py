@@ -168,6 +168,9 @@ class Budget(Table):
     steps: int = Field(400, ge=1)
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="others that every trial tries, too: what is best on pairs that its seed did not draw is told"
+    )
     weight_decay: float = Field(1e-2, ge=0)
     augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
     policy: Literal["classic", "crop", "flip", "jitter", "shade", "rotate"] = Field(
@@ -188,6 +191,12 @@ class Budget(Table):
     def trial(self) -> dict[str, Any]:
         """What one trial spends: all but how many there are."""
         return self.model_dump(exclude={"seeds", "augmentations"})
+
+    @property
+    def tries(self) -> list["Budget"]:
+        """What a trial tries: a budget for each learning rate."""
+        rates = dict.fromkeys((self.learning_rate, *self.learning_rates))
+        return [self.model_copy(update={"learning_rate": rate, "learning_rates": ()}) for rate in rates]
 
 
 class Task(Table):

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a trial's JSON would tell something else."""
 
 GAIN = 8
@@ -114,8 +114,9 @@ class Trial:
     `pairs` were drawn, `distinct` of them are different; `scores` by name, that which is compared first, and `baseline`
     what a learner that looks at no picture would get of that; `per_class` has precision, recall, f1 and support;
     `predictions` is a class number or a number for each held-out picture, or what `training.paired` has of captions:
-    ranks, or cosines less a threshold; all scores come of it. `images` were seen, repetitions counted, and
-    `seconds` is the time that training took.
+    ranks, or cosines less a threshold; all scores come of it. `learning_rate` is the one that was best on pairs which
+    the seed did not draw, where several were tried, and None where none was asked for; `images` were seen in all
+    tries, repetitions counted, and `seconds` is the time that training took.
     """
 
     setting: Setting
@@ -126,6 +127,7 @@ class Trial:
     per_class: Mapping[str, Mapping[str, float]]
     curve: Sequence[Look]
     predictions: list[int] | list[float]
+    learning_rate: float | None
     images: int
     seconds: float
 

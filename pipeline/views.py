@@ -51,6 +51,7 @@ TRIALS = pa.schema(
         "mean_recall": pa.float64(),
         "f1": pa.float64(),
         "baseline": pa.float64(),
+        "learning_rate": pa.float64(),
         "images": pa.int64(),
         "seconds": pa.float64(),
         "seconds_per_point": pa.float64(),

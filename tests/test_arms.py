@@ -168,7 +168,7 @@ def trial(of, seconds=1.5):
     per_class = {"b": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2.0}}
     scores = {"f1_macro": 0.5, "accuracy": 0.9}
     curve = [Look(32, 0.25), Look(64, 0.5)]
-    return Trial(of, 9, 7, scores, 0.1, per_class, curve, [0, 1, 1], 64, seconds)
+    return Trial(of, 9, 7, scores, 0.1, per_class, curve, [0, 1, 1], 0.003, 64, seconds)
 
 
 def test_a_trial_survives_being_written():

@@ -11,7 +11,8 @@ from pipeline import arms, trials
 from pipeline.errors import CompareError, SourceError
 from pipeline.task import Budget, Split, Task
 from pipeline.task import TestSet as Held
-from training import evaluate, gain, heldout, labels, pool, probe
+from training import evaluate, experiment, gain, heldout, labels, pool, probe
+from training.features import Features
 from training.heldout import HeldOut
 
 LEARNERS = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
@@ -77,6 +78,33 @@ def test_a_learning_curve_ends_where_the_learner_does():
     assert list(said) == probe.steps(budget) == [10, 20, 40, 80, 160, 240, 320]
     scores = [evaluate.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
     assert scores[0] < 0.5 < 0.95 < scores[-1]
+
+
+def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
+    """Half of the pool is drawn. Under the first rate nothing is learnt, under the second three blobs are."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=400).astype(np.int16)
+    views = (rng.normal(size=(400, 1, 8)) + 3 * np.eye(8)[truth][:, None]).astype(np.float16)
+    column = {"uid": [f"{n}" for n in range(300)], "sha256": [f"{n}" for n in range(300)], "picture": np.arange(300)}
+    test, features = HeldOut((), truth[300:], 0, 0), Features(views[:300], np.zeros(300, np.uint64))
+    held = Features(views[300:], np.zeros(100, np.uint64))
+    known = pool.Pool(pa.table(column | {"label": truth[:300]}), test, [features], [held], pa.array([""]), {}, {})
+    learner = experiment.Learner("linear", "linear", {}, features, held)
+    told = []
+    for rates in ({"learning_rate": 1e-6, "learning_rates": [0.01]}, {"learning_rate": 0.01}):
+        task = Task(
+            classes={name: (name,) for name in "abc"}, learners=LEARNERS, budget={"steps": 60, "batch": 32} | rates
+        )
+        tried = experiment.Experiment("", None, task, known, test, (learner,))
+        setting = trials.Setting(
+            0, "", "", "", "", "linear", "linear", "raw", False, 1, task.budget.trial, {}, "classes", None, {}, ""
+        )
+        told.append(tried.trial(learner, setting, lambda seed: {"raw": np.arange(150)}))
+    searched, fixed = told
+    assert (searched.learning_rate, searched.predictions) == (0.01, fixed.predictions)
+    assert (searched.images, fixed.images) == (2 * 60 * 32, 60 * 32)
+    assert searched.scores["accuracy"] > 0.8
+    assert searched.curve == fixed.curve
 
 
 @pytest.mark.slow

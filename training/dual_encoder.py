@@ -8,6 +8,7 @@ learning rate are those of the other learners.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from pipeline.scorers.clip_weights import find
 from pipeline.task import Budget, Network
 from training import probe
-from training.evaluate import Predicted
 from training.labels import Classes
 from training.versions import Versions
 
@@ -31,6 +31,8 @@ TEMPERATURE = 0.07
 Embeddings = npt.NDArray[np.float16]
 Units = npt.NDArray[np.float32]
 """L2-normalised rows."""
+
+Said = TypeVar("Said")
 
 Embed = Callable[[npt.NDArray[np.float16]], Units]
 """Puts pictures into the space of captions, by their features [pictures, dim], as far as the learner is trained."""
@@ -86,8 +88,8 @@ def prompts(classes: Classes) -> list[list[str]]:
 
 
 def predictions(
-    views: probe.Views, texts: Embeddings, answer: Callable[[Embed], Predicted], budget: Budget, seed: int
-) -> dict[int, Predicted]:
+    views: probe.Views, texts: Embeddings, answer: Callable[[Embed], Said], budget: Budget, seed: int
+) -> dict[int, Said]:
     """Train on `views` [pairs, versions, dim] and the captions of each, `texts` [pairs, versions, text dim].
 
     What `answer` makes of the learner, by the number of steps at each of probe.LOOKS. Where one of views and texts has

@@ -1,9 +1,10 @@
 """The trials of one manifest: every learner on every arm, plain and augmented, for every seed, under one budget."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,14 @@ import pyarrow.parquet as pq
 from pipeline import arms, trials
 from pipeline.errors import CompareError
 from pipeline.storage import Storage
-from pipeline.task import Task
+from pipeline.task import Budget, Task
 from pipeline.trials import Look, Progress, Setting, Trial
 from training import dual_encoder, paired, probe
-from training.dual_encoder import Embed, Texts
+from training.dual_encoder import Embed, Texts, Units
 from training.evaluate import Predicted, Regression, Single, main
 from training.features import Features
 from training.heldout import HeldOut
-from training.paired import Match, Retrieval
+from training.paired import Match, Pairs, Retrieval
 from training.pool import Pool
 from training.versions import Versions
 
@@ -36,6 +37,9 @@ and on as many pairs taken blindly.
 """
 
 Measured = Single | Regression | Retrieval | Match
+
+MOST, LEAST = 2000, 20
+"""Pairs that a learner is tried on before it is tested: as many at most, and at least."""
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """The rows of the pool that each arm has, with repetitions."""
@@ -55,6 +59,14 @@ class Learner:
     heldout: Features
     at: int = 0
     texts: Texts | None = None
+
+
+class Exam(NamedTuple):
+    """What learners are asked: of `pictures`, [pictures, 1, dim], by those that read captions beside texts `asked`."""
+
+    measure: Measured
+    pictures: npt.NDArray[np.float16]
+    asked: Units | None
 
 
 @dataclass(frozen=True)
@@ -152,8 +164,9 @@ class Experiment:
         """Train and evaluate."""
         drawn = draw(setting.seed)
         start = time.perf_counter()
-        said = self.said(learner, setting, drawn)
-        return self.told(setting, drawn[setting.arm], said, time.perf_counter() - start)
+        rate, said = self.said(learner, setting, drawn)
+        spent = time.perf_counter() - start
+        return self.told(setting, drawn[setting.arm], said, spent, len(self.task.budget.tries), rate)
 
     def views(self, learner: Learner, how: bool | str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """What a learner sees of rows of the pool, the plain picture first: [rows, versions, dim]."""
@@ -165,37 +178,63 @@ class Experiment:
             return plain
         return self.versions.chosen(str(how), rows, plain, self.versions.views[learner.at])
 
-    def said(self, learner: Learner, setting: Setting, drawn: Rows) -> Mapping[int, Predicted]:
-        """What a learner that is trained on an arm of what was drawn says of the test set, by the steps done."""
+    def said(self, learner: Learner, setting: Setting, drawn: Rows) -> tuple[float, Mapping[int, Predicted]]:
+        """What a learner that is trained on an arm of what was drawn says of the test set, by the steps done.
+
+        Of several learning rates that which is best on the dev set, and what was said under it.
+        """
+        exams, budgets = [self.exam(learner)], self.task.budget.tries
+        if len(budgets) > 1 or self.task.kind == "match":
+            exams.append(self.dev(learner, drawn["raw"], setting.seed))
+        found = {each.learning_rate: self.trained(learner, setting, drawn, exams, each) for each in budgets}
+
+        def score(rate: float) -> float:
+            (_, *dev), measure = found[rate][max(found[rate])], exams[-1].measure
+            return float(measure.scores(dev[0])[main(measure)]) if dev else 0.0
+
+        best = max(found, key=score)
+        return best, {steps: said[0] for steps, said in found[best].items()}
+
+    def trained(
+        self, learner: Learner, setting: Setting, drawn: Rows, exams: Sequence[Exam], budget: Budget
+    ) -> Mapping[int, list[Predicted]]:
+        """What is said in each exam, by the steps done; the last one is what a threshold is found on, where needed."""
         (_, how), rows = setting.cell, drawn[setting.arm]
-        views, budget = self.views(learner, how, rows), self.task.budget
-        if learner.texts is not None:
-            texts = learner.texts.seen(how, rows, self.versions)
-            answer = self.answer(learner, learner.texts, drawn, setting.seed)
-            return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
-        labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
-        return probe.predictions(learner.head, views, labels, learner.heldout.views, classes, budget, setting.seed)
+        views = self.views(learner, how, rows)
+        if learner.texts is None:
+            labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
+            asked = np.concatenate([each.pictures for each in exams])
+            said = probe.predictions(learner.head, views, labels, asked, classes, budget, setting.seed)
+            ends = np.cumsum([len(each.pictures) for each in exams])[:-1]
+            return {steps: np.split(predicted, ends) for steps, predicted in said.items()}
 
-    def answer(self, learner: Learner, texts: Texts, drawn: Rows, seed: int) -> Callable[[Embed], Predicted]:
-        """What a learner of captions is asked on the test set; first, where it takes a threshold, on undrawn pairs."""
-        measure, tested, asked = self.measure, learner.heldout.views[:, 0], texts.asked.astype(np.float32)
-        assert not isinstance(measure, Regression)  # the source file would not have been read
-        if not isinstance(measure, Match):
-            return lambda embed: measure.said(embed(tested), asked)
-        rows = self.undrawn(drawn["raw"], seed)
-        pictures = learner.training.views[self.pool.table["picture"].to_numpy()[rows], 0]
-        captions, own = np.unique(texts.plain[rows], axis=0, return_inverse=True)
-        text, match = paired.mismatched(self.pool.table["picture"].to_numpy()[rows], own.reshape(-1), seed)
-        others = captions.astype(np.float32)[text]
+        def answer(embed: Embed) -> list[Predicted]:
+            return paired.less_threshold([_compared(each, embed) for each in exams], exams[-1].measure)
 
-        def less_threshold(embed: Embed) -> Predicted:
-            line = paired.threshold(np.einsum("nd,nd->n", embed(pictures), others), match)
-            return measure.said(embed(tested), asked).astype(np.float64) - line
+        texts = learner.texts.seen(how, rows, self.versions)
+        return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
 
-        return less_threshold
+    def exam(self, learner: Learner) -> Exam:
+        """The test set."""
+        asked = learner.texts.asked.astype(np.float32) if learner.texts else None
+        return Exam(self.measure, learner.heldout.views[:, :1], asked)
+
+    def dev(self, learner: Learner, drawn: npt.NDArray[np.int64], seed: int) -> Exam:
+        """The same of undrawn pairs, by the rows of "raw": as noisy as the pool, and the same for all arms."""
+        rows, asked = self.undrawn(drawn, seed), learner.texts.asked if learner.texts else None
+        picture, labels = (self.pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
+        pairs = None
+        if self.task.of_pairs and learner.texts:
+            asked, text = np.unique(learner.texts.plain[rows], axis=0, return_inverse=True)
+            picture, place = np.unique(picture, return_inverse=True)
+            pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))
+            pairs = pairs.halved(seed) if self.task.kind == "match" else pairs
+            labels = np.zeros(len(picture), np.int16)
+        measure = measured(self.task, HeldOut((), labels, 0, 0, pairs=pairs))
+        return Exam(measure, learner.training.views[picture, :1], None if asked is None else asked.astype(np.float32))
 
     def undrawn(self, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-        """Some rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw": the same for all arms.
+        """Some rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw".
 
         Raises CompareError if they are too few.
         """
@@ -203,16 +242,23 @@ class Experiment:
         leaked = pc.is_in(table["uid"], value_set=self.pool.leaked)
         seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks())
         rows = np.flatnonzero(pc.invert(pc.or_(leaked, seen)).to_numpy())
-        if len(rows) < paired.LEAST:
+        if self.task.kind == "zero-shot":  # those whose captions name a class
+            rows = rows[table["label"].to_numpy()[rows] >= 0]
+        if len(rows) < LEAST:
             raise CompareError(
-                f"only {len(rows)} pairs were not drawn in seed {seed}: too few to find a threshold of match on "
-                f"({paired.LEAST}); the source needs more pairs"
+                f"only {len(rows)} pairs were not drawn in seed {seed}: too few to choose a threshold or a learning "
+                f"rate on ({LEAST}); the source needs more pairs"
             )
-        chosen = np.random.default_rng([seed, len(rows)]).permutation(rows)[: paired.MOST]
-        return np.sort(chosen)
+        return np.sort(np.random.default_rng([seed, len(rows)]).permutation(rows)[:MOST])
 
     def told(
-        self, setting: Setting, rows: npt.NDArray[np.int64], said: Mapping[int, Predicted], seconds: float
+        self,
+        setting: Setting,
+        rows: npt.NDArray[np.int64],
+        said: Mapping[int, Predicted],
+        seconds: float,
+        tries: int = 1,
+        rate: float | None = None,
     ) -> Trial:
         """What came of a setting that was trained on `rows` of the pool; `said` of the test set, by the steps done."""
         measure, batch, final = self.measure, setting.budget["batch"], max(said)
@@ -226,9 +272,17 @@ class Experiment:
             per_class=scores.get("per_class", {}),
             curve=[Look(step * batch, measure.scores(each)[main(measure)]) for step, each in said.items()],
             predictions=said[final].tolist(),
-            images=final * batch,
+            learning_rate=rate,
+            images=final * batch * tries,
             seconds=round(seconds, 3),
         )
+
+
+def _compared(exam: Exam, embed: Embed) -> Predicted:
+    """What a learner of captions says by its cosines."""
+    assert not isinstance(exam.measure, Regression)  # the source file would not have been read
+    assert exam.asked is not None
+    return exam.measure.said(embed(exam.pictures[:, 0]), exam.asked)
 
 
 def measured(task: Task, test: HeldOut) -> Measured:

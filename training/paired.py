@@ -11,16 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CompareError
-from training.evaluate import Floats, Predicted
+from training.evaluate import Floats, Measure, Predicted
 
 AT = (1, 5, 10)
 """The places of a ranking up to which it is looked for what is right."""
-
-MOST = 2000
-"""Pairs that a threshold is found on, at most."""
-
-LEAST = 20
-"""Pairs below which no threshold can be found."""
 
 _TRIES = 1000
 _CHUNK = 1024
@@ -32,7 +26,10 @@ Units = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pairs:
-    """`picture` and `text`, [pairs], stand together, and `match` says whether they belong together; `texts` differ."""
+    """`picture` and `text`, [pairs], stand together, and `match` says whether they belong together.
+
+    `texts` are all different; they may be left out where nobody reads them.
+    """
 
     texts: tuple[str, ...]
     picture: Places
@@ -59,7 +56,7 @@ class Pairs:
 
     def right(self, pictures: int) -> Truths:
         """Which of all texts were said of which of so many pictures, [pictures, texts]."""
-        found = np.zeros((pictures, len(self.texts)), bool)
+        found = np.zeros((pictures, int(self.text.max()) + 1), bool)
         found[self.picture, self.text] = True
         return found
 
@@ -207,6 +204,14 @@ class Match:
     def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
         """Always match: by F1 the best of what looks at no picture."""
         return "always match", self.scores(np.zeros(len(self.pairs.match)))
+
+
+def less_threshold(said: Sequence[Predicted], measure: Measure) -> list[Predicted]:
+    """What was said of several sets; where it is cosines of pairs, less the threshold of the last set's `measure`."""
+    if not isinstance(measure, Match):
+        return list(said)
+    line = threshold(said[-1], measure.pairs.match)
+    return [each.astype(np.float64) - line for each in said]
 
 
 def threshold(cosines: npt.NDArray[np.floating[Any]], match: Truths) -> float:
