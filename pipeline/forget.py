@@ -1,10 +1,11 @@
 """Taking pairs down: what somebody asks to be removed leaves storage, and does not come back.
 
 The request is committed to the block list before anything is touched (`pipeline.blocked`). Then the pairs lose their
-URL, caption and extra columns in the ledger, their picture in the shards' tars, their scores, embeddings and features.
-Their rows stay, as failed ones of the cause `forgotten`, so that every row of the source is still accounted for. A
-manifest without them is published, and at last the parts that older manifests are made of are removed: whoever opens
-one of these is told. Each step may be done twice; killed anywhere, the next run of any command that writes goes on.
+URL, caption and extra columns in the ledger, their picture in the shards' tars, their scores and embeddings, and what
+was made of their shards for training. Their rows stay, as failed ones of the cause `forgotten`, so that every row of
+the source is still accounted for. A manifest without them is published, and at last the parts that older manifests are
+made of are removed: whoever opens one of these is told. Each step may be done twice; killed anywhere, the next run of
+any command that writes goes on.
 """
 
 import json
@@ -231,8 +232,10 @@ def _purge_results(storage: Storage, shard: int, gone: pa.BooleanArray, done: Ta
         done.scores += _blanked(storage, key, gone, {})
     for key in storage.find(f"embeddings/*/{number}.npy"):
         done.embeddings += _without_numbers(storage, key, gone.to_numpy(zero_copy_only=False))
-    for key in storage.find(f"features/*/{number}-*"):
-        _remove(storage, key, done)
+    held_out = f"features/*/{'[0-9a-f]' * 16}.npz"  # of pictures of any shard
+    for pattern in (f"features/*/{number}-*", f"versions-*/{number}-*", held_out):
+        for key in storage.find(pattern):
+            _remove(storage, key, done)
 
 
 def _named(table: pa.Table, uids: frozenset[str]) -> pa.BooleanArray:

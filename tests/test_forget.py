@@ -1,7 +1,9 @@
 """Takedowns: what is named leaves storage and stays away, whatever dies on the way."""
 
+import re
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import made
 import numpy as np
@@ -19,6 +21,7 @@ from pipeline.source import Download, Pairs, Source
 from pipeline.storage import Storage
 
 GONE = "http://host/45.jpg"
+HELD_OUT = "features/hog-0a1b2c3d/0123456789abcdef.npz"
 TWIN = ("the same picture", GONE)
 DUPLICATES = '[scorers.duplicates]\nkind = "duplicates"\nof = "pixels"\nradius = 2\n'
 
@@ -37,6 +40,9 @@ def published(tmp_path, store):
         vectors = np.ones((shard.rows, 2, 4), np.float16)
         made.put(store, f"embeddings/clip-0a1b2c3d/{shard.number:05d}.npy", lambda path, v=vectors: save(path, v))
         made.put(store, f"features/timm-0a1b2c3d/{shard.number:05d}-ab.npz", lambda path: path.write_bytes(b"x"))
+        words = pq.read_table(store.fetch(shard.key), columns=["uid", "caption"])
+        made.put_table(store, f"versions-0a1b2c3d/{shard.number:05d}-ab.parquet", words)
+    made.put(store, HELD_OUT, lambda path: path.write_bytes(b"x"))
     Labels(store).put(GONE, "picture number 45", "good")
     Labels(store).put("http://host/46.jpg", "picture number 46", "good")
     (store.root / "report.html").write_text("<img>")
@@ -72,7 +78,7 @@ def traces(store, uids):
             found += [vectors.name] * int((~np.isnan(np.load(vectors)[gone])).sum())
         if gone.any():
             found += [each.name for each in store.root.glob(f"features/*/{path.name[:5]}-*")]
-    return found + [path.name for path in store.root.glob("*.html")]
+    return found + [path.name for path in (*store.root.glob("*.html"), *store.root.glob(HELD_OUT))]
 
 
 UIDS = {pairs.uid(GONE, "picture number 45"), pairs.uid(GONE, TWIN[0])}
@@ -112,6 +118,14 @@ def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name)
     told = query.run("SELECT id, complete FROM manifests ORDER BY complete", [store]).to_pydict()
     assert told == {"id": [first.id, second.id, now.id], "complete": [False, False, True]}
     assert set(query.run("SELECT manifest FROM history", [store])["manifest"].to_pylist()) == {now.id}
+
+
+def test_takedowns_know_every_stage():
+    """Whoever adds one has to say what becomes of it in `forget._purge_results`; the demo's world is nobody's."""
+    home = Path(forget.__file__).parent.parent
+    code = "".join(path.read_text() for folder in ("pipeline", "training") for path in (home / folder).rglob("*.py"))
+    known = {"shards", "scores", "embeddings", "features", "versions", "demo"}
+    assert set(re.findall(r'\bStage\(\s*f?"([a-z]+)', code)) == known
 
 
 @pytest.mark.slow
