@@ -67,15 +67,15 @@ QUERIES: Mapping[str, Query] = {
         "round(avg(kept::INT), 3) AS kept FROM rows WHERE status = 'ok' GROUP BY copies ORDER BY copies",
     ),
     "trained": Query(
-        "by manifest and arm, the trials, and their mean macro-F1",
-        "SELECT left(t.manifest, 12) AS manifest, any_value(m.recipe) AS recipe, learner, arm, "
+        "by manifest, kind of task and arm, the trials, and the mean of the score that is compared",
+        "SELECT left(t.manifest, 12) AS manifest, any_value(m.recipe) AS recipe, kind, learner, arm, "
         "CASE WHEN augmented THEN augmentation ELSE 'plain' END AS augmented, "
-        "count(DISTINCT t.key) AS trials, round(avg(f1_macro), 4) AS f1 FROM trials t "
-        "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, learner, arm, 5 ORDER BY ALL",
+        "count(DISTINCT t.key) AS trials, round(avg(score), 4) AS score FROM trials t "
+        "LEFT JOIN manifests m ON m.id = t.manifest GROUP BY t.manifest, kind, learner, arm, 6 ORDER BY ALL",
     ),
     "trained-on": Query(
-        "by row, the trials that were trained on it, and their mean macro-F1",
-        "SELECT uid, count(*) AS trials, sum(times) AS times, round(avg(f1_macro), 4) AS f1, "
+        "by row, the trials that were trained on it, and the mean of the score that is compared",
+        "SELECT uid, count(*) AS trials, sum(times) AS times, round(avg(score), 4) AS score, "
         "any_value(caption) AS caption FROM trained_on JOIN rows USING (uid) "
         "GROUP BY uid ORDER BY trials DESC, uid LIMIT 50",
     ),

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.stage import canonical_json, digest
 from pipeline.storage import Storage
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever a trial's JSON would tell something else."""
 
 GAIN = 8
@@ -139,14 +139,16 @@ class Trial:
     def to_json(self) -> bytes:
         """One flat JSON object: the setting's fields and the scores beside the other results.
 
-        `seconds_per_point` is there for who asks in SQL; NULL where the baseline was not beaten.
+        `score` (what is compared) and `seconds_per_point` are there for who asks in SQL; the latter is NULL where the
+        baseline was not beaten.
         """
         fields = asdict(self)
         setting, scores = fields.pop("setting"), fields.pop("scores")
         setting["classes"] = [[name, list(words)] for name, words in self.setting.classes.items()]
+        scores = {"score": next(iter(scores.values())), **scores}
         cost = {"seconds_per_point": self.seconds / self.points if self.points > 0 else None}
         draw = {"draw": Path(self.setting.draw).name}
-        return canonical_json(setting | fields | scores | cost | draw | {"scores": list(scores)})
+        return canonical_json(setting | fields | scores | cost | draw | {"scores": list(self.scores)})
 
     @classmethod
     def from_json(cls, text: bytes) -> "Trial":

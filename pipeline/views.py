@@ -42,6 +42,8 @@ TRIALS = pa.schema(
         "augmentation": pa.string(),
         "seed": pa.int64(),
         "draw": pa.string(),
+        "kind": pa.string(),
+        "score": pa.float64(),
         "f1_macro": pa.float64(),
         "precision_macro": pa.float64(),
         "recall_macro": pa.float64(),
@@ -58,7 +60,7 @@ TRIALS = pa.schema(
         "curve": pa.list_(pa.struct({"images": pa.int64(), "score": pa.float64()})),
     }
 )
-"""The view `trials`, at least; every other plain value of a trial is a column, too.
+"""The view `trials`, at least; every other plain value of a trial is a column, too. `score` is what is compared.
 
 What costs what: `images` were seen in `seconds` of training, features not counted, which are computed once for all; a
 point is a hundredth of the score that is compared above `baseline`, what always saying the same would get. Energy is
@@ -104,10 +106,10 @@ def draws(storages: Iterable[Storage]) -> list[Path]:
 
 
 def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
-    """The view `trained_on`: which trial was trained on which row, how many times, and with which macro-F1.
+    """The view `trained_on`: which trial was trained on which row, how many times, and with which score.
 
-    Its columns: uid, times, and of the trial source, manifest, key, learner, arm, augmented, seed, f1_macro, r2. It
-    needs the table `trials`.
+    Its columns: uid, times, and of the trial source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2.
+    It needs the table `trials`.
     """
     drawn = (
         "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS arm, NULL::BIGINT AS times, NULL::VARCHAR AS draw WHERE false"
@@ -115,7 +117,7 @@ def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
     if files := draws(storages):
         read = tables.parquet(files, "filename")
         drawn = f"SELECT uid, arm, times, parse_filename(filename, true) AS draw FROM {read}"
-    told = "source, manifest, key, learner, arm, augmented, seed, f1_macro, r2"
+    told = "source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2"
     return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}
 
 

@@ -278,10 +278,10 @@ def measured(toys, kind, more="", held=HELD):
     assert f"\n {found['baseline']['says']} " in shown
     main = found["metrics"][0][0]
     trials = query.run(
-        f"SELECT arm, {main}, baseline, len(curve) AS looks FROM trials WHERE test = '{found['test']['digest']}'",
+        f"SELECT {main} = score AS same, baseline, len(curve) FROM trials WHERE test = '{found['test']['digest']}'",
         [storage],
     )
-    assert {(row["looks"], row["baseline"]) for row in trials.to_pylist()} == {(7, found["baseline"][main])}
+    assert {tuple(row.values()) for row in trials.to_pylist()} == {(True, found["baseline"][main], 7)}
     print(shown)
     return described, storage, found, rows, differences
 
