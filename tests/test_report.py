@@ -289,10 +289,10 @@ def test_encoders_that_were_compared_are_shown(tmp_path):
     assert "Which encoder" not in written(code=COMPARED - 1)  # an older winnow's
     shown = written()
     assert '<img class="plot" src="data:image/svg+xml;base64,PHN2Zy' in page.read_text()
-    assert f"{HOSTILE[1]} trained end to end 0.525, +0.020" in shown
+    assert f"{HOSTILE[1]} weights: file trained end to end 0.525, +0.020" in shown
     assert "0.505 0.438 to 0.564 0.639" in shown
     assert "1: 41.0 2: 42.0" in shown
-    assert "32, halved" in shown
+    assert "32 halved" in shown
     assert "timm:gone the hub does not answer" in shown
     assert "Of another manifest" not in shown
     assert "Of another manifest, 0123456789ab ." in written(manifest="0123456789abcdef")

@@ -28,23 +28,31 @@ def pareto(found: Mapping[str, Any], path: Path) -> None:
 
     Encoders with random weights are hollow and say so. SVG or PNG, by the file's ending.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     main, says = found["metrics"][0]
     rows = [(1000 / row["encoder_images_per_second"], row) for row in found["encoders"] if "error" not in row]
     with _drawn(path, (8, 5)) as figure:
         axes = figure.subplots()
         front = sorted((cost, row["score"]) for cost, row in rows if row["front"])
         axes.step([cost for cost, _ in front], [f1 for _, f1 in front], where="post", color="#1b7837", linewidth=1)
+        middle = sorted(cost for cost, _ in rows)[(len(rows) - 1) // 2]
         for cost, row in rows:
             random = row["weights"]["from"] == "RANDOM"
             colour = "#b2182b" if random else "#1b7837" if row["front"] else "#888888"
             axes.plot([cost, cost], [row["low"], row["high"]], color=colour, linewidth=1)
             axes.plot(cost, row["score"], "o", color=colour, markerfacecolor="white" if random else colour)
+            left = cost > middle  # where there is room
             axes.annotate(
                 f"{'RANDOM WEIGHTS ' if random else ''}{row['encoder']}",
-                (cost, row["score"]), (5, 5), textcoords="offset points", fontsize="small", color=colour,
+                (cost, row["score"]), (-5 if left else 5, 5), ha="right" if left else "left",
+                textcoords="offset points", fontsize="small", color=colour,
             )  # fmt: skip
         axes.axhline(found["baseline"][main], color="black", linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"milliseconds a picture, the encoder alone ({found['device']})")
         axes.set_ylabel(f"{says} of a linear probe, with its 95% interval")
         for side in ("top", "right"):
