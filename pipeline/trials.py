@@ -20,7 +20,7 @@ from pipeline.storage import Storage
 FORMAT = 4
 """Raised whenever a trial's JSON would tell something else."""
 
-GAIN = 8
+GAIN = 9
 """Raised whenever the same trials would be summed up otherwise."""
 
 COMPARED = 2

@@ -119,6 +119,12 @@ def test_versions_follow_the_rules_and_are_counted(tried):
     assert all(each["rejected"] <= each["of"] for each in counts["by_step"].values())
 
 
+def test_without_a_clip_nobody_claims_to_have_looked():
+    counts = {"versions": 9, "label_lost": {"both": 2, "text": 1}, "uncropped": 0, "rejected": 0, "by_step": {}}
+    assert versions.told({**counts, "looked": True}).endswith("0 were not cropped, and the guard rejected 0: ")
+    assert versions.told({**counts, "looked": False}).endswith("no CLIP is at hand that could look at crops and guard")
+
+
 def test_what_is_refused_is_seen_plainly():
     plain, made = np.zeros((2, 1, 3), np.float16), np.ones((1, 2, 3), np.float16)
     rows = np.array([-1, 0], np.int64)

@@ -270,8 +270,8 @@ def _lost(captions: pa.ChunkedArray, own: npt.NDArray[Any], task: Task) -> npt.N
 def _counts(table: pa.Table, lost: Mapping[str, npt.NDArray[np.bool_]], fell: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """How many versions there are, lost their label, lost their crop to the CLIP, and were rejected by the guard.
 
-    `by_step` has, of the versions in which each step was taken, how many there are and how many the guard rejected;
-    most versions take several.
+    `looked` tells whether a CLIP looked at them: without one no crop is refused and no version rejected. `by_step` has,
+    of the versions in which each step was taken, how many there are and how many the guard rejected; most take several.
     """
     of: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -280,6 +280,7 @@ def _counts(table: pa.Table, lost: Mapping[str, npt.NDArray[np.bool_]], fell: np
         rejected.update(taken if bad else ())
     return {
         "versions": len(table),
+        "looked": table["similarity"].null_count < len(table),
         "label_lost": {how: int(found.sum()) for how, found in lost.items()},
         "uncropped": pc.sum(table["uncropped"]).as_py() or 0,
         "rejected": int(fell.sum()),
@@ -290,8 +291,8 @@ def _counts(table: pa.Table, lost: Mapping[str, npt.NDArray[np.bool_]], fell: np
 def told(counts: Mapping[str, Any]) -> str:
     """The counts as a sentence."""
     lost = counts["label_lost"]
+    says = f"of {counts['versions']} versions of both, {lost['both']} lost their label ({lost['text']} of text)"
+    if not counts["looked"]:
+        return f"{says}; no CLIP is at hand that could look at crops and guard"
     by_step = ", ".join(f"{step} {each['rejected']} of {each['of']}" for step, each in counts["by_step"].items())
-    return (
-        f"of {counts['versions']} versions of both, {lost['both']} lost their label ({lost['text']} of text), "
-        f"{counts['uncropped']} were not cropped, and the guard rejected {counts['rejected']}: {by_step}"
-    )
+    return f"{says}, {counts['uncropped']} were not cropped, and the guard rejected {counts['rejected']}: {by_step}"
