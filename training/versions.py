@@ -223,7 +223,7 @@ def read(
     wanted = pool.table.filter(usable).combine_chunks()
     if not len(wanted):
         raise CompareError(
-            "nothing is there to augment: the manifest keeps no pair that has a label; loosen its filters"
+            "nothing is there to augment: the manifest keeps no pair that can be trained on; loosen its filters"
         )
     pairs = captions(choice, wanted["uid"])
     shards_key = choice.manifest.document["stages"]["shards"]
