@@ -194,10 +194,10 @@ def table(gain: Mapping[str, Any]) -> "Group":
         shown.add_column(name, justify="right", no_wrap=True)
     for rows in zip(*(each["rows"] for each in learners), strict=True):
         kind = {True: "augmented", False: "plain"}.get(rows[0]["augmented"], rows[0]["augmented"])
-        scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})" for row in rows]
+        scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})".replace("(0.", "(.") for row in rows]
         shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
     base = gain["baseline"]
-    shown.add_row(base["says"], "", "", *[f"{base[main]:.3f}        "] * len(learners), style="dim")
+    shown.add_row(base["says"], "", "", *[f"{base[main]:.3f}       "] * len(learners), style="dim")
     lines = [
         Text(each["sentence"], style="" if each["clear"] else "dim")
         for learner in learners
