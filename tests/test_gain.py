@@ -509,7 +509,8 @@ def test_the_table_says_it_all(noisy):
     shown = console.file.getvalue()
     for learner in measured["learners"]:
         for row in learner["rows"]:
-            assert f"{row['f1_macro_mean']:.3f} ({row['f1_macro_sd']:.3f})" in shown
+            spread = f"{row['f1_macro_sd']:.3f}".lstrip("0")
+            assert f"{row['f1_macro_mean']:.3f} ({spread})" in shown
         for each in learner["differences"]:
             assert (f"\n{each['sentence']}\n" in shown) == each["first"]  # on a line of its own
     for each in (*measured["filters"]["differences"], *measured["filters"]["same"]):
