@@ -158,4 +158,4 @@ def told(rate, noise, said, truth, with_clip, seeds):
 if __name__ == "__main__":
     with probe.one_thread(), tempfile.TemporaryDirectory() as folder:
         rates = [float(rate) for rate in sys.argv[3:]] or RATES
-        main(int((sys.argv[1:] or ["5"])[0]), Path((sys.argv[2:] or [folder])[0]), rates)
+        main(int((sys.argv[1:] or ["10"])[0]), Path((sys.argv[2:] or [folder])[0]), rates)
