@@ -1,6 +1,8 @@
 """The benchmark: its figures belong together, its pairs are always the same, its command answers."""
 
 import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline import bench, choosing, download, synthetic
+from pipeline import bench, choosing, download, machine, synthetic
 from pipeline.bench import Repeat
 from pipeline.errors import ModelError
 from pipeline.storage import Storage
@@ -25,6 +27,15 @@ def test_ratios_are_those_inside_a_repeat():
     assert found["share_of_ceiling"] == pytest.approx(0.6)
     assert found["share_of_matmul"] == pytest.approx(0.5)
     assert sum(found["seconds_per_pair"].values()) == pytest.approx(1 / found["pairs_per_second"])
+
+
+def test_the_peak_of_memory_is_that_of_the_process_alone():
+    """Not what the one that started it held."""
+    held = b"1" * (400 << 20)
+    told = "from pipeline import machine; taken = b'1' * (100 << 20); print(machine.peak_memory_mb())"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert 100 < int(done.stdout) < 400 < machine.peak_memory_mb()
+    assert held
 
 
 def test_pairs_are_the_same_each_time_and_lie_in_tars(tmp_path):

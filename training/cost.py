@@ -5,8 +5,6 @@ cannot run costs one line of a table.
 """
 
 import io
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,15 +17,13 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline import machine
 from pipeline.ahead import cores
 from pipeline.errors import ModelError
 from pipeline.scorers import decoders, device
 from pipeline.task import Encoder, Network
 from training import encoders, features
 from training.encoders import Encodes, Tower
-
-_MAXRSS = 1 << (20 if sys.platform == "darwin" else 10)
-"""Units of the system's peak memory in a MiB."""
 
 
 @dataclass(frozen=True)
@@ -170,4 +166,4 @@ def _peak() -> int:
 
     if device.kind() == "cuda":
         return torch.cuda.max_memory_allocated() >> 20
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS)
+    return machine.peak_memory_mb()
