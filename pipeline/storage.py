@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pipeline.errors import BusyError, StorageError
 
+_BROKEN = os.strerror(errno.EIO)
+
 
 class Storage:
     """Objects under one local folder. Safe for many readers; writers of one source hold `lock()`."""
@@ -198,6 +200,3 @@ def _number(error: Exception) -> int | None:
         return error.errno
     told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     return next((number for number in told if os.strerror(number) in str(error)), None)
-
-
-_BROKEN = os.strerror(errno.EIO)

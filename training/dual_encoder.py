@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.scorers.clip_weights import find
 from pipeline.task import Budget, Network
 from training import probe
+from training.evaluate import Units
 from training.labels import Classes
 from training.versions import Versions
 
@@ -29,8 +30,6 @@ TEMPERATURE = 0.07
 """What cosines are divided by, as CLIP begins with (Radford et al. 2021)."""
 
 Embeddings = npt.NDArray[np.float16]
-Units = npt.NDArray[np.float32]
-"""L2-normalised rows."""
 
 Said = TypeVar("Said")
 

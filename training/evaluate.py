@@ -18,6 +18,9 @@ SAYS = f"paired bootstrap over seeds, each with its own draw of the pool, and te
 
 Labels = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float64]
+Units = npt.NDArray[np.float32]
+"""L2-normalised rows."""
+
 Predicted = npt.NDArray[Any]
 """What a learner said of each held-out picture."""
 
@@ -63,8 +66,8 @@ class Single:
         """See `scores`."""
         return scores(self.truth, predicted, self.classes)
 
-    def said(self, pictures: npt.NDArray[np.float32], names: npt.NDArray[np.float32]) -> Predicted:
-        """The class whose name lies nearest to each picture; both L2-normalised."""
+    def said(self, pictures: Units, names: Units) -> Predicted:
+        """The class whose name lies nearest to each picture."""
         found: Predicted = (pictures @ names.T).argmax(axis=1).astype(np.int16)
         return found
 

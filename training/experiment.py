@@ -18,8 +18,8 @@ from pipeline.storage import Storage
 from pipeline.task import Budget, Task
 from pipeline.trials import Look, Progress, Setting, Trial
 from training import dual_encoder, paired, probe
-from training.dual_encoder import Embed, Texts, Units
-from training.evaluate import Predicted, Regression, Single, main
+from training.dual_encoder import Embed, Texts
+from training.evaluate import Predicted, Regression, Single, Units, main
 from training.features import Features
 from training.heldout import HeldOut
 from training.paired import Match, Pairs, Retrieval

@@ -69,16 +69,13 @@ def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.Named]:
         yield f"{member} in shard {shard}", content
 
 
-def predictions(
-    encoder: Network, pictures: Pictures, pairs: pa.Table, classes: int, seed: int
-) -> npt.NDArray[np.int16] | npt.NDArray[np.float64]:
+def predictions(encoder: Network, pictures: Pictures, pairs: pa.Table, classes: int, seed: int) -> probe.Said:
     """Train on `pairs` (shard, member, label; one drawn twice is there twice); what is said of the held-out pictures.
 
-    As in `probe` that are class numbers or, where `classes` is 0, numbers, learnt standardised. The seed decides which
-    pairs each step sees. The head sees features standardised as they were before training.
+    Labels are learnt as `probe.Learnt` says. The seed decides which pairs each step sees. The head sees features
+    standardised as they were before training.
     """
     import torch
-    from torch.nn.functional import cross_entropy, mse_loss
 
     tower = encoders.load(encoder)
     assert isinstance(tower, Tower)
@@ -88,7 +85,8 @@ def predictions(
     made = pictures.prepared(tower, sorted({places[row] for row in np.unique(steps)}))
     before = tower.encode(list(made.values()))
     mean, deviation = (torch.from_numpy(each).to(tower.device) for each in (before.mean(axis=0), before.std(axis=0)))
-    head = torch.nn.Linear(before.shape[1], classes or 1).to(tower.device)
+    learnt = probe.Learnt(pairs["label"].to_numpy(), classes)
+    head = torch.nn.Linear(before.shape[1], learnt.outputs).to(tower.device)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
 
@@ -96,15 +94,8 @@ def predictions(
         found: torch.Tensor = head((tower.network(tower.stacked(window)) - mean) / deviation.clamp(min=1e-5))
         return found
 
-    targets = pairs["label"].to_numpy()
-    middle, spread = (0.0, 1.0) if classes else (targets.mean(), targets.std() or 1.0)
-    truth = torch.from_numpy(targets.astype(np.int64) if classes else ((targets - middle) / spread).astype(np.float32))
-
     def loss(window: Sequence[npt.NDArray[np.uint8]], wanted: torch.Tensor) -> torch.Tensor:
-        said = scores(window)
-        if classes:
-            return cross_entropy(said, wanted, reduction="sum")
-        return mse_loss(said[:, 0], wanted, reduction="sum")
+        return learnt.loss(scores(window), wanted, "sum")
 
     tower.network.requires_grad_(True)
     rates = {"network": BUDGET["network_rate"], "head": BUDGET["head_rate"]}
@@ -116,7 +107,7 @@ def predictions(
     for number, rows in enumerate(steps):
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]] * probe.schedule(number / len(steps))
-        step([made[places[row]] for row in rows], truth[torch.from_numpy(rows)].to(tower.device))
+        step([made[places[row]] for row in rows], learnt.truth[torch.from_numpy(rows)].to(tower.device))
     tower.network.requires_grad_(False)
     with torch.inference_mode():
         said = torch.cat([
@@ -124,11 +115,7 @@ def predictions(
             for window in pictures.tested(tower)
             for at in range(0, len(window), step.micro)
         ])  # fmt: skip
-    if classes:
-        chosen: npt.NDArray[np.int16] = said.argmax(dim=1).numpy().astype(np.int16)
-        return chosen
-    numbers: npt.NDArray[np.float64] = said[:, 0].double().numpy() * spread + middle
-    return numbers
+    return learnt.said(said)
 
 
 class Step:

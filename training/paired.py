@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CompareError
-from training.evaluate import Floats, Measure, Predicted
+from training.evaluate import Floats, Measure, Predicted, Units
 
 AT = (1, 5, 10)
 """The places of a ranking up to which it is looked for what is right."""
@@ -21,7 +21,6 @@ _CHUNK = 1024
 
 Places = npt.NDArray[np.int64]
 Truths = npt.NDArray[np.bool_]
-Units = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

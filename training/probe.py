@@ -32,58 +32,89 @@ HIDDEN, DROPPED = 256, 0.5
 Views = npt.NDArray[np.float16]
 """Features [pictures, versions, dim], the plain version first."""
 
+Said = npt.NDArray[np.int16] | npt.NDArray[np.float64]
+"""Class numbers, or numbers."""
+
 _CHUNK = 4096
+
+
+class Learnt:
+    """What is learnt of pairs: class numbers, by cross-entropy; or, where `classes` is 0, numbers, by squared error.
+
+    Numbers are standardised by their own mean and deviation. `truth`, [pairs], is what a network is to say of each.
+    """
+
+    def __init__(self, targets: Said, classes: int) -> None:
+        import torch
+
+        self._classes = classes
+        self._middle = 0.0 if classes else float(targets.mean())
+        self._spread = 1.0 if classes else float(targets.std()) or 1.0
+        standard = targets.astype(np.int64) if classes else ((targets - self._middle) / self._spread).astype(np.float32)
+        self.truth = torch.from_numpy(standard)
+
+    @property
+    def outputs(self) -> int:
+        """Of a network that learns it."""
+        return self._classes or 1
+
+    def loss(self, scores: "torch.Tensor", wanted: "torch.Tensor", reduction: str = "mean") -> "torch.Tensor":
+        """Of scores [pairs, outputs], where `wanted` are the rows of `truth`."""
+        from torch.nn.functional import cross_entropy, mse_loss
+
+        if self._classes:
+            return cross_entropy(scores, wanted, reduction=reduction)
+        return mse_loss(scores[:, 0], wanted, reduction=reduction)
+
+    def said(self, scores: "torch.Tensor") -> Said:
+        """What scores [pictures, outputs] mean: classes, or numbers as the targets were."""
+        if self._classes:
+            chosen: npt.NDArray[np.int16] = scores.argmax(dim=1).numpy().astype(np.int16)
+            return chosen
+        numbers: npt.NDArray[np.float64] = scores[:, 0].double().numpy() * self._spread + self._middle
+        return numbers
 
 
 def predictions(
     head: str,
     views: Views,
-    targets: npt.NDArray[np.int16] | npt.NDArray[np.float64],
+    targets: Said,
     heldout: Views,
     classes: int,
     budget: Budget,
     seed: int,
-) -> dict[int, npt.NDArray[np.int16] | npt.NDArray[np.float64]]:
+) -> dict[int, Said]:
     """Train a head of HEADS on `views`, aligned with `targets`; what it says of the plain versions of `heldout`.
 
-    By the number of steps at each of LOOKS: the last is what was learnt. Targets are class numbers, learnt by
-    cross-entropy, or, where `classes` is 0, numbers, standardised by the training arm's own mean and deviation and
-    learnt by squared error. A pair that was drawn twice is there twice. Each step sees one version of a pair, any of
-    those in `views`.
+    By the number of steps at each of LOOKS: the last is what was learnt. Targets are learnt as `Learnt` says. A pair
+    that was drawn twice is there twice. Each step sees one version of a pair, any of those in `views`.
     """
     import torch
-    from torch.nn.functional import cross_entropy, mse_loss
 
     pictures, versions, dim = views.shape
     mean, deviation = (torch.from_numpy(each) for each in statistics(views))
-    middle, spread = (0.0, 1.0) if classes else (targets.mean(), targets.std() or 1.0)
-    truth = torch.from_numpy(targets.astype(np.int64) if classes else (targets - middle) / spread)
+    learnt = Learnt(targets, classes)
     generator = np.random.default_rng([seed, VERSION])
     flat, looks = torch.from_numpy(views.reshape(pictures * versions, dim)), steps(budget)
 
-    def said(model: "torch.nn.Module") -> npt.NDArray[np.int16] | npt.NDArray[np.float64]:
+    def said(model: "torch.nn.Module") -> Said:
         model.eval()
         with torch.inference_mode():
             plain = (torch.from_numpy(heldout[at : at + _CHUNK, 0]) for at in range(0, len(heldout), _CHUNK))
             scores = torch.cat([model(each.float().sub_(mean).div_(deviation)) for each in plain])
         model.train()
-        if classes:
-            chosen: npt.NDArray[np.int16] = scores.argmax(dim=1).numpy().astype(np.int16)
-            return chosen
-        numbers: npt.NDArray[np.float64] = scores[:, 0].double().numpy() * spread + middle
-        return numbers
+        return learnt.said(scores)
 
     found = {}
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = HEADS[head](dim, classes or 1)
+        model = HEADS[head](dim, learnt.outputs)
         optimizer = descent(model, budget)
         for step in range(budget.steps):
             rows = generator.integers(pictures, size=budget.batch)
             version = generator.integers(versions, size=budget.batch)
             batch = flat[torch.from_numpy(rows * versions + version)].float().sub_(mean).div_(deviation)
-            out, wanted = model(batch), truth[torch.from_numpy(rows)]
-            loss = cross_entropy(out, wanted) if classes else mse_loss(out[:, 0], wanted.float())
+            loss = learnt.loss(model(batch), learnt.truth[torch.from_numpy(rows)])
             descend(optimizer, loss, budget, step)
             if step + 1 in looks:
                 found[step + 1] = said(model)

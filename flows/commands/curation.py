@@ -135,9 +135,9 @@ def forget(
 
     With a pair go all that share its URL or its picture. Their rows stay as failed ones of the cause forgotten, a new
     manifest is published, of which a Prefect server that stands is told, so that retraining follows, and older ones say
-    that they are no longer complete. URLs and pictures are blocked for every
-    later download. Killed at any moment, the same command finishes. Remove them from the source's own list as well.
-    A union does not fetch what a member forgot; what it has already is its own, so give --all.
+    that they are no longer complete. URLs and pictures are blocked for every later download. Killed at any moment, the
+    same command finishes. Remove them from the source's own list as well. A union does not fetch what a member forgot;
+    what it has already is its own, so give --all.
     """
     from flows import printing, sources
     from pipeline import forget as takedown

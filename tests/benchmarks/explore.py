@@ -5,7 +5,6 @@ asks what the page asks while somebody drags a slider, over HTTP on loopback, an
 many answers in milliseconds.
 """
 
-import resource
 import statistics
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import pyarrow as pa
 from choose import PART, RECIPE, rows, timed
 
 from filters.core import Filter
-from pipeline import parts
+from pipeline import machine, parts
 from pipeline.explore import app
 from pipeline.explore.questions import Explorer, Offered
 from pipeline.explore.rows import Rows
@@ -98,7 +97,7 @@ def main(total):
                 end()
                 server.join()
         held.close()
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB of memory at most")
+        print(f"{machine.peak_memory_mb() / 1024:.1f} GB of memory at most")
 
 
 def ask(client, held):

@@ -5,7 +5,6 @@ tiny, of two layers: what could grow is what comes and goes with the pairs, and 
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import open_clip
 
-from pipeline import bench, engine, score, synthetic
+from pipeline import bench, engine, machine, score, synthetic
 from pipeline.scorers.clip import ClipSpec
 
 SIDE, SHARD = 224, 1000
@@ -37,7 +36,7 @@ def once(pairs):
         for _, error in engine.run(lambda: score.make(described, storage), shards):
             if error:
                 raise error
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = machine.peak_memory_mb()
         print(
             f"{pairs:>7,} pairs: {peak:,.0f} MiB at most, {pairs / (time.perf_counter() - started):.0f} pairs/s",
             flush=True,

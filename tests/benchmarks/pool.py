@@ -12,7 +12,6 @@ loss      one batch of negCLIPLoss
 """
 
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.core import Distinct, Filter
-from pipeline import alike, distinct, download, neighbours, pool, score, source, tables
+from pipeline import alike, distinct, download, machine, neighbours, pool, score, source, tables
 from pipeline.distinct import Neighbours
 from pipeline.pairs import Ledger, Shard
 from pipeline.scorers.duplicates import EDGES
@@ -66,7 +65,7 @@ radius = {EPS}
 def timed(what):
     started = time.perf_counter()
     yield
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = machine.peak_memory_mb() / 1024
     print(f"{time.perf_counter() - started:8.2f} s, {peak:5.2f} GB at most so far  {what}", flush=True)
 
 

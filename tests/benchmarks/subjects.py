@@ -4,7 +4,6 @@ Captions of ten words, as common as words are (the n-th as 1 / n), against a lis
 pictures of 512 numbers, one centroid for 128. Prints seconds, seconds of the processor, and the memory at its peak.
 """
 
-import resource
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import machine
 from pipeline.scorers import clusters
 from pipeline.scorers.entries import Entries
 
@@ -41,7 +41,7 @@ class Pool:
 def timed(what):
     started, worked = time.perf_counter(), time.process_time()
     yield
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = machine.peak_memory_mb() / 1024
     seconds, processor = time.perf_counter() - started, time.process_time() - worked
     print(f"{seconds:8.1f} s, {processor:6.1f} s of the processor, {peak:5.2f} GB at most so far  {what}", flush=True)
 
