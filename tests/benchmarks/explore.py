@@ -1,8 +1,8 @@
 """How long the page of `winnow explore` waits: python tests/benchmarks/explore.py [ROWS]
 
-Reads a synthetic manifest (1,000,000 rows unless told otherwise, with 20 more score columns than `choose.py` has), then
-asks what the page asks while somebody drags a slider, over HTTP on loopback, and prints the median and the worst of
-many answers in milliseconds.
+Reads a synthetic manifest (1,000,000 rows unless told otherwise, with 20 more score columns than that of `winnow bench
+--choose`), then asks what the page asks while somebody drags a slider, over HTTP on loopback, and prints the median and
+the worst of many answers in milliseconds.
 """
 
 import statistics
@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pyarrow as pa
-from choose import PART, RECIPE, rows, timed
+from choose import timed
 
 from filters.core import Filter
-from pipeline import machine, parts
+from pipeline import choosing, machine, parts
 from pipeline.explore import app
 from pipeline.explore.questions import Explorer, Offered
 from pipeline.explore.rows import Rows
@@ -31,13 +31,13 @@ STEPS = 60
 
 def wide(start, count):
     """More scores, where to find the picture, and what else the page reads."""
-    table = rows(start, count)
+    table = choosing.table(start, count)
     generator = np.random.default_rng(start + 1)
     ok = pa.compute.equal(table["status"], "ok")
     missing = ~np.asarray(ok)
     for number in range(MORE):
         values = generator.normal(number, 1, count).astype(np.float32)
-        table = table.append_column(f"more_{number}", pa.array(values, mask=missing))
+        table = table.append_column(f"score_{number}", pa.array(values, mask=missing))
     table = table.append_column("shard", pa.array(np.arange(start, start + count) // 1000, pa.int32()))
     return table.append_column("member", pa.array([f"{n % 1000:05d}.jpg" for n in range(start, start + count)]))
 
@@ -46,13 +46,13 @@ def manifest(store, total):
     """Only what the page reads of one: no verdicts, no log."""
     made = [
         parts.put_parquet(store, "rows", table.schema, [table])
-        for table in (wide(start, min(PART, total - start)) for start in range(0, total, PART))
+        for table in (wide(start, min(choosing.PART, total - start)) for start in range(0, total, choosing.PART))
     ]
     document = {
         "source": "benchmark",
         "rows": [{"key": part.key, "count": part.count} for part in made],
         "verdicts": [None for _ in made],
-        "stages": {"shards": "none", "scores": dict.fromkeys(("captions", "clip", "aesthetic", "more"), "none")},
+        "stages": {"shards": "none", "scores": dict.fromkeys(("captions", "clip", "pixels", "more", "score"), "none")},
     }
     return Manifest(store, "benchmark", document)
 
@@ -85,7 +85,7 @@ def main(total):
             found = manifest(store, total)
         with timed("winnow explore reads them"), store.scratch() as scratch:
             held = Rows(found, scratch)
-        with app.listening(Explorer(held, [Offered("published", RECIPE)]), 0) as (address, answer, end):
+        with app.listening(Explorer(held, [Offered("published", choosing.RECIPE)]), 0) as (address, answer, end):
             server = threading.Thread(target=answer)
             server.start()
             base, token = address.split("/#")
@@ -103,11 +103,11 @@ def main(total):
 def ask(client, held):
     others = [
         {"name": each.name, "sql": each.sql, "why": ""}
-        for each in (*RECIPE.filters, Filter("pretty", "aesthetic_score >= 4"))
+        for each in (*choosing.RECIPE.filters, Filter("pretty", "score_1 >= 1"))
     ]
 
     def dragged(number, first=0.05, step=0.001):
-        moving = {"name": "moving", "sql": f"more_0 >= {first - 1 + step * number:.4f}", "why": ""}
+        moving = {"name": "moving", "sql": f"score_0 >= {first - 1 + step * number:.4f}", "why": ""}
         return {"filters": [*others[1:], moving]}
 
     print(f"{len(held.axes)} histograms, {held.pool:,} downloaded pairs")
@@ -132,7 +132,7 @@ def ask(client, held):
     told("24 pairs at a line", asked(client, lambda n: dragged(n) | shown | at, "pairs"))
     told(
         "24 pairs with a text",
-        asked(client, lambda n: dragged(1) | shown | {"text": f"number {n // 4}", "seed": 0}, "pairs"),
+        asked(client, lambda n: dragged(1) | shown | {"text": f"{n // 4}", "seed": 0}, "pairs"),
     )
     told("one pair", asked(client, lambda n: dragged(1) | {"place": n * 1000}, "pair"))
 
