@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from pipeline import tables
-from pipeline.score import Columns, PoolSpec, Spec
+from pipeline.scorers.spec import Columns, PoolSpec, Spec
+from pipeline.store import duck
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+    from pipeline.scorers.spec import Tell
+    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool would get another count."""
@@ -44,10 +45,10 @@ class CaptionCounts:
 
     def score(self, pool: "Pool", tell: "Tell") -> Columns:
         """The column of `CaptionCountsSpec`."""
-        with tables.connect(pool.folder) as con:
+        with duck.connect(pool.folder) as con:
             con.execute(
                 f"CREATE TABLE captions AS SELECT file_row_number AS row, {SAME} AS same "
-                f"FROM {tables.parquet([pool.rows], 'file_row_number')}"
+                f"FROM {duck.parquet([pool.rows], 'file_row_number')}"
             )
             counted = con.sql(
                 "SELECT count FROM captions JOIN (SELECT same, count(*)::INTEGER AS count FROM captions GROUP BY same) "

@@ -16,14 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline import tables
-from pipeline.draws import draws, shares
 from pipeline.errors import ModelError
-from pipeline.score import Columns, PoolSpec, Spec, file_digest
-from pipeline.settings import ExistingPath
+from pipeline.scorers.spec import Columns, PoolSpec, Spec
+from pipeline.settings.fields import ExistingPath
+from pipeline.store import duck
+from pipeline.store.digests import file_digest
+from pipeline.uids import draws, shares
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+    from pipeline.scorers.spec import Tell
+    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool and list would get other columns."""
@@ -117,10 +119,10 @@ class Entries:
             for rows, numbers in self._matches(pool, tell):
                 columns = [pa.array(rows, pa.int64()), pa.array(numbers, pa.int32()), pa.array(drawn[rows])]
                 to.write_batch(pa.record_batch(columns, schema=to.schema))
-        with tables.connect(pool.folder) as con:
+        with duck.connect(pool.folder) as con:
             found = con.sql(
                 f"""
-                WITH matches AS (FROM {tables.parquet([matches])}),
+                WITH matches AS (FROM {duck.parquet([matches])}),
                 counts AS (SELECT entry, count(*) AS pairs FROM matches GROUP BY entry),
                 placed AS (SELECT *, row_number() OVER (PARTITION BY entry ORDER BY draw, row) AS place
                            FROM matches JOIN counts USING (entry))

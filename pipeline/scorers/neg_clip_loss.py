@@ -17,17 +17,17 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.collected import spread
-from pipeline.draws import draws
 from pipeline.errors import SourceError
-from pipeline.score import Columns, PoolSpec, Spec
-from pipeline.scorers import device
+from pipeline.models import device
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.spec import Columns, PoolSpec, Spec, spread
+from pipeline.uids import draws
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
     from torch import Tensor
 
-    from pipeline.pool import Pool, Tell
+    from pipeline.scorers.spec import Tell
+    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool would get another score."""

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from pipeline import tables
-from pipeline.score import Columns, PoolSpec, Spec
+from pipeline.scorers.spec import Columns, PoolSpec, Spec
+from pipeline.store import duck
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+    from pipeline.scorers.spec import Tell
+    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool would get another count."""
@@ -41,8 +42,8 @@ class PictureCounts:
 
     def score(self, pool: "Pool", tell: "Tell") -> Columns:
         """The column of `PictureCountsSpec`."""
-        rows = tables.parquet([pool.rows], "file_row_number")
-        with tables.connect(pool.folder) as con:
+        rows = duck.parquet([pool.rows], "file_row_number")
+        with duck.connect(pool.folder) as con:
             counted = con.sql(
                 f"SELECT urls FROM {rows} JOIN (SELECT sha256, count(DISTINCT url)::INTEGER AS urls FROM {rows} "
                 "GROUP BY sha256) USING (sha256) ORDER BY file_row_number"

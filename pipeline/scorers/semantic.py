@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline import alike
-from pipeline.collected import spread
 from pipeline.errors import SourceError
-from pipeline.score import Columns, PoolSpec, Spec
-from pipeline.scorers import device
-from pipeline.scorers.duplicates import EDGES, grouped, write_edges
+from pipeline.models import device
+from pipeline.neighbours import cosine
+from pipeline.scorers.edges import EDGES, grouped, write_edges
+from pipeline.scorers.spec import Columns, PoolSpec, Spec, spread
 
 if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+    from pipeline.scorers.spec import Tell
+    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool would get other columns."""
@@ -69,7 +69,7 @@ class SemanticSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The settings, the versions of what computes, and the device's kind, on which the centres are found."""
-        limits = [alike.SIZE, alike.TAUGHT, alike.GUESTS, alike.LARGEST, alike.MOST]
+        limits = [cosine.SIZE, cosine.TAUGHT, cosine.GUESTS, cosine.LARGEST, cosine.MOST]
         settings = {"version": VERSION, "radius": self.radius, "clusters": self.clusters, "limits": limits}
         return settings | {"torch": version("torch"), "device": device.kind()}
 
@@ -93,7 +93,7 @@ class Semantic:
         """The columns of `SemanticSpec`, and the edges as a file."""
         there, picture = _pictures(pool, self._of)
         _, first = np.unique(picture, return_index=True)
-        found = alike.within(_gathered(pool, self._of, there, first), self._radius, self._clusters, tell)
+        found = cosine.within(_gathered(pool, self._of, there, first), self._radius, self._clusters, tell)
         write_edges(pool.folder, found.low, found.high, found.distance, found.capped)
         low, high = found.low.astype(np.int64), found.high.astype(np.int64)
         harder = np.zeros(len(picture), np.float32)  # of a picture's pairs all but the first have an equal before them
