@@ -30,7 +30,7 @@ from pipeline.models import device
 from pipeline.review import calibrate, drift
 from pipeline.scorers.spec import PoolSpec
 from pipeline.scoring import plan, pool
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.upkeep import retry as again
@@ -174,7 +174,7 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-    return _run("score", local.spread(partial(make, served, storage), shards, device.each()), shards)
+    return _run("score", local.spread(partial(Scoring, served, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)

@@ -19,5 +19,5 @@ def shares(drawn: npt.NDArray[np.uint64], bits: int = 53) -> npt.NDArray[np.floa
 
 
 def uid(url: str, caption: str) -> str:
-    """blake2b-128, in hex, of `url NUL caption` in UTF-8. What was no UTF-8 is U+FFFD by now (`pipeline.ledger.lists`)."""
+    """blake2b-128, in hex, of `url NUL caption` in UTF-8. Bytes that are no UTF-8 are U+FFFD by then."""
     return hashlib.blake2b(f"{url}\0{caption}".encode(), digest_size=16).hexdigest()

@@ -13,7 +13,7 @@ from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.schema import MADE
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -71,7 +71,7 @@ def embeddings(described, storage, shard, name):
 def scored(folder, rows, scorers):
     """Score one shard of these rows; give what `scores` gives, by scorer."""
     described, storage, (shard,) = downloaded(folder, rows, scorers)
-    make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     return {name: scores(described, storage, shard, name) for name in scorers}
 
 

@@ -39,7 +39,7 @@ from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.manifest.publish import Published
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -68,7 +68,7 @@ def curated(described: Source, storage: Storage) -> Published:
 
 def scoring(described: Source, storage: Storage) -> Callable[[], object]:
     shards = ingest.update(described, storage).shards
-    return lambda: list(map(make(described, storage), shards))
+    return lambda: list(map(Scoring(described, storage), shards))
 
 
 def publishing(described: Source, storage: Storage) -> Callable[[], object]:

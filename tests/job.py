@@ -15,7 +15,7 @@ from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.manifest.publish import Published
 from pipeline.scoring import pool
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -44,7 +44,7 @@ def bring_in(described: Source, storage: Storage, guard: Guard | None = None, te
                 quarantined[shard.number] = str(error)
         rest = [shard for shard in ledger.shards if shard.number not in quarantined]
         tell("score")
-        for shard, error in local.run(lambda: make(served, storage), rest):
+        for shard, error in local.run(lambda: Scoring(served, storage), rest):
             tell(f"scored {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)

@@ -6,7 +6,7 @@ import pytest
 from pipeline.errors import RecipeError, SourceError
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
 from pipeline.upkeep.backfill import addition
@@ -42,7 +42,7 @@ def more(folder, *names, code=LETTERS, edit=lambda text: text):
 
 def add(described, store, scorer):
     added = addition(described, Manifest.open(store), scorer)
-    work = make(added.source, store)
+    work = Scoring(added.source, store)
     for shard in added.shards:
         work(shard)
     return publish.publish(added.source, store, added.ledger, added.quarantined)

@@ -18,7 +18,7 @@ from pipeline.models.clip import Clip
 from pipeline.models.clip_weights import find
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def copy(folder, target):
 def test_weights_that_change_after_the_key_was_made_are_refused(tmp_path, folder):
     mine = copy(folder, tmp_path / "mine")
     described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", pairs(3), {"clip": spec(mine)})
-    ready = make(described, storage)
+    ready = Scoring(described, storage)
     weights = load_file(mine / "open_clip_model.safetensors")
     weights["visual.proj"] = weights["visual.proj"] + 0.1
     save_file(weights, mine / "open_clip_model.safetensors")
@@ -108,22 +108,22 @@ def test_a_machine_that_scores_otherwise_does_not_add_to_what_is_there(tmp_path,
     described, storage, (first, second) = downloaded.downloaded(
         tmp_path, pairs(4), {"clip": spec(folder)}, shard_size=2
     )
-    make(described, storage)(first)
-    make(described, storage)(second)
+    Scoring(described, storage)(first)
+    Scoring(described, storage)(second)
     key = plan.certificate(plan.stages(described, download.stage(described))["clip"])
     said = json.loads(storage.fetch(key).read_bytes())
     said["golden"][1] += 0.01
     storage.fetch(key).write_text(json.dumps(said))
     storage.fetch(plan.stages(described, download.stage(described))["clip"].item(1, ".parquet")).unlink()
     with pytest.raises(ModelError, match=r"scorers.clip: golden pairs score up to 0.01 from what .*certificate.json"):
-        make(described, storage)(second)
+        Scoring(described, storage)(second)
 
 
 def test_the_card_of_a_manifest_has_it(tmp_path, folder):
     from pipeline.ledger import ingest
 
     described, storage, shards = downloaded.downloaded(tmp_path, pairs(3), {"clip": spec(folder)})
-    make(described, storage)(shards[0])
+    Scoring(described, storage)(shards[0])
     published = publish.publish(described, storage, ingest.update(described, storage), {})
     said = Manifest.open(storage, published.id).card["certificates"]
     assert said.keys() == {"clip"}

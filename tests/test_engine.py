@@ -14,7 +14,7 @@ from pipeline.ledger.ledger import Shard
 from pipeline.models import device
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 
 SHARDS = [Shard(number, f"pairs/{number}.parquet", 1) for number in range(5)]
 
@@ -70,8 +70,8 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
     one, alone, shards = downloaded.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
     two, beside, _ = downloaded.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
-    list(local.run(partial(make, one, alone), shards))
-    assert {error for _, error in local.spread(partial(make, two, beside), shards, ["", ""])} == {None}
+    list(local.run(partial(Scoring, one, alone), shards))
+    assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
     stage = plan.stages(one, download.stage(one))["captions"]
     for shard in shards:

@@ -15,7 +15,7 @@ from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec, centre
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
 FOLDER = Path(scenes.__file__).parent / "clip"
@@ -44,7 +44,7 @@ def scored(tmp_path_factory):
     rows = [(f"http://host/{number}.jpg", "a toy", picture) for number, picture in enumerate(pictures)]
     scorers = {"clip": CLIP, "ball": prompts(**BALL)}
     described, storage, (shard,) = downloaded.downloaded(tmp_path_factory.mktemp("toys"), rows, scorers)
-    make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     return described, storage, shard
 
 
@@ -76,7 +76,7 @@ def test_another_prompt_is_another_stage_and_needs_no_picture(scored):
     shards = plan.stages(described, downloaded.download.stage(described))
     assert plan.stages(wider, downloaded.download.stage(wider))["ball"] == shards["ball"]
     assert turned.identity() != described.scorers["ball"].identity()
-    make(wider, storage)(shard)
+    Scoring(wider, storage)(shard)
     ball, cube = (downloaded.scores(wider, storage, shard, name)["probability"] for name in ("ball", "cube"))
     assert np.add(ball, cube) == pytest.approx(1, abs=1e-6)
 

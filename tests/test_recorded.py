@@ -19,7 +19,7 @@ from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.spec import Batch
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
 DATA = Path(os.environ.get("WINNOW_DATA", "/nowhere"))
@@ -68,7 +68,7 @@ PAIRS = [("a.jpg", "dog"), ("a.jpg", "cat"), ("b.jpg", "cat"), ("?.jpg", "dog"),
 def test_similarity_is_looked_up_and_needs_no_picture(tmp_path, files):
     described, storage, (shard,) = downloaded.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files)})
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
-    make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     found = downloaded.scores(described, storage, shard, "clip")["similarity"]
     assert found[:2] == pytest.approx([0.6, 0.8])
     assert found[2:] == [0, None, None, None]
@@ -195,7 +195,7 @@ def test_a_head_of_another_width_stops_the_run(tmp_path, files):
     scorers = {"clip": spec(*files), "aesthetic": aesthetic(head(tmp_path / "head.safetensors", [1, 2, 3]))}
     described, storage, (shard,) = downloaded.downloaded(tmp_path / "s", rows(*PAIRS), scorers)
     with pytest.raises(ModelError, match="take 3 numbers and an embedding has 2"):
-        make(described, storage)(shard)
+        Scoring(described, storage)(shard)
 
 
 def test_weights_are_pinned_and_read_without_pickle(tmp_path):

@@ -21,7 +21,7 @@ from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 
 CLIP = Path(world.__file__).parent / "clip"
 PAIRS = 24
@@ -44,7 +44,7 @@ def scored(folder, order, clip, shard_size=1000, decoder="pillow"):
     """Similarity by URL, the source, its storage and its shards."""
     described, storage, shards = downloaded.downloaded(folder, rows(order), {"clip": clip}, shard_size)
     described = described.model_copy(update={"decoder": decoder})
-    list(local.run(lambda: make(described, storage), shards))
+    list(local.run(lambda: Scoring(described, storage), shards))
     found = {}
     for shard in shards:
         uids = downloaded.scores(described, storage, shard, "clip")
@@ -98,9 +98,9 @@ def made(described, storage):
 def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
     _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
     again, other, shards = downloaded.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
-    work = make(again, other)
+    work = Scoring(again, other)
     work(shards[0])
-    list(local.run(lambda: make(again, other), shards))
+    list(local.run(lambda: Scoring(again, other), shards))
     whole, parts = made(described, storage), made(again, other)
     assert whole == parts
     assert len(whole) == 8  # 3 shards, scores and embeddings, key.json and certificate.json

@@ -37,8 +37,8 @@ from pipeline.engine import local, machine
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
 from pipeline.models import clip_weights, device
-from pipeline.models.clip import Clip
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW
 from pipeline.scoring.pictures import Pictures
 from pipeline.scoring.run import Scoring
@@ -151,7 +151,7 @@ class Bench:
         source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": plan.decoder})
         self._scoring = Scoring(source, self._storage)
         clip = self._scoring.load("clip")
-        assert isinstance(clip, Clip)
+        assert isinstance(clip, ClipScorer)
         self._clip = clip
         rows = [pq.read_table(self._storage.fetch(shard.key)) for shard in self._shards]
         self._captions: list[str] = [caption for table in rows for caption in table["caption"].to_pylist()]

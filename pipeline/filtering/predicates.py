@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from filters.core import Filter, in_sequence
 from pipeline.errors import RecipeError
-from pipeline.store.duck import _SETTINGS, parquet
+from pipeline.store.duck import SETTINGS, parquet
 
 _CLOCKS = {"current_timestamp", "current_time", "localtime", "localtimestamp"}
 """Functions that SQL writes like columns, besides those that DuckDB lists."""
@@ -31,7 +31,7 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
 
 @lru_cache(maxsize=64)  # a funnel and the selection after it ask the same
 def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
-    with duckdb.connect(":memory:", config=_SETTINGS) as con:
+    with duckdb.connect(":memory:", config=SETTINGS) as con:
         none = pa.Table.from_batches([], columns)  # columns.empty_table() would import pandas
         con.from_arrow(none).create("rows")
         con.execute("SET enable_external_access = false")

@@ -1,7 +1,7 @@
 """Bytes from the web into a clean JPEG, in a process of its own with little memory and little time.
 
-`python -m pipeline.images.sandbox` is that process. It imports Pillow and nothing of winnow's, so that it starts in a tenth of
-a second. A `Decoder` starts it, feeds it, and starts it again when a picture killed it: that costs one row.
+`python -m pipeline.images.sandbox` is that process. It imports Pillow and nothing of winnow's, so it starts in a tenth
+of a second. A `Decoder` starts it, feeds it, and restarts it when a picture kills it: that costs one row.
 """
 
 import contextlib

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import SourceError
 from pipeline.ledger import blocklist, lists
 from pipeline.ledger.blocklist import Blocked
-from pipeline.ledger.ledger import _NUMBER, Ledger, Shard, _commit, _current, _put, committed
+from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, Shard, commit, committed, current_key, put_shard
 from pipeline.schema import ORIGIN
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
@@ -54,7 +54,7 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         con.from_arrow(failed).create("failed")
         con.execute(
-            f"CREATE TABLE held AS SELECT {_NUMBER} AS __shard, file_row_number AS __row, * EXCLUDE (filename, "
+            f"CREATE TABLE held AS SELECT {SHARD_NUMBER} AS __shard, file_row_number AS __row, * EXCLUDE (filename, "
             "file_row_number, url_number) FROM "
             f"{duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')} SEMI JOIN failed USING (uid)"
         )
@@ -142,7 +142,7 @@ def _compare(con: duckdb.DuckDBPyConnection, listed: list[Path], shards: list[Pa
 
 def _see(con: duckdb.DuckDBPyConnection, shards: list[Path]) -> None:
     if shards:
-        con.execute(f"INSERT INTO seen SELECT {_NUMBER}, uid, entry FROM {duck.parquet(shards, 'filename')}")
+        con.execute(f"INSERT INTO seen SELECT {SHARD_NUMBER}, uid, entry FROM {duck.parquet(shards, 'filename')}")
 
 
 def _append(
@@ -163,9 +163,9 @@ def _append(
     for number, table in enumerate(_cut(con, size), start):
         gone = asked.among(table)
         late.update(table.filter(gone)["uid"].to_pylist())
-        shards.append(_put(storage, scratch, number, wordless(table, gone), revised))
+        shards.append(put_shard(storage, scratch, number, wordless(table, gone), revised))
     Blocked(uids=frozenset(late - asked.uids)).commit(storage)
-    _commit(storage, shards)
+    commit(storage, shards)
     return shards
 
 
@@ -224,7 +224,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
         digest.update("".join(batch["entry"].to_pylist()).encode())
     current = None
     if _count(con, "(FROM seen ANTI JOIN now USING (entry))"):
-        current = _current(digest.hexdigest())
+        current = current_key(digest.hexdigest())
         local = scratch / "current.parquet"
         pq.write_table(entries, local, compression="zstd")
         storage.put_file(current, local)

@@ -20,7 +20,7 @@ from pipeline.errors import BusyError
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
-_NUMBER = r"regexp_extract(filename, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
+SHARD_NUMBER = r"regexp_extract(filename, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
 """SQL for the number of the shard that a row was read from."""
 
 
@@ -71,12 +71,12 @@ def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
     The object with what they were is nobody's then, and stays until it is removed.
     """
     with storage.scratch() as scratch:
-        _commit(storage, [_put(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
+        commit(storage, [put_shard(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
 def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
     """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
-    current = _current(digest)
+    current = current_key(digest)
     return Ledger(
         shards=tuple(shard for shard in committed(storage) if shard.number in numbers),
         current=current if storage.done(current) else None,
@@ -96,9 +96,10 @@ def committed(storage: Storage) -> list[Shard]:
     return list({each["number"]: Shard(**each) for commit in commits for each in commit["shards"]}.values())
 
 
-def _put(
+def put_shard(
     storage: Storage, scratch: Path, number: int, pairs: pa.Table, revised: Literal["retried", "forgotten"] | None
 ) -> Shard:
+    """Store the pairs of a shard under its number and their digest. It counts once it is committed."""
     local = scratch / "shard.parquet"
     pq.write_table(pairs, local, compression="zstd")
     sha = hashlib.sha256(local.read_bytes()).hexdigest()
@@ -107,11 +108,13 @@ def _put(
     return shard
 
 
-def _commit(storage: Storage, shards: Sequence[Shard]) -> None:
+def commit(storage: Storage, shards: Sequence[Shard]) -> None:
+    """Add shards to the ledger, all or none. Raises BusyError where another run added some meanwhile."""
     commit = canonical_json({"shards": [asdict(shard) for shard in shards]})
     if not storage.put_if_absent(f"ledger/{len(storage.keys('ledger')):08d}.json", commit):
         raise BusyError("another run appended to the ledger meanwhile; run the same command again")
 
 
-def _current(digest: str) -> str:
+def current_key(digest: str) -> str:
+    """The key of the entries that are in the source now, for a ledger that holds others, too."""
     return f"pairs/current-{digest[:16]}.parquet"

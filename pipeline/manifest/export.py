@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.core import Recipe
-from pipeline.engine.progress import Progress, silent
 from pipeline.errors import BusyError, StorageError
 from pipeline.manifest.manifest import Manifest
+from pipeline.progress import Progress, silent
 from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
 from pipeline.store.parquet import cut

@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.errors import ModelError
 from pipeline.models.batches import exactly, in_batches
 from pipeline.models.clip_weights import HUB, Found, line
-from pipeline.scorers.spec import Batch, Columns
 from pipeline.settings.fields import LOCAL
 
 STEP = 8
@@ -39,19 +37,17 @@ _PROBES = ("a", "a photo of a dog on the beach", "two people ride bicycles along
 
 
 class Clip:
-    """The scorer. `model` is in `precision` on `device`, and sees `batch` pictures or captions at a time.
+    """Both towers. `model` is in `precision` on `device`, and sees `batch` pictures or captions at a time.
 
     It begins in float32 on the CPU, where it can be compared with open_clip, and is then placed. `certificate` is what
     that comparison said.
     """
 
-    def __init__(self, found: Found, batch: int | None = None, sigmoid: bool = False) -> None:
+    def __init__(self, found: Found, batch: int | None = None) -> None:
         self.name, self.model = found.model.rpartition("/")[2], found.load()
         self.logit_scale = self.model.logit_scale.exp().item()
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
-        if sigmoid and bias is None:
-            raise ModelError(f"{found.model} has no logit bias, as only models like SigLIP have: remove sigmoid = true")
-        self._bias = bias.item() if sigmoid and bias is not None else None
+        self.logit_bias = None if bias is None else bias.item()
         self.tokenizer: Callable[[list[str]], Tensor] = _tokenizer(found)
         self._geometry, self._mean, self._std = _preprocessing(self.model)
         self._wanted = batch
@@ -75,17 +71,6 @@ class Clip:
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
         return np.asarray(self._geometry(image))
-
-    def score(self, batch: Batch) -> Columns:
-        """The columns of `ClipSpec`, and the embeddings."""
-        pictures = self.pictures(batch.images)
-        captions = self.captions(batch.captions)
-        similarity = np.einsum("nd,nd->n", pictures, captions)
-        columns = {"similarity": similarity, "embeddings": np.stack([pictures, captions], axis=1)}
-        if self._bias is None:
-            return columns
-        logit = np.float32(self.logit_scale) * similarity + np.float32(self._bias)
-        return {**columns, "logit": logit, "sigmoid": expit(logit)}
 
     def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""

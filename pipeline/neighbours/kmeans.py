@@ -1,15 +1,10 @@
 """k-means over embeddings on disk."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.models import device
-
-if TYPE_CHECKING:
-    from pipeline.scorers.spec import Tell
-
+from pipeline.progress import StepProgress
 
 ROUNDS = 20
 """Of k-means, as published; fewer where no picture changes its centroid any more."""
@@ -26,7 +21,7 @@ BLOCK = 65_536
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
-def k_means(vectors: Vectors, count: int, tell: "Tell") -> npt.NDArray[np.float32]:
+def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray[np.float32]:
     """The centroids [count, dim] of vectors [n, dim], n >= count, by Lloyd's rounds from the first `count` vectors.
 
     A centroid that no vector is nearest to stays where it is.
@@ -34,12 +29,12 @@ def k_means(vectors: Vectors, count: int, tell: "Tell") -> npt.NDArray[np.float3
     centroids = vectors[:count].astype(np.float32)
     before = np.full(len(vectors), -1)
     for done in range(ROUNDS):
-        tell(done, ROUNDS)
+        progress(done, ROUNDS)
         cluster = nearest(vectors, centroids, half_squares=(centroids**2).sum(axis=1) / 2)
         if np.array_equal(cluster, before):
             break
         centroids, before = _means(vectors, cluster, centroids), cluster
-    tell(ROUNDS, ROUNDS)
+    progress(ROUNDS, ROUNDS)
     return centroids
 
 

@@ -78,10 +78,10 @@ class ClipSpec(Spec):
         are not open_clip's.
         """
         from pipeline.models.certificate import certify
-        from pipeline.models.clip import Clip
+        from pipeline.scorers.clip_scorer import ClipScorer
 
         found = self._found()
-        clip = Clip(found, self.batch, self.sigmoid)
+        clip = ClipScorer(found, self.batch, self.sigmoid)
         clip.certificate = certify(clip, found, *self.place())
         return clip
 

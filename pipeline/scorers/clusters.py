@@ -6,7 +6,7 @@ to the centroid with the largest inner product.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,11 @@ from pipeline.errors import SourceError
 from pipeline.images import picture_sets
 from pipeline.models import device
 from pipeline.neighbours.kmeans import k_means, nearest
+from pipeline.progress import StepProgress
 from pipeline.scorers import targets
-from pipeline.scorers.spec import Columns, PoolSpec, Spec, spread
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
 from pipeline.settings.fields import ExistingPath
 from pipeline.uids import draws
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.scorers.spec import Tell
-    from pipeline.scoring.pool import Pool
 
 VERSION = 1
 """Raised whenever the same pool and targets would get other columns."""
@@ -85,7 +82,7 @@ class Clusters:
         """`wanted`: the targets' embeddings [targets, dim]."""
         self._of, self._count, self._sample, self._targets = of, count, sample, wanted
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `ClustersSpec`."""
         there = np.concatenate([np.empty(0, bool), *(has for has, _ in _pictures(pool, self._of))])
         pictures = int(there.sum())
@@ -94,7 +91,7 @@ class Clusters:
             count = min(self._count or min(max(pictures // PICTURES, 1), MOST), pictures)
             sample = _sampled(pool, self._of, there, count * self._sample)
             targets.fit(self._targets, sample.shape[1])
-            centroids = k_means(sample, count, tell)
+            centroids = k_means(sample, count, progress)
             cluster = np.concatenate([nearest(each, centroids) for _, each in _pictures(pool, self._of)])
             size = np.bincount(cluster, minlength=count)[cluster]
             near = np.isin(cluster, nearest(self._targets, centroids))
@@ -106,14 +103,14 @@ class Clusters:
         return spread(found, there)
 
 
-def _pictures(pool: "Pool", of: str) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]]:
+def _pictures(pool: Pool, of: str) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]]:
     """By shard, which pairs of the pool have an image embedding, and these."""
     for stored in pool.embeddings(of):
         has = ~np.asarray(np.isnan(stored[:, 0]).any(axis=1))
         yield has, stored[:, 0][has]
 
 
-def _sampled(pool: "Pool", of: str, there: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float16]:
+def _sampled(pool: Pool, of: str, there: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float16]:
     """At most so many of the pool's image embeddings, in one file on disk: those that draw the lowest, in that order.
 
     Which they are depends on the pairs, not on their order.

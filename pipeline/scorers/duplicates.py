@@ -1,7 +1,7 @@
 """Pictures that are nearly the same, by their perceptual hashes: who has neighbours, and which."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +9,9 @@ from pydantic import Field
 
 from pipeline.errors import SourceError
 from pipeline.neighbours import hamming
+from pipeline.progress import StepProgress
 from pipeline.scorers.edges import EDGES, grouped, write_edges
-from pipeline.scorers.spec import Columns, PoolSpec, Spec, spread
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.scorers.spec import Tell
-    from pipeline.scoring.pool import Pool
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
 
 VERSION = 1
 """Raised whenever the same pool would get other groups."""
@@ -66,12 +63,12 @@ class Duplicates:
     def __init__(self, hashes: str, radius: int) -> None:
         self._hashes, self._radius = hashes, radius
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `DuplicatesSpec`, and the edges as a file."""
         column = pool.column(self._hashes).combine_chunks()
         there = column.is_valid().to_numpy(zero_copy_only=False)
         distinct, picture = np.unique(column.drop_null().to_numpy(), return_inverse=True)
-        edges = hamming.within(distinct, self._radius, tell)
+        edges = hamming.within(distinct, self._radius, progress)
         write_edges(pool.folder, edges.low, edges.high, edges.distance, edges.capped)
         low, high = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
         return spread(grouped(pool, there, picture, low, high, edges.distance), there)

@@ -1,7 +1,7 @@
 """Edges between near-duplicates, as the pool scorers store them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.neighbours import groups
-
-if TYPE_CHECKING:
-    from pipeline.scoring.pool import Pool
-
+from pipeline.scorers.spec import Pool
 
 EDGES = "edges.parquet"
 """Beside the scores: low, high (two distinct pictures of the pool: hashes, or numbers), distance (bits, or 1 - cosine),
@@ -35,7 +32,7 @@ def write_edges(folder: Path, low: Numbers, high: Numbers, distance: npt.NDArray
 
 
 def grouped(
-    pool: "Pool",
+    pool: Pool,
     there: npt.NDArray[np.bool_],
     picture: npt.NDArray[np.int64],
     low: npt.NDArray[np.int64],

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,12 @@ from pipeline.images import phash, picture_sets, variants
 from pipeline.neighbours import hamming
 from pipeline.neighbours.cosine import unit
 from pipeline.neighbours.hamming import Hashes
+from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.spec import WINDOW, Columns, PoolSpec, Spec, spread
+from pipeline.scorers.spec import WINDOW, Columns, Pool, PoolSpec, Spec, spread
 from pipeline.scorers.targets import Encoder
 from pipeline.settings.fields import ExistingPath
 from pipeline.settings.task import TestSet
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.scorers.spec import Tell
-    from pipeline.scoring.pool import Pool
 
 VERSION = 2
 """Raised whenever the same pool and sets would get other columns."""
@@ -67,8 +64,8 @@ class LeaksSpec(PoolSpec):
         return (self.embeddings, self.of) if self.embeddings else (self.of,)
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """leaked: whether a test picture has the same bytes; or it, or a version of it (see `pipeline.images.variants`), has
-        a perceptual hash within `radius`, or one within `loose` and an embedding with a cosine of `similarity` or more.
+        """leaked: whether a test picture has the same bytes; or it, or a variant (`pipeline.images.variants`), has a
+        perceptual hash within `radius`, or one within `loose` and an embedding with a cosine of `similarity` or more.
         distance: bits to that hash, 0 for the same bytes; set, image: which one it is, of several the nearest by hash,
         or else by embedding. With `embeddings`, similarity: the highest cosine with any test picture, -1 to 1.
 
@@ -164,10 +161,12 @@ class Known:
         sha256 = pa.array([digest for *_, digest in names], pa.string())
         return cls(table, sha256, np.array(hashes, np.uint64), np.concatenate(parts) if parts else None)
 
-    def by_hash(self, hashes: Hashes, radius: int, tell: "Tell") -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def by_hash(
+        self, hashes: Hashes, radius: int, progress: StepProgress
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """By hash, the bits to the nearest test picture or version of one, and which it is: 255 and -1 if none is
         within the radius. Of equals, a picture's own hash comes before all versions."""
-        bits, target = hamming.nearest(hashes, self.hashes.T.ravel(), radius, tell)
+        bits, target = hamming.nearest(hashes, self.hashes.T.ravel(), radius, progress)
         return bits, np.where(target < 0, -1, target % max(len(self.hashes), 1))
 
     def by_vector(
@@ -196,12 +195,12 @@ class Leaks:
     def __init__(self, hashes: str, radius: int, known: Known, agree: Agree | None = None) -> None:
         self._hashes, self._radius, self._known, self._agree = hashes, radius, known, agree
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `LeaksSpec`."""
         column = pool.column(self._hashes).combine_chunks()
         there, hashes = column.is_valid().to_numpy(zero_copy_only=False), column.drop_null().to_numpy()
         distinct, picture = np.unique(hashes, return_inverse=True)
-        distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, tell))
+        distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, progress))
         same = pc.index_in(
             pool.column("sha256").filter(column.is_valid()).combine_chunks(), value_set=self._known.sha256
         )

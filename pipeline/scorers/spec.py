@@ -5,20 +5,18 @@ scorer, so a new head never decodes a picture again. Both are described in the s
 it knows its columns and its identity, and loads the heavy thing only when there is something to score.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.scoring.pool import Pool
+from pipeline.progress import StepProgress
 from pipeline.settings.fields import Table
-
-if TYPE_CHECKING:  # a source is made of specs, and a shard of a source
-    pass
 
 WINDOW = 1024
 """Pairs in a batch, at most."""
@@ -160,14 +158,31 @@ class PoolSpec(Spec):
         raise NotImplementedError
 
 
-Tell = Callable[[int, int], None]
-"""Is told how much of how much is done."""
+class Pool(Protocol):
+    """All downloaded pairs that are in the source now, a row each, in ledger order (`pipeline.scoring.pool`).
+
+    `rows` is a Parquet file with uid, url, caption, sha256 and every column of the scorers that the spec builds on.
+    `folder` is private to the run, and removed afterwards.
+    """
+
+    folder: Path
+    rows: Path
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
+        ...
+
+    def embeddings(self, of: str) -> Iterator[npt.NDArray[np.float16]]:
+        """The stored embeddings of a scorer, shard after shard: float16 [rows, 2, dim], NaN where there is none."""
+        ...
 
 
 class PoolScorer(Protocol):
     """What a `PoolSpec` loads. It is run once, for all rows."""
 
-    def score(self, pool: Pool, tell: Tell) -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The promised columns, aligned with the pool's rows. The same pool must give the same values."""
         ...
 

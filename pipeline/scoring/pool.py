@@ -4,7 +4,7 @@ Their results are a Parquet a shard like any scorer's, so that parts, SQL and fi
 key of such a stage holds the pool's digest: the same pool computes nothing again, one that grew gets other results.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import StorageError
 from pipeline.ledger import stale
 from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.progress import Progress, silent
 from pipeline.scorers.spec import Columns, PoolSpec
 from pipeline.scoring import plan
 from pipeline.scoring.plan import Results
@@ -27,11 +28,10 @@ from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
 
-class Pool:
-    """All downloaded pairs that are in the source now, a row each, in ledger order.
+class StoredPool:
+    """A `pipeline.scorers.spec.Pool` of what is stored. `of` names the scorers whose columns `rows` holds.
 
-    `rows` is a Parquet file with uid, url, caption, sha256 and every column of the scorers in `of`. `folder` is
-    private, and gone afterwards. Only one shard is in memory at a time, unless a scorer asks for a whole column.
+    Only one shard is in memory at a time, unless a scorer asks for a whole column.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ def run(
     storage: Storage,
     ledger: Ledger,
     quarantined: Mapping[int, str],
-    tell: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> None:
     """Leave the results of every scorer of the whole pool. Does nothing where they are there.
 
-    `tell` is told the scorer, and how much of how much is done. Killed at any moment, the next run gives the same.
+    `progress` is called with the name of each scorer. Killed at any moment, the next run gives the same.
     Raises StorageError for a result that is missing or does not line up with its pairs, ModelError for a model.
     """
     specs = {name: spec for name, spec in source.scorers.items() if isinstance(spec, PoolSpec)}
@@ -108,9 +108,9 @@ def run(
         return
     with storage.scratch() as scratch:
         read = sorted({of for spec in missing.values() for of in spec.builds_on})
-        pool = Pool(storage, scratch, made, shards, ledger, read)
+        pool = StoredPool(storage, scratch, made, shards, ledger, read)
         for name, spec in missing.items():
-            columns = spec.load(partial(_first, source, spec)).score(pool, partial(tell, name))
+            columns = spec.load(partial(_first, source, spec)).score(pool, partial(progress, name))
             _store(storage, pool, name, spec, made.scores[name], columns)
 
 
@@ -124,7 +124,7 @@ def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard
     return all(map(storage.done, (*left, *(stage.item(shard.number, ".parquet") for shard in shards))))
 
 
-def _store(storage: Storage, pool: Pool, name: str, spec: PoolSpec, stage: Stage, columns: Columns) -> None:
+def _store(storage: Storage, pool: StoredPool, name: str, spec: PoolSpec, stage: Stage, columns: Columns) -> None:
     """What the scorer left, and a Parquet a shard. A pair that is not of the pool has NULL."""
     stage.describe(storage)
     for file in spec.leaves:

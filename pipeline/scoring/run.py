@@ -5,9 +5,9 @@ import ctypes
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,15 @@ from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
-if TYPE_CHECKING:
-    from pipeline.ledger.ledger import Shard
-    from pipeline.sources.source import Source
-
 T = TypeVar("T")
 
 
 class Scoring:
     """Scores shards of one source. What it loads serves all of them.
+
+    Called with a shard, it scores what is missing of it, all scorers in one pass over its pictures. A model loads once,
+    when something of its own is missing. Raises ShardError for a shard that cannot be scored, and ModelError for a
+    model that would fail every shard.
 
     `seconds` is what it spent so far waiting for "pictures", and in each scorer, by its name.
     """
@@ -215,14 +215,3 @@ def _blamed(name: str, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[No
 def _line(error: Exception) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def make(source: "Source", storage: Storage) -> "Callable[[Shard], None]":
-    """A function that scores what is missing for a shard, all scorers in one pass over its pictures.
-
-    A model loads when something of its own is missing, once. Raises ShardError for a shard that cannot be scored, and
-    ModelError for a model that would fail every shard.
-    """
-    pass  # it is made of the nouns above
-
-    return Scoring(source, storage)

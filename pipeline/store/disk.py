@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.store.storage import _number
+from pipeline.store.storage import errno_of
 
 _BROKEN = os.strerror(errno.EIO)
 
@@ -20,7 +20,7 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number, words = _number(error), str(error).replace(_BROKEN, "")
+        number, words = errno_of(error), str(error).replace(_BROKEN, "")
         elsewhere = str(root) not in words and "/" in words
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             where = tempfile.gettempdir() if elsewhere and tempfile.gettempdir() in words else root
@@ -38,7 +38,7 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
 
 def disk_broken(error: Exception) -> str | None:
     """What to say of a disk that gives an input/output error, whoever met it; None of any other error."""
-    if _number(error) != errno.EIO:
+    if errno_of(error) != errno.EIO:
         return None
     quoted = re.search(r'"(/[^"]+)"', str(error))  # as DuckDB does
     named = getattr(error, "filename", None) or (quoted and quoted[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-_SETTINGS = {
+SETTINGS = {
     "autoinstall_known_extensions": "false",  # they are downloaded at run time
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # a table name never means a Python variable
@@ -19,7 +19,7 @@ def connect(scratch: Path, threads: int | None = None) -> duckdb.DuckDBPyConnect
 
     One thread makes a sum of floats the same every time; None takes what the machine has.
     """
-    config = _SETTINGS | {"temp_directory": str(scratch)} | ({"threads": str(threads)} if threads else {})
+    config = SETTINGS | {"temp_directory": str(scratch)} | ({"threads": str(threads)} if threads else {})
     con = duckdb.connect(":memory:", config=config)
     con.execute("SET TimeZone = 'UTC'")
     return con

@@ -1,8 +1,8 @@
 """Keys, not paths: where results live, and the few verbs that touch them.
 
 A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all,
-and is never edited, so that a finished object under its key means done. Only a takedown (`pipeline.upkeep.takedown`) puts
-another in its place, or removes one. Nothing else in winnow renames, links or removes a result.
+and is never edited, so that a finished object under its key means done. Only a takedown
+(`pipeline.upkeep.takedown`) replaces or removes one. Nothing else in winnow renames, links or removes a result.
 """
 
 import contextlib
@@ -159,7 +159,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _number(error: Exception) -> int | None:
+def errno_of(error: Exception) -> int | None:
     """Of an error of the disk, unless it was told in a line before; DuckDB's have its words alone."""
     if isinstance(error, StorageError):
         return None

@@ -95,8 +95,9 @@ class Trial:
 
     `pairs` were drawn, `distinct` of them are different; `scores` by name, that which is compared first, and `baseline`
     what a learner that looks at no picture would get of that; `per_class` has precision, recall, f1 and support;
-    `predictions` is a class number or a number for each held-out picture, or what `training.measures.matching` has of captions:
-    ranks, or cosines less a threshold; all scores come of it. `learning_rate` is the one that was best on pairs which
+    `predictions` is a class number or a number for each held-out picture, or, of captions,
+    what `training.measures.matching` computes: ranks, or cosines less a threshold; all scores come of it.
+    `learning_rate` is the one that was best on pairs which
     the seed did not draw, where several were tried, and None where none was asked for; `images` were seen in all
     tries, repetitions counted, and `seconds` is the time that training took.
     """

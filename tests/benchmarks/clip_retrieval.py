@@ -19,7 +19,7 @@ from pipeline.download import download
 from pipeline.engine import local
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring import plan
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 from pipeline.store import tarfiles
 
 THEIRS = """
@@ -54,7 +54,7 @@ def ours(source, storage, listed, precision, model):
     """Seconds, and the similarity of each caption."""
     spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{model}", "precision": precision})
     source = source.model_copy(update={"scorers": {"clip": spec}})
-    work = make(source, storage)
+    work = Scoring(source, storage)
     work.load("clip")
     started = time.perf_counter()
     for _, error in local.run(lambda: work, listed):

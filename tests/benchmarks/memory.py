@@ -16,7 +16,7 @@ import open_clip
 from pipeline.bench import scoring, synthetic
 from pipeline.engine import local, machine
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scoring.run import make
+from pipeline.scoring.run import Scoring
 
 SIDE, SHARD = 224, 1000
 TINY = {
@@ -35,7 +35,7 @@ def once(pairs):
         spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{made}"})
         described = described.model_copy(update={"scorers": {"clip": spec}})
         started = time.perf_counter()
-        for _, error in local.run(lambda: make(described, storage), shards):
+        for _, error in local.run(lambda: Scoring(described, storage), shards):
             if error:
                 raise error
         peak = machine.peak_memory_mb()

@@ -14,7 +14,7 @@ from pipeline.manifest.arms import Choice
 from pipeline.errors import CompareError
 from pipeline.settings.task import Split
 from pipeline.settings.task import Task
-from pipeline.engine.progress import Progress
+from pipeline.progress import Progress
 from training.data import labels
 from training.data import heldout
 from training.data.features import Extractor

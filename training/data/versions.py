@@ -28,7 +28,7 @@ from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
 from pipeline.settings.task import Budget
 from pipeline.settings.task import Task
-from pipeline.engine.progress import Progress
+from pipeline.progress import Progress
 from training.encoders import encoders
 from training.augment import picture_policies
 from training.augment import caption_policies

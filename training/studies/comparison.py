@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 from huggingface_hub.utils import logging as hub
 
 from pipeline.engine.machine import cores
-from pipeline.engine.progress import Progress, silent
 from pipeline.errors import CompareError, ModelError
 from pipeline.images import decoders
 from pipeline.manifest.arms import Choice
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
+from pipeline.progress import Progress, silent
 from pipeline.settings.encoder import RANDOM, Encoder, Network
 from pipeline.settings.fields import LOCAL
 from pipeline.sources.source import Source

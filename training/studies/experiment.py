@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.engine.progress import Progress
 from pipeline.errors import CompareError
 from pipeline.manifest import arms
+from pipeline.progress import Progress
 from pipeline.settings.task import Budget, Task
 from pipeline.store.storage import Storage
 from pipeline.trials import claims

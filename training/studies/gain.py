@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engine.progress import Progress, silent
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import arms
+from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
 from pipeline.settings.encoder import Encoder, Network
 from pipeline.settings.task import LEAST, Task
@@ -27,7 +27,7 @@ from training.measures import intervals
 from training.measures.intervals import Bootstrap
 from training.measures.metrics import Measure
 from training.studies.experiment import CELLS, Experiment, Learner, measured
-from training.studies.summary import _filters, _learner, _of
+from training.studies.summary import filter_comparisons, learner_comparisons, trials_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -98,8 +98,8 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         },
         "leak_rule": heldout.LEAK_RULE,
         "interval": f"{intervals.LEVEL:.0%}, {intervals.SAYS}",
-        "learners": [_learner(found, bootstrap, first.recipe) for found in by_name.values()],
-        "filters": _filters(by_name[first.learner], bootstrap, known.filters),
+        "learners": [learner_comparisons(found, bootstrap, first.recipe) for found in by_name.values()],
+        "filters": filter_comparisons(by_name[first.learner], bootstrap, known.filters),
         "seconds": {name: round(sum(each.seconds for each in found), 1) for name, found in by_name.items()},
         "baseline": baseline(known, measure),
         "counts": dict(known.counts),
@@ -152,7 +152,7 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
                 f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
             )
     there = dict.fromkeys([*CELLS, *(each.setting.cell for each in trials)])
-    seeds = {cell: [each.setting.seed for each in _of(cell, trials)] for cell in there}
+    seeds = {cell: [each.setting.seed for each in trials_of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
     if len(set(seeds[CELLS[0]])) < LEAST:

@@ -93,9 +93,10 @@ INTERACTION = "interaction"
 """The name of this difference: what filtering adds to augmented pictures less what it adds to plain ones."""
 
 
-def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
+def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
+    """Means of one learner by cell, the differences between cells, and the interaction, with intervals; JSON."""
     first = trials[0].setting
-    cells = {cell: _of(cell, trials) for cell in (*CELLS, *(("filtered", how) for how in versions.HOW))}
+    cells = {cell: trials_of(cell, trials) for cell in (*CELLS, *(("filtered", how) for how in versions.HOW))}
     cells = {cell: found for cell, found in cells.items() if found}
     means = {cell: _mean(found, bootstrap) for cell, found in cells.items()}
     seeds = len(cells[CELLS[0]])
@@ -125,11 +126,13 @@ def _learner(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict
     }
 
 
-def _filters(trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str, pool.Dropped]) -> dict[str, Any]:
+def filter_comparisons(
+    trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str, pool.Dropped]
+) -> dict[str, Any]:
     """What each filter adds: all of them less all but this one, of one learner; intervals widened for their number."""
     learner = trials[0].setting.learner
-    whole = _of(("filtered", False), trials)
-    compared = {name: found for name in filters if (found := _of((arms.without(name), False), trials))}
+    whole = trials_of(("filtered", False), trials)
+    compared = {name: found for name in filters if (found := trials_of((arms.without(name), False), trials))}
     level = intervals.corrected(len(compared))
     differences = []
     for name, found in compared.items():
@@ -144,7 +147,7 @@ def _filters(trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str
     return {
         "learner": learner,
         "interval": f"{level:.1%} each{together}; {intervals.SAYS}",
-        "rows": [_row(cell, _of(cell, trials)) for name in compared for cell in _cells(arms.without(name))],
+        "rows": [_row(cell, trials_of(cell, trials)) for name in compared for cell in _cells(arms.without(name))],
         "differences": differences,
         "same": [_same(name, dropped) for name, dropped in filters.items() if name not in compared],
     }
@@ -165,7 +168,8 @@ def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
     }
 
 
-def _of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+def trials_of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of one cell: an arm, plain or augmented."""
     return [each for each in trials if each.setting.cell == cell]
 
 
