@@ -13,8 +13,8 @@ from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import nearest
 from pipeline.images import decoders
 from pipeline.schema import MADE, RESERVED
-from pipeline.scorers import AnySpec
 from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.kinds import AnySpec
 from pipeline.scorers.semantic import SemanticSpec
 from pipeline.scorers.spec import Spec
 from pipeline.settings.choice import Calibration, DistinctRow, DriftRow, FilterRow

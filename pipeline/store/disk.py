@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.store.storage import errno_of
 
 _BROKEN = os.strerror(errno.EIO)
 
@@ -43,3 +42,13 @@ def disk_broken(error: Exception) -> str | None:
     quoted = re.search(r'"(/[^"]+)"', str(error))  # as DuckDB does
     named = getattr(error, "filename", None) or (quoted and quoted[1])
     return f"the disk fails{f' at {named}' if named else ''}: {_BROKEN}; see to it, then run the same command again"
+
+
+def errno_of(error: Exception) -> int | None:
+    """Of an error of the disk, unless it was told in a line before; DuckDB's have its words alone."""
+    if isinstance(error, StorageError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return next((number for number in told if os.strerror(number) in str(error)), None)

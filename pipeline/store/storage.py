@@ -6,7 +6,6 @@ and is never edited, so that a finished object under its key means done. Only a 
 """
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
@@ -157,13 +156,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def errno_of(error: Exception) -> int | None:
-    """Of an error of the disk, unless it was told in a line before; DuckDB's have its words alone."""
-    if isinstance(error, StorageError):
-        return None
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-    return next((number for number in told if os.strerror(number) in str(error)), None)

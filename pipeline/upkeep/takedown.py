@@ -4,8 +4,8 @@ The request is committed to the block list before anything is touched (`pipeline
 their URL, caption and extra columns in the ledger, their picture in the shards' tars, their scores and embeddings, and
 what was made of their shards for training. Their rows stay, as failed ones of the cause `forgotten`, so that every row
 of the source is still accounted for. A manifest without them is published, and at last the parts that older manifests
-are made of are removed: whoever opens one of these is told. Each step may be done twice; killed anywhere, the next run of
-any command that writes goes on.
+are made of are removed: whoever opens one of these is told. Each step may be done twice; killed anywhere, the next run
+of any command that writes goes on.
 """
 
 import json
