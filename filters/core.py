@@ -1,6 +1,6 @@
 """What we keep, as values. A filter is a named SQL predicate; a recipe is a list of filters, and may end in `Distinct`.
 
-Nothing here computes or reads anything: `pipeline.manifest` binds the SQL against the rows and counts.
+Nothing here computes or reads anything: `pipeline.manifest.manifest` binds the SQL against the rows and counts.
 """
 
 import re

@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from flows.commands import choice, curation, looking, machine, worth
 from pipeline.errors import WinnowError
-from pipeline.storage import disk_broken
+from pipeline.store.disk import disk_broken
 
 
 class Plainly(TyperGroup):

@@ -18,16 +18,24 @@ from prefect.events import emit_event
 from flows.progress import shown, tracked, warn
 from flows.server import settle
 from flows.sources import checked, opened
-from pipeline import calibrate, download, drift, engine, forget, pairs, pool, publish, reuse, score
-from pipeline import retry as again
-from pipeline.addition import addition
 from pipeline.demo import world
+from pipeline.download import download
+from pipeline.engine import local
 from pipeline.errors import WinnowError
-from pipeline.manifest import Manifest
-from pipeline.pairs import Ledger, Shard
-from pipeline.scorers import device
-from pipeline.source import Source
-from pipeline.storage import Storage
+from pipeline.ledger import ingest
+from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.models import device
+from pipeline.review import calibrate, drift
+from pipeline.scorers.spec import PoolSpec
+from pipeline.scoring import plan, pool
+from pipeline.scoring.run import Scoring
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.upkeep import retry as again
+from pipeline.upkeep import reuse, takedown
+from pipeline.upkeep.backfill import addition
 
 PUBLISHED = "winnow.manifest.published"
 """The event after a commit. Its payload: source (a path), root and manifest, which are the parameters of `retrain`."""
@@ -92,7 +100,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with storage.lock(), forget.settled(storage):
+    with storage.lock(), takedown.settled(storage):
         added = addition(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
@@ -115,8 +123,8 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with storage.lock(), forget.settled(storage), world.served(described, storage) as served:
-        score.stages(served, download.stage(served))  # missing weights are told before anything is fetched
+    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
+        plan.stages(served, download.stage(served))  # missing weights are told before anything is fetched
         ledger = append(served, storage)
         if served.union:
             take(served, storage, ledger)
@@ -132,7 +140,7 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
 
 def _finished(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """The scores that need all rows, if there are any, and the commit."""
-    if any(isinstance(spec, score.PoolSpec) for spec in served.scorers.values()):
+    if any(isinstance(spec, PoolSpec) for spec in served.scorers.values()):
         compare(served, storage, ledger, quarantined)
     return commit(served, storage, ledger, quarantined)
 
@@ -141,7 +149,7 @@ def _finished(served: Source, storage: Storage, ledger: Ledger, quarantined: Map
 def append(served: Source, storage: Storage) -> Ledger:
     """Read the list and append what is new."""
     with shown() as tell:
-        return pairs.update(served, storage, lambda rows: tell("list", rows, 0))
+        return ingest.update(served, storage, lambda rows: tell("list", rows, 0))
 
 
 @task(name="reuse", **SETTINGS)
@@ -160,13 +168,13 @@ def repeat(described: Source, storage: Storage, causes: Sequence[str]) -> int:
 @task(name="download", persist_result=True, **SETTINGS)
 def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Download a block of shards; gives the reasons of those that could not be."""
-    return _run("download", engine.run(partial(download.make, served, storage), shards), shards)
+    return _run("download", local.run(partial(download.make, served, storage), shards), shards)
 
 
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-    return _run("score", engine.spread(partial(score.make, served, storage), shards, device.each()), shards)
+    return _run("score", local.spread(partial(Scoring, served, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)
@@ -222,7 +230,7 @@ def _blocks(shards: Sequence[Shard]) -> list[tuple[Shard, ...]]:
     return [tuple(shards[start : start + BLOCK]) for start in range(0, len(shards), BLOCK)]
 
 
-def _run(step: str, outcomes: Iterable[engine.Outcome], shards: Sequence[Shard]) -> dict[str, str]:
+def _run(step: str, outcomes: Iterable[local.Outcome], shards: Sequence[Shard]) -> dict[str, str]:
     return {str(shard.number): str(error) for shard, error in tracked(step, outcomes, of=shards) if error}
 
 

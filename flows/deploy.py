@@ -12,8 +12,8 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.curate import PUBLISHED, curate
 from flows.retrain import reconcile, retrain
-from pipeline import source
 from pipeline.errors import SourceError
+from pipeline.sources import loading
 
 RECONCILE = timedelta(hours=1)
 
@@ -32,9 +32,9 @@ def run(root: Path, tell: Callable[[str], None]) -> None:
 def deployments(root: Path, tell: Callable[[str], None]) -> list[RunnerDeployment]:
     """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. A broken source file is told."""
     made = []
-    for path in source.every():
+    for path in loading.every():
         try:
-            described = source.load(path)
+            described = loading.load(path)
         except SourceError as error:
             tell(f"left out: {error}")
             continue

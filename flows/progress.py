@@ -14,7 +14,7 @@ from prefect.context import TaskRunContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline.trials import Progress as Told
+from pipeline.progress import Progress as Told
 
 T = TypeVar("T")
 

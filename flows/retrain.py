@@ -9,14 +9,17 @@ from prefect.artifacts import create_table_artifact
 from flows.curate import SETTINGS, artifact
 from flows.progress import shown
 from flows.sources import opened
-from pipeline import catalog, drift, report, source
 from pipeline.demo import world
 from pipeline.errors import WinnowError
-from pipeline.manifest import Manifest, log
-from pipeline.source import Source
-from pipeline.storage import Storage
-from pipeline.trials import gain_of
-from training import gain, plot
+from pipeline.manifest import database
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.pages import report
+from pipeline.review import drift
+from pipeline.sources import loading
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import gain_of
+from training.studies import gain, plot
 
 REPORT = "report.html"
 PLOT = "gain.svg"
@@ -44,7 +47,7 @@ def reconcile(root: str = "data") -> list[str]:
     manifest whose inputs drifted too far.
     """
     logger, done = get_run_logger(), []
-    for path in source.every():
+    for path in loading.every():
         try:
             described, storage = opened(str(path), Path(root))
             if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):
@@ -85,4 +88,4 @@ def show(described: Source, storage: Storage, manifest: str | None) -> None:
     """Write the report beside the source's results, and the catalogue, which knows the new trials."""
     found = Manifest.open(storage, manifest)
     report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT)
-    catalog.refresh(storage)
+    database.refresh(storage)

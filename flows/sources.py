@@ -5,25 +5,27 @@ from pathlib import Path
 
 from filters import catalog
 from filters.core import Recipe
-from pipeline import distinct, lists, source, tables
 from pipeline.errors import RecipeError, SourceError, nearest
-from pipeline.source import Source, row_columns
-from pipeline.storage import Storage
+from pipeline.filtering import distinct, predicates
+from pipeline.ledger import lists
+from pipeline.sources import loading
+from pipeline.sources.source import Source, row_columns
+from pipeline.store.storage import Storage
 
 
 def opened(name: str, root: Path) -> tuple[Source, Storage]:
     """The source meant by a path or a name, and where its results lie. Raises SourceError."""
-    described = source.load(name)
+    described = loading.load(name)
     return described, Storage(root / described.name)
 
 
 def checked(name: str) -> Source:
     """The source, with its filters bound against the columns that its rows will have. Raises WinnowError."""
-    described = source.load(name)
+    described = loading.load(name)
     columns = lists.extra_columns(described)
     if columns is not None:
         columns = row_columns(columns, described.scorers)
-        tables.bind(described.chosen.filters, columns)
+        predicates.bind(described.chosen.filters, columns)
         radii = {name: spec.radius for name, spec in described.neighbours.items()}
         distinct.check(described.chosen.distinct, radii, columns)
     return described
@@ -44,11 +46,11 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
 
 def standing(root: Path) -> list[tuple[Source | None, Storage]]:
     """Every source with anything under the root, and its file in data_manifests/, None where there is none."""
-    files = {path.stem: path for path in source.every()}
+    files = {path.stem: path for path in loading.every()}
     folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
     if not folders:
         raise SourceError(f"there is no source under {root}; name another --root")
-    return [(source.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
+    return [(loading.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
 
 
 def recipe(name: str) -> Recipe:

@@ -9,9 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline import download, pairs, score, shards
-from pipeline.source import MADE, Source
-from pipeline.storage import Storage
+from pipeline.download import download
+from pipeline.ledger import ingest
+from pipeline.schema import MADE
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.sources.source import Source
+from pipeline.store import tarfiles
+from pipeline.store.storage import Storage
 
 
 def picture(seed, size=(64, 48)):
@@ -43,7 +48,7 @@ def downloaded(folder, rows, scorers, shard_size=1000):
         }
     ).model_copy(update={"scorers": scorers})
     storage = Storage(folder / "store")
-    ledger = pairs.update(described, storage)
+    ledger = ingest.update(described, storage)
     pictures = {row[0]: row[2] for row in rows}
     stage = download.stage(described)
     for shard in ledger.shards:
@@ -53,20 +58,20 @@ def downloaded(folder, rows, scorers, shard_size=1000):
 
 def scores(described, storage, shard, name):
     """The columns that a scorer left for a shard, without its prefix, in the order of the ledger."""
-    stage = score.stages(described, download.stage(described))[name]
+    stage = plan.stages(described, download.stage(described))[name]
     table = pq.read_table(storage.fetch(stage.item(shard.number, ".parquet")))
     return {column.removeprefix(f"{name}_"): table[column].to_pylist() for column in table.schema.names}
 
 
 def embeddings(described, storage, shard, name):
-    stage = score.embeddings(name, score.stages(described, download.stage(described))[name])
+    stage = plan.embeddings(name, plan.stages(described, download.stage(described))[name])
     return np.load(storage.fetch(stage.item(shard.number, ".npy")))
 
 
 def scored(folder, rows, scorers):
     """Score one shard of these rows; give what `scores` gives, by scorer."""
     described, storage, (shard,) = downloaded(folder, rows, scorers)
-    score.make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     return {name: scores(described, storage, shard, name) for name in scorers}
 
 
@@ -92,5 +97,5 @@ def _store(storage, stage, shard, pictures):
         "member": where([members[url] for url in urls], "member"),
     }
     stored = [(members[url], data) for url, data in content.items()]
-    made.put(storage, stage.item(shard.number, ".tar"), lambda path: shards.write(path, stored))
+    made.put(storage, stage.item(shard.number, ".tar"), lambda path: tarfiles.write(path, stored))
     made.put_table(storage, stage.item(shard.number, ".parquet"), pa.table(columns))

@@ -32,12 +32,17 @@ import made
 import power
 
 from filters.core import Filter, Recipe
-from pipeline import download, pairs, publish, score, source
+from pipeline.download import download
 from pipeline.errors import StorageError
-from pipeline.manifest import Manifest, log
-from pipeline.publish import Published
-from pipeline.source import Source
-from pipeline.storage import Storage
+from pipeline.ledger import ingest
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.publish import Published
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.sources import loading
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
 
 COUNT, DIE, FULL = range(3)
 DIED, TOLD = 70, 3
@@ -62,23 +67,23 @@ def curated(described: Source, storage: Storage) -> Published:
 
 
 def scoring(described: Source, storage: Storage) -> Callable[[], object]:
-    shards = pairs.update(described, storage).shards
-    return lambda: list(map(score.make(described, storage), shards))
+    shards = ingest.update(described, storage).shards
+    return lambda: list(map(Scoring(described, storage), shards))
 
 
 def publishing(described: Source, storage: Storage) -> Callable[[], object]:
-    return partial(publish.publish, described, storage, pairs.update(described, storage), {})
+    return partial(publish.publish, described, storage, ingest.update(described, storage), {})
 
 
 def unscored(described: Source, storage: Storage) -> None:
     """The new pairs are there, and nobody has scored them."""
     shards = made.finish(described, storage).shards
-    for stage in score.stages(described, download.stage(described)).values():
+    for stage in plan.stages(described, download.stage(described)).values():
         storage.fetch(stage.item(shards[-1].number, ".parquet")).unlink()
 
 
 STEPS = {
-    "ledger": Step(lambda *_: None, lambda *of: partial(pairs.update, *of), curated),
+    "ledger": Step(lambda *_: None, lambda *of: partial(ingest.update, *of), curated),
     "scores": Step(unscored, scoring, curated),
     "publish": Step(made.finish, publishing, curated),
     "recipe": Step(
@@ -127,7 +132,7 @@ class Room:
 
     @property
     def described(self) -> Source:
-        return source.load(self.folder / "lists" / "tiny.toml")
+        return loading.load(self.folder / "lists" / "tiny.toml")
 
     def prepare(self) -> int:
         """Make the disks; how many calls the step makes."""

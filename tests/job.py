@@ -8,36 +8,43 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import download, engine, forget, pairs, pool, publish, score, source
 from pipeline.demo import world
-from pipeline.guard import Guard
-from pipeline.publish import Published
-from pipeline.source import Source
-from pipeline.storage import Storage
+from pipeline.download import download
+from pipeline.engine import local
+from pipeline.ledger import ingest
+from pipeline.manifest import publish
+from pipeline.manifest.publish import Published
+from pipeline.scoring import pool
+from pipeline.scoring.run import Scoring
+from pipeline.sources import loading
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.upkeep import takedown
+from pipeline.web.guard import Guard
 
 
 def storage_of(toml: Path, root: Path) -> Storage:
-    return Storage(root / source.load(toml).name)
+    return Storage(root / loading.load(toml).name)
 
 
 def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    described = source.load(toml)
+    described = loading.load(toml)
     return bring_in(described, Storage(root / described.name), guard, tell)
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    with storage.lock(), forget.settled(storage), world.served(described, storage) as served:
+    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
         tell("ledger")
-        ledger = pairs.update(served, storage)
+        ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}
         tell("download")
-        for shard, error in engine.run(lambda: download.make(served, storage, guard), ledger.shards):
+        for shard, error in local.run(lambda: download.make(served, storage, guard), ledger.shards):
             tell(f"downloaded {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)
         rest = [shard for shard in ledger.shards if shard.number not in quarantined]
         tell("score")
-        for shard, error in engine.run(lambda: score.make(served, storage), rest):
+        for shard, error in local.run(lambda: Scoring(served, storage), rest):
             tell(f"scored {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)

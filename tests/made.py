@@ -13,8 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline import download, pairs, pool, publish, score, shards, source
-from pipeline.source import MADE
+from pipeline.download import download
+from pipeline.ledger import ingest
+from pipeline.manifest import publish
+from pipeline.schema import MADE
+from pipeline.scoring import plan, pool
+from pipeline.sources import loading
+from pipeline.store import tarfiles
 
 SHARP = {"name": "sharp", "sql": "pixels_sharpness >= 50"}
 WORDED = {"name": "worded", "sql": "captions_words > 2"}
@@ -33,14 +38,14 @@ def listed(
         f'[pairs]\nlocation = "{name}.tsv"\ncolumns = ["caption", "url"]\n[download]\nshard_size = {shard_size}\n'
         f'[scorers.pixels]\nkind = "pixels"\n[scorers.captions]\nkind = "captions"\n{chosen}'
     )
-    return source.load(folder / f"{name}.toml")
+    return loading.load(folder / f"{name}.toml")
 
 
 def finish(described, storage, failed=(), unscored=(), without=()):
     """The ledger of the source, with the results of each shard but those `without`."""
-    ledger = pairs.update(described, storage)
+    ledger = ingest.update(described, storage)
     stage = download.stage(described)
-    scores = score.stages(described, stage)
+    scores = plan.stages(described, stage)
     for shard in ledger.shards:
         if shard.number in without or storage.done(stage.item(shard.number, ".parquet")):
             continue
@@ -48,7 +53,7 @@ def finish(described, storage, failed=(), unscored=(), without=()):
         numbers = [int((re.search(r"(\d+)\.jpg", url) or [0, 0])[1]) for url in rows["url"].to_pylist()]
         there = np.array([number not in failed for number in numbers])
         downloaded, members = _downloaded(rows, numbers, there)
-        put(storage, stage.item(shard.number, ".tar"), lambda path, members=members: shards.write(path, members))
+        put(storage, stage.item(shard.number, ".tar"), lambda path, members=members: tarfiles.write(path, members))
         put_table(storage, stage.item(shard.number, ".parquet"), downloaded)
         scored = there & np.array([number not in unscored for number in numbers])
         for name, table in _scores(described, rows, numbers, scored).items():
@@ -77,7 +82,7 @@ def recorded(folder):
 def embedded(described, storage, vectors, of="recorded", **failed):
     """The ledger of a scored source; pair number n has the float16 embeddings `vectors[n]`, picture and caption."""
     ledger = finish(described, storage, **failed)
-    stage = score.embeddings(of, score.stages(described, download.stage(described))[of])
+    stage = plan.embeddings(of, plan.stages(described, download.stage(described))[of])
     for shard in ledger.shards:
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         rows = np.stack([vectors[int(url.split("/")[-1].removesuffix(".jpg"))] for url in urls])
@@ -127,7 +132,7 @@ def _scores(described, rows, numbers, scored):
         "captions_boilerplate": ["buy" in caption for caption in captions],
     }
     tables = {}
-    for name in score.stages(described, download.stage(described)):
+    for name in plan.stages(described, download.stage(described)):
         spec = described.scorers[name]
         tables[name] = pa.table({"uid": rows["uid"]})
         for column, kind in spec.columns().items():

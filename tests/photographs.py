@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from conftest import Quiet
 
-from pipeline.task import Network
-from training import comparison, labels
+from pipeline.settings.encoder import Network
+from training.data import labels
+from training.studies import comparison
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
 

@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline import download, pairs, publish, shards, source
-from pipeline.source import MADE
-from pipeline.storage import Storage
+from pipeline.download import download
+from pipeline.ledger import ingest
+from pipeline.manifest import publish
+from pipeline.schema import MADE
+from pipeline.sources import loading
+from pipeline.store import tarfiles
+from pipeline.store.storage import Storage
 
 CLASSES = ("disc", "stripes", "cross")
 HONEST = {"honest": "caption NOT LIKE '%stock%'"}
@@ -106,9 +110,9 @@ def task(
         f"[download]\nshard_size = 50\n{chosen}{measured}{trained}[task.budget]\n"
         + "".join(f"{name} = {value}\n" for name, value in spent.items())
     )
-    described = source.load(folder / "taught.toml")
+    described = loading.load(folder / "taught.toml")
     storage = Storage(folder / "store")
-    ledger = pairs.update(described, storage)
+    ledger = ingest.update(described, storage)
     stage = download.stage(described)
     for shard in ledger.shards:
         if not storage.done(stage.item(shard.number, ".parquet")):
@@ -145,7 +149,7 @@ def _downloaded(storage, stage, shard, replaced):
     stored = [replaced.get(number) or picture(truth(number), number) for number in numbers]
     members = [f"{image:05d}.jpg" for image in rows["url_number"].to_pylist()]
     made.put(
-        storage, stage.item(shard.number, ".tar"), lambda path: shards.write(path, zip(members, stored, strict=True))
+        storage, stage.item(shard.number, ".tar"), lambda path: tarfiles.write(path, zip(members, stored, strict=True))
     )
     columns = {
         "uid": rows["uid"],

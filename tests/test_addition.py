@@ -3,11 +3,13 @@
 import made
 import pytest
 
-from pipeline import publish, score, source
-from pipeline.addition import addition
 from pipeline.errors import RecipeError, SourceError
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.scoring.run import Scoring
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from pipeline.upkeep.backfill import addition
 
 MINE = '[scorers.{}]\nkind = "./{}.py"\n'
 LETTERS = """\
@@ -35,12 +37,12 @@ def more(folder, *names, code=LETTERS, edit=lambda text: text):
         (folder / f"{name}.py").write_text(code)
     toml = folder / "tiny.toml"
     toml.write_text(edit("".join([toml.read_text(), *(MINE.format(name, name) for name in names)])))
-    return source.load(toml)
+    return loading.load(toml)
 
 
 def add(described, store, scorer):
     added = addition(described, Manifest.open(store), scorer)
-    work = score.make(added.source, store)
+    work = Scoring(added.source, store)
     for shard in added.shards:
         work(shard)
     return publish.publish(added.source, store, added.ledger, added.quarantined)
@@ -100,11 +102,11 @@ def test_what_cannot_be_added_is_told(folder, store):
     changed = more(folder, "other")
     (folder / "mine.py").write_text(LETTERS + "# changed\n")
     with pytest.raises(SourceError, match="scorers.mine has changed since it was published: `winnow curate`"):
-        addition(source.load(changed.path), newest, "other")
+        addition(loading.load(changed.path), newest, "other")
     needs = more(folder, edit=lambda text: text.replace("pixels_sharpness >= 50", "other_letters > 3"))
     (folder / "mine.py").write_text(LETTERS)
     with pytest.raises(RecipeError, match="there is no column 'other_letters'"):
-        addition(source.load(needs.path), newest, "mine")
+        addition(loading.load(needs.path), newest, "mine")
     smaller = more(folder, edit=lambda text: text.replace("[download]", "[download]\nquality = 80"))
     with pytest.raises(SourceError, match=r"\[download\] has changed since"):
         addition(smaller, newest, "mine")

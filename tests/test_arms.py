@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 import taught
 
-from pipeline import arms, trials
 from pipeline.errors import RecipeError
-from pipeline.storage import Storage
-from pipeline.trials import Look, Setting, Trial
+from pipeline.manifest import arms
+from pipeline.store.storage import Storage
+from pipeline.trials import claims, trials
+from pipeline.trials.trials import Look, Setting, Trial
 
 
 def pool(count, kept):
@@ -197,7 +198,7 @@ def claim(storage, generation, **holder):
 
 def once(storage):
     trained = []
-    return trials.once(storage, setting(), lambda: trained.append(1) or trial(setting())), trained
+    return claims.once(storage, setting(), lambda: trained.append(1) or trial(setting())), trained
 
 
 def test_a_trial_is_trained_once(tmp_path):
@@ -224,13 +225,13 @@ def test_an_interrupted_trial_is_trained_again_by_the_same_process(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trials.once(storage, setting(), interrupted)
+        claims.once(storage, setting(), interrupted)
     assert once(storage)[1] == [1]
 
 
 def test_a_claim_of_another_machine_is_waited_for_until_it_is_old(tmp_path):
     storage = Storage(tmp_path)
-    claim(storage, 0, host="elsewhere", time=time.time() - trials.PATIENCE + 1.5)
+    claim(storage, 0, host="elsewhere", time=time.time() - claims.PATIENCE + 1.5)
     start = time.time()
     assert once(storage)[1] == [1]
     assert 1 < time.time() - start < 20
@@ -239,7 +240,7 @@ def test_a_claim_of_another_machine_is_waited_for_until_it_is_old(tmp_path):
 def test_a_claim_from_the_future_is_nobody_s(tmp_path):
     """The clock went back: it could not be told when that claim is old."""
     storage = Storage(tmp_path)
-    claim(storage, 0, host="elsewhere", time=time.time() + 2 * trials.PATIENCE)
+    claim(storage, 0, host="elsewhere", time=time.time() + 2 * claims.PATIENCE)
     assert once(storage)[1] == [1]
 
 
@@ -251,7 +252,7 @@ def race(root, start, told):
 
     start.wait()
     for seed in range(8):
-        trials.once(Storage(root), setting(seed=seed), partial(train, setting(seed=seed)))
+        claims.once(Storage(root), setting(seed=seed), partial(train, setting(seed=seed)))
 
 
 def test_two_processes_train_each_trial_once(tmp_path):
@@ -271,7 +272,7 @@ def test_two_processes_train_each_trial_once(tmp_path):
 
 
 def claimed_and_stuck(root):
-    trials.once(Storage(root), setting(), lambda: time.sleep(600))
+    claims.once(Storage(root), setting(), lambda: time.sleep(600))
 
 
 def test_a_killed_trainer_does_not_stop_the_next(tmp_path):

@@ -4,10 +4,10 @@ import made
 import pytest
 
 from filters.core import Filter, Recipe
-from pipeline import audit
-from pipeline.calibrate import Rate
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import audit
+from pipeline.review.rates import Rate
+from pipeline.store.storage import Storage
 
 
 @pytest.fixture

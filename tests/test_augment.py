@@ -7,8 +7,9 @@ import pytest
 import taught
 from PIL import Image
 
-from training import augment, features
-from training.augment import POLICIES, STEPS
+from training.augment import picture_policies
+from training.augment.picture_policies import POLICIES, STEPS
+from training.data import features
 
 
 def gradient(height=48, width=64):
@@ -19,32 +20,40 @@ def gradient(height=48, width=64):
 
 def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
     for seed in range(5):
-        made = augment.view(gradient(), "classic", seed)
+        made = picture_policies.view(gradient(), "classic", seed)
         assert made.shape == (48, 64, 3)
         assert made.dtype == np.uint8
         assert not np.array_equal(made, gradient())
 
 
 def test_the_same_seed_gives_the_same_version():
-    assert np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 5))
-    assert not np.array_equal(augment.view(gradient(), "classic", 5), augment.view(gradient(), "classic", 6))
+    assert np.array_equal(
+        picture_policies.view(gradient(), "classic", 5), picture_policies.view(gradient(), "classic", 5)
+    )
+    assert not np.array_equal(
+        picture_policies.view(gradient(), "classic", 5), picture_policies.view(gradient(), "classic", 6)
+    )
 
 
 def test_each_step_has_dice_of_its_own():
     """Half of the versions are flipped, half turned, and a quarter is both; what is left out moves nothing else."""
     pixels = gradient()
-    found = [set(augment.taken(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
+    found = [set(picture_policies.taken(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
     for steps, share in (({"flip"}, 0.5), ({"rotate"}, 0.5), ({"flip", "rotate"}, 0.25), ({"jitter"}, 0.8)):
         assert np.mean([steps <= each for each in found]) == pytest.approx(share, abs=0.12), steps
     for seed in range(10):
-        whole, without = (augment.taken(pixels, steps, seed)[1] for steps in (("crop", "flip", "rotate"), ("rotate",)))
+        whole, without = (
+            picture_policies.taken(pixels, steps, seed)[1] for steps in (("crop", "flip", "rotate"), ("rotate",))
+        )
         assert ("rotate" in whole) == ("rotate" in without)
 
 
 def test_a_policy_of_one_step_takes_no_other():
     assert POLICIES["classic"] == ("crop", "flip", "jitter", "rotate")
     for name in STEPS:
-        assert {step for seed in range(9) for step in augment.taken(gradient(), POLICIES[name], seed)[1]} == {name}
+        assert {step for seed in range(9) for step in picture_policies.taken(gradient(), POLICIES[name], seed)[1]} == {
+            name
+        }
 
 
 def test_shade_is_jitter_that_leaves_hue_alone():
@@ -52,21 +61,21 @@ def test_shade_is_jitter_that_leaves_hue_alone():
     hues = {step: [] for step in ("jitter", "shade")}
     for seed in range(20):
         for step, found in hues.items():
-            made, _ = augment.taken(pixels, (step,), seed)
+            made, _ = picture_policies.taken(pixels, (step,), seed)
             found.append(colorsys.rgb_to_hsv(*(made[0, 0] / 255))[0])
     turned = {step: max(min(hue, 1 - hue) for hue in found) for step, found in hues.items()}
     assert turned["shade"] < 0.005 < 0.02 < turned["jitter"]
 
 
 def test_seeds_depend_on_the_picture_and_the_number_of_the_version():
-    assert augment.seed("ab", 1) == int(hashlib.sha256(b"ab:1").hexdigest()[:8], 16)
-    assert len({augment.seed(picture, view) for picture in ("ab", "cd") for view in (1, 2, 3)}) == 6
+    assert picture_policies.seed("ab", 1) == int(hashlib.sha256(b"ab:1").hexdigest()[:8], 16)
+    assert len({picture_policies.seed(picture, view) for picture in ("ab", "cd") for view in (1, 2, 3)}) == 6
 
 
 def test_the_classic_policy_flips_half_crops_and_stays_upright():
     flipped, spans = [], []
     for seed in range(60):
-        made = augment.view(gradient(), "classic", seed).astype(float)
+        made = picture_policies.view(gradient(), "classic", seed).astype(float)
         across = made[:, -8:, 0].mean() - made[:, :8, 0].mean()
         down = made[-8:, :, 1].mean() - made[:8, :, 1].mean()
         flipped.append(across < 0)
@@ -78,7 +87,7 @@ def test_the_classic_policy_flips_half_crops_and_stays_upright():
 
 @pytest.mark.parametrize("size", [(7, 9), (300, 20)])
 def test_odd_sizes_are_no_trouble(size):
-    assert augment.view(gradient(*size), "classic", 1).shape == (*size, 3)
+    assert picture_policies.view(gradient(*size), "classic", 1).shape == (*size, 3)
 
 
 def test_versions_are_the_plain_picture_and_its_own_augmentations():

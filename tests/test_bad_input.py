@@ -10,7 +10,8 @@ import pytest
 from conftest import Quiet
 from PIL import Image
 
-from pipeline import download, source
+from pipeline.download import download
+from pipeline.sources import loading
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_tar_that_was_cut_short_is_quarantined_and_mended_by_the_next_run(tmp_
     toml, root = described(tmp_path, pictures, good(pictures, range(30))), tmp_path / "root"
     expected = job.run(toml, root)
     storage = job.storage_of(toml, root)
-    tar = storage.root / download.stage(source.load(toml)).item(1, ".tar")
+    tar = storage.root / download.stage(loading.load(toml)).item(1, ".tar")
     for scored in (storage.root / "scores").glob("pixels-*/00001.parquet"):
         scored.unlink()
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])

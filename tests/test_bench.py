@@ -11,17 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline import bench, choosing, download, machine, synthetic
-from pipeline.bench import Repeat
+from pipeline.bench import choosing, scoring, synthetic
+from pipeline.bench.scoring import Repeat
+from pipeline.download import download
+from pipeline.engine import machine
 from pipeline.errors import ModelError
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 
 
 def test_ratios_are_those_inside_a_repeat():
     """The machine was half as fast in the second repeat; the ratios are the same."""
     first = Repeat(0.1, 0.01, 0.07, 0.04, 0.02, 0.002, 0.3, 0.001, 1e9)
     second = Repeat(*(2 * value for value in (0.1, 0.01, 0.07, 0.04, 0.02, 0.002, 0.3)), 0.001, 5e8)
-    found = bench.figures([first, second, first], flops=3e7)
+    found = scoring.figures([first, second, first], flops=3e7)
     assert found["pairs_per_second"] == pytest.approx(10)
     assert found["ratio_to_reference"] == pytest.approx(3)
     assert found["share_of_ceiling"] == pytest.approx(0.6)
@@ -53,7 +55,7 @@ def test_pairs_are_the_same_each_time_and_lie_in_tars(tmp_path):
 
 def test_a_model_that_is_none_is_told():
     with pytest.raises(ModelError, match="did you mean 'ViT-B-32'"):
-        bench.run(bench.Plan(model="ViT-B-23"))
+        scoring.run(scoring.Plan(model="ViT-B-23"))
 
 
 def test_winnow_and_pandas_choose_the_same_rows(tmp_path):

@@ -5,10 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import bytes_seen, download, publish, queries, query, report
-from pipeline.manifest import Manifest
-from pipeline.source import Download
-from pipeline.storage import Storage
+from pipeline.download import download
+from pipeline.manifest import placeholders, publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.pages import report
+from pipeline.query import named, sandbox
+from pipeline.settings.download import Download
+from pipeline.store.storage import Storage
 
 UNSHARED = {"name": "unshared", "sql": "picture_counts_urls < 5"}
 COUNTS = '[scorers.picture_counts]\nkind = "picture_counts"\n'
@@ -20,11 +23,11 @@ def store(tmp_path):
 
 
 def told(store):
-    return bytes_seen.remarks(Manifest.open(store).card)
+    return placeholders.remarks(Manifest.open(store).card)
 
 
 def ask(store, name):
-    return query.run(queries.named(name), [store]).to_pylist()
+    return sandbox.run(named.named(name), [store]).to_pylist()
 
 
 def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import server
-from pipeline import calibrate, source
 from pipeline.errors import SourceError, StorageError
-from pipeline.manifest import Manifest
-from pipeline.source import Calibration
-from pipeline.storage import Storage
-from pipeline.thresholds import Comparison
+from pipeline.filtering.thresholds import Comparison
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import calibrate
+from pipeline.settings.choice import Calibration
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
 
 
 @st.composite
@@ -242,7 +243,7 @@ def test_whole_numbers_get_a_whole_one(tmp_path, operator, number):
 @pytest.mark.slow
 def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     """Whoever changes its scenes, its faults or its CLIP has to calibrate again. Another precision moves a digit."""
-    described = source.load("demo")
+    described = loading.load("demo")
     demo = described.demo.model_copy(update={"port": server.free_port()})
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
     job.bring_in(calibrate.sample(described, None), calibrate.room(storage))

@@ -9,9 +9,9 @@ import duckdb
 import made
 import pytest
 
-from pipeline import catalog
-from pipeline.manifest import log
-from pipeline.storage import Storage
+from pipeline.manifest import database
+from pipeline.manifest.manifest import log
+from pipeline.store.storage import Storage
 
 
 @pytest.fixture
@@ -25,20 +25,20 @@ def store(tmp_path):
 
 
 def ask(store, sql):
-    with duckdb.connect(str(store.root / "catalog.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(store.root / "database.duckdb"), read_only=True) as con:
         return con.execute(sql).fetchall()
 
 
 def test_it_opens_from_any_folder_in_a_process_of_its_own(store, tmp_path):
     program = "import duckdb, sys; print(duckdb.connect(sys.argv[1], read_only=True).execute(sys.argv[2]).fetchall())"
-    command = [sys.executable, "-c", program, str(store.root / "catalog.duckdb"), "SELECT count(*) FROM kept"]
+    command = [sys.executable, "-c", program, str(store.root / "database.duckdb"), "SELECT count(*) FROM kept"]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert (done.stdout.strip(), done.stderr) == ("[(20,)]", "")
 
 
 def test_an_older_client_can_read_it(store):
     """After a checksum of 8 bytes and the magic word comes the version of the format: 66 is that of DuckDB 1.3."""
-    head = (store.root / "catalog.duckdb").read_bytes()[8:20]
+    head = (store.root / "database.duckdb").read_bytes()[8:20]
     assert head[:4] == b"DUCK"
     assert int.from_bytes(head[4:], "little") <= 66
 
@@ -56,7 +56,7 @@ def test_a_trial_and_the_rows_it_drew_from(store):
     trial = {"manifest": newest, "arm": "filtered", "seed": 0, "f1_macro": 0.75}
     store.put_if_absent("trials/abc.json", json.dumps(trial).encode())
     assert ask(store, "FROM trials") == []
-    catalog.refresh(store)
+    database.refresh(store)
     found = ask(
         store, "SELECT count(*), any_value(f1_macro) FROM history JOIN trials USING (manifest) WHERE kept GROUP BY key"
     )
@@ -64,10 +64,10 @@ def test_a_trial_and_the_rows_it_drew_from(store):
 
 
 def test_it_is_written_when_something_changed_and_whole(store, tmp_path):
-    path = store.root / "catalog.duckdb"
+    path = store.root / "database.duckdb"
     with duckdb.connect(str(path), read_only=True) as reader:
         before = path.stat().st_ino
-        catalog.refresh(store)
+        database.refresh(store)
         assert path.stat().st_ino == before
         made.published(made.listed(tmp_path, range(40, 60)), store)
         assert path.stat().st_ino != before
@@ -80,13 +80,13 @@ def test_a_source_that_was_moved_or_a_file_that_was_spoiled_gets_a_new_one(store
     moved = Storage(store.root.rename(tmp_path / "moved"))
     with pytest.raises(duckdb.Error):
         ask(moved, "FROM rows")
-    catalog.refresh(moved)
+    database.refresh(moved)
     assert ask(moved, "SELECT count(*) FROM rows") == [(20,)]
-    (moved.root / "catalog.duckdb").write_bytes(b"no database")
-    catalog.refresh(moved)
+    (moved.root / "database.duckdb").write_bytes(b"no database")
+    database.refresh(moved)
     assert ask(moved, "SELECT count(*) FROM rows") == [(20,)]
 
 
 def test_nothing_is_published_nothing_is_written(tmp_path):
-    catalog.refresh(Storage(tmp_path / "empty"))
+    database.refresh(Storage(tmp_path / "empty"))
     assert not (tmp_path / "empty").exists()

@@ -4,12 +4,12 @@ import made
 import pytest
 from rich.console import Console
 
-from flows import labels
-from pipeline import caught
+from flows.console import labels
 from pipeline.errors import SourceError
-from pipeline.labelled import Labelled
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import caught
+from pipeline.review.sample import Labelled
+from pipeline.store.storage import Storage
 
 FEW = {"name": "few", "sql": "captions_words < 4"}
 

@@ -12,14 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from web import CAUSES, Web, picture_of, seen, share
 
-from pipeline import download, engine, pairs, publish, score
-from pipeline.guard import Guard, Url
-from pipeline.manifest import Manifest
-from pipeline.pairs import Ledger
+from pipeline import uids
+from pipeline.download import download
+from pipeline.engine import local
+from pipeline.ledger import ingest
+from pipeline.ledger.ledger import Ledger
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
-from pipeline.source import Download, Pairs, Source
-from pipeline.storage import Storage
+from pipeline.scoring.run import Scoring
+from pipeline.settings.download import Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.web.guard import Guard
+from pipeline.web.url import Url
 
 ROWS, HOSTS = 15_833, 3_377
 
@@ -125,9 +133,9 @@ def fetched(tmp_path_factory):
             max_bytes=source.download.max_bytes,
             timeout=5,  # what is not planted must not time out on a busy machine
         )
-        ledger = pairs.update(source, storage)
+        ledger = ingest.update(source, storage)
         begun = time.monotonic()
-        for _, error in engine.run(lambda: download.make(source, storage, guard), ledger.shards):
+        for _, error in local.run(lambda: download.make(source, storage, guard), ledger.shards):
             assert error is None
         print(f"{ROWS / (time.monotonic() - begun):.0f} URLs/s")
         yield Fetched(source, storage, guard, ledger, web, listed)
@@ -138,7 +146,7 @@ def test_every_row_of_the_list_has_the_outcome_that_was_planted(fetched):
     assert (fetched.ledger.input, len({Url.parse(url).host for _, url in fetched.listed})) == (ROWS, HOSTS)
     rows = list(fetched.rows())
     assert len(rows) == fetched.ledger.rows == ROWS - fetched.ledger.repeated
-    assert {pairs.uid(url, caption) for caption, url in fetched.listed} == {row["uid"] for _, row in rows}
+    assert {uids.uid(url, caption) for caption, url in fetched.listed} == {row["uid"] for _, row in rows}
     wrong = Counter((cause(url), row["cause"]) for url, row in rows if row["cause"] != cause(url))
     assert not wrong
     assert {row["cause"] for _, row in rows} == {*CAUSES.values(), *HOST_SHARES}
@@ -162,7 +170,7 @@ def test_nothing_private_was_reached_and_nobody_was_asked_too_often(fetched):
 
 @pytest.mark.slow
 def test_all_of_it_is_scored_and_published(fetched):
-    for _, error in engine.run(lambda: score.make(fetched.source, fetched.storage), fetched.ledger.shards):
+    for _, error in local.run(lambda: Scoring(fetched.source, fetched.storage), fetched.ledger.shards):
         assert error is None
     counts = publish.publish(fetched.source, fetched.storage, fetched.ledger, {}).counts
     causes = Counter(cause(url) for _, url in fetched.listed)

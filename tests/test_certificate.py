@@ -9,13 +9,16 @@ import small_clip
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import download, publish, score
+from pipeline.download import download
 from pipeline.errors import ModelError
-from pipeline.manifest import Manifest
-from pipeline.scorers import certificate
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.models import certificate
+from pipeline.models.clip import Clip
+from pipeline.models.clip_weights import find
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.clip_model import Clip
-from pipeline.scorers.clip_weights import find
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
 
 
 @pytest.fixture(scope="module")
@@ -92,36 +95,36 @@ def copy(folder, target):
 def test_weights_that_change_after_the_key_was_made_are_refused(tmp_path, folder):
     mine = copy(folder, tmp_path / "mine")
     described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", pairs(3), {"clip": spec(mine)})
-    ready = score.make(described, storage)
+    ready = Scoring(described, storage)
     weights = load_file(mine / "open_clip_model.safetensors")
     weights["visual.proj"] = weights["visual.proj"] + 0.1
     save_file(weights, mine / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match=r"scorers.clip: weights changed while it was loaded"):
         ready(shard)
-    assert not storage.done(score.stages(described, download.stage(described))["clip"].item(0, ".parquet"))
+    assert not storage.done(plan.stages(described, download.stage(described))["clip"].item(0, ".parquet"))
 
 
 def test_a_machine_that_scores_otherwise_does_not_add_to_what_is_there(tmp_path, folder):
     described, storage, (first, second) = downloaded.downloaded(
         tmp_path, pairs(4), {"clip": spec(folder)}, shard_size=2
     )
-    score.make(described, storage)(first)
-    score.make(described, storage)(second)
-    key = score.certificate(score.stages(described, download.stage(described))["clip"])
+    Scoring(described, storage)(first)
+    Scoring(described, storage)(second)
+    key = plan.certificate(plan.stages(described, download.stage(described))["clip"])
     said = json.loads(storage.fetch(key).read_bytes())
     said["golden"][1] += 0.01
     storage.fetch(key).write_text(json.dumps(said))
-    storage.fetch(score.stages(described, download.stage(described))["clip"].item(1, ".parquet")).unlink()
+    storage.fetch(plan.stages(described, download.stage(described))["clip"].item(1, ".parquet")).unlink()
     with pytest.raises(ModelError, match=r"scorers.clip: golden pairs score up to 0.01 from what .*certificate.json"):
-        score.make(described, storage)(second)
+        Scoring(described, storage)(second)
 
 
 def test_the_card_of_a_manifest_has_it(tmp_path, folder):
-    from pipeline import pairs as ledgers
+    from pipeline.ledger import ingest
 
     described, storage, shards = downloaded.downloaded(tmp_path, pairs(3), {"clip": spec(folder)})
-    score.make(described, storage)(shards[0])
-    published = publish.publish(described, storage, ledgers.update(described, storage), {})
+    Scoring(described, storage)(shards[0])
+    published = publish.publish(described, storage, ingest.update(described, storage), {})
     said = Manifest.open(storage, published.id).card["certificates"]
     assert said.keys() == {"clip"}
     assert said["clip"]["decoder"]["name"] == "pillow"

@@ -11,9 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows import cli, printing
-from pipeline import queries
-from pipeline.storage import Storage
+from flows import cli
+from flows.console import tables
+from pipeline.query import named
+from pipeline.store.storage import Storage
 
 COMMANDS = (
     "demo",
@@ -258,7 +259,7 @@ def test_sql_from_standard_input_and_by_name(root):
     assert "did you mean 'link-rot'" in fails("sql", "@linkrot", "--root", root)
     status, out, _ = run("sql", "--list")
     assert status == 0
-    assert set(re.findall(r"^@([a-z-]+): .+$", out, re.MULTILINE)) == set(queries.QUERIES)
+    assert set(re.findall(r"^@([a-z-]+): .+$", out, re.MULTILINE)) == set(named.QUERIES)
 
 
 def test_bad_sql_is_one_line(root):
@@ -289,7 +290,7 @@ def test_strangers_cannot_steer_the_terminal(root):
 
 def test_a_long_answer_is_cut_and_says_so(root):
     out = run("sql", "select unnest(range(1000)) as n", "--root", root)[1]
-    assert f"the first {printing.SHOWN} of 1,000 rows" in " ".join(out.split())
+    assert f"the first {tables.SHOWN} of 1,000 rows" in " ".join(out.split())
 
 
 def test_export_of_what_was_published_and_of_a_recipe(root, toml, tmp_path):

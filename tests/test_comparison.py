@@ -16,12 +16,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from flows import cli
-from flows import encoders as shown
-from pipeline import source, task
-from pipeline.ahead import Ahead
+from flows.console import encoders as shown
+from pipeline.engine.prefetch import Ahead
 from pipeline.errors import CompareError, ModelError, StorageError
-from pipeline.storage import Storage
-from training import comparison, cost, encoders, evaluate, features, finetune, probe
+from pipeline.settings import encoder
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from training.data import features
+from training.encoders import encoders
+from training.learners import descent, finetune
+from training.measures import intervals
+from training.studies import comparison, cost
 
 JPEGS = [taught.picture("disc", number) for number in range(24)]
 
@@ -57,7 +62,7 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 
 
 def test_a_picture_that_cannot_be_decoded_is_named():
-    loaded = encoders.load(task.encoder("hog"))
+    loaded = encoders.load(encoder.encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
     with features.decoded(asked, partial(features.prepared, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
@@ -65,7 +70,7 @@ def test_a_picture_that_cannot_be_decoded_is_named():
 
 
 def test_what_an_encoder_costs():
-    found = cost.measure(task.encoder("timm:test_resnet@random"), JPEGS)
+    found = cost.measure(encoder.encoder("timm:test_resnet@random"), JPEGS)
     assert (found.dim, found.batch, found.halved) == (96, encoders.PIXELS // 160**2, False)
     assert found.parameters == 372_688  # without the classifier
     assert found.flops > 2 * found.parameters  # every weight of a convolution is used more than once
@@ -74,7 +79,7 @@ def test_what_an_encoder_costs():
     for loop in (found.one_by_one, *found.streamed):
         assert 0 < loop.busy < 1
     assert found.one_by_one.workers == 0
-    pixels = cost.measure(task.encoder("pixels"), JPEGS)
+    pixels = cost.measure(encoder.encoder("pixels"), JPEGS)
     assert (pixels.dim, pixels.parameters, pixels.flops, pixels.batch) == (3 * 32 * 32, 0, None, None)
 
 
@@ -118,7 +123,7 @@ def row(name, f1, rate, weights="file"):
 
 def test_the_front_has_what_is_better_or_cheaper_and_nothing_random():
     rows = [row("dear", 0.9, 10), row("cheap", 0.8, 100), row("worse", 0.7, 50), row("chance", 0.95, 200, "RANDOM")]
-    means = [evaluate.Mean(each["score"], np.full(9, each["score"])) for each in rows]
+    means = [intervals.Mean(each["score"], np.full(9, each["score"])) for each in rows]
     assert comparison.place([*rows, {"error": "gone"}], [*means, None]) == "dear"
     assert [each["front"] for each in rows] == [True, True, False, False]
     assert rows[1]["behind"]["difference"] == pytest.approx(-0.1)
@@ -154,10 +159,10 @@ def test_no_encoder_at_all_is_an_error(published, monkeypatch):
 
 
 def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
-    described = source.load(published[0])
+    described = loading.load(published[0])
     asked = described.task.model_copy(update={"kind": "retrieval"})
     with pytest.raises(CompareError, match="on tasks of kind classes, label, number, not retrieval"):
-        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [task.encoder("hog")])
+        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.encoder("hog")])
 
 
 @pytest.mark.slow
@@ -167,7 +172,7 @@ def test_numbers_on_a_test_set_that_is_split_off(tmp_path):
     light = '[task]\nkind = "number"\ncolumn = "told"\n[task.split]\nshare = 0.3\n'
     described, storage = taught.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
     network = described.task.learners["linear"].encoder
-    with probe.one_thread():
+    with descent.one_thread():
         found = comparison.compare(described, storage, [network], pictures=16, finetuned=True)
     assert (found["kind"], found["metrics"][0]) == ("number", ["r2", "R2"])
     assert 10 < found["test_pictures"] < 45
@@ -212,7 +217,7 @@ def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     (line,) = re.findall(r"^encoder = .*$", err, re.MULTILINE)
     learners = f'[task.learners.best]\nhead = "linear"\n{line}\n[task.budget]'
     (toml.parent / "next.toml").write_text(toml.read_text().replace("[task.budget]", learners))
-    best = source.load(toml.parent / "next.toml").task.learners["best"].encoder
-    assert best == source.load(toml).task.learners["linear"].encoder
+    best = loading.load(toml.parent / "next.toml").task.learners["best"].encoder
+    assert best == loading.load(toml).task.learners["linear"].encoder
     assert run("encoders", toml, "--root", root, "--encoder", "linear")[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}  # no features are made twice

@@ -5,9 +5,9 @@ import pytest
 from test_augment import gradient
 
 from pipeline.demo import captions
-from training import augment, consistent
+from training.augment import joint, picture_policies
 
-CLASSIC = augment.POLICIES["classic"]
+CLASSIC = picture_policies.POLICIES["classic"]
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ CLASSIC = augment.POLICIES["classic"]
     ],
 )
 def test_a_flip_swaps_left_and_right_as_words(caption, flipped):
-    assert consistent.mirrored(caption) == flipped
-    assert consistent.mirrored(flipped) == caption
+    assert joint.mirrored(caption) == flipped
+    assert joint.mirrored(flipped) == caption
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_a_flip_swaps_left_and_right_as_words(caption, flipped):
     ],
 )
 def test_where_a_word_may_be_no_side_nothing_is_flipped(caption):
-    assert consistent.mirrored(caption) is None
-    assert "flip" not in consistent.allowed(CLASSIC, caption)
+    assert joint.mirrored(caption) is None
+    assert "flip" not in joint.allowed(CLASSIC, caption)
     for seed in range(20):
-        made = consistent.version(gradient(), caption, consistent.allowed(CLASSIC, caption), "words", seed)
+        made = joint.version(gradient(), caption, joint.allowed(CLASSIC, caption), "words", seed)
         assert "flip" not in made.taken
         assert rises(made.pixels)
 
@@ -58,7 +58,7 @@ def rises(pixels):
 def test_picture_and_caption_are_flipped_together():
     caption, seen = "a red ball on the left", set()
     for seed in range(30):
-        made = consistent.version(gradient(), caption, consistent.allowed(CLASSIC, caption), "swap", seed)
+        made = joint.version(gradient(), caption, joint.allowed(CLASSIC, caption), "swap", seed)
         said = sorted(made.caption.lower().split())
         assert ("left" in said, "right" in said) == (rises(made.pixels), not rises(made.pixels))
         seen.add("flip" in made.taken)
@@ -68,8 +68,8 @@ def test_picture_and_caption_are_flipped_together():
 def test_a_named_colour_keeps_its_hue():
     pixels = np.zeros((8, 8, 3), np.uint8) + np.array([200, 60, 60], np.uint8)
     for caption, most in (("a Red ball", 0.005), ("a ball", 1)):
-        steps = consistent.allowed(("jitter",), caption)
-        made = [consistent.version(pixels, caption, steps, "swap", seed).pixels for seed in range(20)]
+        steps = joint.allowed(("jitter",), caption)
+        made = [joint.version(pixels, caption, steps, "swap", seed).pixels for seed in range(20)]
         assert len({each.tobytes() for each in made}) > 10  # brightness changes
         hues = [colorsys.rgb_to_hsv(*(each[0, 0] / 255))[0] for each in made]
         turned = max(min(hue, 1 - hue) for hue in hues)
@@ -78,17 +78,17 @@ def test_a_named_colour_keeps_its_hue():
 
 
 def test_every_colour_of_the_demo_is_known():
-    assert {word for words in captions._COLOUR_WORDS.values() for word in words} <= consistent.COLOURS
+    assert {word for words in captions._COLOUR_WORDS.values() for word in words} <= joint.COLOURS
 
 
 @pytest.mark.parametrize("caption", ["a dog behind a fence", "a ball in the corner", "a cup Left of a mug"])
 def test_who_says_what_stands_where_is_not_cropped(caption):
-    assert "crop" not in consistent.allowed(CLASSIC, caption)
-    assert "crop" in consistent.allowed(CLASSIC, "a dog in the snow")
+    assert "crop" not in joint.allowed(CLASSIC, caption)
+    assert "crop" in joint.allowed(CLASSIC, "a dog in the snow")
 
 
 def test_versions_are_the_same_again_and_differ_by_seed():
-    made = [consistent.version(gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)]
+    made = [joint.version(gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)]
     assert np.array_equal(made[0].pixels, made[1].pixels)
     assert (made[0].caption, made[0].taken) == (made[1].caption, made[1].taken)
     assert not np.array_equal(made[0].pixels, made[2].pixels)

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from web import bomb, picture
 
-from pipeline.decode import Decoder, Limits
 from pipeline.failure import RowError
+from pipeline.images.sandbox import Decoder, Limits
 
 CAUSES = {"undecodable", "too_many_pixels", "decode_timeout", "decode_crash"}
 LIMITS = Limits(image_size=64, quality=95, max_pixels=50_000_000)

@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import download, score, source, synthetic, task
+from pipeline.bench import synthetic
 from pipeline.demo import world
+from pipeline.download import download
 from pipeline.errors import ShardError, SourceError
-from pipeline.scorers import decoders
+from pipeline.images import decoders
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.pixels import Pixels, PixelsSpec
-from pipeline.storage import Storage
-from training import encoders, features
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.settings import encoder
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from training.data import features
+from training.encoders import encoders
 
 HERE = ["torchvision", *(["pillow-simd"] if find_spec("pillow_simd") else [])]
 PARITY = 24
@@ -47,7 +53,7 @@ def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
 @pytest.mark.parametrize("name", ["pillow", *HERE])
 def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
     """Training draws pixels that it may have augmented; the same pixels come out as they do of a stored picture."""
-    network = task.encoder("timm:test_resnet@random")
+    network = encoder.encoder("timm:test_resnet@random")
     loaded, decode, drawn = encoders.load(network), decoders.get(name), decoders.drawn(name)
     for content in jpegs[:8]:
         seen = loaded.prepare(decode(content))
@@ -71,7 +77,7 @@ def test_the_decoder_moves_no_score_by_a_thousandth(tmp_path, jpegs, name):
     for each in ("pillow", name):
         described, storage, (shard,) = downloaded.downloaded(tmp_path / each, rows, {"clip": spec})
         described = described.model_copy(update={"decoder": each})
-        score.make(described, storage)(shard)
+        Scoring(described, storage)(shard)
         found[each] = np.array(downloaded.scores(described, storage, shard, "clip")["similarity"])
     assert np.ptp(found["pillow"]) > 0.05
     assert np.abs(found["pillow"] - found[name]).max() < 1e-3
@@ -86,7 +92,7 @@ def test_a_broken_picture_is_an_error_of_the_shard(tmp_path, name):
     start = content.index(b"\xff\xd8")
     tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
     with pytest.raises(ShardError, match=r"00000.jpg in .* cannot be decoded"):
-        score.make(described.model_copy(update={"decoder": name}), storage)(shard)
+        Scoring(described.model_copy(update={"decoder": name}), storage)(shard)
 
 
 def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
@@ -94,7 +100,7 @@ def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
     described, _, _ = downloaded.downloaded(tmp_path, [("http://host/0.jpg", "a", downloaded.picture(0))], scorers)
     shards = download.stage(described)
     one, another = (
-        score.stages(described.model_copy(update={"decoder": each}), shards) for each in ("pillow", "torchvision")
+        plan.stages(described.model_copy(update={"decoder": each}), shards) for each in ("pillow", "torchvision")
     )
     assert one["pixels"].key != another["pixels"].key
     assert one["captions"].key == another["captions"].key
@@ -103,7 +109,7 @@ def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
 def test_a_name_that_is_no_decoder_and_one_that_is_missing(tmp_path):
     (tmp_path / "a.toml").write_text('decoder = "simd"\n[pairs]\nlocation = "https://host/list.tsv"\n')
     with pytest.raises(SourceError, match=r"a.toml: decoder: .*'pillow', 'pillow-simd' or 'torchvision'"):
-        source.load(tmp_path / "a.toml")
+        loading.load(tmp_path / "a.toml")
     if "pillow-simd" not in HERE:
         with pytest.raises(SourceError, match="run `make simd`"):
             decoders.get("pillow-simd")

@@ -16,15 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import pairs, source
 from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
 from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
-from pipeline.source import Demo, Source
-from pipeline.storage import Storage
-from pipeline.task import Hog, Learner, Task
-from training import demo_clip, labels
+from pipeline.ledger import ingest
+from pipeline.settings.encoder import Hog
+from pipeline.settings.pairs import Demo
+from pipeline.settings.task import Learner, Task
+from pipeline.sources import loading
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from training.data import labels
+from training.demo import clip
 
 SILENT = lambda done, total: None  # noqa: E731
 
@@ -112,7 +116,7 @@ def test_the_filled_source_is_an_ordinary_one(site, small, storage):
     assert site.demo is None
     assert site.download.allow_hosts == (f"127.0.0.1:{small.demo.port}",)
     assert Source.model_validate(site.model_dump()).pairs == site.pairs
-    ledger = pairs.update(site, storage)
+    ledger = ingest.update(site, storage)
     assert ledger.input == 60
     held_out = pq.read_table(site.task.test.location)
     assert len(held_out) == 250
@@ -132,8 +136,8 @@ def test_the_calibration_stream_has_other_scenes_and_no_test_set(small, storage,
 
 
 def test_a_source_without_demo_is_left_alone(tmp_path):
-    (tmp_path / "pairs.tsv").write_text("caption\turl\n")
-    plain = Source(name="plain", pairs={"location": str(tmp_path / "pairs.tsv")})
+    (tmp_path / "ledger.tsv").write_text("caption\turl\n")
+    plain = Source(name="plain", pairs={"location": str(tmp_path / "ledger.tsv")})
     with served(plain, Storage(tmp_path / "root")) as same:
         assert same is plain
 
@@ -301,13 +305,14 @@ def _wait_until_gone(port):
 
 
 def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_path):
-    from pipeline import download, engine
+    from pipeline.download import download
+    from pipeline.engine import local
 
     store = Storage(tmp_path / "run")
     fault = {row["url"]: row["label"] for row in truth}
     with served(small, storage) as filled:
-        ledger = pairs.update(filled, store)
-        errors = [error for _, error in engine.run(lambda: download.make(filled, store), ledger.shards)]
+        ledger = ingest.update(filled, store)
+        errors = [error for _, error in local.run(lambda: download.make(filled, store), ledger.shards)]
     assert errors == [None]
     made = pq.read_table(store.fetch(download.stage(filled).item(0, ".parquet"))).to_pylist()
     asked = pq.read_table(store.fetch(ledger.shards[0].key)).to_pylist()
@@ -323,13 +328,13 @@ def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_
 
 def test_the_demo_clip_tells_matched_from_swapped_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    matched, swapped = demo_clip.similarities(demo_clip.FOLDER, 200)
-    assert demo_clip.auc(matched, swapped) >= 0.95
-    assert sum(path.stat().st_size for path in demo_clip.FOLDER.iterdir()) <= 5_000_000
+    matched, swapped = clip.similarities(clip.FOLDER, 200)
+    assert clip.auc(matched, swapped) >= 0.95
+    assert sum(path.stat().st_size for path in clip.FOLDER.iterdir()) <= 5_000_000
 
 
 def test_the_demo_source_file_is_valid_and_names_the_words_of_the_captions():
-    demo = source.load("demo")
+    demo = loading.load("demo")
     assert demo.demo == Demo()
     assert {name: set(words) for name, words in demo.task.classes.items()} == {
         name: set(words) for name, words in captions.SHAPE_WORDS.items()

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from pipeline import source
 from pipeline.demo import pool
 from pipeline.demo.faults import DEGRADING
-from training import demo_aesthetic, demo_clip
+from pipeline.sources import loading
+from training.demo import aesthetic, clip
 
 
 @pytest.fixture(scope="module")
 def seen():
     """Embeddings of 40 unseen scenes, clean and with each fault: [1 + faults, 40, 128]."""
-    return demo_aesthetic.photographed(demo_clip.FOLDER, 3, pool.CALIBRATION, 40)
+    return aesthetic.photographed(clip.FOLDER, 3, pool.CALIBRATION, 40)
 
 
 def test_the_head_of_the_demos_source_prefers_clean_pictures_to_degraded_ones(seen):
-    head = source.load("demo").scorers["aesthetic"].load()
+    head = loading.load("demo").scorers["aesthetic"].load()
     scores = [head.score(each.numpy())["score"].tolist() for each in seen]
-    found = demo_aesthetic.aucs(scores)
+    found = aesthetic.aucs(scores)
     assert list(found) == ["all", *DEGRADING]
     assert found["all"] > 0.65, found
     assert found["washed_out"] > 0.95, found
@@ -28,8 +28,8 @@ def test_the_head_of_the_demos_source_prefers_clean_pictures_to_degraded_ones(se
 def test_a_head_learns_what_can_be_told_by_a_line_and_the_same_twice(seen):
     marked = seen.clone()
     marked[1:, :, 0] += 2
-    weight, bias = demo_aesthetic.fit(marked)
+    weight, bias = aesthetic.fit(marked)
     assert weight.shape == (1, 128)
     scores = (marked @ weight[0] + bias).tolist()
-    assert min(demo_aesthetic.aucs(scores).values()) == 1
-    assert demo_aesthetic.fit(marked)[0].equal(weight)
+    assert min(aesthetic.aucs(scores).values()) == 1
+    assert aesthetic.fit(marked)[0].equal(weight)

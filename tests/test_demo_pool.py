@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.demo import faults, pool
 from pipeline.demo.spam import spam
-from training import demo_clip
+from training.demo import clip
 
 LABELS = {**pool.FAULTS, **pool.WEB_FAULTS}
 
@@ -161,6 +161,6 @@ def test_spam_is_varied_and_some_of_it_is_as_long_as_a_caption():
 
 def test_the_demo_clip_reads_any_spam():
     said = [spam(np.random.default_rng(number)) for number in range(200)]
-    _, read = demo_clip.embeddings(demo_clip.FOLDER, [pool.file(7, 0, pool.Shot(pool.POOL, 0))], [*said, "é 漢字 🙂"])
+    _, read = clip.embeddings(clip.FOLDER, [pool.file(7, 0, pool.Shot(pool.POOL, 0))], [*said, "é 漢字 🙂"])
     assert read.shape == (201, 128)
     assert np.abs(np.linalg.norm(read.numpy(), axis=1) - 1).max() < 1e-5

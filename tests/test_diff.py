@@ -12,13 +12,16 @@ from rich.console import Console
 from scipy import stats
 
 from filters.core import Filter, Recipe
-from flows import printing
-from pipeline import diff, drift, parts, publish, trials
-from pipeline.diff import Change, Move
+from flows.console import tables
 from pipeline.errors import StorageError
-from pipeline.manifest import Manifest
-from pipeline.source import DriftRow
-from pipeline.storage import Storage
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import diff, drift
+from pipeline.review.diff import Change, Move
+from pipeline.settings.choice import DriftRow
+from pipeline.store import parquet
+from pipeline.store.storage import Storage
+from pipeline.trials import trials
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def decided(store, keys, least):
         columns = {"uid": [f"{n:032x}" for n in numbers], "status": ["ok"] * len(numbers), "number": numbers}
         texts = {name: [f"{name} {n}" for n in numbers] for name in ("url", "caption", "sha256")}
         rows = pa.table(columns | texts)
-        made.append(asdict(parts.put_parquet(store, "rows", rows.schema, [rows])))
+        made.append(asdict(parquet.put_parquet(store, "rows", rows.schema, [rows])))
     sketch = {
         "ledger": {"input": sum(map(len, keys)), "repeated": 0, "digest": ""},
         "stages": {"shards": "", "scores": {}},
@@ -119,7 +122,7 @@ def test_between_unequal_certificates_the_flipped_decisions_are_listed(tmp_path,
     assert found.moves == [Move("kept", "dropped", 10)]
     assert {row["caption"] for row in found.examples} == {f"picture number {n}" for n in range(50, 60)}
     shown = io.StringIO()
-    Console(file=shown, width=200).print(printing.difference(found))
+    Console(file=shown, width=200).print(tables.difference(found))
     assert "certificates are not equal, so that decisions flip: clip: golden, precision" in shown.getvalue()
     assert "kept → dropped (sharp): picture number 55" in shown.getvalue()
 

@@ -9,7 +9,9 @@ import pytest
 import typer
 
 from flows.cli import app
-from pipeline import queries, source, task
+from pipeline.query import named
+from pipeline.settings import choice, download, encoder, pairs, task
+from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
@@ -50,20 +52,20 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\n"))
     whole, filters, scorer = (block for language, block in BLOCKS if language == "toml")
     (tmp_path / "mine.toml").write_text(whole)
-    assert source.load(tmp_path / "mine.toml").chosen.name == "default"
+    assert loading.load(tmp_path / "mine.toml").chosen.name == "default"
     (tmp_path / "mine.toml").write_text(whole.replace('recipe = "default"\n', "") + filters)
-    assert [each.name for each in source.load(tmp_path / "mine.toml").chosen.filters] == ["aligned"]
+    assert [each.name for each in loading.load(tmp_path / "mine.toml").chosen.filters] == ["aligned"]
 
     (code,) = (block for language, block in BLOCKS if language == "python")
     assert len(code.splitlines()) <= 15
     (tmp_path / "my_scorer.py").write_text(code)
     (tmp_path / "mine.toml").write_text(whole + scorer)
-    assert source.load(tmp_path / "mine.toml").scorers["mine"].columns().keys() == {"share", "named"}
+    assert loading.load(tmp_path / "mine.toml").scorers["mine"].columns().keys() == {"share", "named"}
 
 
 def test_every_named_query_is_explained():
     listed = (HOME / "docs" / "sql.md").read_text()
-    for name, query in queries.QUERIES.items():
+    for name, query in named.QUERIES.items():
         assert f"`@{name}`" in README, name
         assert f"| `@{name}` | {query.what} |" in listed, name
 
@@ -77,19 +79,19 @@ def test_the_pictures_of_the_readme_are_there():
     "table",
     [
         source.Source,
-        source.Pairs,
-        source.Demo,
-        source.Download,
-        source.FilterRow,
-        source.Calibration,
-        source.DriftRow,
-        source.DistinctRow,
+        pairs.Pairs,
+        pairs.Demo,
+        download.Download,
+        choice.FilterRow,
+        choice.Calibration,
+        choice.DriftRow,
+        choice.DistinctRow,
         task.Task,
         task.TestSet,
         task.Split,
         task.Learner,
-        task.Network,
-        task.Hog,
+        encoder.Network,
+        encoder.Hog,
         task.Budget,
     ],
 )

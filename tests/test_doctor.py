@@ -5,7 +5,7 @@ from importlib.metadata import PathDistribution
 
 import pytest
 
-from flows import doctor
+from flows.commands import examination
 
 
 def installed(folder, name, files=(), version="1.0"):
@@ -22,27 +22,27 @@ def installed(folder, name, files=(), version="1.0"):
     [((3, 10, 9), "fault"), ((3, 11, 0), "ok"), ((3, 12, 4), "ok"), ((3, 13, 0), "fault")],
 )
 def test_python(found, state):
-    finding = doctor.python(found)
+    finding = examination.python(found)
     assert finding.state == state
     assert bool(finding.mend) == (state == "fault")
 
 
 def test_two_owners_of_pil_are_a_fault(tmp_path):
     both = [installed(tmp_path, name, ["PIL/Image.py"]) for name in ("pillow", "pillow-simd")]
-    finding = doctor.pillow([*both, installed(tmp_path, "other", ["other/Image.py"])])
+    finding = examination.pillow([*both, installed(tmp_path, "other", ["other/Image.py"])])
     assert finding.state == "fault"
     assert "pillow and pillow-simd" in finding.found
     assert "uninstall -y pillow pillow-simd" in finding.mend
 
 
 def test_nobody_owns_pil(tmp_path):
-    assert doctor.pillow([installed(tmp_path, "other")]).state == "fault"
+    assert examination.pillow([installed(tmp_path, "other")]).state == "fault"
 
 
 def test_the_backport_is_found(tmp_path):
-    assert doctor.backport([str(tmp_path)]).state == "ok"
+    assert examination.backport([str(tmp_path)]).state == "ok"
     installed(tmp_path, "dataclasses", version="0.6")
-    finding = doctor.backport([str(tmp_path)])
+    finding = examination.backport([str(tmp_path)])
     assert finding.state == "fault"
     assert finding.mend.endswith("pip uninstall -y dataclasses")
 
@@ -50,12 +50,12 @@ def test_the_backport_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("check", "found", "state"),
     [
-        (doctor.fastapi, "0.150.0", "ok"),
-        (doctor.fastapi, "0.165.1", "fault"),
-        (doctor.fastapi, None, "fault"),
-        (doctor.sqlalchemy, "2.0.58", "ok"),
-        (doctor.sqlalchemy, "2.1.9", "fault"),
-        (doctor.sqlalchemy, None, "fault"),
+        (examination.fastapi, "0.150.0", "ok"),
+        (examination.fastapi, "0.165.1", "fault"),
+        (examination.fastapi, None, "fault"),
+        (examination.sqlalchemy, "2.0.58", "ok"),
+        (examination.sqlalchemy, "2.1.9", "fault"),
+        (examination.sqlalchemy, None, "fault"),
     ],
 )
 def test_versions_that_prefect_cannot_live_with(check, found, state):
@@ -63,8 +63,8 @@ def test_versions_that_prefect_cannot_live_with(check, found, state):
 
 
 def test_disk(tmp_path):
-    assert doctor.disk(tmp_path / "not" / "there", 1).state == "ok"
-    scarce = doctor.disk(tmp_path, 1 << 60)
+    assert examination.disk(tmp_path / "not" / "there", 1).state == "ok"
+    scarce = examination.disk(tmp_path, 1 << 60)
     assert scarce.state == "note"
     assert "--root" in scarce.mend
 

@@ -17,10 +17,15 @@ import pytest
 from PIL import Image
 from web import CAUSES, PRIVATE_HOST, REPEATED, Loopback, Web, kind_in_path, picture_of
 
-from pipeline import download, engine, pairs, shards
+from pipeline.download import download, job
+from pipeline.engine import local
 from pipeline.errors import ShardError, StorageError
-from pipeline.source import Download, Pairs, Source
-from pipeline.storage import Storage
+from pipeline.ledger import ingest
+from pipeline.settings.download import Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store import tarfiles
+from pipeline.store.storage import Storage
 
 HOST = "pictures.test"
 
@@ -42,13 +47,13 @@ def listed(folder, rows, **settings):
 
 def downloaded(source, storage, guard):
     """The rows of all shards, with the pairs' URLs."""
-    ledger = pairs.update(source, storage)
+    ledger = ingest.update(source, storage)
     rows = []
-    for shard, error in engine.run(lambda: download.make(source, storage, guard), ledger.shards):
+    for shard, error in local.run(lambda: download.make(source, storage, guard), ledger.shards):
         assert error is None
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         made = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet")))
-        assert made.schema == download.COLUMNS
+        assert made.schema == job.COLUMNS
         rows += [{"url": url, "shard": shard.number, **row} for url, row in zip(urls, made.to_pylist(), strict=True)]
     return rows
 
@@ -106,7 +111,7 @@ def test_pictures_are_those_of_their_urls(fetched):
     made = [row for row in rows if row["status"] == "ok"]
     for number in {row["shard"] for row in made}:
         tar = storage.fetch(download.stage(source).item(number, ".tar"))
-        members = dict(shards.read(tar))
+        members = dict(tarfiles.read(tar))
         mine = [row for row in made if row["shard"] == number]
         assert list(members) == list(dict.fromkeys(row["member"] for row in mine)) == sorted(members)
         for row in mine:
@@ -158,7 +163,7 @@ def test_who_asks_strangers_without_a_contact_is_told(tmp_path):
     def line(**settings):
         source = listed(tmp_path, rows, **settings)
         storage = Storage(tmp_path / "store")
-        return download.nameless(source, storage, pairs.update(source, storage).shards)
+        return download.nameless(source, storage, ingest.update(source, storage).shards)
 
     assert "which names nobody: set contact under [download] in test" in line()
     assert line(contact="https://example.org/robot") is None
@@ -194,8 +199,8 @@ def test_a_dead_process_quarantines_its_shard_and_no_other(web, tmp_path):
     source = listed(tmp_path, rows, shard_size=2)
     storage = Storage(tmp_path / "store")
     guard = web.guard([HOST], resolve=Deadly(web.http, web.https, web.canary_port))
-    ledger = pairs.update(source, storage)
-    (_, first), (_, second) = engine.run(lambda: download.make(source, storage, guard), ledger.shards)
+    ledger = ingest.update(source, storage)
+    (_, first), (_, second) = local.run(lambda: download.make(source, storage, guard), ledger.shards)
     assert isinstance(first, ShardError)
     assert str(first) == "download, shard 00000: its process died of SIGKILL"
     assert second is None
@@ -235,7 +240,7 @@ def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
     storage = Storage(tmp_path / "store")
     told = tmp_path / "told"
     resolve = Telling(web.http, web.https, web.canary_port, told=str(told))
-    (shard,) = pairs.update(source, storage).shards
+    (shard,) = ingest.update(source, storage).shards
     fetch = download.make(source, storage, web.guard([HOST], resolve=resolve, timeout=60))
     begun = time.monotonic()
     with pytest.raises(ShardError, match="shard 00000: it took more than 1 s and was stopped"):
@@ -325,15 +330,15 @@ def test_a_full_disk_stops_the_run_in_one_line(web, tmp_path):
 def test_a_tar_has_the_same_bytes_and_a_cut_one_is_noticed(tmp_path):
     members = [(f"{n:05d}.jpg", bytes([n]) * n) for n in range(50)]
     for name in ("one.tar", "two.tar"):
-        shards.write(tmp_path / name, iter(members))
+        tarfiles.write(tmp_path / name, iter(members))
     whole = (tmp_path / "one.tar").read_bytes()
     assert whole == (tmp_path / "two.tar").read_bytes()
-    assert list(shards.read(tmp_path / "one.tar")) == members
-    for name, (offset, size) in shards.index(tmp_path / "one.tar").items():
+    assert list(tarfiles.read(tmp_path / "one.tar")) == members
+    for name, (offset, size) in tarfiles.index(tmp_path / "one.tar").items():
         assert whole[offset : offset + size] == dict(members)[name]
     for size in (0, 100, 512, 5000, 10240, len(whole) // 2, len(whole) - 10240):
         (tmp_path / "cut.tar").write_bytes(whole[:size])
         with pytest.raises(StorageError, match=r"cut\.tar is damaged: delete it"):
-            list(shards.read(tmp_path / "cut.tar"))
+            list(tarfiles.read(tmp_path / "cut.tar"))
         with pytest.raises(StorageError, match=r"cut\.tar is damaged"):
-            shards.index(tmp_path / "cut.tar")
+            tarfiles.index(tmp_path / "cut.tar")

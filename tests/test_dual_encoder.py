@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from pipeline import source
 from pipeline.errors import SourceError
-from pipeline.task import Budget
-from training import dual_encoder, evaluate
+from pipeline.settings.task import Budget
+from pipeline.sources import loading
+from training.learners import dual_encoder
+from training.measures import metrics
 
 BUDGET = Budget(steps=60, batch=64, learning_rate=0.03)
 
@@ -21,7 +22,7 @@ def pairs(count, wrong=0.0, seed=0):
 
 def said(views, texts, heldout, classes, seed=3):
     """Of the test set, at the end: the nearest class."""
-    measure = evaluate.Single(np.zeros(len(heldout), np.int16), "abc")
+    measure = metrics.Single(np.zeros(len(heldout), np.int16), "abc")
 
     def answer(embed):
         return measure.said(embed(heldout[:, 0]), classes.astype(np.float32))
@@ -68,4 +69,4 @@ def test_a_learner_of_captions_needs_a_text_tower(tmp_path):
         '[task.learners.x]\nhead = "dual"\nencoder = { kind = "hog" }\n'
     )
     with pytest.raises(SourceError, match="dual reads captions, too"):
-        source.load(tmp_path / "bad.toml")
+        loading.load(tmp_path / "bad.toml")

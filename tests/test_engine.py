@@ -7,11 +7,14 @@ import downloaded
 import pytest
 from test_same_scores import made, rows, spec
 
-from pipeline import download, engine, score
+from pipeline.download import download
+from pipeline.engine import local
 from pipeline.errors import ShardError, StorageError
-from pipeline.pairs import Shard
-from pipeline.scorers import device
+from pipeline.ledger.ledger import Shard
+from pipeline.models import device
 from pipeline.scorers.captions import CaptionsSpec
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
 
 SHARDS = [Shard(number, f"pairs/{number}.parquet", 1) for number in range(5)]
 
@@ -32,7 +35,7 @@ class Noted:
 
 
 def test_each_device_has_a_worker_of_its_own(tmp_path):
-    outcomes = dict(engine.spread(partial(Noted, tmp_path, bad=3), SHARDS, ["4", "7"]))
+    outcomes = dict(local.spread(partial(Noted, tmp_path, bad=3), SHARDS, ["4", "7"]))
     assert {shard.number: str(error) for shard, error in outcomes.items() if error} == {
         3: "test, shard 00003: it is bad"
     }
@@ -45,13 +48,13 @@ def test_each_device_has_a_worker_of_its_own(tmp_path):
 @pytest.mark.slow
 def test_what_would_fail_every_shard_is_raised_here(tmp_path):
     with pytest.raises(StorageError, match="the disk is full"):
-        list(engine.spread(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))
+        list(local.spread(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))
 
 
 @pytest.mark.parametrize("devices", [[], ["0"]])
 def test_one_device_needs_no_process(tmp_path, monkeypatch, devices):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [error for _, error in engine.spread(partial(Noted, tmp_path), SHARDS, devices)] == [None] * 5
+    assert [error for _, error in local.spread(partial(Noted, tmp_path), SHARDS, devices)] == [None] * 5
     assert (tmp_path / f"began-{os.getpid()}").exists()
 
 
@@ -67,10 +70,10 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
     one, alone, shards = downloaded.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
     two, beside, _ = downloaded.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
-    list(engine.run(partial(score.make, one, alone), shards))
-    assert {error for _, error in engine.spread(partial(score.make, two, beside), shards, ["", ""])} == {None}
+    list(local.run(partial(Scoring, one, alone), shards))
+    assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
-    stage = score.stages(one, download.stage(one))["captions"]
+    stage = plan.stages(one, download.stage(one))["captions"]
     for shard in shards:
         here, there = (downloaded.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside)))
         assert here == pytest.approx(there, abs=1e-6)

@@ -20,15 +20,15 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from filters.core import Distinct, Filter, Recipe
-from pipeline import source
-from pipeline.calibrate import Labelled
 from pipeline.errors import QueryError, StorageError
-from pipeline.explore.app import app, listening
-from pipeline.explore.labels import GOOD, KEY, Labels
-from pipeline.explore.questions import Explorer, handle, offered, toml
-from pipeline.explore.rows import Rows
-from pipeline.manifest import Manifest, log
-from pipeline.storage import Storage
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.pages.explore.app import app, listening
+from pipeline.pages.explore.questions import Explorer, handle, offered, toml
+from pipeline.pages.explore.rows import Rows
+from pipeline.review.calibrate import Labelled
+from pipeline.review.labels import GOOD, KEY, Labels
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
 
 TOKEN = "a-token"
 DUPLICATES = '[scorers.duplicates]\nkind = "duplicates"\nradius = 2\n'
@@ -341,9 +341,9 @@ def test_the_toml_is_what_a_source_file_takes(tmp_path, described):
     before = described.path.read_text().partition("[[filters]]")[0]
     (tmp_path / "tiny.tsv").write_text("a\thttp://b\n")
     (tmp_path / "tiny.toml").write_text(before + toml(recipe))
-    assert source.load(tmp_path / "tiny.toml").chosen == recipe
+    assert loading.load(tmp_path / "tiny.toml").chosen == recipe
     (tmp_path / "tiny.toml").write_text(toml(Recipe("none")) + before)
-    assert source.load(tmp_path / "tiny.toml").chosen.filters == ()
+    assert loading.load(tmp_path / "tiny.toml").chosen.filters == ()
 
 
 @pytest.fixture

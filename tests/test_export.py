@@ -11,11 +11,11 @@ import webdataset
 from PIL import Image
 
 from filters import recipes
-from pipeline import export
 from pipeline.errors import BusyError, RecipeError, StorageError
-from pipeline.manifest import Manifest
-from pipeline.shards import Tars
-from pipeline.storage import Storage
+from pipeline.manifest import export
+from pipeline.manifest.manifest import Manifest
+from pipeline.store.storage import Storage
+from pipeline.store.tarfiles import Tars
 
 HARD = ["NA", "", 'a "quoted" pair', "a\u2028line", "null", "007", "'", "a\\b"]
 

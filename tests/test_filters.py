@@ -4,8 +4,8 @@ import pytest
 
 from filters import catalog, image, pair, pool, safety, text
 from filters.core import MOST_FILTERS, REST, Filter, Recipe
-from pipeline import tables
 from pipeline.errors import RecipeError
+from pipeline.filtering import predicates
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
@@ -21,7 +21,7 @@ from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.semantic import SemanticSpec
 from pipeline.scorers.words import WordsSpec
-from pipeline.source import row_columns
+from pipeline.sources.source import row_columns
 
 SCORERS = {
     "pixels": PixelsSpec.model_construct(),
@@ -45,7 +45,7 @@ COLUMNS = row_columns(pa.schema({"label": pa.string(), "now": pa.string()}), SCO
 
 def refused(sql):
     with pytest.raises(RecipeError) as raised:
-        tables.bind([Filter("large", "width > 3"), Filter("mine", sql)], COLUMNS)
+        predicates.bind([Filter("large", "width > 3"), Filter("mine", sql)], COLUMNS)
     assert str(raised.value).startswith("filter 'mine': ")
     assert "\n" not in str(raised.value)
     return str(raised.value).removeprefix("filter 'mine': ")
@@ -54,14 +54,14 @@ def refused(sql):
 @pytest.mark.parametrize("name", catalog.filters())
 def test_every_filter_binds_and_says_why(name):
     each = catalog.filters()[name]
-    tables.bind([each], COLUMNS)
+    predicates.bind([each], COLUMNS)
     assert each.why
 
 
 @pytest.mark.parametrize("name", catalog.recipes())
 def test_every_recipe_binds_and_says_why(name):
     recipe = catalog.recipes()[name]
-    tables.bind(recipe.filters, COLUMNS)
+    predicates.bind(recipe.filters, COLUMNS)
     assert all(each.why for each in recipe.filters)
 
 
@@ -87,7 +87,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
         pool.hardest(0.07),
         text.language("de", 0.8),
     ]
-    tables.bind(made, COLUMNS)
+    predicates.bind(made, COLUMNS)
     assert all(each.why for each in made)
     assert made[-1].name == "surely-de"
     with pytest.raises(ValueError, match="by its code"):
@@ -105,7 +105,7 @@ QUANTILES = [
 @pytest.mark.parametrize(("of_pool", "of_rest"), QUANTILES)
 def test_quantiles_of_the_pool_and_of_the_rest_are_named_apart(of_pool, of_rest):
     pool, rest = of_pool(0.3), of_rest(0.3)
-    tables.bind([pool, rest], COLUMNS)
+    predicates.bind([pool, rest], COLUMNS)
     assert rest.name == f"{pool.name}-of-rest"
     assert (REST in pool.sql, REST in rest.sql) == (False, True)
     assert pool.why != rest.why
@@ -214,7 +214,7 @@ def test_every_filter_of_the_catalogue_is_tried():
     ],
 )
 def test_one_boolean_expression_binds(sql):
-    tables.bind([Filter("mine", sql)], COLUMNS)
+    predicates.bind([Filter("mine", sql)], COLUMNS)
 
 
 @pytest.mark.parametrize(

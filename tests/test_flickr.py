@@ -14,10 +14,11 @@ import photographs
 import pytest
 from rich.console import Console
 
-from flows import encoders as shown
-from pipeline import source, task
-from pipeline.manifest import Manifest
-from training import comparison, gain
+from flows.console import encoders as shown
+from pipeline.manifest.manifest import Manifest
+from pipeline.settings import encoder
+from pipeline.sources import loading
+from training.studies import comparison, gain
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,7 +38,7 @@ def curated(tmp_path_factory):
 
 
 def opened(toml):
-    return source.load(toml), job.storage_of(toml, toml.parent / "store")
+    return loading.load(toml), job.storage_of(toml, toml.parent / "store")
 
 
 def test_the_flow_adds_up(curated):
@@ -97,7 +98,7 @@ def test_filtering_helps(curated):
 def test_encoders_side_by_side(curated):
     """The real network is better than gradients, by a probe on what is kept."""
     toml, _, _ = curated
-    found = comparison.compare(*opened(toml), [photographs.mobilenet(), task.encoder("hog")], pictures=64)
+    found = comparison.compare(*opened(toml), [photographs.mobilenet(), encoder.encoder("hog")], pictures=64)
     Console().print(shown.table(found))
     f1 = [row["score"] for row in found["encoders"]]
     assert f1[0] > f1[1] > found["baseline"]["f1_macro"]

@@ -12,8 +12,8 @@ import pytest
 import small
 
 from flows import server
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.manifest.manifest import Manifest
+from pipeline.store.storage import Storage
 
 
 @pytest.fixture(scope="module")

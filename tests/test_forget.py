@@ -12,13 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from web import Web, picture_of
 
-from pipeline import blocked, download, engine, forget, pairs, query, shards
+from pipeline.download import download
+from pipeline.engine.local import run
 from pipeline.errors import SourceError, StorageError
-from pipeline.explore.labels import Labels
-from pipeline.manifest import Manifest
-from pipeline.secrets import hidden
-from pipeline.source import Download, Pairs, Source
-from pipeline.storage import Storage
+from pipeline.ledger import blocklist, ingest
+from pipeline.ledger.ledger import committed
+from pipeline.manifest.manifest import Manifest
+from pipeline.query import sandbox
+from pipeline.redact import hidden
+from pipeline.review.labels import Labels
+from pipeline.settings.download import Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store import tarfiles
+from pipeline.store.storage import Storage
+from pipeline.uids import uid
+from pipeline.upkeep import takedown
 
 GONE = "http://host/45.jpg"
 HELD_OUT = "features/hog-0a1b2c3d/0123456789abcdef.npz"
@@ -36,7 +45,7 @@ def published(tmp_path, store):
     first = made.published(made.listed(tmp_path, range(40, 60)), store)
     described = made.listed(tmp_path, range(40, 65), rows=[TWIN], more=DUPLICATES)
     second = made.published(described, store, failed={61})
-    for shard in pairs.committed(store):
+    for shard in committed(store):
         vectors = np.ones((shard.rows, 2, 4), np.float16)
         made.put(store, f"embeddings/clip-0a1b2c3d/{shard.number:05d}.npy", lambda path, v=vectors: save(path, v))
         made.put(store, f"features/timm-0a1b2c3d/{shard.number:05d}-ab.npz", lambda path: path.write_bytes(b"x"))
@@ -56,7 +65,7 @@ def save(path, vectors):
 
 def names(tmp_path, *lines):
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
-    return forget.Names.read(tmp_path / "list.txt")
+    return takedown.Names.read(tmp_path / "list.txt")
 
 
 def traces(store, uids):
@@ -71,7 +80,7 @@ def traces(store, uids):
         elif "url" in table.column_names:
             found += [path.name for url in table["url"].to_pylist() if url == GONE]
     for path in store.root.glob("shards-*/*.tar"):
-        found += [f"{path.name}: {name}" for name, data in shards.read(path) if data == made.jpeg(45)]
+        found += [f"{path.name}: {name}" for name, data in tarfiles.read(path) if data == made.jpeg(45)]
     for path in store.root.glob("pairs/[0-9]*.parquet"):
         gone = np.isin(pq.read_table(path)["uid"].to_pylist(), list(uids))
         for vectors in store.root.glob(f"embeddings/*/{path.name[:5]}.npy"):
@@ -81,21 +90,21 @@ def traces(store, uids):
     return found + [path.name for path in (*store.root.glob("*.html"), *store.root.glob(HELD_OUT))]
 
 
-UIDS = {pairs.uid(GONE, "picture number 45"), pairs.uid(GONE, TWIN[0])}
+UIDS = {uid(GONE, "picture number 45"), uid(GONE, TWIN[0])}
 
 
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(GONE, id="url"),
-        pytest.param(pairs.uid(GONE, TWIN[0]), id="uid", marks=pytest.mark.slow),
+        pytest.param(uid(GONE, TWIN[0]), id="uid", marks=pytest.mark.slow),
         pytest.param(f"{45:064x}", id="sha256", marks=pytest.mark.slow),
     ],
 )
 def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name):
     described, first, second = published(tmp_path, store)
     assert len(traces(store, UIDS)) > 10
-    done = forget.forget(store, names(tmp_path, name, "http://host/never.jpg"), described)
+    done = takedown.forget(store, names(tmp_path, name, "http://host/never.jpg"), described)
     assert (done.pairs, done.unknown, done.rows, done.embeddings, done.fault) == (2, 1, 2, 2, None)
     assert traces(store, UIDS) == []
 
@@ -115,14 +124,14 @@ def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name)
     for id_ in (first.id, second.id):
         with pytest.raises(StorageError, match=f"{id_[:12]} is no longer complete: pairs of it were taken down"):
             Manifest.open(store, id_).select()
-    told = query.run("SELECT id, complete FROM manifests ORDER BY complete", [store]).to_pydict()
+    told = sandbox.run("SELECT id, complete FROM manifests ORDER BY complete", [store]).to_pydict()
     assert told == {"id": [first.id, second.id, now.id], "complete": [False, False, True]}
-    assert set(query.run("SELECT manifest FROM history", [store])["manifest"].to_pylist()) == {now.id}
+    assert set(sandbox.run("SELECT manifest FROM history", [store])["manifest"].to_pylist()) == {now.id}
 
 
 def test_takedowns_know_every_stage():
     """Whoever adds one has to say what becomes of it in `forget._purge_results`; the demo's world is nobody's."""
-    home = Path(forget.__file__).parent.parent
+    home = Path(takedown.__file__).parent.parent
     code = "".join(path.read_text() for folder in ("pipeline", "training") for path in (home / folder).rglob("*.py"))
     known = {"shards", "scores", "embeddings", "features", "versions", "demo"}
     assert set(re.findall(r'\bStage\(\s*f?"([a-z]+)', code)) == known
@@ -131,9 +140,9 @@ def test_takedowns_know_every_stage():
 @pytest.mark.slow
 def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
     described, *_ = published(tmp_path, store)
-    done = forget.forget(store, names(tmp_path, GONE), described)
-    again = forget.forget(store, names(tmp_path, GONE), described)
-    assert asdict(again) == asdict(forget.Takedown(manifest=done.manifest))
+    done = takedown.forget(store, names(tmp_path, GONE), described)
+    again = takedown.forget(store, names(tmp_path, GONE), described)
+    assert asdict(again) == asdict(takedown.Takedown(manifest=done.manifest))
     assert made.published(described, store).id == done.manifest
     assert traces(store, UIDS) == []
     grown = made.published(made.listed(tmp_path, range(40, 70), rows=[TWIN], more=DUPLICATES), store)
@@ -144,7 +153,7 @@ def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
 def test_looking_changes_nothing(tmp_path, store):
     published(tmp_path, store)
     before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
-    assert forget.look(store, names(tmp_path, GONE)).pairs == 2
+    assert takedown.look(store, names(tmp_path, GONE)).pairs == 2
     after = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
     assert {path: after[path] for path in before} == before
 
@@ -159,7 +168,7 @@ def test_a_list_that_names_nothing_is_refused(tmp_path, line, told):
 def test_where_settings_changed_it_is_gone_all_the_same(tmp_path, store):
     described, _, second = published(tmp_path, store)
     changed = described.model_copy(update={"download": Download(shard_size=10, quality=90)})
-    done = forget.forget(store, names(tmp_path, GONE), changed)
+    done = takedown.forget(store, names(tmp_path, GONE), changed)
     assert (done.pairs, done.manifest) == (2, None)
     assert "nothing could be published: [download] has changed" in done.fault
     assert traces(store, UIDS) == []
@@ -197,20 +206,20 @@ class Dying(Storage):
 def test_killed_before_any_write_it_is_finished_by_the_next_run(tmp_path, store):
     described, *_ = published(tmp_path, store)
     shutil.copytree(store.root, tmp_path / "begun")
-    expected = forget.forget(store, names(tmp_path, GONE), described)
+    expected = takedown.forget(store, names(tmp_path, GONE), described)
     asked = names(tmp_path, GONE)
     writes = 0
     while True:
         root = tmp_path / f"killed-{writes}"
         shutil.copytree(tmp_path / "begun", root)
         try:
-            forget.forget(Dying(root, writes), asked, described)
+            takedown.forget(Dying(root, writes), asked, described)
         except SystemExit:
-            begun = bool(blocked.read(Storage(root)))
+            begun = bool(blocklist.read(Storage(root)))
             if writes % 2 or not begun:
-                forget.forget(Storage(root), asked, described)
+                takedown.forget(Storage(root), asked, described)
             else:  # or whatever writes next
-                with Storage(root).lock(), forget.settled(Storage(root)):
+                with Storage(root).lock(), takedown.settled(Storage(root)):
                     made.published(described, Storage(root))
             assert Manifest.open(Storage(root)).id == expected.manifest
             assert traces(Storage(root), UIDS) == []
@@ -228,21 +237,21 @@ def test_what_comes_after_its_takedown_leaves_no_words_in_the_ledger(tmp_path, s
     def update(*rows):
         table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(("url", "caption", "note"))})
         pq.write_table(table, listed)
-        pairs.update(Source(name="test", pairs=Pairs(location=str(listed), extra=("note",))), store)
+        ingest.update(Source(name="test", pairs=Pairs(location=str(listed), extra=("note",))), store)
 
     token = "http://host/45.jpg?token=abc"
     update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"), (token, "a label", "secret"))
     Labels(store).put(hidden(token), "a label", "good")
     Labels(store).put("http://host/46.jpg", "fine", "good")
-    assert forget.forget(store, names(tmp_path, GONE, token), None).pairs == 2
+    assert takedown.forget(store, names(tmp_path, GONE, token), None).pairs == 2
     assert Labels(store).table["caption"].to_pylist() == ["fine"]
     update((GONE, "a secret", "still secret"), (GONE, "a secret, too", "secret"), ("http://host/47.jpg", "fine", "x"))
-    rows = [row for shard in pairs.committed(store) for row in pq.read_table(store.fetch(shard.key)).to_pylist()]
-    gone = [row for row in rows if row["uid"] in blocked.read(store).uids]
+    rows = [row for shard in committed(store) for row in pq.read_table(store.fetch(shard.key)).to_pylist()]
+    gone = [row for row in rows if row["uid"] in blocklist.read(store).uids]
     assert len({row["entry"] for row in gone}) == len(gone) == 4
     assert {(row["url"], row["caption"], row["note"]) for row in gone} == {("", "", None)}
     assert {(row["caption"], row["note"]) for row in rows if row["url"]} == {("fine", "x")}
-    assert pairs.uid(GONE, "a secret, too") in blocked.read(store).uids
+    assert uid(GONE, "a secret, too") in blocklist.read(store).uids
     before = store.keys("ledger"), store.keys("forgotten")
     update((GONE, "a secret, too", "secret"))
     assert (store.keys("ledger"), store.keys("forgotten")) == before
@@ -254,7 +263,7 @@ HOST = "pictures.test"
 def downloaded(source, storage, guard):
     """The causes by URL and caption."""
     found = {}
-    for shard, error in engine.run(lambda: download.make(source, storage, guard), pairs.update(source, storage).shards):
+    for shard, error in run(lambda: download.make(source, storage, guard), ingest.update(source, storage).shards):
         assert error is None
         listed = pq.read_table(storage.fetch(shard.key)).to_pylist()
         rows = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet"))).to_pylist()
@@ -277,7 +286,7 @@ def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
 
         storage, guard = Storage(tmp_path / "store"), web.guard([HOST])
         downloaded(source([(urls[0], "one")]), storage, guard)
-        assert forget.forget(storage, names(tmp_path, urls[0]), None).pairs == 1
+        assert takedown.forget(storage, names(tmp_path, urls[0]), None).pairs == 1
         web.hits.clear()
         found = downloaded(
             source([(urls[0], "one"), (urls[0], "another"), *((url, "one") for url in urls[1:])]), storage, guard
@@ -285,10 +294,8 @@ def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
         assert web.hits[urls[0]] == 0
         assert {url for (url, _), cause in found.items() if cause == "forgotten"} - {""} == set(same)
         assert set(found.values()) == {"forgotten", None}
-        assert forget.forget(storage, names(tmp_path, "http://host/never.jpg"), None).pairs == len(same)
+        assert takedown.forget(storage, names(tmp_path, "http://host/never.jpg"), None).pairs == len(same)
         listed = [
-            url
-            for shard in pairs.committed(storage)
-            for url in pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
+            url for shard in committed(storage) for url in pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         ]
         assert not {urls[0], *same} & set(listed)

@@ -12,13 +12,20 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from pipeline import query, source, trials
 from pipeline.errors import CompareError, SourceError
-from pipeline.manifest import Manifest
-from pipeline.task import Budget, Pixels, Task
-from pipeline.task import TestSet as Held
-from training import encoders, evaluate, experiment, gain, heldout, labels, plot, probe
-from training.heldout import HeldOut
+from pipeline.manifest.manifest import Manifest
+from pipeline.query import sandbox
+from pipeline.settings.encoder import Pixels
+from pipeline.settings.task import Budget, Task
+from pipeline.settings.task import TestSet as Held
+from pipeline.sources import loading
+from pipeline.trials import trials
+from training.data import heldout, labels
+from training.data.heldout import HeldOut
+from training.encoders import encoders
+from training.learners import descent, probe
+from training.measures import intervals, metrics
+from training.studies import experiment, gain, plot, summary
 
 FILTERS = {**taught.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
@@ -128,7 +135,7 @@ def test_near_means_at_most_four_bits():
 def test_scores_by_hand():
     """Truth a a a b, said a a b b: a has precision 1 and recall 2/3, b has 1/2 and 1; c is neither there nor said."""
     truth, said = np.array([0, 0, 0, 1], np.int16), np.array([0, 0, 1, 1], np.int16)
-    told = evaluate.scores(truth, said, ["a", "b", "c"])
+    told = metrics.scores(truth, said, ["a", "b", "c"])
     assert told["accuracy"] == told["f1_micro"] == 0.75
     assert told["per_class"]["a"] == {
         "precision": 1,
@@ -143,11 +150,11 @@ def test_scores_by_hand():
 
 
 def bootstrapped(truth, classes, seeds):
-    return evaluate.Bootstrap(evaluate.Single(truth, "abc"[:classes]), len(truth), seeds)
+    return intervals.Bootstrap(metrics.Single(truth, "abc"[:classes]), len(truth), seeds)
 
 
 def difference(bootstrap, better, worse, **told):
-    return evaluate.difference(bootstrap.mean(np.stack(better)), bootstrap.mean(np.stack(worse)), **told)
+    return intervals.difference(bootstrap.mean(np.stack(better)), bootstrap.mean(np.stack(worse)), **told)
 
 
 def test_an_interval_by_hand():
@@ -172,10 +179,10 @@ def test_an_interaction_by_hand():
     right, wrong = truth, truth + 1
     bootstrap = bootstrapped(truth, 2, 2)
     both, first, none = (bootstrap.mean(np.stack(each)) for each in ([right] * 2, [wrong, right], [wrong] * 2))
-    told = evaluate.interaction(both, first, none, none)
+    told = intervals.interaction(both, first, none, none)
     assert (told.difference, told.low, told.high) == (0.25, 0, 0.5)
-    assert evaluate.interaction(both, both, none, none).difference == 0
-    assert evaluate.interaction(first, both, none, none).difference == -0.25
+    assert intervals.interaction(both, both, none, none).difference == 0
+    assert intervals.interaction(first, both, none, none).difference == -0.25
 
 
 def test_an_interval_covers_the_spread_over_pictures():
@@ -238,7 +245,7 @@ def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
 
 
 def test_the_learning_rate_rises_and_falls():
-    rates = [probe.schedule(step / 100) for step in range(100)]
+    rates = [descent.schedule(step / 100) for step in range(100)]
     assert rates[0] < 0.05
     assert max(rates) == rates[5] == 1
     assert rates[-1] < 0.01
@@ -261,7 +268,7 @@ def test_filtering_out_lies_helps(noisy):
     assert told["difference"] == pytest.approx(expected)
     assert {name for name, each in names.items() if each["factors"] != 1} == {
         "filtered and augmented - raw",
-        gain.INTERACTION,
+        summary.INTERACTION,
     }
 
 
@@ -273,13 +280,13 @@ def test_every_learner_is_reported(noisy):
     for learner in measured["learners"]:
         rows, names = of(measured, learner["name"])
         gains = [rows["filtered", each]["f1_macro_mean"] - rows["raw", each]["f1_macro_mean"] for each in (True, False)]
-        assert names[gain.INTERACTION]["difference"] == pytest.approx(gains[0] - gains[1])
+        assert names[summary.INTERACTION]["difference"] == pytest.approx(gains[0] - gains[1])
         assert all(each["sentence"].startswith(f"{learner['name']}, ") for each in names.values())
 
 
 def test_sql_tells_which_trial_was_trained_on_which_row(noisy):
     _, storage, _ = noisy
-    told = query.run(
+    told = sandbox.run(
         "SELECT key, arm, f1_macro, sum(times) AS pairs, count(*) AS n FROM trained_on GROUP BY ALL", [storage]
     )
     found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
@@ -287,7 +294,7 @@ def test_sql_tells_which_trial_was_trained_on_which_row(noisy):
         (each.setting.key.partition("/")[2], each.setting.arm, each.scores["f1_macro"], each.pairs, each.distinct)
         for each in found
     }
-    of_arms = query.run(
+    of_arms = sandbox.run(
         "SELECT arm, bool_and(h.kept) AS kept "
         "FROM trained_on t JOIN history h USING (manifest, uid) GROUP BY arm ORDER BY arm",
         [storage],
@@ -332,13 +339,13 @@ def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
         return [np.array(each.predictions) for each in plain]
 
     rng = np.random.default_rng(20261121)
-    pictures = rng.multinomial(45, np.full(45, 1 / 45), size=evaluate.RESAMPLES)
-    seeds = rng.multinomial(5, np.full(5, 1 / 5), size=evaluate.RESAMPLES)
+    pictures = rng.multinomial(45, np.full(45, 1 / 45), size=intervals.RESAMPLES)
+    seeds = rng.multinomial(5, np.full(5, 1 / 5), size=intervals.RESAMPLES)
     whole, without, differences = said("filtered"), said("without-blind"), []
     for some, drawn in zip(pictures[:400], seeds[:400], strict=True):
         rows, twice = np.repeat(np.arange(45), some), np.repeat(np.arange(5), drawn)
         scored = [
-            np.mean([evaluate.scores(truth[rows], each[seed][rows], "abc")["f1_macro"] for seed in twice])
+            np.mean([metrics.scores(truth[rows], each[seed][rows], "abc")["f1_macro"] for seed in twice])
             for each in (whole, without)
         ]
         differences.append(scored[0] - scored[1])
@@ -349,7 +356,7 @@ def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
     expected = np.quantile(means[0].resampled - means[1].resampled, [0.0125, 0.9875])
     np.testing.assert_allclose([blind["low"], blind["high"]], expected)
     assert blind["level"] == pytest.approx(0.975)
-    plain = evaluate.difference(*means)
+    plain = intervals.difference(*means)
     assert blind["low"] < plain.low < plain.high < blind["high"]
     assert "97.5% each, so that 95% hold for all 2 together" in measured["filters"]["interval"]
 
@@ -552,7 +559,7 @@ def test_classes_share_no_word(tmp_path, classes, says):
         '[task.learners.linear]\nhead = "linear"\nencoder = { kind = "hog" }\n'
     )
     with pytest.raises(SourceError, match=says):
-        source.load(toml)
+        loading.load(toml)
 
 
 @pytest.mark.parametrize(
@@ -575,4 +582,4 @@ def test_a_wrong_learner_is_told(tmp_path, learner, says):
         f"[task.learners.x]\n{learner}\n"
     )
     with pytest.raises(SourceError, match=says):
-        source.load(toml)
+        loading.load(toml)

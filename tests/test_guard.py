@@ -15,8 +15,10 @@ import pytest
 from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
 
 from pipeline.failure import RowError, told
-from pipeline.guard import Guard, Url, public, system
-from pipeline.opener import Opener, opted_out
+from pipeline.web.client import Opener
+from pipeline.web.guard import Guard, public, system
+from pipeline.web.robots import opted_out
+from pipeline.web.url import Url
 
 HOST = "pictures.test"
 

@@ -9,12 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline import download
+from pipeline.download import download
 from pipeline.failure import RowError
-from pipeline.guard import Guard
-from pipeline.hosts import FIRST_REST, Host, Rules, asked_for, robot
-from pipeline.opener import Opener
-from pipeline.source import OPT_OUTS, Download, Pairs, Source, load
+from pipeline.settings.download import OPT_OUTS, Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.loading import load
+from pipeline.sources.source import Source
+from pipeline.web.client import Opener
+from pipeline.web.guard import Guard
+from pipeline.web.robots import Rules, robot
+from pipeline.web.throttle import FIRST_REST, Host, asked_for
 
 ROBOTS = """
 User-agent: otherbot

@@ -17,7 +17,7 @@ import pytest
 import small_clip
 from PIL import Image
 
-from pipeline.manifest import Manifest
+from pipeline.manifest.manifest import Manifest
 
 KILLS, ENDS = 25, 5
 FIRST, ALL, SHARD = 60, 240, 20

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.labelled import Labelled
-from pipeline.pairs import uid
+from pipeline.review.sample import Labelled
+from pipeline.uids import uid
 
 ROWS = [("http://h/1", "a dog", "clean"), ("http://h/2", "a cat", "swapped"), ("http://h/3", "é, x", "clean")]
 

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from filters.core import REST, Filter, Recipe
-from pipeline import parts, publish, tables
 from pipeline.errors import RecipeError, StorageError
-from pipeline.funnel import Overlap, Step
-from pipeline.manifest import Counts, Manifest, log
-from pipeline.storage import Storage
+from pipeline.filtering.funnel import Overlap, Step
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Counts, Manifest, log
+from pipeline.store import duck, parquet
+from pipeline.store.storage import Storage
 
 SHARP, WIDE = Filter("sharp", "pixels_sharpness >= 50"), Filter("wide", "width >= 600", why="banners")
 
@@ -185,13 +186,13 @@ def test_rows_and_verdicts_of_many_parts_stay_aligned(tmp_path, store, threads):
         numbers = np.arange(start, start + size)
         of_rows = pa.table({"uid": numbers.astype(str), "n": numbers, "score": np.sin(numbers)})
         of_verdicts = {"kept": numbers % 2 == 0, "dropped_by": numbers.astype("u8"), "unknown": numbers.astype("u8")}
-        rows.append(parts.put_parquet(store, "rows", of_rows.schema, [of_rows]))
-        verdicts.append(parts.put_parquet(store, "verdicts", publish.VERDICTS, [pa.table(of_verdicts)]).key)
+        rows.append(parquet.put_parquet(store, "rows", of_rows.schema, [of_rows]))
+        verdicts.append(parquet.put_parquet(store, "verdicts", publish.VERDICTS, [pa.table(of_verdicts)]).key)
         start += size
-    both = [tables.file_list(map(store.fetch, keys)) for keys in ([each.key for each in rows], verdicts)]
+    both = [duck.file_list(map(store.fetch, keys)) for keys in ([each.key for each in rows], verdicts)]
     joined = f"read_parquet({both[0]}) POSITIONAL JOIN read_parquet({both[1]})"
     limits = sorted(random.Random(7).random() for _ in range(3))
-    with tables.connect(tmp_path, threads=threads) as con:
+    with duck.connect(tmp_path, threads=threads) as con:
         for where in ("true", "kept", "n % 7 = 3", *(f"score > {limit}" for limit in limits)):
             wrong = "count(*) FILTER (n <> dropped_by OR kept <> (n % 2 = 0))"
             row = con.execute(f"SELECT {wrong}, count(n) > 100000 FROM {joined} WHERE {where}").fetchall()

@@ -12,16 +12,20 @@ import taught
 from rich.console import Console
 from scipy.stats import hypergeom
 
-from pipeline import query, source
 from pipeline.demo import captions as words
 from pipeline.demo import pool as demo
 from pipeline.errors import CompareError, SourceError
-from pipeline.task import Task
-from pipeline.task import TestSet as Held
-from training import comparison, evaluate, experiment, gain, labels, paired
-from training.heldout import HeldOut
-from training.paired import Match, Pairs, Retrieval
-from training.pool import Pool
+from pipeline.query import sandbox
+from pipeline.settings.task import Task
+from pipeline.settings.task import TestSet as Held
+from pipeline.sources import loading
+from training.data import labels
+from training.data.heldout import HeldOut
+from training.data.pairs import Pairs
+from training.data.pool import Pool
+from training.measures import intervals, matching, metrics
+from training.measures.matching import Match, Retrieval
+from training.studies import comparison, experiment, gain
 
 CLIP = f'{{ kind = "open_clip", model = "local-dir:{Path(demo.__file__).parent / "clip"}" }}'
 DUAL = {"dual": {"head": "dual", "encoder": {"kind": "open_clip", "model": "ViT-B-32"}}}
@@ -77,7 +81,7 @@ def test_chance_by_hand(three):
     assert found["i2t_r5"] == found["t2i_r10"] == 1
     for right, candidates, k in itertools.product((1, 2, 5), (5, 40), (1, 5, 10)):
         expected = hypergeom.sf(0, candidates, right, min(k, candidates))
-        assert paired.chance(np.array([right]), candidates, k) == pytest.approx(expected)
+        assert matching.chance(np.array([right]), candidates, k) == pytest.approx(expected)
 
 
 def test_who_says_the_same_of_everything_finds_nothing():
@@ -85,7 +89,7 @@ def test_who_says_the_same_of_everything_finds_nothing():
     measure = Retrieval(Pairs.of([f"caption {n}" for n in range(20)], np.arange(20)), 20)
     said = measure.said(np.ones((20, 3), np.float32), np.ones((20, 3), np.float32))
     assert measure.scores(said)["mean_recall"] == 0
-    assert evaluate.Bootstrap(measure, 20, 2, 9).mean(np.stack([said, said])).resampled.tolist() == [0] * 9
+    assert intervals.Bootstrap(measure, 20, 2, 9).mean(np.stack([said, said])).resampled.tolist() == [0] * 9
 
 
 def test_match_by_hand():
@@ -113,7 +117,7 @@ def test_match_by_hand():
     ],
 )
 def test_a_threshold_by_hand(cosines, match, expected):
-    assert paired.threshold(np.array(cosines), np.array(match, bool)) == pytest.approx(expected)
+    assert matching.threshold(np.array(cosines), np.array(match, bool)) == pytest.approx(expected)
 
 
 def test_wrong_captions_do_not_move_the_threshold():
@@ -122,7 +126,7 @@ def test_wrong_captions_do_not_move_the_threshold():
     wrong, right = rng.normal(0.2, 0.1, 20_000), rng.normal(0.5, 0.1, 20_000)
     match = np.arange(40_000) >= 20_000
     spoiled = np.where(np.arange(20_000) % 5 < 2, rng.normal(0.2, 0.1, 20_000), right)
-    clean, noisy = (paired.threshold(np.concatenate([wrong, each]), match) for each in (right, spoiled))
+    clean, noisy = (matching.threshold(np.concatenate([wrong, each]), match) for each in (right, spoiled))
     assert clean == pytest.approx(0.35, abs=0.02)
     assert noisy == pytest.approx(clean, abs=0.03)
 
@@ -197,7 +201,7 @@ def test_every_pair_with_a_caption_trains(kind, classes, found):
     table, counts = labels.labelled([batch], Task(kind=kind, classes=classes, learners=DUAL))
     assert table["label"].to_pylist() == found
     assert counts == {"downloaded": 5, "no_caption": 2, "captioned": 3}
-    assert evaluate.Single(np.zeros(4, np.int16), "ab").baseline(table["label"].to_numpy())[0] == "always a"
+    assert metrics.Single(np.zeros(4, np.int16), "ab").baseline(table["label"].to_numpy())[0] == "always a"
 
 
 def test_a_threshold_is_found_on_pictures_that_nobody_saw():
@@ -234,7 +238,7 @@ def test_a_task_that_makes_no_sense_is_told_when_it_is_read(tmp_path, told, lear
         f"[task]\n{told}\n[task.learners.x]\nhead = {learner}\n"
     )
     with pytest.raises(SourceError, match=says):
-        source.load(tmp_path / "bad.toml")
+        loading.load(tmp_path / "bad.toml")
 
 
 COUNT, TESTED, SAID = 240, 80, 3
@@ -277,7 +281,7 @@ def measured(toys, kind, more="", held=HELD):
     assert found["test"]["says"] in " ".join(shown.split())
     assert f"\n {found['baseline']['says']} " in shown
     main = found["metrics"][0][0]
-    trials = query.run(
+    trials = sandbox.run(
         f"SELECT {main} = score AS same, baseline, len(curve) FROM trials WHERE test = '{found['test']['digest']}'",
         [storage],
     )

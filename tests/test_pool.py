@@ -10,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.core import Distinct, Filter, Recipe
-from pipeline import distinct as end
-from pipeline import neighbours, pool, publish, tables
 from pipeline.errors import RecipeError, SourceError
-from pipeline.manifest import Manifest, log
-from pipeline.scorers.duplicates import EDGES
-from pipeline.storage import Storage
+from pipeline.filtering import distinct as end
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.neighbours import hamming
+from pipeline.scorers.edges import EDGES
+from pipeline.scoring import pool
+from pipeline.store import duck
+from pipeline.store.storage import Storage
 
 A, B, C, FAR = 0b0000, 0b0011, 0b1111, 0b11_1111_0000_0000
 """A chain: A and B differ in 2 bits, B and C in 2, A and C in 4; nobody is near FAR."""
@@ -60,7 +63,7 @@ def test_neighbours_are_those_of_an_exact_search(radius):
     crowd = random.integers(0, 2**10, 300, dtype=np.uint64)  # all of whose neighbours share most of their bits
     hashes = np.unique(np.concatenate([hashes, copies, crowd]))
     told = []
-    edges = neighbours.within(hashes, radius, lambda *progress: told.append(progress))
+    edges = hamming.within(hashes, radius, lambda *progress: told.append(progress))
     assert np.array_equal(np.stack([edges.low, edges.high]), brute(hashes, radius))
     assert np.array_equal(edges.distance, np.bitwise_count(edges.low ^ edges.high))
     assert edges.capped == 0
@@ -69,12 +72,12 @@ def test_neighbours_are_those_of_an_exact_search(radius):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_neighbours_of_one(count):
-    assert len(neighbours.within(np.arange(count, dtype=np.uint64), 6)) == 0
+    assert len(hamming.within(np.arange(count, dtype=np.uint64), 6)) == 0
 
 
 def test_a_crowd_is_capped_and_told():
-    crowd = np.arange(2 * neighbours.LONGEST, dtype=np.uint64)
-    edges = neighbours.within(crowd, 1)
+    crowd = np.arange(2 * hamming.LONGEST, dtype=np.uint64)
+    edges = hamming.within(crowd, 1)
     assert edges.capped > 0
     assert 0 < len(edges) <= len(brute(crowd, 1).T)
 
@@ -204,7 +207,7 @@ def test_places_are_right_across_parts(tmp_path, store):
             }
         ),
     )
-    with tables.connect(tmp_path) as con:
+    with duck.connect(tmp_path) as con:
         lost = end.losers(
             con,
             store,

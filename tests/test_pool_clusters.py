@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from scipy.cluster.vq import kmeans2
 
-from pipeline import pool, publish
 from pipeline.errors import ModelError, SourceError
-from pipeline.manifest import Manifest
-from pipeline.scorers import clusters
-from pipeline.storage import Storage
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.neighbours import kmeans
+from pipeline.scoring import pool
+from pipeline.store.storage import Storage
 
 
 def unit(vectors):
@@ -44,19 +45,19 @@ def clustered(folder, vectors, numbers, settings="count = 2\n", **failed):
 
 def test_k_means_is_scipys():
     vectors = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
-    theirs, _ = kmeans2(vectors, vectors[:7].astype(np.float64), iter=clusters.ROUNDS, minit="matrix")
+    theirs, _ = kmeans2(vectors, vectors[:7].astype(np.float64), iter=kmeans.ROUNDS, minit="matrix")
     told = []
-    ours = clusters.k_means(vectors, 7, lambda *progress: told.append(progress))
+    ours = kmeans.k_means(vectors, 7, lambda *progress: told.append(progress))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert told[-1][0] == told[-1][1]
-    near = clusters.nearest(vectors, ours, (ours**2).sum(axis=1) / 2)
+    near = kmeans.nearest(vectors, ours, (ours**2).sum(axis=1) / 2)
     assert (near == np.linalg.norm(vectors[:, None] - ours, axis=2).argmin(axis=1)).all()
 
 
 def test_a_centroid_of_nobody_stays_until_somebody_is_nearest():
     """Two centroids begin on one spot: in the first round all vectors are nearest to one of them."""
     vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float16)
-    assert sorted(clusters.k_means(vectors, 2, lambda *_: None).tolist()) == [[0, 1], [1, 0]]
+    assert sorted(kmeans.k_means(vectors, 2, lambda *_: None).tolist()) == [[0, 1], [1, 0]]
 
 
 def test_pictures_share_a_cluster_with_a_target(tmp_path):

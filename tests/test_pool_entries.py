@@ -7,11 +7,11 @@ import made
 import numpy as np
 import pytest
 
-from pipeline.draws import draws, shares
 from pipeline.errors import ModelError
-from pipeline.manifest import Manifest
+from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.entries import EntriesSpec, Matcher
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
+from pipeline.uids import draws, shares
 
 ENTRIES = "dog\n cat \n\nred dog\ndog\n"
 CAPTIONS = ["a dog", "a red dog", "dog, cat", "a cat", "dog", "a hotdog", "A Dog"]

@@ -14,13 +14,14 @@ from PIL import Image, ImageOps
 
 from filters import pool as filters
 from filters.core import Recipe
-from pipeline import score
 from pipeline.errors import ModelError, SourceError
-from pipeline.manifest import Manifest
-from pipeline.neighbours import nearest, phash, phash_of
+from pipeline.images.phash import phash, phash_of
+from pipeline.manifest.manifest import Manifest
+from pipeline.neighbours.hamming import nearest
 from pipeline.scorers.leaks import Evaluated, Known
-from pipeline.stage import Stage
-from pipeline.storage import Storage
+from pipeline.scoring import plan
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
 
 
 def encoded(image):
@@ -230,7 +231,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
 def test_embeddings_of_no_model(tmp_path, more, told):
     one = sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
     with pytest.raises(SourceError, match=told):
-        score.stages(made.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
+        plan.stages(made.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
 
 
 def test_another_picture_in_a_set_makes_other_scores(tmp_path):

@@ -21,8 +21,8 @@ import small
 import taught
 
 from flows import server
-from pipeline.manifest import Manifest, log
-from pipeline.storage import Storage
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.store.storage import Storage
 
 ROOT = Path(__file__).parent.parent
 COUNT = 60

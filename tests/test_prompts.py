@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import score, source
 from pipeline.demo import scenes
 from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec, centre
 from pipeline.scorers.recorded import RecordedSpec
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.sources import loading
 
 FOLDER = Path(scenes.__file__).parent / "clip"
 CLIP = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{FOLDER}", "precision": "float32"})
@@ -42,7 +44,7 @@ def scored(tmp_path_factory):
     rows = [(f"http://host/{number}.jpg", "a toy", picture) for number, picture in enumerate(pictures)]
     scorers = {"clip": CLIP, "ball": prompts(**BALL)}
     described, storage, (shard,) = downloaded.downloaded(tmp_path_factory.mktemp("toys"), rows, scorers)
-    score.make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     return described, storage, shard
 
 
@@ -71,10 +73,10 @@ def test_another_prompt_is_another_stage_and_needs_no_picture(scored):
     described, storage, shard = scored
     turned = prompts(positive=BALL["negative"], negative=BALL["positive"])
     wider = described.model_copy(update={"scorers": {**described.scorers, "cube": turned}})
-    shards = score.stages(described, downloaded.download.stage(described))
-    assert score.stages(wider, downloaded.download.stage(wider))["ball"] == shards["ball"]
+    shards = plan.stages(described, downloaded.download.stage(described))
+    assert plan.stages(wider, downloaded.download.stage(wider))["ball"] == shards["ball"]
     assert turned.identity() != described.scorers["ball"].identity()
-    score.make(wider, storage)(shard)
+    Scoring(wider, storage)(shard)
     ball, cube = (downloaded.scores(wider, storage, shard, name)["probability"] for name in ("ball", "cube"))
     assert np.add(ball, cube) == pytest.approx(1, abs=1e-6)
 
@@ -114,6 +116,6 @@ def test_wrong_prompts_are_told_when_the_source_is_read(tmp_path, said, told):
         f'[scorers.mine]\nkind = "prompts"\nof = "clip"\n{said}\n'
     )
     with pytest.raises(SourceError) as fault:
-        source.load(tmp_path / "mine.toml")
+        loading.load(tmp_path / "mine.toml")
     assert str(fault.value).startswith("mine.toml: scorers.mine: ")
     assert told in str(fault.value)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.core import Filter, Recipe
-from pipeline import publish
 from pipeline.errors import RecipeError, StorageError
-from pipeline.manifest import Manifest, log
-from pipeline.storage import Storage
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.store.storage import Storage
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import made
 import pytest
 
-from pipeline import queries, query
 from pipeline.errors import QueryError, StorageError
-from pipeline.storage import Storage
+from pipeline.query import named, sandbox
+from pipeline.store.storage import Storage
 
 SECRET = "these words are nowhere in the manifest"
 
@@ -32,7 +32,7 @@ def store(folder):
 
 
 def ask(store, sql, **settings):
-    return query.run(sql, [store], **settings).to_pylist()
+    return sandbox.run(sql, [store], **settings).to_pylist()
 
 
 def test_views(store):
@@ -74,7 +74,7 @@ def test_two_sources(folder, store):
     other = Storage(folder / "other")
     made.published(made.listed(folder, range(3), name="other"), other)
     empty = Storage(folder / "empty")
-    found = query.run("SELECT source, count(*) AS n FROM rows GROUP BY ALL ORDER BY n", [store, other, empty])
+    found = sandbox.run("SELECT source, count(*) AS n FROM rows GROUP BY ALL ORDER BY n", [store, other, empty])
     assert found.to_pylist() == [{"source": "other", "n": 3}, {"source": "tiny", "n": 25}]
 
 
@@ -82,12 +82,12 @@ def test_the_answer_can_be_cut(store):
     assert len(ask(store, "FROM range(1000000)", limit=21)) == 21
     assert len(ask(store, "FROM range(100000)")) == 100_000
     assert len(ask(store, "SELECT url FROM rows", limit=100)) == 25
-    assert query.run("SELECT url, kept FROM rows WHERE false", [store]).column_names == ["url", "kept"]
+    assert sandbox.run("SELECT url, kept FROM rows WHERE false", [store]).column_names == ["url", "kept"]
 
 
 def test_nothing_is_published(folder):
     with pytest.raises(StorageError, match="winnow curate"):
-        query.run("SELECT 1", [Storage(folder / "empty")])
+        sandbox.run("SELECT 1", [Storage(folder / "empty")])
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_no_process_and_no_folder_stays(store, monkeypatch, tmp_path):
     ask(store, "SELECT count(*) FROM rows")
     assert list(tmp_path.iterdir()) == []
     running = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    assert "pipeline.query" not in running
+    assert "pipeline.query.sandbox" not in running
 
 
 def test_a_query_that_sorts_more_than_its_memory_spills(store):
@@ -277,17 +277,17 @@ def test_history_spans_manifests(store):
     assert counted == [{"source": "tiny", "n": 35, "m": 2}]
 
 
-@pytest.mark.parametrize("name", queries.QUERIES)
+@pytest.mark.parametrize("name", named.QUERIES)
 def test_a_named_query_runs_where_its_columns_are(folder, name):
     store = Storage(folder / "named" / "named")
     if not store.keys("log"):
         described = made.listed(folder / "named", range(40, 65), name="named")
         made.published(described, store, failed={64})
     known = "SELECT *, 0.3 AS clip_similarity, 1 AS duplicates_count FROM rows"
-    answer = query.run(
+    answer = sandbox.run(
         f"WITH rows AS ({known}), kept AS (FROM rows WHERE kept), "
         "dropped AS (FROM rows WHERE status = 'ok' AND NOT kept) "
-        f"{queries.named('@' + name)}",
+        f"{named.named('@' + name)}",
         [store],
     )
     assert len(answer) == {"funnel": 1, "worst-domains": 1, "score-by-language": 1, "link-rot": 1, "duplicates": 1}.get(
@@ -296,14 +296,14 @@ def test_a_named_query_runs_where_its_columns_are(folder, name):
 
 
 def test_figures_of_named_queries(store):
-    assert ask(store, queries.named("@funnel")) == [
+    assert ask(store, named.named("@funnel")) == [
         {"filter": "sharp", "drops": 11, "alone_drops": 10, "unscored": 1},
         {"filter": "worded", "drops": 1, "alone_drops": 0, "unscored": 1},
     ]
-    assert ask(store, queries.named("@link-rot")) == [{"cause": "http_404", "pairs": 1, "of_all": 0.04}]
-    assert ask(store, queries.named("@worst-domains")) == [
+    assert ask(store, named.named("@link-rot")) == [{"cause": "http_404", "pairs": 1, "of_all": 0.04}]
+    assert ask(store, named.named("@worst-domains")) == [
         {"domain": "host", "pairs": 25, "failed": 6, "dropped": 11, "lost": 0.68}
     ]
-    assert queries.named("SELECT 1") == "SELECT 1"
+    assert named.named("SELECT 1") == "SELECT 1"
     with pytest.raises(QueryError, match="no query is called 'funel'; did you mean 'funnel'"):
-        queries.named("@funel")
+        named.named("@funel")

@@ -9,7 +9,8 @@ import pytest
 
 from filters import catalog, pair
 from filters.core import Filter, Recipe
-from pipeline import tables
+from pipeline.filtering import predicates
+from pipeline.store import duck
 
 FINE = {
     "status": "ok",
@@ -43,9 +44,9 @@ def keeps(tmp_path):
         table = pa.Table.from_pylist([{"uid": uid, **FINE, **changes} for uid, changes in rows.items()])
         pq.write_table(table, tmp_path / "rows.parquet")
         passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(recipe.filters)))])
-        with tables.connect(tmp_path) as con:
-            tables.view_parts(con, [tmp_path / "rows.parquet"])
-            judged = tables.judged([tmp_path / "rows.parquet"], recipe.filters)
+        with duck.connect(tmp_path) as con:
+            predicates.view_parts(con, [tmp_path / "rows.parquet"])
+            judged = predicates.judged([tmp_path / "rows.parquet"], recipe.filters)
             return {uid for (uid,) in con.execute(f"SELECT uid FROM ({judged}) WHERE {passes}").fetchall()}
 
     return keeps
@@ -159,7 +160,7 @@ def test_image_based_and_the_best_30_percent_of_the_pool(keeps):
 
 def test_the_cap_of_a_query_grows_with_the_pool(tmp_path):
     """20,000 of 400 million are 1 of 20,000, and 3 of 60,000; failed pairs are not of the pool."""
-    with tables.connect(tmp_path) as con:
+    with duck.connect(tmp_path) as con:
         con.execute(
             "CREATE TABLE rows AS SELECT CASE WHEN n < 60000 THEN 'ok' ELSE 'failed' END AS status, "
             "1 AS entries_matched, n % 6 + 1 AS entries_rank FROM range(90000) t(n)"

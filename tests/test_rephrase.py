@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from pipeline.errors import ModelError
-from training import rephrase
+from training.augment import caption_policies
 
 CAPTION = "A brown dog runs through the water because the children throw a ball"
 
 
 def test_deletion_leaves_out_a_word_in_ten():
-    made, taken = rephrase.version(CAPTION, "deletion", 3)
+    made, taken = caption_policies.version(CAPTION, "deletion", 3)
     assert taken == ("deletion",)
     left = iter(CAPTION.lower().split())
     assert all(word in left for word in made.lower().split())  # in order
@@ -20,61 +20,61 @@ def test_deletion_leaves_out_a_word_in_ten():
 
 
 def test_swap_changes_the_order_alone():
-    made, taken = rephrase.version(CAPTION, "swap", 3)
+    made, taken = caption_policies.version(CAPTION, "swap", 3)
     assert taken == ("swap",)
     assert made != CAPTION
     assert sorted(made.lower().split()) == sorted(CAPTION.lower().split())
 
 
 def test_spelling_makes_a_mistake_that_people_made():
-    made, taken = rephrase.version(CAPTION, "spelling", 3)
+    made, taken = caption_policies.version(CAPTION, "spelling", 3)
     assert taken == ("spelling",)
     changed = [(a, b) for a, b in zip(CAPTION.split(), made.split(), strict=True) if a != b]
     assert 1 <= len(changed) <= 2
-    mistakes = rephrase.STEPS["spelling"]().model.dict
+    mistakes = caption_policies.STEPS["spelling"]().model.dict
     assert all(wrong in mistakes[right] for right, wrong in changed)
 
 
 def test_the_policies_take_each_of_their_steps():
-    found = {step for seed in range(30) for step in rephrase.version(CAPTION, "words", seed)[1]}
+    found = {step for seed in range(30) for step in caption_policies.version(CAPTION, "words", seed)[1]}
     assert found == {"deletion", "swap", "spelling"}
 
 
 @pytest.mark.parametrize("caption", ["", " ", "."])
 def test_nothing_to_change_is_left_alone(caption):
     for seed in range(3):
-        assert rephrase.version(caption, "words", seed) == (caption, ())
+        assert caption_policies.version(caption, "words", seed) == (caption, ())
 
 
 def test_a_caption_of_one_word_has_no_order():
-    assert rephrase.version("dog", "swap", 1) == ("dog", ())
+    assert caption_policies.version("dog", "swap", 1) == ("dog", ())
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_caption_in_every_process():
     code = f"from training import rephrase; print([rephrase.version({CAPTION!r}, 'words', n) for n in range(20)])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == str([rephrase.version(CAPTION, "words", seed) for seed in range(20)])
+    assert said.strip() == str([caption_policies.version(CAPTION, "words", seed) for seed in range(20)])
 
 
 def test_the_dice_of_others_are_left_alone():
     random.seed(4)
     expected = random.random()
     random.seed(4)
-    rephrase.version(CAPTION, "words", 1)
+    caption_policies.version(CAPTION, "words", 1)
     assert random.random() == expected
 
 
 def test_synonyms_come_from_wordnet_or_say_how_to_get_it():
     if "synonym" in reachable():
-        assert len({rephrase.version("the dog runs", "synonym", seed)[0] for seed in range(20)}) > 3
+        assert len({caption_policies.version("the dog runs", "synonym", seed)[0] for seed in range(20)}) > 3
     else:
         with pytest.raises(ModelError, match="python -m nltk.downloader wordnet"):
-            rephrase.check("all")
+            caption_policies.check("all")
 
 
 def reachable():
     with contextlib.suppress(ModelError):
-        rephrase.check("synonym")
+        caption_policies.check("synonym")
         return {"synonym"}
     return set()

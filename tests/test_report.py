@@ -10,10 +10,11 @@ from browser import CHROMIUM, FLAGS
 
 from filters import catalog
 from filters.core import Filter, Recipe
-from pipeline import charts, report, thresholds
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
-from pipeline.trials import COMPARED
+from pipeline.filtering import thresholds
+from pipeline.manifest.manifest import Manifest
+from pipeline.pages import charts, report
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import COMPARED
 
 OWNED = 'document.title = "owned"'
 HOSTILE = [

@@ -7,12 +7,15 @@ import made
 import pytest
 from web import Web, kind_in_path
 
-from pipeline import pairs, retry
 from pipeline.errors import SourceError
 from pipeline.failure import passing
-from pipeline.manifest import Manifest
-from pipeline.source import Download, Pairs, Source
-from pipeline.storage import Storage
+from pipeline.ledger.ledger import committed
+from pipeline.manifest.manifest import Manifest
+from pipeline.settings.download import Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.upkeep import retry
 
 HOST = "pictures.test"
 ILL = {"failing", "silent"}
@@ -36,7 +39,7 @@ def test_the_newest_attempt_counts_and_the_rest_stays(tmp_path, store):
     before = rows(store)
     assert retry.append(described, store, ["http_404"]) == 3
     assert retry.append(described, store, ["http_404"]) == 0  # as after a kill before the download
-    assert [shard.revised for shard in pairs.committed(store)] == [None, None, None, "retried"]
+    assert [shard.revised for shard in committed(store)] == [None, None, None, "retried"]
     second = made.published(described, store, failed={52})
     assert (first.counts.failed, second.counts.failed, second.counts.input) == (3, 1, 25)
     now = rows(store)

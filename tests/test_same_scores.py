@@ -12,10 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import download, engine, pairs, publish, score, synthetic
+from pipeline.bench import synthetic
 from pipeline.demo import world
+from pipeline.download import download
+from pipeline.engine import local
 from pipeline.errors import StorageError
+from pipeline.ledger import ingest
+from pipeline.manifest import publish
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
 
 CLIP = Path(world.__file__).parent / "clip"
 PAIRS = 24
@@ -38,7 +44,7 @@ def scored(folder, order, clip, shard_size=1000, decoder="pillow"):
     """Similarity by URL, the source, its storage and its shards."""
     described, storage, shards = downloaded.downloaded(folder, rows(order), {"clip": clip}, shard_size)
     described = described.model_copy(update={"decoder": decoder})
-    list(engine.run(lambda: score.make(described, storage), shards))
+    list(local.run(lambda: Scoring(described, storage), shards))
     found = {}
     for shard in shards:
         uids = downloaded.scores(described, storage, shard, "clip")
@@ -84,17 +90,17 @@ def test_no_score_depends_on_how_it_was_computed(
 
 def made(described, storage):
     """The bytes of every result, by key."""
-    stage = score.stages(described, download.stage(described))["clip"]
-    folders = (stage.folder, score.embeddings("clip", stage).folder)
+    stage = plan.stages(described, download.stage(described))["clip"]
+    folders = (stage.folder, plan.embeddings("clip", stage).folder)
     return {key: storage.fetch(key).read_bytes() for folder in folders for key in storage.keys(folder)}
 
 
 def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
     _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
     again, other, shards = downloaded.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
-    work = score.make(again, other)
+    work = Scoring(again, other)
     work(shards[0])
-    list(engine.run(lambda: score.make(again, other), shards))
+    list(local.run(lambda: Scoring(again, other), shards))
     whole, parts = made(described, storage), made(again, other)
     assert whole == parts
     assert len(whole) == 8  # 3 shards, scores and embeddings, key.json and certificate.json
@@ -110,9 +116,9 @@ def test_two_models_or_preprocessings_cannot_mix(tmp_path):
     config["preprocess_cfg"] = {**config["preprocess_cfg"], "interpolation": "bilinear"}
     (blurred / "open_clip_config.json").write_text(json.dumps(config))
     _, described, storage, _ = scored(tmp_path / "store", range(4), spec())
-    ledger = pairs.update(described, storage)
+    ledger = ingest.update(described, storage)
     first = publish.publish(described, storage, ledger, {})
-    keys = {score.stages(described, download.stage(described))["clip"].key}
+    keys = {plan.stages(described, download.stage(described))["clip"].key}
     for changed, decoder in (
         (spec(folder=blurred), "pillow"),
         (spec("bfloat16"), "pillow"),
@@ -120,7 +126,7 @@ def test_two_models_or_preprocessings_cannot_mix(tmp_path):
         (spec(), "torchvision"),
     ):
         other = described.model_copy(update={"scorers": {"clip": changed}, "decoder": decoder})
-        keys.add(score.stages(other, download.stage(other))["clip"].key)
+        keys.add(plan.stages(other, download.stage(other))["clip"].key)
         with pytest.raises(StorageError):
             publish.publish(other, storage, ledger, {})
     assert len(keys) == 5

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.decode import Decoder, Limits
 from pipeline.demo import pool, scenes
 from pipeline.errors import ModelError
-from pipeline.score import Batch
+from pipeline.images.sandbox import Decoder, Limits
+from pipeline.models.pinned import fetched
 from pipeline.scorers.captions import MARKS, CaptionsSpec
-from pipeline.scorers.fetched import fetched
 from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scorers.spec import Batch
 from pipeline.scorers.words import WordsSpec
 
 DATA = Path(os.environ.get("WINNOW_DATA", "/nowhere"))

@@ -8,15 +8,21 @@ import pyarrow as pa
 import pytest
 from web import Web
 
-from pipeline import address, lists, pairs, query, report
-from pipeline.address import AddressError
+from pipeline import uids
 from pipeline.errors import SourceError
 from pipeline.failure import RowError
-from pipeline.guard import Url
-from pipeline.manifest import Manifest
-from pipeline.secrets import hidden, hide
-from pipeline.source import Download, Pairs, Source
-from pipeline.storage import Storage
+from pipeline.ledger import lists
+from pipeline.manifest.manifest import Manifest
+from pipeline.pages import report
+from pipeline.query import sandbox
+from pipeline.redact import hidden, hide
+from pipeline.settings.download import Download
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.web import trusted
+from pipeline.web.trusted import AddressError
+from pipeline.web.url import Url
 
 ADDRESSES = {
     "http://host/a.jpg?w=200&h=3#top": "http://host/a.jpg?w=200&h=3#top",
@@ -78,7 +84,7 @@ def test_no_message_about_a_list_quotes_its_address(tmp_path, caplog, httpserver
 @pytest.mark.parametrize("port", ["1", "s3cret", "99999"])
 def test_nor_does_one_about_an_address_that_cannot_be_reached(port):
     url = "http://me:s3cret@127.0.0.1:" + port
-    with pytest.raises(AddressError) as raised, address.blocks(url):
+    with pytest.raises(AddressError) as raised, trusted.blocks(url):
         pass
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
@@ -100,9 +106,9 @@ def test_secrets_go_to_the_server_and_nowhere_else(tmp_path, capfd, caplog, http
     assert (published.counts.kept, published.counts.failed) == (1, len(urls) - 1)
     manifest = Manifest.open(storage)
     report.write(storage, manifest, None, storage.root / "report.html")
-    told = query.run("SELECT * FROM rows", [storage]).to_pylist()
+    told = sandbox.run("SELECT * FROM rows", [storage]).to_pylist()
     assert "s3cret" not in str(told)
-    assert {row["uid"] for row in told} == {pairs.uid(url, "a b c") for url in urls}
+    assert {row["uid"] for row in told} == {uids.uid(url, "a b c") for url in urls}
     assert "s3cret" not in capfd.readouterr().out + caplog.text
     for path in storage.root.rglob("*"):
         if path.is_file() and path.parent.name not in ("pairs", "rows"):

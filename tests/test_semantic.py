@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from filters import catalog
 from filters.core import Distinct, Recipe
-from pipeline import alike, distinct, pool, publish
 from pipeline.errors import RecipeError, SourceError
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.filtering import distinct
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.neighbours import cosine
+from pipeline.scoring import pool
+from pipeline.store.storage import Storage
 
 SEMANTIC = '[scorers.semantic]\nkind = "semantic"\nof = "recorded"\nradius = 0.1\n'
 
@@ -28,7 +31,7 @@ def apart(degrees):
 
 
 def exact(vectors, radius):
-    wide = alike.unit(vectors).astype(np.float64)
+    wide = cosine.unit(vectors).astype(np.float64)
     low, high = np.nonzero(np.triu(1 - wide @ wide.T <= radius, 1))
     return {*zip(low.tolist(), high.tolist(), strict=True)}
 
@@ -65,13 +68,13 @@ def test_who_goes_is_near_somebody_before_who_stays(data):
 @given(st.lists(st.integers(0, 359), min_size=1, max_size=40), st.integers(1, 4), st.floats(0.01, 0.5))
 def test_pairs_are_neighbours_and_of_one_cluster_none_is_missed(degrees, clusters, radius):
     vectors = ring(degrees)
-    found = alike.within(vectors, radius, clusters)
+    found = cosine.within(vectors, radius, clusters)
     pairs = {*zip(found.low.tolist(), found.high.tolist(), strict=True)}
     loose, strict = exact(vectors, radius + 1e-5), exact(vectors, radius - 1e-5)
     assert pairs <= loose
     own = {(low, high) for low, high in strict if found.cluster[low] == found.cluster[high]}
     assert own <= pairs
-    wide = alike.unit(vectors)
+    wide = cosine.unit(vectors)
     places = found.low.astype(int), found.high.astype(int)
     np.testing.assert_allclose(found.distance, np.maximum(1 - (wide[places[0]] * wide[places[1]]).sum(1), 0), atol=1e-6)
     for cluster in range(clusters):
@@ -85,29 +88,29 @@ def test_pairs_are_neighbours_and_of_one_cluster_none_is_missed(degrees, cluster
 def test_hardly_a_neighbour_is_missed_on_the_borders_of_clusters():
     vectors = photographs(3000)
     expected = exact(vectors, 0.05)
-    found = alike.within(vectors, 0.05, clusters=12)
+    found = cosine.within(vectors, 0.05, clusters=12)
     pairs = {*zip(found.low.tolist(), found.high.tolist(), strict=True)}
     assert len(expected) > 400
     assert len(expected & pairs) >= 0.98 * len(expected)
     assert not pairs - exact(vectors, 0.05 + 1e-5)
-    alone = alike.within(vectors, 0.05, clusters=1)
+    alone = cosine.within(vectors, 0.05, clusters=1)
     assert {*zip(alone.low.tolist(), alone.high.tolist(), strict=True)} >= exact(vectors, 0.05 - 1e-5)
 
 
 def test_a_crowd_is_capped_and_told(monkeypatch):
     vectors = ring(np.linspace(0, 1, 60))
-    whole = alike.within(vectors, 0.1)
+    whole = cosine.within(vectors, 0.1)
     assert (whole.capped, len(whole.low)) == (0, 60 * 59 / 2)
-    monkeypatch.setattr(alike, "MOST", 5)
-    fewer = alike.within(vectors, 0.1)
+    monkeypatch.setattr(cosine, "MOST", 5)
+    fewer = cosine.within(vectors, 0.1)
     assert len(fewer.low) + fewer.capped == len(whole.low)
     assert len(fewer.low) == 55 * 5 + 4 + 3 + 2 + 1
-    monkeypatch.setattr(alike, "LARGEST", 20)
-    assert alike.within(vectors, 0.1).capped == 3 * (190 - 15 * 5 - 10) + 20 * 40 + 20 * 20
+    monkeypatch.setattr(cosine, "LARGEST", 20)
+    assert cosine.within(vectors, 0.1).capped == 3 * (190 - 15 * 5 - 10) + 20 * 40 + 20 * 20
 
 
 def test_no_vectors_have_no_neighbours():
-    found = alike.within(np.empty((0, 0), np.float16), 0.1)
+    found = cosine.within(np.empty((0, 0), np.float16), 0.1)
     assert (len(found.low), len(found.cluster), found.capped) == (0, 0, 0)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from flows import sources
-from pipeline import source
 from pipeline.errors import RecipeError, SourceError
+from pipeline.sources import loading
 
 PAIRS = '[pairs]\nlocation = "list.tsv"\n'
 
@@ -72,7 +72,7 @@ def file(tmp_path):
 @pytest.mark.parametrize(("text", "told"), FAULTS.values(), ids=FAULTS)
 def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
     with pytest.raises(SourceError) as fault:
-        source.load(file(text))
+        loading.load(file(text))
     message = str(fault.value)
     assert "\n" not in message
     assert message.startswith("mine.toml: ")
@@ -87,24 +87,24 @@ def test_shipped_sources_are_right(name):
 
 
 def test_the_real_layouts():
-    assert source.load("cc3m").pairs.columns == ("caption", "url")
-    assert source.load("cc12m").pairs.columns == ("url", "caption")
+    assert loading.load("cc3m").pairs.columns == ("caption", "url")
+    assert loading.load("cc12m").pairs.columns == ("url", "caption")
 
 
 def test_the_template_is_no_source_to_serve():
-    assert "template" not in [path.stem for path in source.every()]
-    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in source.every()}
+    assert "template" not in [path.stem for path in loading.every()]
+    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in loading.every()}
 
 
 def test_the_template_tells_the_defaults(file):
-    plain = source.load(file(PAIRS))
-    told = source.load("template")
+    plain = loading.load(file(PAIRS))
+    told = loading.load("template")
     assert told.download == plain.download
     assert (told.pairs.url, told.pairs.caption, told.pairs.extra) == ("url", "caption", ())
 
 
 def test_a_name_comes_from_the_file(file):
-    assert source.load(file(PAIRS, "other-1")).name == "other-1"
+    assert loading.load(file(PAIRS, "other-1")).name == "other-1"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_name_comes_from_the_file(file):
 )
 def test_an_unknown_source(wanted, told):
     with pytest.raises(SourceError, match=told.replace("?", r"\?")):
-        source.load(wanted)
+        loading.load(wanted)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import tempfile
 import pytest
 
 from pipeline.errors import BusyError, StorageError
-from pipeline.stage import Stage, canonical_json
-from pipeline.storage import Storage
+from pipeline.store.digests import canonical_json
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
 
 
 @pytest.fixture

@@ -7,13 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 import taught
 
-from pipeline import arms, trials
+from pipeline.engine import progress
 from pipeline.errors import CompareError, SourceError
-from pipeline.task import Budget, Split, Task
-from pipeline.task import TestSet as Held
-from training import evaluate, experiment, gain, heldout, labels, pool, probe
-from training.features import Features
-from training.heldout import HeldOut
+from pipeline.manifest import arms
+from pipeline.settings.task import Budget, Split, Task
+from pipeline.settings.task import TestSet as Held
+from pipeline.trials import trials
+from training.data import heldout, labels, pool
+from training.data.features import Features
+from training.data.heldout import HeldOut
+from training.learners import probe
+from training.measures import metrics
+from training.studies import experiment, gain
 
 LEARNERS = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
 BREEDS = Task(kind="label", column="breed", classes={"dog": ("Pug", "boxer"), "cat": ("manx",)}, learners=LEARNERS)
@@ -61,7 +66,7 @@ def test_held_out_pictures_whose_rows_differ_are_left_out(tmp_path, task, values
 
 def test_r2_and_mae_by_hand():
     """Truth 0 2 4, said 0 2 1: squared errors 9 of a spread of 8, absolute errors 3 of three."""
-    measure = evaluate.Regression(np.array([0.0, 2, 4]))
+    measure = metrics.Regression(np.array([0.0, 2, 4]))
     assert measure.scores(np.array([0.0, 2, 1])) == {"r2": pytest.approx(1 - 9 / 8), "mae": pytest.approx(1)}
     assert measure.scores(measure.truth) == {"r2": 1, "mae": 0}
     assert measure.scores(np.full(3, 2.0))["r2"] == pytest.approx(0)
@@ -76,7 +81,7 @@ def test_a_learning_curve_ends_where_the_learner_does():
     budget = Budget(steps=320, batch=64, learning_rate=0.01)
     said = probe.predictions("linear", views[:200], truth[:200], views[200:], 0, budget, 1)
     assert list(said) == probe.steps(budget) == [10, 20, 40, 80, 160, 240, 320]
-    scores = [evaluate.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
+    scores = [metrics.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
     assert scores[0] < 0.5 < 0.95 < scores[-1]
 
 
@@ -156,7 +161,7 @@ def taught_pixels(number):
 
 def read(described, storage):
     extractors = gain._extractors(described, storage)
-    return pool.read(arms.Choice.open(storage), described.task, extractors, None, trials.silent)
+    return pool.read(arms.Choice.open(storage), described.task, extractors, None, progress.silent)
 
 
 def test_near_duplicates_are_split_to_one_side(tmp_path):

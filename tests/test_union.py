@@ -8,11 +8,15 @@ import pytest
 
 from filters.core import Filter, Recipe
 from flows import sources
-from pipeline import audit, blocked, pairs, reuse, shards, source
-from pipeline.blocked import Blocked
 from pipeline.errors import SourceError
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.ledger import blocklist, ingest
+from pipeline.ledger.blocklist import Blocked
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import audit
+from pipeline.sources import loading
+from pipeline.store import tarfiles
+from pipeline.store.storage import Storage
+from pipeline.upkeep import reuse
 
 
 @pytest.fixture
@@ -25,14 +29,14 @@ def member(folder, name, rows, extra=(), more=""):
     table = pa.Table.from_pylist([dict(zip(("url", "caption", *extra), row, strict=True)) for row in rows])
     pq.write_table(table, folder / f"{name}.parquet")
     (folder / f"{name}.toml").write_text(f'{more}[pairs]\nlocation = "{name}.parquet"\nextra = {list(extra)}\n')
-    return source.load(folder / f"{name}.toml")
+    return loading.load(folder / f"{name}.toml")
 
 
 def union(folder, more="", **shares):
     """The source file of a union of sources that lie beside it."""
     named = "".join(f'"{name}.toml" = {share}\n' for name, share in shares.items())
     (folder / "both.toml").write_text(f"{more}[union]\n{named}")
-    return source.load(folder / "both.toml")
+    return loading.load(folder / "both.toml")
 
 
 def many(start, end):
@@ -50,10 +54,10 @@ def origins(store, ledger):
 def test_pairs_of_two_members_are_counted_once_and_are_the_first_ones(tmp_path, store):
     member(tmp_path, "a", many(0, 8))
     member(tmp_path, "b", many(5, 12))
-    ledger = pairs.update(union(tmp_path, a=1, b=1), store)
+    ledger = ingest.update(union(tmp_path, a=1, b=1), store)
     assert (ledger.input, ledger.repeated, ledger.rows) == (15, 3, 12)
     assert origins(store, ledger) == {f"{n}.jpg": "a" if n < 8 else "b" for n in range(12)}
-    turned = pairs.update(union(tmp_path, b=1, a=1), store)
+    turned = ingest.update(union(tmp_path, b=1, a=1), store)
     assert (turned.rows, turned.new, turned.amended, turned.gone) == (12, 3, 3, 0)
     assert origins(store, turned) == {f"{n}.jpg": "a" if n < 5 else "b" for n in range(12)}
 
@@ -61,16 +65,16 @@ def test_pairs_of_two_members_are_counted_once_and_are_the_first_ones(tmp_path, 
 def test_a_share_is_drawn_by_uid(tmp_path, store):
     member(tmp_path, "a", many(0, 400))
     member(tmp_path, "b", many(400, 420))
-    few = pairs.update(union(tmp_path, a=0.25, b=1), store)
+    few = ingest.update(union(tmp_path, a=0.25, b=1), store)
     drawn = origins(store, few)
     assert 70 <= list(drawn.values()).count("a") <= 130
     assert list(drawn.values()).count("b") == 20
-    more = pairs.update(union(tmp_path, a=0.5, b=1), store)
+    more = ingest.update(union(tmp_path, a=0.5, b=1), store)
     assert set(drawn) < set(origins(store, more))
     assert (more.gone, more.input) == (0, more.rows)
-    assert pairs.update(union(tmp_path, a=0.25, b=1), store).digest == few.digest
+    assert ingest.update(union(tmp_path, a=0.25, b=1), store).digest == few.digest
     with pytest.raises(SourceError, match="no pair of its members is drawn"):
-        pairs.update(union(tmp_path, a=1e-9), store)
+        ingest.update(union(tmp_path, a=1e-9), store)
 
 
 def test_extra_columns_of_any_member_travel_along(tmp_path, store):
@@ -79,7 +83,7 @@ def test_extra_columns_of_any_member_travel_along(tmp_path, store):
     member(tmp_path, "b", [("http://host/2.jpg", "two", "dog")], ("label",))
     both = union(tmp_path, "[[filters]]\nname = \"a\"\nsql = \"origin = 'a' AND rank = 1 AND label = '7'\"\n", a=1, b=1)
     assert sources.checked(str(both.path)).chosen.filters
-    (shard,) = pairs.update(both, store).shards
+    (shard,) = ingest.update(both, store).shards
     rows = pq.read_table(store.fetch(shard.key), columns=["origin", "label", "rank"]).to_pylist()
     assert rows == [{"origin": "a", "label": "7", "rank": 1}, {"origin": "b", "label": "dog", "rank": None}]
 
@@ -126,7 +130,7 @@ def results(store):
     for path in [path for path in store.root.rglob("*") if path.suffix in (".tar", ".parquet", ".npy")]:
         key = str(path.relative_to(store.root))
         if path.suffix == ".tar":
-            found[key] = list(shards.read(path))
+            found[key] = list(tarfiles.read(path))
         elif path.suffix == ".npy":
             found[key] = np.load(path).tobytes()
         elif not key.startswith("pairs/"):
@@ -145,18 +149,18 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
         Storage(root / "both"),
         Storage(tmp_path / "anew"),
     )
-    reuse.reuse(both, taken, pairs.update(both, taken).shards)
+    reuse.reuse(both, taken, ingest.update(both, taken).shards)
     made.embedded(both, anew, VECTORS, failed={3, 30})
     assert results(taken) == results(anew)
 
 
 def test_what_a_member_was_asked_to_forget_is_not_taken_over_and_not_fetched(tmp_path, root):
     seven = "http://host/7.jpg"
-    Blocked(urls=frozenset({blocked.digest(seven)})).commit(Storage(root / "a"))
+    Blocked(urls=frozenset({blocklist.digest(seven)})).commit(Storage(root / "a"))
     both, store = union(tmp_path, settings(tmp_path, 5), a=1, b=1), Storage(root / "both")
-    reuse.reuse(both, store, pairs.update(both, store).shards)
+    reuse.reuse(both, store, ingest.update(both, store).shards)
     assert fetched(store) == [0, 2, 3, 4, 5, 6, 7]
-    assert blocked.binding(both, store).names("", seven)  # what a download is told
+    assert blocklist.binding(both, store).names("", seven)  # what a download is told
 
 
 @pytest.mark.slow
@@ -164,12 +168,12 @@ def test_what_is_not_the_same_is_not_taken_over(tmp_path, root):
     """Pictures of another size are other results. Without those of b, a shard with a pair of b's is fetched whole."""
     small, store = settings(tmp_path, 5).replace("shard_size", "image_size = 64\nshard_size"), Storage(root / "both")
     both = union(tmp_path, small, a=1, b=1)
-    reuse.reuse(both, store, pairs.update(both, store).shards)
+    reuse.reuse(both, store, ingest.update(both, store).shards)
     assert results(store) == {}
     for file in (root / "b").rglob("*.tar"):
         file.unlink()
     both = union(tmp_path, settings(tmp_path, 5), a=1, b=1)
-    reuse.reuse(both, store, pairs.update(both, store).shards)
+    reuse.reuse(both, store, ingest.update(both, store).shards)
     assert fetched(store) == [0, 1, 2, 3, 4]
 
 
@@ -179,7 +183,7 @@ def test_one_address_with_two_pictures_is_fetched_anew(tmp_path, root):
     more = member(tmp_path, "c", [("http://host/1.jpg", "another caption")], more=settings(tmp_path, 10))
     made.embedded(more, Storage(root / "c"), VECTORS)
     both, store = union(tmp_path, settings(tmp_path, 5), a=1, c=1), Storage(root / "both")
-    ledger = pairs.update(both, store)
+    ledger = ingest.update(both, store)
     (parquet,) = (root / "c").glob("shards-*/*.parquet")
     table = pq.read_table(parquet)
     changed = table.set_column(table.schema.get_field_index("sha256"), "sha256", pa.array(["0" * 64]))
@@ -209,6 +213,6 @@ def test_what_is_no_union(tmp_path, text, told):
     member(tmp_path, "a", many(0, 2))
     (tmp_path / "both.toml").write_text(text)
     with pytest.raises(SourceError) as fault:
-        source.load(tmp_path / "both.toml")
+        loading.load(tmp_path / "both.toml")
     assert str(fault.value).startswith("both.toml: ")
     assert told in str(fault.value)

@@ -8,12 +8,14 @@ import pyarrow.compute as pc
 import pytest
 import taught
 
-from pipeline.arms import Choice
 from pipeline.demo import pool as demo
 from pipeline.errors import SourceError
+from pipeline.manifest.arms import Choice
 from pipeline.scorers.clip import ClipSpec
-from training import augment, gain, versions
-from training.consistent import Guard
+from training.augment import picture_policies
+from training.augment.joint import Guard
+from training.data import versions
+from training.studies import gain
 
 CLIP = ClipSpec(kind="clip", model=f"local-dir:{Path(demo.__file__).parent / 'clip'}", precision="float32", batch=64)
 MARGIN = 0.15
@@ -34,7 +36,7 @@ def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
     """The toy stands in a corner of a larger picture; a mask that is cropped alike tells how much of it is left."""
     mask = np.zeros((224, 224, 3), np.uint8)
     mask[5:60, 5:60] = 255
-    left = {seed: augment.taken(mask, ("crop",), seed)[0].mean() / mask.mean() for seed in range(60)}
+    left = {seed: picture_policies.taken(mask, ("crop",), seed)[0].mean() / mask.mean() for seed in range(60)}
     crops = {
         "lost": [seed for seed, share in left.items() if share < 0.3][:4],
         "kept": [seed for seed, share in left.items() if share > 1][:4],
@@ -44,7 +46,7 @@ def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
         pixels = np.full((224, 224, 3), toy[:4].mean(axis=(0, 1)), np.uint8)
         pixels[:84, :84] = toy[30:114, 30:114]
         for name, seeds in crops.items():
-            cropped = [augment.taken(pixels, ("crop",), seed)[0] for seed in seeds]
+            cropped = [picture_policies.taken(pixels, ("crop",), seed)[0] for seed in seeds]
             fits = guard.similarity([pixels, *cropped], [caption] * (1 + len(seeds)))
             refused[name] += (fits[0] - fits[1:] > MARGIN).tolist()
     print({name: (np.mean(found), len(found)) for name, found in refused.items()})
@@ -115,7 +117,7 @@ def test_versions_follow_the_rules_and_are_counted(tried):
     counts = measured["versions"]
     assert counts["versions"] >= len(made)
     assert 0 < counts["label_lost"]["both"] < counts["versions"]
-    assert set(counts["by_step"]) <= {*augment.STEPS, "deletion", "swap", "spelling"}
+    assert set(counts["by_step"]) <= {*picture_policies.STEPS, "deletion", "swap", "spelling"}
     assert all(each["rejected"] <= each["of"] for each in counts["by_step"].values())
 
 

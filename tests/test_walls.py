@@ -10,7 +10,7 @@ import pytest
 
 from filters import catalog
 from pipeline import scorers
-from pipeline.score import Spec
+from pipeline.scorers.spec import Spec
 
 HEAVY = (
     "prefect",

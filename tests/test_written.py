@@ -7,8 +7,11 @@ import downloaded
 import pytest
 from PIL import Image
 
-from pipeline import download, score, source
+from pipeline.download import download
 from pipeline.errors import ShardError, SourceError
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.sources import loading
 
 GREEN = '''\
 """How much of a picture is green, and whether its caption says so."""
@@ -41,7 +44,7 @@ def written(folder, code, more=""):
     (folder / "mine.toml").write_text(
         f'[pairs]\nlocation = "list.tsv"\n[scorers.mine]\nkind = "./my_scorer.py"\n{more}\n'
     )
-    return source.load(folder / "mine.toml").scorers
+    return loading.load(folder / "mine.toml").scorers
 
 
 def rows(*colours):
@@ -64,7 +67,7 @@ def test_without_prepare_no_picture_is_decoded(tmp_path):
     scorers = written(tmp_path / "mine", COUNT)
     described, storage, (shard,) = downloaded.downloaded(tmp_path, rows("green", "red"), scorers)
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
-    score.make(described, storage)(shard)
+    Scoring(described, storage)(shard)
     assert downloaded.scores(described, storage, shard, "mine")["letters"] == [9, 7]
 
 
@@ -119,7 +122,7 @@ def test_a_missing_file_is_told(tmp_path):
     written(tmp_path, COUNT)
     (tmp_path / "my_scorer.py").unlink()
     with pytest.raises(SourceError, match=r"mine.toml: scorers.mine: there is no file .*my_scorer.py"):
-        source.load(tmp_path / "mine.toml")
+        loading.load(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +144,11 @@ def test_what_a_file_returns_wrongly_names_scorer_shard_and_row(tmp_path, return
     scorers = written(tmp_path / "mine", code)
     described, storage, (shard,) = downloaded.downloaded(tmp_path, failed + rows("red", "green"), scorers)
     with pytest.raises(ShardError) as error:
-        score.make(described, storage)(shard)
+        Scoring(described, storage)(shard)
     assert str(error.value).startswith("score, shard 00000: scorer 'mine', rows 1 to 2: ")
     assert told in str(error.value)
     assert "\n" not in str(error.value)
-    assert not storage.done(score.stages(described, download.stage(described))["mine"].item(0, ".parquet"))
+    assert not storage.done(plan.stages(described, download.stage(described))["mine"].item(0, ".parquet"))
 
 
 def test_none_is_no_score(tmp_path):

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import trustme
 from PIL import Image
 
-from pipeline.guard import Guard, Url
+from pipeline.web.guard import Guard
+from pipeline.web.url import Url
 
 CAUSES = {
     "fine": None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import DATA, AsJson, Chosen, Debug, Labels, Named, Recipes, Root, finish, say, tell_caught
+from flows.commands.options import DATA, AsJson, Chosen, Debug, Labels, Named, Recipes, Root, finish, say, tell_caught
 
 commands = typer.Typer()
 
@@ -24,13 +24,14 @@ def funnel(
     Of each filter: the pairs that pass it alone, that pass it and all before it, that fail, that have no score, and
     that it alone drops: as many more would be kept without it. Then which filters drop the same pairs.
     """
-    from flows import printing, sources
-    from pipeline.manifest import Manifest
+    from flows import sources
+    from flows.console import tables
+    from pipeline.manifest.manifest import Manifest
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
     compared = found.compare(sources.recipes(described, recipe))
-    printing.show(printing.comparison(compared), as_json)
+    tables.show(tables.comparison(compared), as_json)
     finish(as_json, {"manifest": found.id} | asdict(compared))
 
 
@@ -48,15 +49,16 @@ def audit(
     The tables show the groups that are surely removed more often than the whole, by 95 % Wilson intervals; --json has
     the largest groups of each kind.
     """
-    from flows import printing, sources
-    from pipeline import audit as removed
-    from pipeline.manifest import Manifest
+    from flows import sources
+    from flows.console import tables
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.review import audit as removed
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
     audits = [removed.audit(found, each) for each in sources.recipes(described, recipe)]
     for each in audits:
-        printing.show(printing.audit(each), as_json)
+        tables.show(tables.audit(each), as_json)
     finish(as_json, {"manifest": found.id, "audits": [asdict(each) for each in audits]})
 
 
@@ -77,13 +79,14 @@ def diff(
 
     Drift is told for all downloaded pairs and for the kept ones apart, since another recipe drifts by design.
     """
-    from flows import printing, sources
-    from pipeline import diff as difference
-    from pipeline.manifest import Manifest
+    from flows import sources
+    from flows.console import tables
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.review import diff as difference
 
     _, storage = sources.opened(source, root)
     found = difference.between(Manifest.open(storage, before), Manifest.open(storage, after), rows)
-    printing.show(printing.difference(found), as_json)
+    tables.show(tables.difference(found), as_json)
     finish(as_json, asdict(found))
 
 
@@ -99,9 +102,10 @@ def calibrate(
     with the best F1 at finding these labels among pairs that are good or have one of them; of several the laxest;
     rounded towards the lax side. A pair without a score counts as not caught. To freeze a threshold is up to you.
     """
-    from flows import labels as shown
-    from flows import printing, server, sources
-    from pipeline import calibrate as rule
+    from flows import server, sources
+    from flows.console import labels as shown
+    from flows.console import tables
+    from pipeline.review import calibrate as rule
 
     described = sources.checked(source)
     rule.rows(described)
@@ -112,7 +116,7 @@ def calibrate(
 
             sample(source, str(root), str(labels) if labels else None)
     found = rule.measure(described, storage, labels)
-    printing.show(shown.calibration(found), as_json)
+    tables.show(shown.calibration(found), as_json)
     for line in shown.toml(found):
         say(line, as_json)
     finish(as_json, found)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import (
+from flows.commands.options import (
     DATA,
     UNHEARD,
     AsJson,
@@ -107,8 +107,8 @@ def retry(
     gone, that nobody may use or nobody can decode will be so tomorrow. What was fetched before stays as it is.
     """
     from flows import server, sources
-    from pipeline import retry as again
-    from pipeline.manifest import Manifest
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.upkeep import retry as again
 
     described, storage = sources.opened(source, root)
     again.chosen(Manifest.open(storage), cause or ())
@@ -139,8 +139,9 @@ def forget(
     same command finishes. Remove them from the source's own list as well. A union does not fetch what a member forgot;
     what it has already is its own, so give --all.
     """
-    from flows import printing, sources
-    from pipeline import forget as takedown
+    from flows import sources
+    from flows.console import tables
+    from pipeline.upkeep import takedown
 
     if (source is None) != every:
         raise typer.BadParameter("name a SOURCE, or give --all")
@@ -151,7 +152,7 @@ def forget(
         for described, storage in found
     }
     for name, done in told.items():
-        printing.show(printing.removal(name, done), as_json)
+        tables.show(tables.removal(name, done), as_json)
     known = {storage.root.name: described for described, storage in found}
     for name, done in told.items():
         described = known[name]
@@ -178,8 +179,8 @@ def score(
     looks at them; a head needs none. If the scorer fails on a shard, nothing is published.
     """
     from flows import server, sources
-    from pipeline.addition import addition
-    from pipeline.manifest import Manifest
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.upkeep.backfill import addition
 
     described, storage = sources.opened(source, root)
     addition(described, Manifest.open(storage), scorer)
@@ -206,7 +207,7 @@ def publish(
     follows.
     """
     from flows import sources
-    from pipeline import publish as commit
+    from pipeline.manifest import publish as commit
 
     described, storage = sources.opened(source, root)
     chosen = sources.recipe(recipe) if recipe else described.chosen

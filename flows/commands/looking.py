@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import DATA, AsJson, Chosen, Debug, Named, Root, finish, say
+from flows.commands.options import DATA, AsJson, Chosen, Debug, Named, Root, finish, say
 
 commands = typer.Typer()
 
@@ -44,14 +44,15 @@ def sql(
     manifest, and why it was dropped there. A table shows the first rows; csv, json and parquet hold all of them. --json
     is --format json.
     """
-    from flows import answers, printing, sources
-    from pipeline import queries
-    from pipeline import query as typed
+    from flows import sources
+    from flows.console import answers, tables
+    from pipeline.query import named
+    from pipeline.query import sandbox as typed
 
     if listed:
-        for name, each in queries.QUERIES.items():
+        for name, each in named.QUERIES.items():
             say(f"@{name}: {each.what}\n    {each.sql}", as_json)
-        finish(as_json, {name: asdict(each) for name, each in queries.QUERIES.items()})
+        finish(as_json, {name: asdict(each) for name, each in named.QUERIES.items()})
         return
     form = Format.json if as_json else form
     if query is None:
@@ -60,13 +61,13 @@ def sql(
         raise typer.BadParameter("--format parquet needs --out FILE")
     if form is Format.table and out is not None:
         raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
-    text = sys.stdin.read() if query == "-" else queries.named(query)
+    text = sys.stdin.read() if query == "-" else named.named(query)
     answer = typed.run(text, sources.published(root, source or []), deadline=deadline)
     if out is not None:
         answers.put(answer, form, out)
         say(f"{len(answer):,} rows in {out}", to_stderr=True)
     elif form is Format.table:
-        printing.show(printing.answer(answer), to_stderr=False)
+        tables.show(tables.answer(answer), to_stderr=False)
     else:
         answers.write(answer, form, sys.stdout)
 
@@ -77,9 +78,9 @@ def report(
 ) -> None:
     """Write a page to look at: funnel, histograms, pairs kept and dropped, failures by cause, the gain if measured."""
     from flows import sources
-    from pipeline import report as page
-    from pipeline.manifest import Manifest
-    from pipeline.trials import gain_of
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.pages import report as page
+    from pipeline.trials.trials import gain_of
 
     _, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
@@ -104,10 +105,10 @@ def explore(
     `winnow calibrate`, copy the filters as TOML, or publish them under a name of their own.
     """
     from flows import sources
-    from pipeline.explore import app as page
-    from pipeline.explore.questions import Explorer, offered
-    from pipeline.explore.rows import Rows
-    from pipeline.manifest import Manifest
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.pages.explore import app as page
+    from pipeline.pages.explore.questions import Explorer, offered
+    from pipeline.pages.explore.rows import Rows
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import DATA, AsJson, Debug, Root, finish, say
+from flows.commands.options import DATA, AsJson, Debug, Root, finish, say
 
 commands = typer.Typer()
 
@@ -50,26 +50,26 @@ def bench(
     Everything is made here: no network, no data, no weights. On a processor it takes some minutes. With --choose: how
     fast six filters count and select --rows published rows, beside the same filters as masks in pandas.
     """
-    from flows import printing
+    from flows.console import tables
 
     if choose:
-        from pipeline import choosing
+        from pipeline.bench import choosing
 
         found = choosing.run(rows, repeats, tell=lambda line: say(line, to_stderr=True))
-        printing.show(printing.choosing(found), as_json)
+        tables.show(tables.choosing(found), as_json)
     else:
-        from pipeline import bench as measured
+        from pipeline.bench import scoring as measured
 
         plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
         found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
-        printing.show(printing.bench(found), as_json)
+        tables.show(tables.bench(found), as_json)
     finish(as_json, found)
 
 
 @commands.command(epilog="Example: `winnow doctor`")
 def doctor(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
     """Look for what is missing or wrong on this machine, and print the command that mends it."""
-    from flows import doctor as machine
+    from flows.commands import examination as machine
 
     findings = []
     for finding in machine.examine(root):

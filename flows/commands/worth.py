@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import DATA, AsJson, Chosen, Debug, Named, Root, finish, say, tell_gain
+from flows.commands.options import DATA, AsJson, Chosen, Debug, Named, Root, finish, say, tell_gain
 from pipeline.errors import SourceError
 
 commands = typer.Typer()
@@ -38,7 +38,7 @@ def train(
     same is measured for what a recipe would keep that was not published.
     """
     from flows import server, sources
-    from pipeline.manifest import Manifest
+    from pipeline.manifest.manifest import Manifest
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
@@ -78,12 +78,13 @@ def encoders(
     Without --encoder: those of the source's learners, and ten that people ask for, whose weights are on a hub. Leaves
     encoders.svg and encoders.json beside the report, which shows them when it is next written.
     """
-    from flows import encoders as shown
-    from flows import printing, sources
+    from flows import sources
+    from flows.console import encoders as shown
+    from flows.console import tables
 
     described, storage = sources.opened(source, root)
     found = shown.compared(described, storage, encoder, manifest, pictures, finetune)
-    printing.show(shown.table(found), as_json)
+    tables.show(shown.table(found), as_json)
     for line in shown.toml(found):
         say(line, as_json)
     finish(as_json, found)
@@ -108,8 +109,8 @@ def export(
     """
     from flows import sources
     from flows.progress import shown
-    from pipeline import export as written
-    from pipeline.manifest import Manifest
+    from pipeline.manifest import export as written
+    from pipeline.manifest.manifest import Manifest
 
     _, storage = sources.opened(source, root)
     found, chosen = Manifest.open(storage, manifest), sources.recipe(recipe) if recipe else None

@@ -17,13 +17,15 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import shards
 from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
-from pipeline.source import Demo, Pairs, Source, with_test
-from pipeline.stage import Stage
-from pipeline.storage import Storage
-from pipeline.task import TestSet
+from pipeline.settings.pairs import Demo, Pairs
+from pipeline.settings.task import TestSet
+from pipeline.sources.loading import with_test
+from pipeline.sources.source import Source
+from pipeline.store import tarfiles
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
 
 TEST_CAPTIONS = 5
 """Of each test picture. All of them name its main thing, and hardly ever do all name the second."""
@@ -177,7 +179,7 @@ class World:
         ]
         with self.storage.scratch() as scratch:
             for tar in self.storage.keys(self._key("test-pictures")):
-                for name, content in shards.read(self.storage.fetch(tar)):
+                for name, content in tarfiles.read(self.storage.fetch(tar)):
                     (scratch / name).write_bytes(content)
                     self.storage.put_file(self._key(f"test/{name}"), scratch / name)
             table = pa.table({"image": [row[0] for row in rows], "caption": [row[1] for row in rows]})
@@ -201,5 +203,5 @@ def _blocks(folder: str, shots: Mapping[int, pool.Shot]) -> list[_Work]:
 
 
 def _draw(work: _Work, seed: int, path: Path) -> Path:
-    shards.write(path, pool.files(seed, work.shots))
+    tarfiles.write(path, pool.files(seed, work.shots))
     return path

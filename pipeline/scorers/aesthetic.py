@@ -16,9 +16,10 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import NORM, Columns, Head, HeadSpec, Spec, file_digest
-from pipeline.scorers.fetched import fetched
-from pipeline.settings import existing
+from pipeline.models.pinned import fetched
+from pipeline.scorers.spec import NORM, Columns, Head, HeadSpec, Spec
+from pipeline.settings.fields import existing
+from pipeline.store.digests import file_digest
 
 VERSION = 1
 """Raised whenever the same weights and embedding would get another score."""

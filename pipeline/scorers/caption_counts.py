@@ -1,15 +1,13 @@
 """How often a caption occurs in the pool: what a thousand pictures have in common describes none of them."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline import tables
-from pipeline.score import Columns, PoolSpec, Spec
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.progress import StepProgress
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
+from pipeline.store import duck
 
 VERSION = 1
 """Raised whenever the same pool would get another count."""
@@ -42,16 +40,16 @@ class CaptionCountsSpec(PoolSpec):
 class CaptionCounts:
     """Counts in DuckDB, which spills to disk what memory does not hold."""
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `CaptionCountsSpec`."""
-        with tables.connect(pool.folder) as con:
+        with duck.connect(pool.folder) as con:
             con.execute(
                 f"CREATE TABLE captions AS SELECT file_row_number AS row, {SAME} AS same "
-                f"FROM {tables.parquet([pool.rows], 'file_row_number')}"
+                f"FROM {duck.parquet([pool.rows], 'file_row_number')}"
             )
             counted = con.sql(
                 "SELECT count FROM captions JOIN (SELECT same, count(*)::INTEGER AS count FROM captions GROUP BY same) "
                 "USING (same) ORDER BY row"
             ).to_arrow_table()
-        tell(1, 1)
+        progress(1, 1)
         return {"count": counted["count"].combine_chunks()}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.score import Batch, Columns, Scorer, Spec
+from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 
 VERSION = 3
 """Raised whenever the same caption would get another value."""

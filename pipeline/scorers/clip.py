@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.score import Scorer, Spec
-from pipeline.scorers import device
-from pipeline.scorers.clip_weights import Found, find
-from pipeline.settings import LOCAL, ModelName, Weights
+from pipeline.models import device
+from pipeline.models.clip_weights import Found, find
+from pipeline.scorers.spec import Scorer, Spec
+from pipeline.settings.fields import LOCAL, ModelName, Weights
 
 VERSION = 3
 """Raised whenever the same model and pair would get another score."""
@@ -77,11 +77,11 @@ class ClipSpec(Spec):
         Raises ModelError for weights that are missing or do not fit, for a sigmoid without a bias, and for scores that
         are not open_clip's.
         """
-        from pipeline.scorers.certificate import certify
-        from pipeline.scorers.clip_model import Clip
+        from pipeline.models.certificate import certify
+        from pipeline.scorers.clip_scorer import ClipScorer
 
         found = self._found()
-        clip = Clip(found, self.batch, self.sigmoid)
+        clip = ClipScorer(found, self.batch, self.sigmoid)
         clip.certificate = certify(clip, found, *self.place())
         return clip
 

@@ -6,39 +6,28 @@ to the centroid with the largest inner product.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.collected import spread
-from pipeline.draws import draws
 from pipeline.errors import SourceError
-from pipeline.score import Columns, PoolSpec, Spec
-from pipeline.scorers import device, pictured, targets
-from pipeline.settings import ExistingPath
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.images import picture_sets
+from pipeline.models import device
+from pipeline.neighbours.kmeans import k_means, nearest
+from pipeline.progress import StepProgress
+from pipeline.scorers import targets
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.settings.fields import ExistingPath
+from pipeline.uids import draws
 
 VERSION = 1
 """Raised whenever the same pool and targets would get other columns."""
 
 PICTURES, MOST = 128, 100_000
 """Of the pool for each centroid, and centroids at most: what is published for 12.8 million pictures."""
-
-ROUNDS = 20
-"""Of k-means, as published; fewer where no picture changes its centroid any more."""
-
-CELLS = 1 << 25
-"""Products of pictures and centroids that are in memory at once: 128 MB."""
-
-BLOCK = 65_536
-"""Pictures that are added up at once."""
-
-Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 class ClustersSpec(PoolSpec):
@@ -69,7 +58,7 @@ class ClustersSpec(PoolSpec):
 
         settings = {"version": VERSION, "count": self.count, "sample": self.sample}
         return settings | {
-            "targets": pictured.digest(self.targets),
+            "targets": picture_sets.digest(self.targets),
             "torch": version("torch"),
             "device": device.kind(),
         }
@@ -93,7 +82,7 @@ class Clusters:
         """`wanted`: the targets' embeddings [targets, dim]."""
         self._of, self._count, self._sample, self._targets = of, count, sample, wanted
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `ClustersSpec`."""
         there = np.concatenate([np.empty(0, bool), *(has for has, _ in _pictures(pool, self._of))])
         pictures = int(there.sum())
@@ -102,7 +91,7 @@ class Clusters:
             count = min(self._count or min(max(pictures // PICTURES, 1), MOST), pictures)
             sample = _sampled(pool, self._of, there, count * self._sample)
             targets.fit(self._targets, sample.shape[1])
-            centroids = k_means(sample, count, tell)
+            centroids = k_means(sample, count, progress)
             cluster = np.concatenate([nearest(each, centroids) for _, each in _pictures(pool, self._of)])
             size = np.bincount(cluster, minlength=count)[cluster]
             near = np.isin(cluster, nearest(self._targets, centroids))
@@ -114,64 +103,14 @@ class Clusters:
         return spread(found, there)
 
 
-def k_means(vectors: Vectors, count: int, tell: "Tell") -> npt.NDArray[np.float32]:
-    """The centroids [count, dim] of vectors [n, dim], n >= count, by Lloyd's rounds from the first `count` vectors.
-
-    A centroid that no vector is nearest to stays where it is.
-    """
-    centroids = vectors[:count].astype(np.float32)
-    before = np.full(len(vectors), -1)
-    for done in range(ROUNDS):
-        tell(done, ROUNDS)
-        cluster = nearest(vectors, centroids, half_squares=(centroids**2).sum(axis=1) / 2)
-        if np.array_equal(cluster, before):
-            break
-        centroids, before = _means(vectors, cluster, centroids), cluster
-    tell(ROUNDS, ROUNDS)
-    return centroids
-
-
-def nearest(
-    vectors: Vectors, centroids: npt.NDArray[np.float32], half_squares: npt.NDArray[np.float32] | None = None
-) -> npt.NDArray[np.int64]:
-    """By vector the centroid with the largest inner product; less half its square that is the nearest one."""
-    import torch
-
-    against = torch.from_numpy(centroids.T.copy()).to(device.kind())
-    less = None if half_squares is None else torch.from_numpy(half_squares).to(device.kind())
-    rows = max(CELLS // len(centroids), 1)
-    found: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-    with torch.inference_mode():
-        for start in range(0, len(vectors), rows):
-            block = torch.from_numpy(vectors[start : start + rows].astype(np.float32)).to(device.kind())
-            products = block @ against
-            found.append((products if less is None else products.sub_(less)).argmax(dim=1).cpu().numpy())
-    return np.concatenate(found)
-
-
-def _means(
-    vectors: Vectors, cluster: npt.NDArray[np.int64], centroids: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Of the vectors of each cluster, added up on the processor in one order: a GPU's comes out anew each time."""
-    sums = np.zeros(centroids.shape)
-    for start in range(0, len(vectors), BLOCK):
-        numbers = cluster[start : start + BLOCK]
-        order = np.argsort(numbers, kind="stable")
-        filled, first = np.unique(numbers[order], return_index=True)
-        sums[filled] += np.add.reduceat(vectors[start : start + BLOCK].astype(np.float64)[order], first, axis=0)
-    sizes = np.bincount(cluster, minlength=len(centroids))[:, None]
-    means: npt.NDArray[np.float32] = np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids).astype(np.float32)
-    return means
-
-
-def _pictures(pool: "Pool", of: str) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]]:
+def _pictures(pool: Pool, of: str) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]]:
     """By shard, which pairs of the pool have an image embedding, and these."""
     for stored in pool.embeddings(of):
         has = ~np.asarray(np.isnan(stored[:, 0]).any(axis=1))
         yield has, stored[:, 0][has]
 
 
-def _sampled(pool: "Pool", of: str, there: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float16]:
+def _sampled(pool: Pool, of: str, there: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float16]:
     """At most so many of the pool's image embeddings, in one file on disk: those that draw the lowest, in that order.
 
     Which they are depends on the pairs, not on their order.

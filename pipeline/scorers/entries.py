@@ -8,7 +8,7 @@ section 2.2) takes at most 20,000 pairs for each of its queries.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline import tables
-from pipeline.draws import draws, shares
 from pipeline.errors import ModelError
-from pipeline.score import Columns, PoolSpec, Spec, file_digest
-from pipeline.settings import ExistingPath
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.progress import StepProgress
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
+from pipeline.settings.fields import ExistingPath
+from pipeline.store import duck
+from pipeline.store.digests import file_digest
+from pipeline.uids import draws, shares
 
 VERSION = 1
 """Raised whenever the same pool and list would get other columns."""
@@ -108,19 +107,19 @@ class Entries:
     def __init__(self, entries: Iterable[str], limit: float | None) -> None:
         self.matcher, self._limit = Matcher(entries), limit
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `EntriesSpec`."""
         drawn = draws("entries", pool.column("uid").to_pylist())
         limit = self._limit or max(1.0, LIMIT * len(pool) / OF)
         matches = pool.folder / "matches.parquet"
         with pq.ParquetWriter(matches, pa.schema({"row": pa.int64(), "entry": pa.int32(), "draw": pa.uint64()})) as to:
-            for rows, numbers in self._matches(pool, tell):
+            for rows, numbers in self._matches(pool, progress):
                 columns = [pa.array(rows, pa.int64()), pa.array(numbers, pa.int32()), pa.array(drawn[rows])]
                 to.write_batch(pa.record_batch(columns, schema=to.schema))
-        with tables.connect(pool.folder) as con:
+        with duck.connect(pool.folder) as con:
             found = con.sql(
                 f"""
-                WITH matches AS (FROM {tables.parquet([matches])}),
+                WITH matches AS (FROM {duck.parquet([matches])}),
                 counts AS (SELECT entry, count(*) AS pairs FROM matches GROUP BY entry),
                 placed AS (SELECT *, row_number() OVER (PARTITION BY entry ORDER BY draw, row) AS place
                            FROM matches JOIN counts USING (entry))
@@ -142,7 +141,7 @@ class Entries:
             "rank": told["rank"],
         }
 
-    def _matches(self, pool: "Pool", tell: "Tell") -> Iterator[tuple[npt.NDArray[np.int64], list[int]]]:
+    def _matches(self, pool: Pool, progress: StepProgress) -> Iterator[tuple[npt.NDArray[np.int64], list[int]]]:
         """Rows of the pool and the entries that their captions have, as many of either."""
         start = 0
         with pq.ParquetFile(pool.rows) as file:
@@ -150,7 +149,7 @@ class Entries:
                 found = [sorted(self.matcher.find(caption)) for caption in batch["caption"].to_pylist()]
                 rows = np.repeat(np.arange(start, start + len(found)), [len(each) for each in found])
                 start += len(found)
-                tell(start, len(pool))
+                progress(start, len(pool))
                 yield rows, [number for each in found for number in each]
 
 

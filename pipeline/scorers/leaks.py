@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import Field, model_validator
 
-from pipeline import alike, disguises, neighbours
-from pipeline.collected import spread
 from pipeline.errors import ModelError, SourceError
-from pipeline.neighbours import Hashes
-from pipeline.score import WINDOW, Columns, PoolSpec, Spec
-from pipeline.scorers import pictured
+from pipeline.images import phash, picture_sets, variants
+from pipeline.neighbours import hamming
+from pipeline.neighbours.cosine import unit
+from pipeline.neighbours.hamming import Hashes
+from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.spec import WINDOW, Columns, Pool, PoolSpec, Spec, spread
 from pipeline.scorers.targets import Encoder
-from pipeline.settings import ExistingPath
-from pipeline.task import TestSet
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.settings.fields import ExistingPath
+from pipeline.settings.task import TestSet
 
 VERSION = 2
 """Raised whenever the same pool and sets would get other columns."""
@@ -66,8 +64,8 @@ class LeaksSpec(PoolSpec):
         return (self.embeddings, self.of) if self.embeddings else (self.of,)
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """leaked: whether a test picture has the same bytes; or it, or a version of it (see `pipeline.disguises`), has
-        a perceptual hash within `radius`, or one within `loose` and an embedding with a cosine of `similarity` or more.
+        """leaked: whether a test picture has the same bytes; or it, or a variant (`pipeline.images.variants`), has a
+        perceptual hash within `radius`, or one within `loose` and an embedding with a cosine of `similarity` or more.
         distance: bits to that hash, 0 for the same bytes; set, image: which one it is, of several the nearest by hash,
         or else by embedding. With `embeddings`, similarity: the highest cosine with any test picture, -1 to 1.
 
@@ -79,9 +77,9 @@ class LeaksSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The version, the settings, and the digests of all files of the sets."""
-        sets = {name: pictured.digest(path) for name, path in self.sets.items()}
-        test = pictured.digest(self.test.folder, _listed(self.test)) if self.test else None
-        settings = {"version": [VERSION, disguises.VERSION], "radius": self.radius}
+        sets = {name: picture_sets.digest(path) for name, path in self.sets.items()}
+        test = picture_sets.digest(self.test.folder, _listed(self.test)) if self.test else None
+        settings = {"version": [VERSION, variants.VERSION], "radius": self.radius}
         settings |= {"loose": self.loose, "similarity": self.similarity} if self.embeddings else {}
         return {**settings, "sets": sets, **({"test": test} if test else {})}
 
@@ -94,17 +92,17 @@ class LeaksSpec(PoolSpec):
                 f"{self.embeddings!r} cannot encode test pictures; set embeddings to a scorer of kind clip"
             )
         for name, path in self.sets.items():
-            if not pictured.files(path):
+            if not picture_sets.files(path):
                 raise SourceError(f"there is no picture in {path}, which sets.{name} means")
 
     def load(self, of: Callable[[], Any] | None = None) -> "Leaks":
         """The hashes of the sets' pictures, and their embeddings. Raises ModelError for one that is none."""
         if not self.sets and not self.test:
             raise ModelError("there is no test set to compare with: name one in the scorer's sets, or in [task.test]")
-        sets = [(name, path, pictured.contents(path)) for name, path in self.sets.items()]
+        sets = [(name, path, picture_sets.contents(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder
-            sets.append(("test", folder, pictured.those(folder, _listed(self.test))))
+            sets.append(("test", folder, picture_sets.those(folder, _listed(self.test))))
         assert of is not None
         known = Known.read(_opened(sets), of() if self.embeddings else None)
         if not len(known.names):
@@ -151,7 +149,7 @@ class Known:
         parts: list[Floats] = []
         for each in pictures:
             names.append((each.set, each.name, each.sha256))
-            hashes.append([neighbours.phash_of(version) for version in disguises.versions(each.image)])
+            hashes.append([phash.phash_of(version) for version in variants.versions(each.image)])
             if encoder is not None:
                 held.append(encoder.prepare(each.image))
             if encoder is not None and len(held) == WINDOW:
@@ -163,10 +161,12 @@ class Known:
         sha256 = pa.array([digest for *_, digest in names], pa.string())
         return cls(table, sha256, np.array(hashes, np.uint64), np.concatenate(parts) if parts else None)
 
-    def by_hash(self, hashes: Hashes, radius: int, tell: "Tell") -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def by_hash(
+        self, hashes: Hashes, radius: int, progress: StepProgress
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """By hash, the bits to the nearest test picture or version of one, and which it is: 255 and -1 if none is
         within the radius. Of equals, a picture's own hash comes before all versions."""
-        bits, target = neighbours.nearest(hashes, self.hashes.T.ravel(), radius, tell)
+        bits, target = hamming.nearest(hashes, self.hashes.T.ravel(), radius, progress)
         return bits, np.where(target < 0, -1, target % max(len(self.hashes), 1))
 
     def by_vector(
@@ -179,7 +179,7 @@ class Known:
         best = np.empty(len(embeddings), np.float32)
         bits, target = np.full(len(embeddings), 255, np.uint8), np.full(len(embeddings), -1)
         for start in range(0, len(embeddings), BLOCK):
-            cosines = alike.unit(embeddings[start : start + BLOCK]) @ self.vectors.T
+            cosines = unit(embeddings[start : start + BLOCK]) @ self.vectors.T
             best[start : start + BLOCK] = cosines.max(axis=1)
             row, other = np.nonzero(cosines >= agree.similarity)
             apart = np.bitwise_count(hashes[start + row, None] ^ self.hashes[other]).min(axis=1, initial=255)
@@ -195,12 +195,12 @@ class Leaks:
     def __init__(self, hashes: str, radius: int, known: Known, agree: Agree | None = None) -> None:
         self._hashes, self._radius, self._known, self._agree = hashes, radius, known, agree
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `LeaksSpec`."""
         column = pool.column(self._hashes).combine_chunks()
         there, hashes = column.is_valid().to_numpy(zero_copy_only=False), column.drop_null().to_numpy()
         distinct, picture = np.unique(hashes, return_inverse=True)
-        distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, tell))
+        distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, progress))
         same = pc.index_in(
             pool.column("sha256").filter(column.is_valid()).combine_chunks(), value_set=self._known.sha256
         )
@@ -255,4 +255,4 @@ def _opened(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> It
     for set_, path, pictures in sets:
         for name, content in pictures:
             digest = hashlib.sha256(content).hexdigest()
-            yield Evaluated(set_, name, digest, pictured.upright(path, name, content))
+            yield Evaluated(set_, name, digest, picture_sets.upright(path, name, content))

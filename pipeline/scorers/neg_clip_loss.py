@@ -17,17 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.collected import spread
-from pipeline.draws import draws
 from pipeline.errors import SourceError
-from pipeline.score import Columns, PoolSpec, Spec
-from pipeline.scorers import device
+from pipeline.models import device
+from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.uids import draws
 
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
+if TYPE_CHECKING:
     from torch import Tensor
-
-    from pipeline.pool import Pool, Tell
 
 VERSION = 1
 """Raised whenever the same pool would get another score."""
@@ -91,7 +89,7 @@ class NegClipLoss:
     def __init__(self, of: str, temperature: float, batch: int, shuffles: int) -> None:
         self._of, self.temperature, self._batch, self._shuffles = of, temperature, batch, shuffles
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `NegClipLossSpec`."""
         stored, there = _gathered(pool, self._of)
         uids = pool.column("uid").filter(pa.array(there)).to_pylist()
@@ -102,7 +100,7 @@ class NegClipLoss:
                 both = stored[rows].astype(np.float32)
                 total[rows] += neg_clip_loss(both[:, 0], both[:, 1], self.temperature, self._batch)
                 done += 1
-                tell(done, steps)
+                progress(done, steps)
         return spread({"score": pa.array(total / self._shuffles, pa.float32())}, there)
 
 
@@ -153,7 +151,7 @@ def _log_sums(logits: "Tensor") -> "tuple[Tensor, Tensor]":
     return torch.logsumexp(logits, dim=1).double(), torch.logsumexp(logits, dim=0).double()
 
 
-def _gathered(pool: "Pool", of: str) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+def _gathered(pool: Pool, of: str) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
     """The embeddings of the pairs that have both, in one file on disk, and which pairs these are."""
     there: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
     shape: tuple[int, ...] = (2, 0)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.score import Columns, Head, HeadSpec, Spec
-from pipeline.scorers import pictured, targets
-from pipeline.settings import ExistingPath
+from pipeline.images import picture_sets
+from pipeline.scorers import targets
+from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
+from pipeline.settings.fields import ExistingPath
 
 VERSION = 1
 """Raised whenever the same embeddings and targets would get another score."""
@@ -37,7 +38,7 @@ class NormSimSpec(HeadSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The targets; the model is in what it reads."""
-        return {"version": VERSION, "targets": pictured.digest(self.targets)}
+        return {"version": VERSION, "targets": picture_sets.digest(self.targets)}
 
     def check(self, of: Spec) -> None:
         """Raises ModelError for target pictures that nobody could encode, or where there is none."""

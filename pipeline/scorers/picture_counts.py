@@ -1,15 +1,13 @@
 """How many URLs have the very same bytes: what many sites show in place of a picture that is gone."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline import tables
-from pipeline.score import Columns, PoolSpec, Spec
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.progress import StepProgress
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
+from pipeline.store import duck
 
 VERSION = 1
 """Raised whenever the same pool would get another count."""
@@ -39,13 +37,13 @@ class PictureCountsSpec(PoolSpec):
 class PictureCounts:
     """Counts in DuckDB, which spills to disk what memory does not hold."""
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `PictureCountsSpec`."""
-        rows = tables.parquet([pool.rows], "file_row_number")
-        with tables.connect(pool.folder) as con:
+        rows = duck.parquet([pool.rows], "file_row_number")
+        with duck.connect(pool.folder) as con:
             counted = con.sql(
                 f"SELECT urls FROM {rows} JOIN (SELECT sha256, count(DISTINCT url)::INTEGER AS urls FROM {rows} "
                 "GROUP BY sha256) USING (sha256) ORDER BY file_row_number"
             ).to_arrow_table()
-        tell(1, 1)
+        progress(1, 1)
         return {"urls": counted["urls"].combine_chunks()}

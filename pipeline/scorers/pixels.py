@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.score import Batch, Columns, Scorer, Spec
+from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 
 VERSION = 4
 """Raised whenever the same picture would get another value."""

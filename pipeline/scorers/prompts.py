@@ -16,8 +16,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError, nearest
-from pipeline.score import Columns, Head, HeadSpec, Spec
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
 
 VERSION = 1
 """Raised whenever the same prompts and embedding would get another probability."""

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.score import Batch, Columns, Scorer, Spec, file_digest
-from pipeline.settings import ExistingPath, Table
+from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
+from pipeline.settings.fields import ExistingPath, Table
+from pipeline.store.digests import file_digest
 
 VERSION = 1
 """Raised whenever the same files and pair would get another score."""

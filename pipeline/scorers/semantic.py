@@ -3,22 +3,19 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline import alike
-from pipeline.collected import spread
 from pipeline.errors import SourceError
-from pipeline.score import Columns, PoolSpec, Spec
-from pipeline.scorers import device
-from pipeline.scorers.duplicates import EDGES, grouped, write_edges
-
-if TYPE_CHECKING:  # a pool is of a source, and a source of specs
-    from pipeline.pool import Pool, Tell
+from pipeline.models import device
+from pipeline.neighbours import cosine
+from pipeline.progress import StepProgress
+from pipeline.scorers.edges import EDGES, grouped, write_edges
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
 
 VERSION = 1
 """Raised whenever the same pool would get other columns."""
@@ -69,7 +66,7 @@ class SemanticSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The settings, the versions of what computes, and the device's kind, on which the centres are found."""
-        limits = [alike.SIZE, alike.TAUGHT, alike.GUESTS, alike.LARGEST, alike.MOST]
+        limits = [cosine.SIZE, cosine.TAUGHT, cosine.GUESTS, cosine.LARGEST, cosine.MOST]
         settings = {"version": VERSION, "radius": self.radius, "clusters": self.clusters, "limits": limits}
         return settings | {"torch": version("torch"), "device": device.kind()}
 
@@ -89,11 +86,11 @@ class Semantic:
     def __init__(self, of: str, radius: float, clusters: int | None) -> None:
         self._of, self._radius, self._clusters = of, radius, clusters
 
-    def score(self, pool: "Pool", tell: "Tell") -> Columns:
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `SemanticSpec`, and the edges as a file."""
         there, picture = _pictures(pool, self._of)
         _, first = np.unique(picture, return_index=True)
-        found = alike.within(_gathered(pool, self._of, there, first), self._radius, self._clusters, tell)
+        found = cosine.within(_gathered(pool, self._of, there, first), self._radius, self._clusters, progress)
         write_edges(pool.folder, found.low, found.high, found.distance, found.capped)
         low, high = found.low.astype(np.int64), found.high.astype(np.int64)
         harder = np.zeros(len(picture), np.float32)  # of a picture's pairs all but the first have an equal before them
@@ -108,7 +105,7 @@ class Semantic:
         return spread(columns, there)
 
 
-def _pictures(pool: "Pool", of: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def _pictures(pool: Pool, of: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Which pairs have an image embedding; and of these which one, by numbers that rise with the first appearance."""
     there: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
     digests = [pa.array([], pa.binary(_DIGEST))]
@@ -122,7 +119,7 @@ def _pictures(pool: "Pool", of: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray
 
 
 def _gathered(
-    pool: "Pool", of: str, there: npt.NDArray[np.bool_], first: npt.NDArray[np.int64]
+    pool: Pool, of: str, there: npt.NDArray[np.bool_], first: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float16]:
     """The image embeddings of the pairs that are `first` to show a picture, in one file on disk."""
     chosen = np.zeros(len(there), bool)

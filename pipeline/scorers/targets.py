@@ -9,9 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import ModelError
-from pipeline.score import NORM, WINDOW, Spec
-from pipeline.scorers import pictured
+from pipeline.images import picture_sets
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.spec import NORM, WINDOW, Spec
 
 VECTORS = ".npy"
 """The ending of a file of embeddings that somebody already computed."""
@@ -36,7 +36,7 @@ def check(path: Path, name: str, of: Spec) -> None:
             f"{name!r} is of kind {of.kind!r} and encodes no pictures: "
             f"give targets as {VECTORS}, embeddings of {of.encoder}"
         )
-    if not pictured.files(path):
+    if not picture_sets.files(path):
         raise ModelError(f"there is no picture in {path}, which targets means")
 
 
@@ -85,6 +85,6 @@ def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
 
 
 def _prepared(path: Path, clip: Encoder) -> Iterator[npt.NDArray[np.uint8]]:
-    for name, content in pictured.contents(path):
-        picture = pictured.upright(path, name, content)  # a picture that is none is told before the model is asked
+    for name, content in picture_sets.contents(path):
+        picture = picture_sets.upright(path, name, content)  # a picture that is none is told before the model is asked
         yield clip.prepare(picture)

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.errors import ModelError
-from pipeline.score import Batch, Columns, Scorer, Spec
 from pipeline.scorers.captions import plain_words
-from pipeline.settings import ExistingPath
+from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
+from pipeline.settings.fields import ExistingPath
 
 VERSION = 1
 """Raised whenever the same caption and list would get another value."""

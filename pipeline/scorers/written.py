@@ -19,9 +19,9 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
 
-from pipeline.score import Batch, Columns, Scorer, Spec
-from pipeline.settings import existing
-from pipeline.stage import canonical_json
+from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
+from pipeline.settings.fields import existing
+from pipeline.store.digests import canonical_json
 
 VERSION = 1
 """Raised whenever the same file and pair would get another score."""

@@ -10,10 +10,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import audit, choosing, diff, machine, publish, query
-from pipeline.manifest import Manifest
-from pipeline.queries import QUERIES
-from pipeline.storage import Storage
+from pipeline.bench import choosing
+from pipeline.engine import machine
+from pipeline.manifest import publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.query import sandbox
+from pipeline.query.named import QUERIES
+from pipeline.review import audit, diff
+from pipeline.store.storage import Storage
 
 
 @contextmanager
@@ -38,9 +42,9 @@ def main(total):
         with timed("audit"):
             audit.audit(manifest, choosing.RECIPE)
         with timed("winnow sql: count and mean by verdict"):
-            query.run("SELECT kept, count(*), avg(clip_similarity) FROM rows GROUP BY kept", [store])
+            sandbox.run("SELECT kept, count(*), avg(clip_similarity) FROM rows GROUP BY kept", [store])
         with timed("winnow sql: history"):
-            query.run(QUERIES["flipped"].sql, [store])
+            sandbox.run(QUERIES["flipped"].sql, [store])
         print(f"{machine.peak_memory_mb():,} MiB at most")
 
 

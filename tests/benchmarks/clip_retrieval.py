@@ -14,8 +14,13 @@ from statistics import median
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import bench, download, engine, score, shards, synthetic
+from pipeline.bench import scoring, synthetic
+from pipeline.download import download
+from pipeline.engine import local
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scoring import plan
+from pipeline.scoring.run import Scoring
+from pipeline.store import tarfiles
 
 THEIRS = """
 import sys, time
@@ -49,14 +54,14 @@ def ours(source, storage, listed, precision, model):
     """Seconds, and the similarity of each caption."""
     spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{model}", "precision": precision})
     source = source.model_copy(update={"scorers": {"clip": spec}})
-    work = score.make(source, storage)
+    work = Scoring(source, storage)
     work.load("clip")
     started = time.perf_counter()
-    for _, error in engine.run(lambda: work, listed):
+    for _, error in local.run(lambda: work, listed):
         if error:
             raise error
     seconds = time.perf_counter() - started
-    stage = score.stages(source, download.stage(source))["clip"]
+    stage = plan.stages(source, download.stage(source))["clip"]
     found = {}
     for shard in listed:
         path = storage.fetch(stage.item(shard.number, ".parquet"))
@@ -76,11 +81,11 @@ def with_captions(source, storage, listed):
         tar = storage.fetch(download.stage(source).item(shard.number, ".tar"))
         rows = pq.read_table(storage.fetch(shard.key))
         members = []
-        for (name, content), caption in zip(list(shards.read(tar)), rows["caption"].to_pylist(), strict=True):
+        for (name, content), caption in zip(list(tarfiles.read(tar)), rows["caption"].to_pylist(), strict=True):
             members += [(name, content), (name.replace(".jpg", ".txt"), caption.encode())]
-        shards.write(tar, members)
+        tarfiles.write(tar, members)
         tars.append(tar)
-        shards.write(first / tar.name, members[:2])
+        tarfiles.write(first / tar.name, members[:2])
     return [first / tar.name for tar in tars] + tars
 
 
@@ -90,7 +95,7 @@ def main(environment, model="ViT-B-32", pairs="256", repeats="3"):
         folder = Path(name)
         source, storage, listed = synthetic.source(folder, count, 224, -(-count // 2))
         tars = with_captions(source, storage, listed)
-        weights = bench.random_model(model, folder / "model")
+        weights = scoring.random_model(model, folder / "model")
         rates = {"clip-retrieval": [], "float32": [], "bfloat16": []}
         for repeat in range(int(repeats)):
             file = weights / "open_clip_model.safetensors"

@@ -12,10 +12,11 @@ from statistics import median
 
 import numpy as np
 
-from pipeline import bench, synthetic
-from pipeline.scorers import certificate, clip_model
-from pipeline.scorers.clip_model import Clip
-from pipeline.scorers.clip_weights import find
+from pipeline.bench import scoring, synthetic
+from pipeline.models import certificate
+from pipeline.models import clip as clip_module
+from pipeline.models.clip import Clip
+from pipeline.models.clip_weights import find
 
 REPEATS = 3
 
@@ -23,7 +24,7 @@ REPEATS = 3
 def main(model, count):
     captions = list(synthetic.captions(count))
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(find(f"local-dir:{bench.random_model(model, Path(folder) / 'model')}", None, None))
+        clip = Clip(find(f"local-dir:{scoring.random_model(model, Path(folder) / 'model')}", None, None))
     pictures = clip.pictures([clip.prepare(picture) for picture in certificate.pictures()])
     whole = None
     for precision in ("float32", "bfloat16"):
@@ -31,7 +32,7 @@ def main(model, count):
         taken = {}
         for _ in range(REPEATS):
             for step in (1000, 32, 8):
-                clip_model.STEP = step
+                clip_module.STEP = step
                 started = time.perf_counter()
                 cosines = clip.captions(captions) @ pictures.T
                 taken.setdefault(step, []).append(time.perf_counter() - started)

@@ -18,12 +18,14 @@ import pyarrow as pa
 from choose import timed
 
 from filters.core import Filter
-from pipeline import choosing, machine, parts
-from pipeline.explore import app
-from pipeline.explore.questions import Explorer, Offered
-from pipeline.explore.rows import Rows
-from pipeline.manifest import Manifest
-from pipeline.storage import Storage
+from pipeline.bench import choosing
+from pipeline.engine import machine
+from pipeline.manifest.manifest import Manifest
+from pipeline.pages.explore import app
+from pipeline.pages.explore.questions import Explorer, Offered
+from pipeline.pages.explore.rows import Rows
+from pipeline.store import parquet
+from pipeline.store.storage import Storage
 
 MORE = 20
 STEPS = 60
@@ -45,7 +47,7 @@ def wide(start, count):
 def manifest(store, total):
     """Only what the page reads of one: no verdicts, no log."""
     made = [
-        parts.put_parquet(store, "rows", table.schema, [table])
+        parquet.put_parquet(store, "rows", table.schema, [table])
         for table in (wide(start, min(choosing.PART, total - start)) for start in range(0, total, choosing.PART))
     ]
     document = {

@@ -7,9 +7,10 @@ encoder is at work, when pictures are opened one by one, and streamed with 1, 2,
 import os
 import sys
 
-from pipeline import synthetic, task
-from pipeline.scorers import device
-from training import cost
+from pipeline.bench import synthetic
+from pipeline.models import device
+from pipeline.settings import encoder
+from training.studies import cost
 
 NAMES = ("timm:mobilenetv2_100@random", "timm:resnet50@random", "timm:vit_base_patch16_224@random")
 PICTURES, SIDE = 384, 256
@@ -20,7 +21,7 @@ def main(names):
     machine = device.described("float32")
     print(f"{PICTURES} pictures, {SIDE} px at the shorter side; {machine}; load {os.getloadavg()[0]:.1f}")
     for name in names:
-        found = cost.apart(task.encoder(name), pictures)
+        found = cost.apart(encoder.encoder(name), pictures)
         alone = found.encoder_images_per_second
         print(f"{name}: {alone:.1f} images/s alone, {found.memory_mb} MiB", flush=True)
         for loop in (found.one_by_one, *found.streamed):

@@ -19,10 +19,14 @@ import pyarrow as pa
 from photographs import CLASSES, DATA
 from PIL import Image
 
-from pipeline import arms
-from pipeline.stage import digest
-from pipeline.task import Budget, Pixels
-from training import encoders, evaluate, features, labels, probe
+from pipeline.manifest import arms
+from pipeline.settings.encoder import Pixels
+from pipeline.settings.task import Budget
+from pipeline.store.digests import digest
+from training.data import features, labels
+from training.encoders import encoders
+from training.learners import descent, probe
+from training.measures import intervals, metrics
 
 RATES = (0.0, 0.1, 0.3, 0.5)
 LEARNERS = {
@@ -140,22 +144,22 @@ def told(rate, noise, said, truth, with_clip, seeds):
     lines = []
     for name, (_, encoder) in LEARNERS.items():
         known = truth[with_clip] if encoder == "clip" else truth
-        bootstrap = evaluate.Bootstrap(evaluate.Single(known, list(CLASSES)), len(known), seeds)
+        bootstrap = intervals.Bootstrap(metrics.Single(known, list(CLASSES)), len(known), seeds)
         means = {cell: bootstrap.mean(np.stack(said[name, cell])) for cell in CELLS if said[name, cell]}
         cells = []
         for cell in CELLS:
-            scores = [evaluate.scores(known, each, list(CLASSES))["f1_macro"] for each in said[name, cell]]
+            scores = [metrics.scores(known, each, list(CLASSES))["f1_macro"] for each in said[name, cell]]
             cells.append(f"{np.mean(scores):.3f} ({np.std(scores, ddof=1):.3f})" if scores else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
         for what, better, worse in COMPARED:
             if better in means:
-                found = evaluate.difference(means[better], means[worse])
+                found = intervals.difference(means[better], means[worse])
                 lines.append(f"| {name} | {what} | {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] |")
     print("\n| learner | difference in macro-F1 | with its 95 % interval |\n|---|---|---|")
     print("\n".join(lines) + "\n", flush=True)
 
 
 if __name__ == "__main__":
-    with probe.one_thread(), tempfile.TemporaryDirectory() as folder:
+    with descent.one_thread(), tempfile.TemporaryDirectory() as folder:
         rates = [float(rate) for rate in sys.argv[3:]] or RATES
         main(int((sys.argv[1:] or ["10"])[0]), Path((sys.argv[2:] or [folder])[0]), rates)

@@ -15,9 +15,10 @@ import job
 import photographs
 from rich.console import Console
 
-from flows import encoders
-from pipeline import source, task
-from training import comparison, gain
+from flows.console import encoders
+from pipeline.settings import encoder
+from pipeline.sources import loading
+from training.studies import comparison, gain
 
 SWAPPED = 0.3
 
@@ -27,13 +28,13 @@ def main(seeds, folder):
     with photographs.served() as host:
         toml, _ = photographs.source(folder, host, SWAPPED, **spent)
         job.run(toml, folder / "store")
-    described, storage, console = source.load(toml), job.storage_of(toml, folder / "store"), Console(width=160)
+    described, storage, console = loading.load(toml), job.storage_of(toml, folder / "store"), Console(width=160)
     measured = gain.measure(described, storage)
     console.print(gain.table(measured))
     print(
         json.dumps({name: measured[name] for name in ("counts", "test", "versions", "seconds")}, indent=1), flush=True
     )
-    chosen = [photographs.mobilenet(), task.encoder("hog"), task.encoder("pixels")]
+    chosen = [photographs.mobilenet(), encoder.encoder("hog"), encoder.encoder("pixels")]
     console.print(encoders.table(comparison.compare(described, storage, chosen, finetuned=True)))
 
 

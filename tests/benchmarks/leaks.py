@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from copies import TRANSFORMS, encoded, opened
 
-from pipeline.neighbours import phash_of
+from pipeline.images.phash import phash_of
 from pipeline.scorers.leaks import Agree, Evaluated, Known
 
 DEMO = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"

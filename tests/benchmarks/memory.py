@@ -13,8 +13,10 @@ from pathlib import Path
 
 import open_clip
 
-from pipeline import bench, engine, machine, score, synthetic
+from pipeline.bench import scoring, synthetic
+from pipeline.engine import local, machine
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scoring.run import Scoring
 
 SIDE, SHARD = 224, 1000
 TINY = {
@@ -29,11 +31,11 @@ def once(pairs):
         (Path(folder) / "tiny.json").write_text(json.dumps(TINY))
         open_clip.add_model_config(Path(folder) / "tiny.json")
         described, storage, shards = synthetic.source(Path(folder), pairs, SIDE, SHARD)
-        made = bench.random_model("tiny", Path(folder) / "model")
+        made = scoring.random_model("tiny", Path(folder) / "model")
         spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{made}"})
         described = described.model_copy(update={"scorers": {"clip": spec}})
         started = time.perf_counter()
-        for _, error in engine.run(lambda: score.make(described, storage), shards):
+        for _, error in local.run(lambda: Scoring(described, storage), shards):
             if error:
                 raise error
         peak = machine.peak_memory_mb()

@@ -23,12 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.core import Distinct, Filter
-from pipeline import alike, distinct, download, machine, neighbours, pool, score, source, tables
-from pipeline.distinct import Neighbours
-from pipeline.pairs import Ledger, Shard
-from pipeline.scorers.duplicates import EDGES
+from pipeline.download import download
+from pipeline.engine import machine
+from pipeline.filtering import distinct
+from pipeline.filtering.distinct import Neighbours
+from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.neighbours import cosine, hamming
+from pipeline.scorers.edges import EDGES
 from pipeline.scorers.neg_clip_loss import neg_clip_loss
-from pipeline.storage import Storage
+from pipeline.scoring import plan, pool
+from pipeline.sources import loading
+from pipeline.store import duck
+from pipeline.store.storage import Storage
 
 PARTS = ("hashes", "semantic", "loss")
 SHARD = 10_000
@@ -101,7 +107,7 @@ def embeddings(number, topics):
 def filled(described, storage, values):
     """The ledger of shards that are downloaded, and have hashes, and embeddings if the source has them."""
     downloaded = download.stage(described)
-    stages = score.stages(described, downloaded)
+    stages = plan.stages(described, downloaded)
     random = np.random.default_rng(2)
     topics = random.normal(size=(len(values) // 200 + 1, DIM)).astype(np.float32) + 0.8
     shards = []
@@ -128,7 +134,7 @@ def filled(described, storage, values):
                 pq.write_table(pa.table(columns), scratch / "made")
                 storage.put_file(key, scratch / "made")
         if "recorded" in stages:
-            stage = score.embeddings("recorded", stages["recorded"])
+            stage = plan.embeddings("recorded", stages["recorded"])
             with storage.scratch() as scratch:
                 np.save(scratch / "made.npy", embeddings(number, topics)[: len(part)])
                 storage.put_file(stage.item(number, ".npy"), scratch / "made.npy")
@@ -146,7 +152,7 @@ def chosen(folder, storage, made, columns, name, radius):
     table = {"uid": [f"{row:032x}" for row in range(rows)], "status": ["ok"] * rows}
     pq.write_table(pa.table(table | made), whole)
     edges, picture = columns
-    with timed(f"distinct by {name} over all rows"), tables.connect(Path(folder)) as con:
+    with timed(f"distinct by {name} over all rows"), duck.connect(Path(folder)) as con:
         where, end = Neighbours(edges, picture, radius), Distinct(radius, "sharpness", name)
         lost = distinct.losers(con, storage, [whole], [rows], [Filter("sharp", "sharpness > 100")], end, where)
     print(f"{len(lost.repeated):,} rows go", flush=True)
@@ -154,7 +160,7 @@ def chosen(folder, storage, made, columns, name, radius):
 
 def loaded(folder, name, more):
     Path(folder, f"{name}.toml").write_text(TOML + more)
-    return source.load(Path(folder, f"{name}.toml"))
+    return loading.load(Path(folder, f"{name}.toml"))
 
 
 def of_hashes(folder, rows):
@@ -162,12 +168,12 @@ def of_hashes(folder, rows):
     described = loaded(folder, "hashes", OF_HASHES)
     ledger = filled(described, storage, values)
     with timed(f"neighbours of {rows:,} hashes within {RADIUS} bits"):
-        edges = neighbours.within(np.unique(values), RADIUS)
+        edges = hamming.within(np.unique(values), RADIUS)
     print(f"{len(edges):,} edges, {edges.capped:,} comparisons left out")
     with timed("duplicates and caption_counts, their files included"):
         pool.run(described, storage, ledger, {})
-    stages = score.stages(described, download.stage(described))
-    key = score.pool_stages(described, download.stage(described), stages, ledger, {})["duplicates"].folder
+    stages = plan.stages(described, download.stage(described))
+    key = plan.pool_stages(described, download.stage(described), stages, ledger, {})["duplicates"].folder
     made = {"picture": values, "sharpness": values % 1000}
     chosen(folder, storage, made, (f"{key}/{EDGES}", "picture"), "duplicates", RADIUS)
 
@@ -180,13 +186,13 @@ def of_embeddings(folder, rows):
         os.sched_setaffinity(0, {0, 1})
     with timed(f"semantic: {rows:,} embeddings of {DIM} numbers, its files included"):
         pool.run(described, storage, ledger, {})
-    stages = score.stages(described, download.stage(described))
-    key = score.pool_stages(described, download.stage(described), stages, ledger, {})["semantic"].folder
+    stages = plan.stages(described, download.stage(described))
+    key = plan.pool_stages(described, download.stage(described), stages, ledger, {})["semantic"].folder
     edges = pq.read_table(storage.fetch(f"{key}/{EDGES}"))
     print(f"{len(edges):,} edges, {edges.schema.metadata[b'capped'].decode()} comparisons left out")
     made = {"picture": np.arange(rows, dtype=np.uint64), "sharpness": values % 1000}
     chosen(folder, storage, made, (f"{key}/{EDGES}", "picture"), "semantic", EPS)
-    stage = score.embeddings("recorded", stages["recorded"])
+    stage = plan.embeddings("recorded", stages["recorded"])
     first = [np.load(storage.fetch(stage.item(number, ".npy")))[:, 0] for number in range(min(EXACT, rows) // SHARD)]
     recalled(np.concatenate(first))
 
@@ -194,13 +200,13 @@ def of_embeddings(folder, rows):
 def recalled(vectors):
     """Of the pairs that an exact search finds, how many are found."""
     with timed(f"exact search of {len(vectors):,}"):
-        wide = alike.unit(vectors)
+        wide = cosine.unit(vectors)
         exact = []
         for start in range(0, len(wide), 2000):
             row, column = np.nonzero(wide[start : start + 2000] @ wide.T >= 1 - EPS)
             exact.append(((start + row) * len(wide) + column)[start + row < column])
-    with timed(f"the same by {len(vectors) // alike.SIZE} clusters"):
-        found = alike.within(vectors, EPS)
+    with timed(f"the same by {len(vectors) // cosine.SIZE} clusters"):
+        found = cosine.within(vectors, EPS)
     pairs = found.low.astype(np.int64) * len(wide) + found.high.astype(np.int64)
     exact = np.concatenate(exact)
     both = np.intersect1d(exact, pairs)

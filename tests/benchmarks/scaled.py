@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.demo import world
-from pipeline.scorers.clip_model import Clip
-from pipeline.scorers.clip_weights import find
+from pipeline.models.clip import Clip
+from pipeline.models.clip_weights import find
 
 SIDE, MOST = 64, 300
 CAPTIONS = ("a red cube", "a blue ball behind a green cone", "two people", "a dog on the grass")

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import machine
+from pipeline.engine import machine
+from pipeline.neighbours import kmeans
 from pipeline.scorers import clusters
 from pipeline.scorers.entries import Entries
 
@@ -65,13 +66,13 @@ def main(rows):
         sample = min(rows // 2, 64 * clusters.MOST)
         path = Path(folder, "sample.npy")
         vectors = np.lib.format.open_memmap(path, "w+", np.float16, (sample, DIM))
-        for start in range(0, sample, clusters.BLOCK):
-            vectors[start : start + clusters.BLOCK] = random.normal(size=vectors[start : start + clusters.BLOCK].shape)
+        for start in range(0, sample, kmeans.BLOCK):
+            vectors[start : start + kmeans.BLOCK] = random.normal(size=vectors[start : start + kmeans.BLOCK].shape)
         count = max(rows // clusters.PICTURES, 1)
         with timed(f"clusters: {count:,} centroids of {sample:,} pictures of {DIM} numbers"):
-            centroids = clusters.k_means(vectors, count, nothing)
+            centroids = kmeans.k_means(vectors, count, nothing)
         with timed(f"the nearest of them to {sample:,} pictures"):
-            clusters.nearest(vectors, centroids)
+            kmeans.nearest(vectors, centroids)
 
 
 if __name__ == "__main__":

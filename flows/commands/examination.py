@@ -1,0 +1,168 @@
+"""What is missing or wrong on this machine, and the command that mends it. Nothing is changed, nobody is asked."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+FREE = 20 * 2**30
+"""Bytes on the disk below which a run of a million pairs is not worth starting."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `mend` is a command, or a sentence where no command will do; empty if all is well.
+
+    A note hinders some runs (weights that are not here yet), a fault every one.
+    """
+
+    what: str
+    state: Literal["ok", "note", "fault"]
+    found: str
+    mend: str = ""
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Look at everything, the quick things first. `root` is where results are to lie."""
+    yield python(sys.version_info[:3])
+    yield pillow(distributions())
+    yield backport(sys.path)
+    yield fastapi(_version("fastapi"))
+    yield sqlalchemy(_version("sqlalchemy"))
+    yield disk(root, FREE)
+    yield _prefect()
+    yield _device()
+    yield from sources()
+
+
+def python(found: tuple[int, ...]) -> Finding:
+    """img2dataset imports what Python 3.13 no longer has."""
+    text = ".".join(map(str, found))
+    if (3, 11) <= found < (3, 13):
+        return Finding("Python", "ok", text)
+    return Finding("Python", "fault", f"{text}, not 3.11 or 3.12", "rm -rf .venv && make setup PYTHON=python3.11")
+
+
+def pillow(installed: Iterable[Distribution]) -> Finding:
+    """Pillow and pillow-simd are both the package PIL: with both, each has overwritten files of the other."""
+    owners = sorted(each.metadata["Name"] for each in installed if _owns(each.read_text("RECORD"), "PIL/Image.py"))
+    if len(owners) == 1:
+        return Finding("PIL", "ok", f"{owners[0]} {version(owners[0])}")
+    found = f"owned by {' and '.join(owners)}" if owners else "not installed"
+    mend = f"{_pip()} uninstall -y {' '.join(owners)}; {_AGAIN}" if owners else _AGAIN
+    return Finding("PIL", "fault", found, mend)
+
+
+def _owns(record: str | None, path: str) -> bool:
+    return any(line.startswith(f"{path},") for line in (record or "").splitlines())
+
+
+def backport(path: list[str]) -> Finding:
+    """The package `dataclasses` of 2018 shadows the standard library's, and Prefect's server dies of it."""
+    found = list(distributions(name="dataclasses", path=path))
+    if not found:
+        return Finding("dataclasses backport", "ok", "not installed")
+    text = f"{found[0].version} shadows the standard library's; Prefect cannot start"
+    return Finding("dataclasses backport", "fault", text, f"{_pip()} uninstall -y dataclasses")
+
+
+def fastapi(found: str | None) -> Finding:
+    """Prefect 3.8's server cannot start with fastapi 0.151 or newer."""
+    return _older("fastapi", found, (0, 151), "Prefect's server cannot start")
+
+
+def sqlalchemy(found: str | None) -> Finding:
+    """Prefect 3.8's scheduler fails with SQLAlchemy 2.1: deployments with a schedule would never run."""
+    return _older("SQLAlchemy", found, (2, 1), "Prefect's schedules never run")
+
+
+def _older(what: str, found: str | None, limit: tuple[int, int], harm: str) -> Finding:
+    if found is None:
+        return Finding(what, "fault", "not installed", _AGAIN)
+    if tuple(int(part) for part in found.split(".")[:2]) < limit:
+        return Finding(what, "ok", found)
+    return Finding(what, "fault", f"{found}, not one before {limit[0]}.{limit[1]}: {harm}", _AGAIN)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def disk(root: Path, least: int) -> Finding:
+    """Whether there is room where results are to lie."""
+    where = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
+    if not os.access(where, os.W_OK):
+        return Finding("disk", "fault", f"{where} cannot be written", "choose another folder with --root DIR")
+    free = shutil.disk_usage(where).free
+    text = f"{free / 2**30:.0f} GiB free at {where}"
+    if free >= least:
+        return Finding("disk", "ok", text)
+    return Finding("disk", "note", text, "enough for the demo; for a large source choose another disk with --root DIR")
+
+
+def _prefect() -> Finding:
+    from flows import server
+
+    try:
+        import prefect
+        import prefect.server.api.server
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
+        return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
+    api = os.environ.get("PREFECT_API_URL") or server.address()
+    up = "answers" if server.answers(api) else "is silent, so commands start one of their own"
+    return Finding("Prefect", "ok", f"{prefect.__version__}; the server at {api} {up}")
+
+
+def _device() -> Finding:
+    """A machine without a GPU is slower, and that is all."""
+    if find_spec("torch") is None:
+        return Finding("device", "fault", "torch is not installed", _AGAIN)
+    from pipeline.models import device
+
+    return Finding("device", "ok", device.described())
+
+
+def sources() -> Iterator[Finding]:
+    """Each source file, and whether the weights that it names are on this machine."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # looking is not fetching
+    from pipeline.errors import WinnowError
+    from pipeline.sources import loading
+    from training.encoders import encoders
+
+    for path in loading.every():
+        what = f"source {path.stem}"
+        try:
+            described = loading.load(path)
+        except WinnowError as error:
+            yield Finding(what, "fault", str(error), f"edit {path}")
+            continue
+        learners = described.task.learners.values() if described.task else ()
+        needed: list[tuple[str, Callable[[], object]]] = [
+            *(("curate", spec.identity) for spec in described.scorers.values()),
+            *(("train", partial(encoders.identity, learner.encoder)) for learner in learners),
+        ]
+        command = ""
+        try:
+            for command, identity in needed:  # noqa: B007 - what fails says which command fetches it
+                identity()
+        except WinnowError as error:
+            mend = f"winnow {command} {path.stem}   # fetches them where there is a network"
+            yield Finding(what, "note", str(error), mend)
+        else:
+            yield Finding(what, "ok", "valid; its weights are here" if needed else "valid")
+
+
+def _pip() -> str:
+    return f"{sys.executable} -m pip"
+
+
+_AGAIN = "rm -f .venv/.installed && make setup"

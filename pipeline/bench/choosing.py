@@ -1,0 +1,245 @@
+"""How fast choosing is: the funnel and the selection of six filters, beside the same filters as masks in pandas.
+
+A manifest is made up, in parts and row groups as every other. Then both sides answer in turn, several times in one run,
+each in a process of its own, so that its peak of memory is its own. The clock starts when the libraries are imported;
+the files lie in the system's cache. winnow opens the manifest and gives its funnel and its selection. pandas reads the
+columns of the six filters and `uid`, no others, of all files at once with pyarrow's threads; it counts what passes each
+mask, all masks in sequence and all but one, and takes the uids. Both must count the same and name the same rows.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters import image, pair, text
+from filters.core import Recipe
+from pipeline.bench import synthetic
+from pipeline.engine import machine
+from pipeline.manifest import parts, publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.settings.download import Download
+from pipeline.store import parquet
+from pipeline.store.storage import Storage
+
+PART = parts.SHARDS * Download().shard_size
+"""Rows of a part."""
+
+FAILED = 0.3
+"""Share of the rows without a picture; they have no score."""
+
+RECIPE = Recipe(
+    "benchmark",
+    (text.worded, image.large, image.shaped, text.english, image.sharpness(50), pair.most_aligned(0.3)),
+)
+"""Six filters over eight columns; the last is a quantile of the whole pool."""
+
+SIDES = ("winnow", "pandas")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one side said. `funnel` has for each filter how many pairs pass it alone, pass it and all before it, and
+    would be kept besides without it; `uids` is a digest of those that are kept, in ledger order."""
+
+    funnel: list[tuple[int, int, int]]
+    kept: int
+    uids: str
+    funnel_seconds: float
+    select_seconds: float
+    peak_memory_mb: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the funnel and the selection together."""
+        return self.funnel_seconds + self.select_seconds
+
+
+def run(rows: int, repeats: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure; `tell` hears what is being done. Seconds are medians, the ratio the median of those inside a repeat."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
+        published(Storage(Path(folder)), rows, tell)
+        answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
+        for number in range(1, repeats + 1):
+            for side in SIDES:
+                tell(f"{side}, {number} of {repeats}")
+                answers[side].append(_apart(side, folder))
+    return figures(answers["winnow"], answers["pandas"]) | {
+        "rows": rows,
+        "columns": len(table(0, 1).column_names),
+        "repeats": repeats,
+        "processor": machine.processor(),
+        "cores": os.cpu_count(),
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+    }
+
+
+def figures(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
+    """Medians over the repeats, peaks of memory over all. Raises ValueError if two answers are not the same."""
+    if len({(tuple(each.funnel), each.kept, each.uids) for each in (*ours, *theirs)}) > 1:
+        raise ValueError(f"the two sides do not agree: {ours[0]} and {theirs[0]}")
+
+    def middle(values: Sequence[float]) -> float:
+        return float(f"{median(values):.4g}")
+
+    return {
+        "seconds": middle([each.seconds for each in ours]),
+        "funnel_seconds": middle([each.funnel_seconds for each in ours]),
+        "select_seconds": middle([each.select_seconds for each in ours]),
+        "pandas_seconds": middle([each.seconds for each in theirs]),
+        "ratio_to_pandas": middle([other.seconds / each.seconds for each, other in zip(ours, theirs, strict=True)]),
+        "peak_memory_mb": max(each.peak_memory_mb for each in ours),
+        "pandas_peak_memory_mb": max(each.peak_memory_mb for each in theirs),
+        "kept": ours[0].kept,
+    }
+
+
+def published(storage: Storage, rows: int, tell: Callable[[str], None] = lambda line: None) -> Manifest:
+    """Make up `rows` rows, and publish them under `RECIPE`."""
+    made: list[parquet.Rows] = []
+
+    def part(start: int) -> parquet.Rows:
+        whole = table(start, min(PART, rows - start))
+        return parquet.put_parquet(storage, "rows", whole.schema, [whole])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for each in pool.map(part, range(0, rows, PART)):
+            made.append(each)
+            if len(made) % 10 == 1:
+                tell(f"made {sum(one.count for one in made):,} of {rows:,} rows")
+    tell("publishing them")
+    sketch = {
+        "source": "benchmark",
+        "ledger": {"digest": "", "input": rows, "repeated": 0},
+        "stages": {"shards": "", "scores": {}},
+        "quarantined": [],
+        "rows": [asdict(each) for each in made],
+        "recipe": publish.written(RECIPE),
+    }
+    return Manifest.open(storage, publish.decide(storage, sketch, {}, RECIPE, 0.0).id)
+
+
+def table(start: int, count: int) -> pa.Table:
+    """The rows from number `start` on, in 20 columns; the same numbers, the same rows."""
+    generator = np.random.default_rng(start)
+    missing = generator.random(count) < FAILED
+    words = generator.integers(1, 30, count, dtype=np.int32)
+    numbers = pa.array(np.arange(start, start + count)).cast(pa.string())
+    phrases = _phrases().take(pa.array(generator.integers(len(_phrases()), size=count)))
+    hosts = pa.array(generator.integers(997, size=count)).cast(pa.string())
+
+    def measured(values: npt.NDArray[Any]) -> pa.Array:
+        return pa.array(values, mask=missing)
+
+    return pa.table(
+        {
+            "uid": _hexadecimal(generator.bytes(16 * count)),
+            "url": pc.binary_join_element_wise("http://host-", hosts, ".example/pictures/", numbers, ".jpg", ""),
+            "caption": pc.binary_join_element_wise(phrases, numbers, " "),
+            "status": pa.array(["ok", "failed"]).take(pa.array(missing.astype(np.int8))),
+            "width": measured(generator.integers(100, 2000, count, dtype=np.int32)),
+            "height": measured(generator.integers(100, 2000, count, dtype=np.int32)),
+            "captions_words": measured(words),
+            "captions_length": measured(words * 6),
+            "captions_language": pa.array(["en", "de"]).take(measured((generator.random(count) < 0.2).astype(np.int8))),
+            "clip_similarity": measured(generator.normal(0.25, 0.06, count).astype(np.float32)),
+            "pixels_sharpness": measured(generator.gamma(2, 200, count).astype(np.float32)),
+            "sha256": pa.nulls(count, pa.string()),
+            **{f"more_{number}": measured(generator.random(count, np.float32)) for number in range(8)},
+        }
+    )
+
+
+def _hexadecimal(content: bytes) -> pa.Array:
+    """Uids of these bytes, 16 each."""
+    count = len(content) // 16
+    ends = np.arange(count + 1, dtype=np.int32) * 32
+    return pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(content.hex().encode()))
+
+
+@cache
+def _phrases() -> pa.Array:
+    return pa.array(synthetic.captions(2_000))
+
+
+def _apart(side: str, folder: str) -> Answer:
+    """The answer of a side, from a process of its own."""
+    command = [sys.executable, "-m", "pipeline.bench.choosing", side, folder]
+    said = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return Answer(**said | {"funnel": [tuple(each) for each in said["funnel"]]})
+
+
+def winnow(storage: Storage) -> Answer:
+    """The answer of a manifest."""
+    started = time.perf_counter()
+    manifest = Manifest.open(storage)
+    steps = manifest.funnel(RECIPE)
+    counted = time.perf_counter()
+    kept = manifest.select(RECIPE)["uid"]
+    done, peak = time.perf_counter(), machine.peak_memory_mb()
+    funnel = [(step.alone, step.sequence, step.costs) for step in steps]
+    return Answer(funnel, len(kept), _digest(kept), counted - started, done - counted, peak)
+
+
+def pandas(storage: Storage) -> Answer:
+    """The answer of masks over a data frame."""
+    import pandas as pd
+
+    started = time.perf_counter()
+    named = ("uid", "status", "width", "height", "captions_words", "captions_length", "captions_language")
+    files = [storage.fetch(part.rows) for part in Manifest.open(storage).parts]
+    frame = pd.read_parquet(files, columns=[*named, "pixels_sharpness", "clip_similarity"])
+    masks = [
+        (frame.captions_words > 2) & (frame.captions_length > 5),
+        (frame.width >= 200) & (frame.height >= 200),
+        (frame.width <= 3 * frame.height) & (frame.height <= 3 * frame.width),
+        frame.captions_language == "en",
+        frame.pixels_sharpness >= 50,
+        frame.clip_similarity >= np.float32(frame.clip_similarity.quantile(0.7)),
+    ]
+    there = frame.status == "ok"
+    sequence = [there]
+    for mask in masks:
+        sequence.append(sequence[-1] & mask)
+    kept = sequence.pop()
+    funnel = []
+    for at, mask in enumerate(masks):
+        without = there
+        for other in (*masks[:at], *masks[at + 1 :]):
+            without = without & other
+        passed = (there & mask).sum(), (sequence[at] & mask).sum(), without.sum() - kept.sum()
+        funnel.append((int(passed[0]), int(passed[1]), int(passed[2])))
+    counted = time.perf_counter()
+    uids = frame.uid[kept]
+    done, peak = time.perf_counter(), machine.peak_memory_mb()
+    uids = pa.chunked_array([pa.array(uids, pa.string())])
+    return Answer(funnel, len(uids), _digest(uids), counted - started, done - counted, peak)
+
+
+def _digest(uids: pa.ChunkedArray) -> str:
+    return hashlib.sha256("".join(uids.to_pylist()).encode()).hexdigest()
+
+
+def _main(side: str, folder: str) -> None:
+    answer = {"winnow": winnow, "pandas": pandas}[side](Storage(Path(folder)))
+    print(json.dumps(asdict(answer)))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,302 @@
+"""How fast this machine scores pairs, and how near that is to what it could do. No hub: the weights are random.
+
+Measured in turn, several times over in one run, because machines are shared and grow warm: scoring as `winnow curate`
+does it; the bare forward passes on tensors that lie ready, which is the ceiling; reading, decoding and resizing alone;
+the loop that people write around open_clip, which is the reference; and a product of two matrices.
+"""
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.bench import synthetic
+from pipeline.download import download
+from pipeline.engine import local, machine
+from pipeline.images import decoders
+from pipeline.ledger.ledger import Shard
+from pipeline.models import clip_weights, device
+from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.clip_scorer import ClipScorer
+from pipeline.scorers.spec import WINDOW
+from pipeline.scoring.pictures import Pictures
+from pipeline.scoring.run import Scoring
+from pipeline.settings.download import Download
+from pipeline.settings.fields import LOCAL
+
+T = TypeVar("T")
+
+REFERENCE_BATCH = 64
+
+REFERENCE_SHARE = 4
+"""The reference loop is given one pair of so many: its rate is the same, and it takes its time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: `pairs` pictures, `side` px at the shorter side, and their captions, `repeats` times."""
+
+    model: str = "ViT-B-32"
+    precision: str = "auto"
+    pairs: int = 1000
+    side: int = 224
+    decoder: decoders.Name = "pillow"
+    batch: int | None = None
+    repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Seconds a pair. Of `score`, `waiting` went by until pictures were decoded, and `scorer` inside the scorer.
+
+    `difference` is the largest one between a similarity and the reference's, `multiply` floating-point operations a
+    second of a product of large matrices.
+    """
+
+    score: float
+    waiting: float
+    scorer: float
+    picture_tower: float
+    text_tower: float
+    decode: float
+    reference: float
+    difference: float
+    multiply: float
+
+
+def run(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure; `tell` hears what is being done. Medians, as `figures` says. Raises ModelError for an unknown model."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
+        tell(f"{plan.model} with random weights, {plan.pairs:,} pairs of {plan.side} px")
+        bench = Bench(plan, Path(folder))
+        tell("first passes, which are not counted")
+        bench.warm()
+        repeats = []
+        for number in range(1, plan.repeats + 1):
+            tell(f"repeat {number} of {plan.repeats}")
+            repeats.append(bench.once())
+    about = {
+        "device": device.described(),
+        "processor": machine.processor(),
+        "cores": os.cpu_count(),
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+    }
+    return figures(repeats, bench.flops) | {"plan": asdict(plan), "precision": bench.spec.place()[1]} | about
+
+
+def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
+    """Medians over the repeats. A ratio is the median of the ratios inside each repeat.
+
+    `seconds_per_pair` says where the time of scoring went; `share_of_matmul` is how much of this machine's rate of
+    matrix products the bare forward passes reach, which take `flops` floating-point operations a pair.
+    """
+
+    def middle(value: Callable[[Repeat], float]) -> float:
+        return float(f"{median(map(value, repeats)):.4g}")
+
+    return {
+        "pairs_per_second": middle(lambda each: 1 / each.score),
+        "ratio_to_reference": middle(lambda each: each.reference / each.score),
+        "share_of_ceiling": middle(lambda each: (each.picture_tower + each.text_tower) / each.score),
+        "share_of_matmul": middle(lambda each: flops / (each.picture_tower + each.text_tower) / each.multiply),
+        "ceiling_pairs_per_second": middle(lambda each: 1 / (each.picture_tower + each.text_tower)),
+        "reference_pairs_per_second": middle(lambda each: 1 / each.reference),
+        "decode_pairs_per_second": middle(lambda each: 1 / each.decode),
+        "largest_difference": middle(lambda each: each.difference),
+        "peak_memory_mb": machine.peak_memory_mb(),
+        "seconds_per_pair": {
+            "picture tower": middle(lambda each: each.picture_tower),
+            "text tower": middle(lambda each: each.text_tower),
+            "tokens, copies": middle(lambda each: max(0, each.scorer - each.picture_tower - each.text_tower)),
+            "waiting for pictures": middle(lambda each: each.waiting),
+            "checks, writing": middle(lambda each: max(0, each.score - each.scorer - each.waiting)),
+        },
+        "repeats": [asdict(each) for each in repeats],
+    }
+
+
+class Bench:
+    """A model, a source whose shards are there, and the loops over them."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._model = LOCAL + str(random_model(plan.model, folder / "model"))
+        self.spec = ClipSpec.model_validate(
+            {"kind": "clip", "model": self._model, "precision": plan.precision, "batch": plan.batch}
+        )
+        size = min(Download().shard_size, -(-plan.pairs // 2))
+        source, self._storage, self._shards = synthetic.source(folder, plan.pairs, plan.side, size)
+        self._decoder = plan.decoder
+        source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": plan.decoder})
+        self._scoring = Scoring(source, self._storage)
+        clip = self._scoring.load("clip")
+        assert isinstance(clip, ClipScorer)
+        self._clip = clip
+        rows = [pq.read_table(self._storage.fetch(shard.key)) for shard in self._shards]
+        self._captions: list[str] = [caption for table in rows for caption in table["caption"].to_pylist()]
+        self._tars = [self._storage.fetch(download.stage(source).item(shard.number, ".tar")) for shard in self._shards]
+        self._batch, self.flops = clip.batch, 0.0
+
+    def warm(self) -> None:
+        """Everything once, on a few pairs; counts the operations of a pair."""
+        self._score(self._shards[:1])
+        few = self._captions[: self._batch]
+        with FlopCounterMode(display=False) as counter:
+            self._forward(few)
+        self.flops = counter.get_total_flops() / len(few)
+        self._decode(self._tars[:1])
+        self._refer(REFERENCE_BATCH)
+
+    def once(self) -> Repeat:
+        """The loops, one after another."""
+        pairs = len(self._captions)
+        self._scoring.seconds.clear()
+        score, similarities = _timed(lambda: self._score(self._shards))
+        picture_tower, text_tower = self._forward(self._captions)
+        decode, _ = _timed(lambda: self._decode(self._tars))
+        reference, expected = _timed(lambda: self._refer(max(REFERENCE_BATCH, pairs // REFERENCE_SHARE)))
+        return Repeat(
+            score / pairs,
+            self._scoring.seconds["pictures"] / pairs,
+            self._scoring.seconds["clip"] / pairs,
+            picture_tower / pairs,
+            text_tower / pairs,
+            decode / pairs,
+            reference / len(expected),
+            float(np.abs(expected - similarities[: len(expected)]).max()),
+            self._multiply(),
+        )
+
+    def _score(self, shards: Sequence[Shard]) -> npt.NDArray[np.float32]:
+        """What `winnow curate` does with downloaded shards. Gives the similarities, and forgets the results."""
+        for _, error in local.run(lambda: self._scoring, shards):
+            if error:
+                raise error
+        stage = self._scoring.stages["clip"]
+        tables = [pq.read_table(self._storage.fetch(stage.item(shard.number, ".parquet"))) for shard in shards]
+        for made in (stage, self._scoring.embeddings["clip"]):
+            shutil.rmtree(self._storage.root / made.folder)
+        return np.concatenate([table["clip_similarity"].to_numpy() for table in tables])
+
+    def _forward(self, captions: Sequence[str]) -> tuple[float, float]:
+        """Seconds of the two towers for as many pictures, and captions of just these lengths, as there are captions."""
+        clip = self._clip
+        picture = torch.randn(self._batch, 3, *clip.prepare(Image.new("RGB", (256, 256))).shape[:2]).to(
+            clip.device, clip.dtype
+        )
+        groups = [tokens.to(clip.device) for _, tokens in clip.tokens(captions)]
+
+        def see() -> None:
+            for start in range(0, len(captions), self._batch):
+                clip.model.encode_image(picture[: len(captions) - start])
+
+        def read() -> None:
+            for tokens in groups:
+                for start in range(0, len(tokens), self._batch):
+                    clip.encode_tokens(tokens[start : start + self._batch])
+
+        with torch.inference_mode():
+            return _timed(see)[0], _timed(read)[0]
+
+    def _decode(self, tars: Sequence[Path]) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for tar in tars:
+                with tarfile.open(tar) as opened:
+                    members = opened.getnames()
+                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.get(self._decoder))) as pictures:
+                    for start in range(0, len(members), WINDOW):
+                        pictures.take(members[start : start + WINDOW])
+
+    def _refer(self, pairs: int) -> npt.NDArray[np.float32]:
+        """The loop as people write it. Gives the similarities."""
+        model, _, preprocess = self._reference
+        tokenizer = open_clip.get_tokenizer(self._model)
+        tars = _Tars(self._tars, self._captions[:pairs], preprocess, tokenizer)
+        loader = DataLoader(tars, batch_size=REFERENCE_BATCH, num_workers=os.cpu_count() or 1)
+        on_gpu = self._clip.device != "cpu"
+        similarities = []
+        with torch.no_grad(), torch.autocast("cuda") if on_gpu else nullcontext():
+            for pictures, tokens in loader:
+                image = model.encode_image(pictures.to(self._clip.device), normalize=True)
+                text = model.encode_text(tokens.to(self._clip.device), normalize=True)
+                similarities.append((image * text).sum(dim=-1).float().cpu())
+        return torch.cat(similarities).numpy()
+
+    @cached_property
+    def _reference(self) -> tuple[Any, Any, Any]:
+        made: tuple[Any, Any, Any] = open_clip.create_model_and_transforms(self._model, device=self._clip.device)
+        made[0].eval()
+        return made
+
+    def _multiply(self) -> float:
+        """Floating-point operations a second of this precision's best: one large product of matrices."""
+        side = 2048 if self._clip.device == "cpu" else 8192
+        square = torch.randn(side, side).to(self._clip.device, self._clip.dtype)
+        _timed(lambda: square @ square)
+        return 2 * side**3 / min(_timed(lambda: square @ square)[0] for _ in range(5))
+
+
+class _Tars(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The pictures of some tars, in order, and captions beside them."""
+
+    def __init__(self, tars: Sequence[Path], captions: Sequence[str], preprocess: Any, tokenizer: Any) -> None:
+        self._places = []
+        for tar in tars:
+            with tarfile.open(tar) as opened:
+                self._places += [(tar, member.offset_data, member.size) for member in opened]
+        self._captions, self._preprocess, self._tokenizer = captions, preprocess, tokenizer
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tar, start, size = self._places[index]
+        with tar.open("rb") as file:
+            file.seek(start)
+            picture = Image.open(io.BytesIO(file.read(size))).convert("RGB")
+        return self._preprocess(picture), self._tokenizer([self._captions[index]])[0]
+
+
+def random_model(name: str, folder: Path) -> Path:
+    """A folder of open_clip's with random weights; the same name, the same weights."""
+    model = clip_weights.untrained(name)
+    folder.mkdir()
+    described = {
+        "model_cfg": open_clip.get_model_config(name),
+        "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    return folder
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds until it is really done, and what it gave."""
+    started = time.perf_counter()
+    made = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, made

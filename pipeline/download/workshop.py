@@ -1,0 +1,93 @@
+"""The processes that download: one each shard, started by a fork server, bounded in time."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+from pipeline.download.job import Job
+from pipeline.errors import WinnowError
+
+_START = 120
+"""Seconds that importing img2dataset may take."""
+
+
+class Workshop:
+    """A process that has img2dataset imported (3 s), and forks a process for each job. It ends with this object.
+
+    multiprocessing's fork server does nearly that, but imports the caller's main program anew in every fork.
+    """
+
+    def __init__(self) -> None:
+        self._end: weakref.finalize[..., Workshop] | None = None
+        self._line: Connection | None = None
+        self._lock = threading.Lock()
+
+    def run(self, job: Job, seconds: float) -> OSError | str | None:
+        """What went wrong: None if nothing did, an OSError if it was the disk. Threads wait for each other."""
+        with self._lock:
+            return self._run(job, seconds)
+
+    def _run(self, job: Job, seconds: float) -> OSError | str | None:
+        fault: OSError | str | None
+        line = self._line or self._open()
+        try:
+            line.send(job)
+            if line.poll(seconds):
+                fault = line.recv()
+                return fault
+            fault = f"it took more than {seconds:g} s and was stopped"
+        except (EOFError, ConnectionError):
+            fault = "the process that img2dataset runs in ended"
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return fault
+
+    def close(self) -> None:
+        """End all its processes."""
+        if self._end is not None:
+            self._end()
+        self._line = self._end = None
+
+    def _open(self) -> Connection:
+        """Start it. Raises WinnowError if that fails: no shard is to blame."""
+        self._line, theirs = Pipe()
+        folder = tempfile.mkdtemp()  # what img2dataset imports leaves folders behind, wherever temporary files belong
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.fetch", str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # never written to: its end is ours
+                stdout=2,  # img2dataset prints, and standard output belongs to results
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"TMPDIR": folder},
+                start_new_session=True,  # one group, which is killed together; Ctrl-C is for this process to hear
+            )
+        self._end = weakref.finalize(self, _end, process, self._line, folder)
+        self._line.send(sys.path)
+        try:
+            ready = self._line.poll(_START) and self._line.recv()
+        except EOFError:
+            ready = False
+        if not ready:
+            self.close()
+            raise WinnowError("img2dataset cannot be started: run `winnow doctor`")
+        return self._line
+
+
+def _end(process: "subprocess.Popen[bytes]", line: Connection, folder: str) -> None:
+    line.close()
+    assert process.stdin is not None
+    process.stdin.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

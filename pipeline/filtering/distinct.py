@@ -1,0 +1,165 @@
+"""`Distinct`, the end of a recipe: which rows go because a better one shows nearly the same picture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.core import DISTINCT, Distinct, Filter
+from pipeline.errors import RecipeError
+from pipeline.filtering import predicates
+from pipeline.store import duck
+from pipeline.store.storage import Storage
+
+Places = npt.NDArray[np.int64]
+"""Rows, as their positions among all rows of all parts."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Where edges lie (the storage key of `scorers.duplicates.EDGES`; None where only the same picture is a duplicate),
+    the column of `rows` that says which picture a pair shows, and the radius up to which neighbours were looked for."""
+
+    edges: str | None
+    pictures: str
+    radius: float
+
+
+def check(distinct: Distinct | None, radii: Mapping[str, float], columns: pa.Schema) -> None:
+    """Check a recipe's end against the columns of `rows`, and the radius of each scorer that found neighbours.
+
+    Raises RecipeError, in one line.
+    """
+    if distinct is None:
+        return
+    if distinct.of not in radii and distinct.of not in columns.names:
+        known = f"; there is {', '.join(radii)}" if radii else ""
+        raise RecipeError(
+            f"distinct.of: no scorer {distinct.of!r} says which pictures are neighbours{known}: add "
+            '[scorers.duplicates] with kind = "duplicates" to the source file, and curate it, or name a column such as '
+            "sha256"
+        )
+    if distinct.radius > (radius := radii.get(distinct.of, 0)):
+        raise RecipeError(
+            f"distinct.radius is {distinct.radius}, and neighbours were looked for up to {radius}: "
+            f"raise the radius of the scorer {distinct.of}, or lower this one"
+            if distinct.of in radii
+            else f"distinct.radius is {distinct.radius}, and {distinct.of} is a column: set radius = 0"
+        )
+    predicates.bind_order(DISTINCT, distinct.best_by, columns)
+
+
+def among(of: str, known: Mapping[str, Neighbours]) -> Neighbours:
+    """The neighbours that the `of` of a `Distinct` means, of those that are known by scorer."""
+    return known.get(of) or Neighbours(None, of, 0)
+
+
+def pictured(
+    pictures: pa.ChunkedArray, edges: pa.Table
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """What `beaten` takes: the pictures of rows, and both ends of the edges. Words are numbered, and have no edges."""
+    if not pa.types.is_uint64(pictures.type):
+        pictures = pa.chunked_array([pictures.combine_chunks().dictionary_encode().indices.cast(pa.uint64())])
+    return pictures.to_numpy(), edges["low"].to_numpy(), edges["high"].to_numpy()
+
+
+def told(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, dict[str, int]]:
+    """By scorer, how many edges there are, and how many comparisons were left out in crowds: if any, edges may be
+    missing."""
+    found = {name: pq.read_metadata(storage.fetch(each.edges)) for name, each in known.items() if each.edges}
+    return {
+        name: {"edges": each.num_rows, "capped": int((each.metadata or {}).get(b"capped", 0))}
+        for name, each in found.items()
+    }
+
+
+def remarks(found: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What to tell of `told`: a line for each scorer that left anything out."""
+    return [
+        f"{name}: {each['capped']:,} comparisons were left out in crowds of nearly the same picture, so that "
+        "near-duplicates there may stay"
+        for name, each in found.items()
+        if each["capped"]
+    ]
+
+
+@dataclass(frozen=True)
+class Losers:
+    """The rows that pass the filters and go all the same: for a better neighbour, or because nobody knows theirs."""
+
+    repeated: Places
+    unknown: Places
+
+    def of(self, start: int, count: int) -> "Losers":
+        """Those among `count` rows from `start` on, as positions among these."""
+        return Losers(
+            *(each[(each >= start) & (each < start + count)] - start for each in (self.repeated, self.unknown))
+        )
+
+
+def losers(
+    con: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    parts: Sequence[Path],
+    counts: Sequence[int],
+    filters: Sequence[Filter],
+    distinct: Distinct,
+    neighbours: Neighbours,
+) -> Losers:
+    """What `distinct` removes from the rows that pass all filters. `parts` are files of so many rows each."""
+    near = "(SELECT picture AS low, picture AS high FROM survivors WHERE false)"
+    if neighbours.edges:
+        edges = duck.parquet([storage.fetch(neighbours.edges)])
+        near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
+    also = {"picture": f'"{neighbours.pictures}"', "best": distinct.best_by}
+    passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
+    with predicates.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE survivors AS SELECT uid, file_index, file_row_number, picture, best "
+            f"FROM ({predicates.judged(parts, filters, also)}) WHERE {passes}"
+        )
+    found = con.sql(
+        "WITH crowded AS (SELECT picture FROM survivors GROUP BY picture HAVING count(*) > 1 "
+        f"UNION SELECT low FROM {near} UNION SELECT high FROM {near}) "
+        "SELECT file_index, file_row_number, picture FROM survivors WHERE picture IN (FROM crowded) "
+        "ORDER BY best DESC NULLS LAST, uid"
+    ).to_arrow_table()
+    unknown = con.sql("SELECT file_index, file_row_number FROM survivors WHERE picture IS NULL").to_arrow_table()
+    pairs = con.sql(f"SELECT low, high FROM {near}").to_arrow_table()
+    con.execute("DROP TABLE survivors")
+    gone = beaten(*pictured(found["picture"], pairs))
+    return Losers(np.sort(places(found, counts)[gone]), np.sort(places(unknown, counts)))
+
+
+def places(rows: pa.Table, counts: Sequence[int]) -> Places:
+    """The places of rows with the columns file_index and file_row_number, in parts of so many rows."""
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    found: Places = starts[rows["file_index"].to_numpy()] + rows["file_row_number"].to_numpy()
+    return found
+
+
+def beaten(
+    pictures: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.bool_]:
+    """Which rows have a kept neighbour among those before them. Rows stand from the best to the worst.
+
+    Rows of one picture have the same neighbours: the first of them is judged, the others go in any case.
+    """
+    distinct, first = np.unique(pictures, return_index=True)
+    there = np.isin(low, distinct) & np.isin(high, distinct)
+    one, other = np.searchsorted(distinct, low[there]), np.searchsorted(distinct, high[there])
+    near, around = np.concatenate([one, other]), np.concatenate([other, one])
+    around = around[np.argsort(near, kind="stable")]
+    ends = np.cumsum(np.bincount(near, minlength=len(distinct)))
+    gone = np.zeros(len(distinct), bool)
+    for each in np.argsort(first):
+        if not gone[each]:
+            gone[around[ends[each - 1] if each else 0 : ends[each]]] = True
+    beaten = np.ones(len(pictures), bool)
+    beaten[first] = gone
+    return beaten

@@ -1,0 +1,186 @@
+"""What recipes do to a manifest's pairs: each filter alone, in sequence and left out, and which of them agree.
+
+Every predicate of every recipe is asked of every pair once. Of the answers only the patterns are counted, how many
+pairs answer all of them just so; there are few, and every figure is a sum over them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from pipeline.filtering.distinct import Losers
+from pipeline.filtering.predicates import judged
+
+
+@dataclass(frozen=True)
+class Step:
+    """One filter of a funnel, in downloaded pairs.
+
+    `alone` pass this filter, `fails` do not, for `unscored` it has no answer; `sequence` pass it and all before it.
+    `costs` is how many more the recipe would keep without it. It is below 0 only where the recipe ends in `distinct`:
+    a pair that comes back may be a better neighbour of several that were kept.
+    """
+
+    filter: str
+    sql: str
+    why: str
+    alone: int
+    fails: int
+    unscored: int
+    sequence: int
+    costs: int
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two filters that drop `both` of a set of pairs, or two recipes that keep it; `jaccard` is its share of the union.
+
+    A pair for which a filter has no answer is one that it drops. Two empty sets have a Jaccard index of 0.
+    """
+
+    one: str
+    other: str
+    both: int
+    jaccard: float
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """What a recipe does. `overlaps` are those of its filters, every two of them; `distinct` only sees what is left."""
+
+    recipe: str
+    kept: int
+    steps: list[Step]
+    overlaps: list[Overlap]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recipes side by side. `pool` are the downloaded pairs, `shared` what every two of the recipes both keep."""
+
+    pool: int
+    funnels: list[Funnel]
+    shared: list[Overlap]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which predicates, by number, say what a recipe keeps; `alone` those of its steps by themselves."""
+
+    recipe: Recipe
+    keeps: list[int]
+    alone: list[int]
+    without: list[list[int]]
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 is yes, 0 no, -1 that nothing is known."""
+
+    answers: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.int64]
+
+    def yes(self, predicates: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """The patterns that pass all of the predicates."""
+        passes: npt.NDArray[np.bool_] = (self.answers[:, list(predicates)] == 1).all(axis=1)
+        return passes
+
+    def count(self, patterns: npt.NDArray[np.bool_]) -> int:
+        """How many pairs have one of the patterns."""
+        return int(self.pairs[patterns].sum())
+
+
+def compare(
+    con: duckdb.DuckDBPyConnection,
+    parts: Sequence[Path],
+    counts: Sequence[int],
+    recipes: Sequence[Recipe],
+    losers: Callable[[Recipe], Losers],
+) -> Comparison:
+    """Ask the rows of `parts`, which have so many rows each. `losers` tells what the `distinct` of a recipe removes."""
+    predicates: dict[str, int] = {}
+    places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
+    removed: dict[Recipe, str] = {}
+
+    def number(sql: str) -> int:
+        return predicates.setdefault(sql, len(predicates))
+
+    def keeps(recipe: Recipe) -> list[int]:
+        passed = [number(each.sql) for each in in_sequence(recipe.filters)]
+        if recipe.distinct is None:
+            return passed
+        ruled = replace(recipe, name=DISTINCT)
+        if ruled not in removed:
+            removed[ruled] = _lost(con, f"lost_{len(removed)}", losers(recipe), places)
+        return [*passed, number(removed[ruled])]
+
+    asked = []
+    for recipe in recipes:
+        own = keeps(recipe)
+        last = keeps(replace(recipe, filters=())) if recipe.distinct else []
+        without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
+        asked.append(_Asked(recipe, own, own[: len(recipe.filters)] + last, without))
+    patterns = _patterns(con, parts, list(predicates))
+    return Comparison(
+        pool=int(patterns.pairs.sum()),
+        funnels=[_funnel(each, patterns) for each in asked],
+        shared=_overlaps([(each.recipe.name, patterns.yes(each.keeps)) for each in asked], patterns),
+    )
+
+
+def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str) -> str:
+    """SQL that says of a row whether `distinct` lets it stay, NULL where it has no hash. The places go into a table."""
+    found = {"place": np.concatenate([lost.repeated, lost.unknown])}
+    found["unknown"] = np.arange(len(found["place"])) >= len(lost.repeated)
+    con.from_arrow(pa.table(found)).create(table)
+    unknown = f"({places}) IN (SELECT place FROM {table} WHERE unknown)"
+    return f"CASE WHEN {unknown} THEN NULL ELSE ({places}) NOT IN (SELECT place FROM {table}) END"
+
+
+def _patterns(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], predicates: Sequence[str]) -> _Patterns:
+    names = [f"p{number}" for number in range(len(predicates))]
+    answers = judged(parts, (), dict(zip(names, predicates, strict=True)))
+    counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
+    told = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
+    found = np.array(con.execute(f"SELECT {told} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
+    return _Patterns(found[:, :-1], found[:, -1])
+
+
+def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
+    recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
+    told = [(each.name, each.sql, each.why) for each in recipe.filters]
+    if recipe.distinct:
+        last = ending(recipe.distinct)
+        told.append((last.name, last.sql, last.why))
+    steps = []
+    for at, words in enumerate(told):
+        alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
+        sequence = patterns.count(patterns.yes(asked.keeps[: at + 1]))
+        costs = patterns.count(patterns.yes(asked.without[at])) - kept
+        steps.append(Step(*words, alone, no, unknown, sequence, costs))
+    drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, asked.keeps, strict=False)]
+    return Funnel(recipe.name, kept, steps, _overlaps(drops, patterns))
+
+
+def ending(last: Distinct) -> Filter:
+    """How `Distinct` is told beside the filters; the SQL is none."""
+    return Filter(
+        DISTINCT,
+        f"of {last.of}, within {last.radius}, best by {last.best_by}",
+        why="of pictures that are nearly the same one is enough",
+    )
+
+
+def _overlaps(sets: Sequence[tuple[str, npt.NDArray[np.bool_]]], patterns: _Patterns) -> list[Overlap]:
+    found = []
+    for (one, its), (other, others) in combinations(sets, 2):
+        both, either = patterns.count(its & others), patterns.count(its | others)
+        found.append(Overlap(one, other, both, round(both / either, 4) if either else 0.0))
+    return found

@@ -1,0 +1,68 @@
+"""Pictures that a person names in a source file: those of a folder, a tar, or a Parquet file."""
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps
+
+from pipeline.errors import ModelError
+from pipeline.store import digests
+from pipeline.store.digests import file_digest
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Of files in folders and tars that are taken for pictures."""
+
+
+def files(path: Path) -> Sequence[Path]:
+    """The files of a set, relative to it: the pictures of a folder, by name, or the tar or Parquet itself."""
+    if not path.is_dir():
+        return [Path()]
+    return sorted(file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+
+
+def digest(path: Path, chosen: Sequence[Path] | None = None) -> str:
+    """Of the names and bytes of its files, or of those that are chosen."""
+    return digests.digest({str(file): file_digest(path / file) for file in (files(path) if chosen is None else chosen)})
+
+
+def those(folder: Path, chosen: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of the chosen pictures of a folder."""
+    return ((file.as_posix(), (folder / file).read_bytes()) for file in chosen)
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each picture. Raises ModelError for a file that is nothing of the kind."""
+    if path.is_dir():
+        yield from those(path, files(path))
+    elif path.suffix == ".tar":
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if Path(member.name).suffix.lower() in ENDINGS and (file := tar.extractfile(member)):
+                    yield member.name, file.read()
+    else:
+        yield from _rows(path)
+
+
+def upright(path: Path, name: str, content: bytes) -> Image.Image:
+    """The picture of that name, decoded to RGB. Raises ModelError for one that is none."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # Pillow raises a dozen kinds for broken files
+        raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Of a Parquet file: the column `image` holds the bytes, or a struct of bytes and path as in the hub's datasets."""
+    try:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(256, columns=["image"]):
+            for number, value in enumerate(batch["image"].to_pylist()):
+                held = value if isinstance(value, dict) else {"bytes": value}
+                yield held.get("path") or f"row {number}", held["bytes"]
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise ModelError(f"{path} is no folder, no .tar, and no Parquet with a column image: {error}") from None

@@ -1,0 +1,134 @@
+"""{arm: uids} for a comparison. What was kept is asked here, so that training is given uids and never filters.
+
+For each seed the pool is resampled with replacement, and every arm is cut from the same resample: arms of one seed
+are paired, and seeds vary the data, not only the learner.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from filters import catalog
+from filters.core import Recipe
+from pipeline.errors import RecipeError, SourceError, StorageError, nearest
+from pipeline.manifest.manifest import Manifest
+from pipeline.store.digests import digest
+from pipeline.store.storage import Storage
+
+ARMS = ("raw", "filtered", "random")
+"""All of the resample; those of it that the manifest kept; as many as those, taken blindly."""
+
+
+def without(name: str) -> str:
+    """The arm that the manifest would have kept if it had not had that filter."""
+    return f"without-{name}"
+
+
+def as_many(arm: str) -> str:
+    """The arm that has as many pairs as another, taken blindly from the resample."""
+    return "random" if arm == "filtered" else f"random-{arm}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A manifest's pairs, and the recipe that says which of them are kept: the one that was published, or another."""
+
+    manifest: Manifest
+    recipe: Recipe
+    published: bool
+
+    @classmethod
+    def open(cls, storage: Storage, id: str | None = None, recipe: str | None = None) -> Self:  # noqa: A002
+        """The manifest that `id` means, with its own recipe or a named one. Raises StorageError and RecipeError."""
+        manifest = Manifest.open(storage, id)
+        if recipe is None:
+            return cls(manifest, manifest.recipe, published=True)
+        known = catalog.recipes()
+        if recipe not in known:
+            raise RecipeError(f"no recipe is called {recipe!r}{nearest(recipe, known)}")
+        same = _asked(known[recipe]) == _asked(manifest.recipe)
+        return cls(manifest, manifest.recipe if same else known[recipe], published=same)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that tell one recipe of one manifest from others."""
+        return digest([self.manifest.id, _asked(self.recipe)])[:16]
+
+    def downloaded(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
+        """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and
+        for each filter, in the column `without(name)`, whether the recipe would keep the pair if it did not have it.
+
+        The whole recipe is asked again: `distinct` looks at the pairs that come back, and `{rest}` is another.
+        `column` is one of rows that is wanted besides, as `target`. Raises SourceError if there is none of that name.
+        """
+        known = self.manifest.columns.names
+        if column is not None and column not in known:
+            way = "name it in pairs.extra, and run `winnow curate`"
+            raise SourceError(f"task.column: the rows have no column {column!r}{nearest(column, known)} ({way})")
+        also = f', "{column}" AS target' if column is not None else ""
+        spared = {
+            without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
+            for name in self.recipe.reasons
+        }
+        verdicts, start = None if self.published else self.manifest.verdicts(self.recipe), 0
+        with self.manifest.connection() as con:
+            for batch in con.sql(
+                f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
+            ).to_arrow_reader(65_536):
+                judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
+                for name, uids in spared.items():
+                    judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))
+                yield judged
+                start += len(batch)
+
+
+def _asked(recipe: Recipe) -> list[Any]:
+    """All of a recipe that decides what it keeps."""
+    return [[[each.name, each.sql] for each in recipe.filters], asdict(recipe.distinct) if recipe.distinct else None]
+
+
+def _judged(batch: pa.RecordBatch, verdicts: pa.Table) -> pa.RecordBatch:
+    """The same rows with other verdicts. Raises StorageError if these are of other rows."""
+    if not pc.all(pc.equal(batch["uid"], verdicts["uid"].combine_chunks())).as_py():
+        raise StorageError("the verdicts of a recipe came in another order than the rows: report this")
+    for name in ("kept", "dropped_by"):
+        place = batch.schema.get_field_index(name)
+        batch = batch.set_column(place, name, verdicts[name].combine_chunks())
+    return batch
+
+
+def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = ()) -> dict[str, pa.Array]:
+    """The uids of each arm, with repetitions, in ledger order: those of ARMS, one without each of `filters`, as many.
+
+    `pool` has the columns uid, kept and `without(name)` of each filter: what can be trained on. `leaked` are uids whose
+    picture is in the test set: they are in no arm, and the resample has as many pairs as the pool has without them. The
+    same pool, seed and leaked give the same "raw", whatever was kept.
+    """
+    pool = pool.filter(pc.invert(pc.is_in(pool["uid"], value_set=leaked)))
+    generator = np.random.default_rng([seed, len(pool)])
+    sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)
+    kept = pool["kept"].to_numpy()
+    filtered = sample[kept[sample]]
+    blind = np.sort(generator.choice(len(sample), size=len(filtered), replace=False))
+    rows = {"raw": sample, "filtered": filtered, "random": sample[blind]}
+    for name in filters:
+        arm = without(name)
+        rows[arm] = sample[pool[arm].to_numpy()[sample]]
+        own = np.random.default_rng([seed, len(pool), *name.encode()])
+        rows[as_many(arm)] = sample[np.sort(own.choice(len(sample), size=len(rows[arm]), replace=False))]
+    return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
+
+
+def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:
+    """What was drawn as a table of uid, arm, and how many times."""
+    return pa.concat_tables(_counted(arm, uids) for arm, uids in drawn.items())
+
+
+def _counted(arm: str, uids: pa.Array) -> pa.Table:
+    times = pc.value_counts(uids)
+    arms = pa.repeat(pa.scalar(arm), len(times))
+    return pa.table({"uid": times.field("values"), "arm": arms, "times": times.field("counts")})

@@ -1,0 +1,63 @@
+"""`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
+
+Beside it lies `trials.parquet`, the view `trials`, for whoever has none.
+
+Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
+Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
+"""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from pipeline.manifest import views
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import finished
+
+KEY = "catalog.duckdb"
+TRIALS = "trials.parquet"
+
+READABLE = "v1.3.0"
+"""The oldest DuckDB that can read the file: the first with the lambdas of its views. Shells, and ibis with the DuckDB
+that it needs, are older than the library here."""
+
+
+def refresh(storage: Storage) -> None:
+    """Write the catalogue, unless the one that is there says what it would say."""
+    if log(storage) and _about(storage) != (now := _now(storage)):
+        _write(storage, now)
+
+
+def _now(storage: Storage) -> tuple[str, int, int]:
+    """What a catalogue depends on: where the source lies, and how many manifests and trials there are."""
+    return str(storage.root), len(log(storage)), len(finished(storage))
+
+
+def _about(storage: Storage) -> tuple[str, int, int] | None:
+    """What the catalogue that is there was made of; None where there is none, or where somebody writes in it."""
+    if not storage.done(KEY):
+        return None
+    with contextlib.suppress(duckdb.Error), duckdb.connect(str(storage.fetch(KEY)), read_only=True) as con:
+        found: tuple[str, int, int] | None = con.execute("SELECT root, manifests, trials FROM about").fetchone()
+        return found
+    return None
+
+
+def _write(storage: Storage, now: tuple[str, int, int]) -> None:
+    manifest = Manifest.open(storage)
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:  # DuckDB cannot write below a folder with a ? in it
+        made = Path(folder, KEY)
+        with duckdb.connect(str(made), config={"storage_compatibility_version": READABLE}) as con:
+            con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
+            for name, table in (("manifests", views.manifests([storage])), ("trials", views.trials([storage]))):
+                con.from_arrow(table).create(name)
+            seen = views.newest([manifest]) | views.history([storage]) | views.trained_on([storage])
+            for name, view in seen.items():
+                con.execute(f"CREATE VIEW {name} AS {view}")
+        pq.write_table(views.trials([storage]), Path(folder, TRIALS))
+        storage.put_file(TRIALS, Path(folder, TRIALS))
+        storage.put_file(KEY, made)

@@ -1,0 +1,64 @@
+"""What the bytes behind URLs tell: one picture under many of them, and URLs that give others than before."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline.manifest import views
+from pipeline.manifest.manifest import log
+from pipeline.store import duck
+from pipeline.store.storage import Storage
+
+MANY = 5
+"""URLs with the same bytes from which on these are taken for a placeholder; the filter `unshared` says the same."""
+
+
+def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> dict[str, Any]:
+    """For the card of a manifest with these rows, which is not published yet.
+
+    `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
+    URLs gave bytes now that they never gave in any manifest before, though they gave some; None where all of those lost
+    rows to a takedown.
+    """
+    downloaded = f"(FROM {duck.parquet(rows)} WHERE status = 'ok')"
+    ((pictures, pairs),) = con.execute(
+        f"SELECT count(*), coalesce(sum(pairs), 0) FROM (SELECT count(*) AS pairs FROM {downloaded} GROUP BY sha256 "
+        f"HAVING count(*) >= {MANY} AND count(DISTINCT url) >= {MANY})"
+    ).fetchall()
+    return {
+        "placeholders": {"pictures": pictures, "pairs": int(pairs)},
+        "rewritten": _rewritten(con, storage, rows),
+    }
+
+
+def remarks(card: Mapping[str, Any]) -> list[str]:
+    """What to tell of `told`: a line for each thing that was found."""
+    found, lines = card.get("placeholders", {}), []
+    if found.get("pictures"):
+        lines.append(
+            f"{found['pictures']:,} pictures stand behind {MANY} URLs or more each, {found['pairs']:,} pairs in all: "
+            "winnow sql @placeholders"
+        )
+    if card.get("rewritten"):
+        lines.append(f"{card['rewritten']:,} URLs gave other bytes than before: winnow sql @rewritten")
+    return lines
+
+
+def _rewritten(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> int | None:
+    before = views.every([storage])
+    if not before:
+        return None if log(storage) else 0
+    known = list(dict.fromkeys(storage.fetch(part.rows) for each in before for part in each.parts))
+    new = [path for path in rows if path not in known]
+    if not new:
+        return 0
+    was, is_ = (
+        f"(SELECT DISTINCT url, sha256 FROM {duck.parquet(paths)} WHERE status = 'ok')" for paths in (known, new)
+    )
+    ((count,),) = con.execute(
+        f"SELECT count(DISTINCT url) FROM {is_} AS i ANTI JOIN {was} AS w USING (url, sha256) "
+        f"WHERE url IN (SELECT url FROM {was})"
+    ).fetchall()
+    return int(count)

@@ -1,0 +1,148 @@
+"""What SQL sees: rows, kept, dropped, failed and history as SELECTs over Parquet, manifests and trials as tables."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.manifest.manifest import Manifest, log
+from pipeline.store import duck
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import finished
+
+MANIFESTS = pa.schema(
+    {
+        "id": pa.string(),
+        "parent": pa.string(),
+        "source": pa.string(),
+        "recipe": pa.string(),
+        "rows": pa.int64(),
+        "kept": pa.int64(),
+        "dropped": pa.int64(),
+        "failed": pa.int64(),
+        "quarantined": pa.int64(),
+        "time": pa.string(),
+        "complete": pa.bool_(),
+    }
+)
+"""The view `manifests`: a row each time one became the newest, oldest first. Of a manifest that is not `complete` rows
+were taken down, and none can be read."""
+
+TRIALS = pa.schema(
+    {
+        "key": pa.string(),
+        "source": pa.string(),
+        "manifest": pa.string(),
+        "learner": pa.string(),
+        "arm": pa.string(),
+        "augmented": pa.bool_(),
+        "augmentation": pa.string(),
+        "seed": pa.int64(),
+        "draw": pa.string(),
+        "kind": pa.string(),
+        "score": pa.float64(),
+        "f1_macro": pa.float64(),
+        "precision_macro": pa.float64(),
+        "recall_macro": pa.float64(),
+        "accuracy": pa.float64(),
+        "r2": pa.float64(),
+        "mae": pa.float64(),
+        "mean_recall": pa.float64(),
+        "f1": pa.float64(),
+        "baseline": pa.float64(),
+        "learning_rate": pa.float64(),
+        "images": pa.int64(),
+        "seconds": pa.float64(),
+        "seconds_per_point": pa.float64(),
+        "curve": pa.list_(pa.struct({"images": pa.int64(), "score": pa.float64()})),
+    }
+)
+"""The view `trials`, at least; every other plain value of a trial is a column, too. `score` is what is compared.
+
+What costs what: `images` were seen in `seconds` of training, features not counted, which are computed once for all; a
+point is a hundredth of the score that is compared above `baseline`, what always saying the same would get. Energy is
+left out: nothing here measures it. `curve` is the score after so many images.
+"""
+
+
+def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """By name the SELECTs over the rows of these manifests, one of each source."""
+    parts = [f"SELECT *, {duck.literal(each.document['source'])} AS source FROM ({each.view()})" for each in manifests]
+    return {
+        "rows": "\nUNION ALL BY NAME\n".join(parts),
+        "kept": "FROM rows WHERE kept",
+        "dropped": "FROM rows WHERE status = 'ok' AND NOT kept",
+        "failed": "FROM rows WHERE status = 'failed'",
+    }
+
+
+def every(storages: Iterable[Storage]) -> list[Manifest]:
+    """Every manifest that was ever published and is complete, once, the oldest first."""
+    known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in log(storage)))
+    return [each for storage, name in known if (each := Manifest.open(storage, name)).complete]
+
+
+def history(storages: Iterable[Storage]) -> dict[str, str]:
+    """The view `history`: which row was in which manifest, and on which side. Nothing without a manifest.
+
+    Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by.
+    """
+    parts = [
+        f"SELECT {duck.literal(each.document['source'])} AS source, {duck.literal(each.id)} AS manifest, "
+        f"uid, url, sha256, status, kept, dropped_by FROM ({each.view()})"
+        for each in every(storages)
+    ]
+    return {"history": "\nUNION ALL\n".join(parts)} if parts else {}
+
+
+def draws(storages: Iterable[Storage]) -> list[Path]:
+    """The files that tell which rows were drawn for trials."""
+    return [storage.fetch(key) for storage in storages for key in storage.keys("draws")]
+
+
+def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
+    """The view `trained_on`: which trial was trained on which row, how many times, and with which score.
+
+    Its columns: uid, times, and of the trial source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2.
+    It needs the table `trials`.
+    """
+    drawn = (
+        "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS arm, NULL::BIGINT AS times, NULL::VARCHAR AS draw WHERE false"
+    )
+    if files := draws(storages):
+        read = duck.parquet(files, "filename")
+        drawn = f"SELECT uid, arm, times, parse_filename(filename, true) AS draw FROM {read}"
+    told = "source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2"
+    return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}
+
+
+def manifests(storages: Iterable[Storage]) -> pa.Table:
+    """The table `manifests`."""
+    rows = []
+    for storage in storages:
+        for commit in log(storage):
+            manifest = Manifest.open(storage, commit.id)
+            counts = asdict(manifest.counts)
+            told = {"source": manifest.document["source"], "recipe": manifest.document["recipe"]["name"]}
+            told |= {"complete": manifest.complete}
+            rows.append(asdict(commit) | told | counts | {"rows": counts["input"] - counts["repeated"]})
+    return pa.Table.from_pylist(rows, MANIFESTS)
+
+
+def trials(storages: Iterable[Storage]) -> pa.Table:
+    """The table `trials`."""
+    rows = []
+    for storage in storages:
+        for key in finished(storage):
+            trial: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
+            told = TRIALS.names
+            plain = {n: v for n, v in trial.items() if n in told or isinstance(v, str | int | float | bool)}
+            rows.append({"key": Path(key).stem, **plain})
+    others = sorted({name for row in rows for name in row} - set(TRIALS.names))
+    found = {name: pa.array([row.get(name) for row in rows]) for name in others}
+    return pa.table(
+        {**{field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in TRIALS}, **found}
+    )

@@ -1,0 +1,114 @@
+"""What a clip scorer is, and the proof that it scores as open_clip itself does, before it scores anything.
+
+A few pictures and captions that are drawn here go two ways through the same weights: through open_clip's own code from
+end to end, in float32, with whole captions; and through the scorer, in float32 and then in its own precision on its own
+device. A preprocessing, a cut or a cast that went wrong shows there and nowhere else: wrong scores look like scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from pipeline.errors import ModelError
+from pipeline.models import device
+from pipeline.models.clip import STEP, Clip
+from pipeline.models.clip_weights import Found
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
+"""How far a cosine may be from open_clip's in float32. bfloat16 has 8 bits of precision, and a dozen layers add up:
+0.002 is usual, and what is wrong with a preprocessing or a cut has shown in float32 before."""
+
+CAPTIONS = (
+    "a dog",
+    "two people ride bicycles along a river, seen from above",
+    "",
+    "a long caption of many words that a tower with few positions has to cut, " * 8,
+)
+
+Cosines = npt.NDArray[np.float32]
+"""[pictures, captions]."""
+
+
+def pictures() -> list[Image.Image]:
+    """As many as there are captions: stripes, disks and noise, in several shapes. No file, no font."""
+    drawn = []
+    for number, (width, height) in enumerate(((320, 240), (200, 300), (96, 96), (500, 260))):
+        x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+        disk = np.hypot(x - 0.3 - 0.1 * number, y - 0.5) < 0.15 + 0.05 * number
+        waves = [0.5 + 0.5 * np.sin(2 * np.pi * (3 + 4 * number) * (x * (1 - part) + y * part)) for part in (0, 0.5, 1)]
+        planes = np.stack([np.where(disk, (number + place) % 3 / 2, wave) for place, wave in enumerate(waves)], axis=-1)
+        noise = np.random.default_rng(number).integers(0, 40, planes.shape)
+        drawn.append(Image.fromarray((planes * 215 + noise).astype(np.uint8)))
+    return drawn
+
+
+def reference(clip: Clip) -> Cosines:
+    """What open_clip says in float32, by its own preprocessing and its whole towers. The scorer is not placed yet."""
+    model = clip.model
+    preprocess = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False)
+    with torch.inference_mode():
+        seen = model.encode_image(torch.stack([preprocess(picture) for picture in pictures()]), normalize=True)
+        read = model.encode_text(clip.tokenizer(list(CAPTIONS)), normalize=True)
+        cosines: Cosines = (seen @ read.T).numpy()
+    return cosines
+
+
+def scored(clip: Clip) -> Cosines:
+    """What the scorer says, as it is now."""
+    cosines: Cosines = clip.pictures([clip.prepare(picture) for picture in pictures()]) @ clip.captions(CAPTIONS).T
+    return cosines
+
+
+def deviation(clip: Clip, expected: Cosines) -> float:
+    """The largest difference. Raises ModelError if it is more than `TOLERANCE` says for the scorer's precision."""
+    found, allowed = scored(clip), TOLERANCE[clip.precision]
+    largest = float(np.abs(found - expected).max())
+    if not largest <= allowed:  # NaN is not either
+        raise ModelError(
+            f"{clip.name} in {clip.precision} on {clip.device} gives cosines up to {largest:.2g} from what open_clip "
+            f"gives in float32; {allowed:g} is allowed: nothing was scored; compare versions with requirements.lock"
+        )
+    return largest
+
+
+def certify(clip: Clip, found: Found, kind: str, precision: str) -> Mapping[str, Any]:
+    """Check the scorer in float32, place it, check it again; what a manifest's card says of it. Raises ModelError."""
+    expected = reference(clip)
+    deviations = {"float32": deviation(clip, expected)}
+    clip.place(kind, precision)
+    deviations[precision] = deviation(clip, expected)
+    config = open_clip.get_model_preprocess_cfg(clip.model)
+    return {
+        **{key: value for key, value in found.identity().items() if key in ("model", "weights")},
+        "versions": {name: version(name) for name in ("open_clip_torch", "torch", "torchvision", "pillow")},
+        "activation": "quick_gelu" if _has_quick_gelu(clip.model) else "gelu",
+        **{key: config[key] for key in ("size", "mean", "std", "interpolation", "resize_mode")},
+        "captions_cut_to_multiples_of": STEP if clip.cuts else None,
+        "precision": precision,
+        "device": device.described(),
+        "batch": clip.batch,
+        "norms": _norms(clip),
+        "golden": [round(float(score), 6) for score in scored(clip).diagonal()],
+        "golden_float32": [round(float(score), 6) for score in expected.diagonal()],
+        "deviation": {name: float(f"{value:.2g}") for name, value in deviations.items()},
+        "tolerance": {name: TOLERANCE[name] for name in deviations},
+    }
+
+
+def _norms(clip: Clip) -> Mapping[str, Sequence[float]]:
+    """The lowest and the highest norm of what the towers give before it is normalised."""
+    seen = clip.encode_prepared([clip.prepare(picture) for picture in pictures()])
+    read = [clip.encode_tokens(tokens.to(clip.device)) for _, tokens in clip.tokens(CAPTIONS)]
+    norms = {"pictures": seen.float().norm(dim=-1), "captions": torch.cat(read).float().norm(dim=-1)}
+    return {name: [round(float(value.min()), 4), round(float(value.max()), 4)] for name, value in norms.items()}
+
+
+def _has_quick_gelu(model: torch.nn.Module) -> bool:
+    return any(type(module).__name__ == "QuickGELU" for module in model.modules())

@@ -1,0 +1,212 @@
+"""Which weights a clip scorer means, whether the model's activation fits them, and the model that they make.
+
+Weights are safetensors, or what open_clip's own tags name, which it loads with `weights_only`: nothing is unpickled.
+OpenAI's weights and several others were trained with QuickGELU; under another activation the same weights give scores
+that look right and are wrong, and open_clip only warns.
+"""
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError, nearest
+from pipeline.settings.fields import LOCAL
+from pipeline.store.digests import digest, file_digest
+
+HUB = "hf-hub:"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model by its open_clip name, its weights as a file, and what can change a score besides."""
+
+    model: str
+    weights: Path
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""  # digest of what describes the model, where that is no part of open_clip
+
+    def identity(self) -> Mapping[str, Any]:
+        """JSON; no path of this machine."""
+        name = LOCAL if self.model.startswith(LOCAL) else self.model
+        return {
+            "model": name,
+            "weights": file_digest(self.weights),
+            "config": self.config,
+            "preprocess": dict(self.preprocess),
+        }
+
+    def load(self) -> Any:
+        """The model in float32 on the CPU, in eval mode. Raises ModelError."""
+        import open_clip
+
+        named = not self.model.startswith((LOCAL, HUB))
+        try:
+            model = open_clip.create_model(
+                self.model,
+                pretrained=str(self.weights) if named else None,
+                force_preprocess_cfg=dict(self.preprocess) or None,
+                require_pretrained=True,
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{self.weights.name} does not load as {self.model}: {line(error)}; name the model it belongs to"
+            ) from error
+        return model.eval()
+
+
+def find(model: str, weights: str | None, quick_gelu: bool | None) -> Found:
+    """Where the weights lie; a tag's are fetched to the hub's cache if need be. Raises ModelError.
+
+    `quick_gelu` is what a local file was trained with; needed only where no config beside it says so.
+    """
+    if model.startswith((LOCAL, HUB)):
+        if weights:
+            raise ModelError(f"{model} brings its weights along: remove weights = {weights!r}")
+        return _folder(Path(model.removeprefix(LOCAL))) if model.startswith(LOCAL) else _hub(model)
+    import open_clip
+
+    config = open_clip.get_model_config(model.replace("/", "-"))
+    if config is None:
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.3)
+        raise ModelError(f"open_clip has no model {model!r}; did you mean {''.join(close) or 'ViT-B-32'!r}?")
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise ModelError(f"{model} needs weights: a .safetensors file, or a tag (for this model: {tags})")
+    has = bool(config.get("quick_gelu", False))
+    if weights.endswith(".safetensors"):
+        return _file(model, Path(weights), has, quick_gelu)
+    return _tag(model, weights, has)
+
+
+def untrained(name: str) -> Any:
+    """A model of open_clip's with random weights, in float32 on the CPU; the same name, the same weights.
+
+    Raises ModelError.
+    """
+    import open_clip
+    import torch
+
+    if open_clip.get_model_config(name) is None:
+        raise ModelError(f"open_clip has no model {name!r}{nearest(name, open_clip.list_models())}")
+    logging.disable(logging.WARNING)  # it warns that the weights are random
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return open_clip.create_model(name, pretrained=None, load_weights=False).eval()
+    except Exception as error:
+        raise ModelError(f"{name} cannot be made here: {error}; take one that open_clip makes by itself") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _folder(folder: Path) -> Found:
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
+        raise ModelError(f"{folder} must hold exactly one file of weights, as .safetensors, and open_clip_config.json")
+    described = folder / "open_clip_config.json"
+    config = _json(described).get("model_cfg")
+    if not isinstance(config, dict):
+        raise ModelError(f"{described} is missing or has no model_cfg: save the folder as open_clip does")
+    trained = _activation(folder / "config.json")
+    has = bool(config.get("quick_gelu", False))
+    if trained is not None and trained != has:
+        raise ModelError(
+            f"{folder}: config.json says that the weights were trained {_with(trained)}, open_clip_config.json makes a "
+            f"model {_with(has)}: set quick_gelu = {json.dumps(trained)} there"
+        )
+    texts = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".txt", ".gz", ".model"}]
+    return Found(LOCAL + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts]))
+
+
+def _hub(model: str) -> Found:
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    name = model.removeprefix(HUB)
+    try:
+        config = Path(download_pretrained_from_hf(name, filename="open_clip_config.json"))
+        return Found(model, Path(download_pretrained_from_hf(name)), config=file_digest(config))
+    except Exception as error:
+        raise ModelError(unreachable(model, error)) from error
+
+
+def _tag(model: str, tag: str, has: bool) -> Found:
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    # open_clip lists a model's QuickGELU tags under both of its names, and its other tags under the plain one.
+    config = get_pretrained_cfg(model.replace("/", "-"), tag)
+    if not config:
+        plain = get_pretrained_cfg(model.removesuffix("-quickgelu"), tag)
+        if plain:
+            raise ModelError(_misfit(model, tag, bool(plain.get("quick_gelu", False)), has))
+        tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        raise ModelError(f"{model} has no weights {tag!r}: take a tag ({tags}) or a .safetensors file")
+    trained = bool(config.get("quick_gelu", False))
+    if trained != has:
+        raise ModelError(_misfit(model, tag, trained, has))
+    try:
+        weights = Path(download_pretrained(config))
+    except Exception as error:
+        raise ModelError(unreachable(f"{model}/{tag}", error)) from error
+    keys = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
+    return Found(model, weights, {key: config[key] for key in keys if config.get(key) is not None})
+
+
+def _file(model: str, weights: Path, has: bool, quick_gelu: bool | None) -> Found:
+    beside = weights.parent / "open_clip_config.json"
+    said = _activation(beside)
+    trained = _activation(weights.parent / "config.json") if said is None else said
+    trained = quick_gelu if trained is None else trained
+    if trained is None:
+        raise ModelError(
+            f"nothing says which activation {weights.name} was trained with: set quick_gelu = true in the scorer for "
+            "OpenAI's weights, false for most others"
+        )
+    if trained != has:
+        raise ModelError(_misfit(model, weights.name, trained, has))
+    return Found(model, weights, _json(beside).get("preprocess_cfg", {}))
+
+
+def _activation(path: Path) -> bool | None:
+    """Whether a config of open_clip or of transformers says QuickGELU; None if it says nothing."""
+    config = _json(path)
+    if isinstance(config.get("model_cfg"), dict):
+        return bool(config["model_cfg"].get("quick_gelu", False))
+    tower = config.get("vision_config") or {}
+    return tower["hidden_act"] == "quick_gelu" if "hidden_act" in tower else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _misfit(model: str, weights: str, trained: bool, has: bool) -> str:
+    import open_clip
+
+    plain = model.removesuffix("-quickgelu")
+    right = plain + "-quickgelu" * trained
+    way = f"set model = {right!r}" if right in open_clip.list_models() else "take other weights"
+    return f"{weights} was trained {_with(trained)} and {model} computes {_with(has)}, so scores would be wrong: {way}"
+
+
+def _with(quick_gelu: bool) -> str:
+    return "with QuickGELU" if quick_gelu else "with GELU"
+
+
+def unreachable(what: str, error: Exception) -> str:
+    """What to say of weights that no hub gave."""
+    return (
+        f"the weights of {what} cannot be fetched ({line(error)}): check the network, or name a local .safetensors file"
+    )

@@ -1,0 +1,54 @@
+"""Weights from an address, kept under their digest in the user's cache and never used before that was checked."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.redact import hidden
+from pipeline.web import trusted
+from pipeline.web.trusted import AddressError
+
+LARGEST = 1 << 30
+"""Bytes; more is no file of weights that winnow fetches by itself."""
+
+
+def fetched(url: str, sha256: str) -> Path:
+    """The local copy of `url`, which has this digest. Raises ModelError if it has not, or cannot be fetched."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "winnow", sha256)
+    target = folder / url.rpartition("/")[2].partition("?")[0]
+    if target.is_file():
+        with target.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        found = _download(url, temporary)
+        if found != sha256:
+            raise ModelError(
+                f"{hidden(url)} has sha256 {found}, not {sha256}: it was changed; check where it comes from"
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _download(url: str, target: Path) -> str:
+    sha, size = hashlib.sha256(), 0
+    try:
+        with trusted.blocks(url) as blocks, target.open("wb") as file:
+            for block in blocks:
+                size += len(block)
+                if size > LARGEST:
+                    fault = f"{hidden(url)} is larger than {LARGEST} bytes: fetch it by hand and name the file"
+                    raise ModelError(fault)
+                file.write(block)
+                sha.update(block)
+    except AddressError as error:
+        fault = f"{hidden(url)} cannot be fetched: {error}; check the network, or name a local file"
+        raise ModelError(fault) from None
+    return sha.hexdigest()

@@ -1,0 +1,14 @@
+"""Groups of rows that are joined by edges."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The number of each node's connected component, from 0."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(low), np.int8), (low, high)), shape=(nodes, nodes))
+    component: npt.NDArray[np.int64] = connected_components(edges, directed=False)[1]
+    return component

@@ -1,0 +1,13 @@
+"""How far long work is: what a caller passes in to be called with it."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step ("features", "trials"), how much of it is done, and how much there is."""
+
+StepProgress = Callable[[int, int], None]
+"""The same within one step: how much is done, and how much there is."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Show nothing."""

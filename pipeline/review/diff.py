@@ -1,0 +1,175 @@
+"""What is different between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from pipeline.manifest.manifest import Manifest
+from pipeline.review import drift
+from pipeline.review.drift import Drift
+from pipeline.store import duck
+
+
+@dataclass(frozen=True)
+class Move:
+    """Rows that went from one side to another: kept, dropped, failed, quarantined, or absent from that manifest."""
+
+    before: str
+    after: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A filter's part. `drops` rows were kept and are dropped now, by this filter among others; `frees` were dropped,
+    by this filter among others, and are kept now. `before` and `after` are the pairs that pass it in sequence, None
+    where the recipe has no such filter."""
+
+    filter: str
+    drops: int
+    frees: int
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From manifest `before` to manifest `after`. `changed` says what differs in their making, in words, `certificates`
+    of which scorers both have one and the two are not equal: then decisions flip for no reason in the data.
+
+    `moves` leave out the rows that stayed; `examples` have uid, url, caption, both sides and the filters that dropped
+    the row on each. Drift is told for the downloaded pairs (`inputs`) and for those that were kept.
+    """
+
+    before: str
+    after: str
+    changed: list[str]
+    certificates: list[str]
+    rows: tuple[int, int]
+    moves: list[Move]
+    changes: list[Change]
+    examples: list[dict[str, Any]]
+    inputs: list[Drift]
+    kept: list[Drift]
+
+
+FLIPPED = 20
+"""Examples of each move that are shown at least where certificates are not equal."""
+
+
+def between(before: Manifest, after: Manifest, examples: int) -> Difference:
+    """Compare two manifests. `examples` rows of each move are shown, the first by uid; more if certificates differ."""
+    for manifest in (before, after):
+        manifest.files()  # raises StorageError for one that is no longer complete
+    certificates = list(_certificates(before.card, after.card))
+    with after.storage.scratch() as scratch, duck.connect(scratch) as con:
+        _join(con, before, after)
+        moves = con.execute("SELECT before, after, count(*) FROM moved GROUP BY ALL ORDER BY ALL").fetchall()
+        drops, frees = (_reasons(con, *which) for which in (("kept", "dropped", "are"), ("dropped", "kept", "were")))
+        shown = _shown(con, before, after, max(examples, FLIPPED if certificates else 0))
+    return Difference(
+        before=before.id,
+        after=after.id,
+        changed=list(_changed(before.document, after.document)),
+        certificates=certificates,
+        rows=(sum(part.count for part in before.parts), sum(part.count for part in after.parts)),
+        moves=[Move(*row) for row in moves],
+        changes=_changes(before, after, drops, frees),
+        examples=shown,
+        inputs=drift.inputs(before, after),
+        kept=drift.kept(before, after),
+    )
+
+
+def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> None:
+    """Leave the table `moved`: every row that is on another side, with its reasons.
+
+    Parts that both have hold the same rows in the same order: only the others are joined by uid.
+    """
+    was, is_ = ({part.rows: part for part in manifest.parts} for manifest in (before, after))
+    shared = [key for key in was if key in is_]
+    same = [was[key] for key in shared], [is_[key] for key in shared]
+    others = [was[key] for key in was if key not in is_], [is_[key] for key in is_ if key not in was]
+    joins = [("FULL JOIN", "USING (uid)", others)] + ([("POSITIONAL JOIN", "", same)] if shared else [])
+    selects = [
+        "SELECT coalesce(a.uid, b.uid) AS uid, "
+        "coalesce(b.side, 'absent') AS before, coalesce(a.side, 'absent') AS after, "
+        f"{before.reasons('b.bits')} AS were, {after.reasons('a.bits')} AS are FROM ({before.sides(one)}) b "
+        f"{join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
+        for join, using, (one, other) in joins
+    ]
+    con.execute(f"CREATE TABLE moved AS {' UNION ALL '.join(selects)}")
+
+
+def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, examples: int) -> list[dict[str, Any]]:
+    """So many rows of each move, the first by uid."""
+    if not examples:
+        return []
+    con.execute(
+        "CREATE TABLE shown AS FROM moved "
+        f"QUALIFY row_number() OVER (PARTITION BY before, after ORDER BY uid) <= {examples}"
+    )
+    uids = [uid for (uid,) in con.execute("SELECT uid FROM shown").fetchall()]
+    if not uids:
+        return []
+    rows = (manifest.storage.fetch(part.rows) for manifest in (before, after) for part in manifest.parts)
+    files = duck.parquet(dict.fromkeys(rows))
+    wanted = ", ".join(map(duck.literal, uids))  # as constants they spare the scan what it need not unpack
+    found = con.sql(
+        "SELECT uid, any_value(r.url) AS url, any_value(r.caption) AS caption, before, after, "
+        "were AS dropped_before, are AS dropped_after FROM shown JOIN "
+        f"(SELECT uid, url, caption FROM {files} WHERE uid IN ({wanted})) r "
+        "USING (uid) GROUP BY ALL ORDER BY before, after, uid"
+    )
+    shown: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    return shown
+
+
+def _reasons(con: duckdb.DuckDBPyConnection, before: str, after: str, reasons: str) -> dict[str, int]:
+    found = con.execute(
+        f"SELECT reason, count(*) FROM (SELECT unnest({reasons}) AS reason FROM moved "
+        f"WHERE before = '{before}' AND after = '{after}') GROUP BY reason"
+    )
+    return dict(found.fetchall())
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs in the making of two manifests."""
+    found = []
+    if before["ledger"]["digest"] != after["ledger"]["digest"]:
+        found.append("the list of pairs")
+    if before["stages"]["shards"] != after["stages"]["shards"]:
+        found.append("how pictures are fetched")
+    was, is_ = (document["stages"]["scores"] for document in (before, after))
+    found += [f"the scorer {name}" for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
+    if before["recipe"] != after["recipe"]:
+        names = [document["recipe"]["name"] for document in (before, after)]
+        found.append(f"the recipe: {names[0]}, then {names[1]}" if names[0] != names[1] else "the recipe's SQL")
+    if before["quarantined"] != after["quarantined"]:
+        found.append("which shards are quarantined")
+    if not found and before["rows"] != after["rows"]:
+        found.append("pairs that were fetched again or taken down")
+    return found
+
+
+def _certificates(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """The scorers whose certificates on two cards are not equal, each with what is not and how far scores are apart."""
+    was, is_ = (card.get("certificates", {}) for card in (before, after))
+    for name in sorted({*was} & {*is_}):
+        one, other = was[name], is_[name]
+        unequal = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        if unequal:
+            apart = max(abs(left - right) for left, right in zip(one["golden"], other["golden"], strict=True))
+            yield f"{name}: {', '.join(unequal)}; the same golden pairs score up to {apart:.2g} apart"
+
+
+def _changes(before: Manifest, after: Manifest, drops: Mapping[str, int], frees: Mapping[str, int]) -> list[Change]:
+    was, is_ = (
+        {step.filter: step.sequence for step in manifest.funnel(manifest.recipe)} for manifest in (before, after)
+    )
+    return [
+        Change(name, drops.get(name, 0), frees.get(name, 0), was.get(name), is_.get(name))
+        for name in dict.fromkeys([*is_, *was])
+    ]

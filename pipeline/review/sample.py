@@ -1,0 +1,94 @@
+"""A labelled sample: pairs of which somebody knows what is wrong with them, one word a pair.
+
+It is a list like any other (Parquet, CSV, TSV or JSON lines) with the columns url, caption and label. A label says that
+the pair is good, or names the one thing that is wrong with it.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+
+from pipeline.demo.world import World
+from pipeline.errors import SourceError
+from pipeline.ledger import lists
+from pipeline.settings.pairs import Pairs
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.uids import uid
+
+LABEL = "label"
+"""The column."""
+
+
+def located(source: Source, storage: Storage, chosen: Path | None) -> Path:
+    """The file of the labels: the one chosen, or the source file's, or what the demo's world knows of its own pairs.
+
+    Raises SourceError where there is none.
+    """
+    path = chosen or source.calibration.labels
+    if path is None and source.demo is not None:
+        path = World(source.demo, storage).truth
+    if path is None:
+        raise SourceError(f"{source.name}: there are no labels: name them with --labels, or as calibration.labels")
+    return path
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """`table` has the columns uid and label, a row a distinct pair in the list's order; `good` are the good labels.
+
+    `repeated` rows say again what an earlier one said.
+    """
+
+    path: Path
+    table: pa.Table
+    good: tuple[str, ...]
+    repeated: int
+
+    @classmethod
+    def read(cls, path: Path, good: Iterable[str]) -> Self:
+        """Raises SourceError for a missing file or column, a row without a label, and a pair with two labels."""
+        if not path.is_file():
+            raise SourceError(f"there is no labelled sample {path}")
+        labels: dict[str, str] = {}
+        rows = 0
+        with tempfile.TemporaryDirectory() as scratch:
+            for batch in lists.read(Pairs(location=str(path.resolve()), extra=(LABEL,)), Path(scratch)):
+                for url, caption, label in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
+                    rows += 1
+                    word = str("" if label is None else label).strip()
+                    if not word:
+                        raise SourceError(f"{path.name}, row {rows}: there is no label; give it one, or take it out")
+                    before = labels.setdefault(uid(url, caption), word)
+                    if before != word:
+                        raise SourceError(f"{path.name}, row {rows}: {url} was {before!r} before and is {word!r} here")
+        table = pa.table({"uid": list(labels), "label": list(labels.values())})
+        return cls(path, table, tuple(good), rows - len(labels))._sound()
+
+    def _sound(self) -> Self:
+        known = self.counts
+        if not set(self.good) & set(known):
+            said = ", ".join(repr(label) for label in self.good)
+            raise SourceError(
+                f"{self.path.name}: no pair is labelled {said}, which calibration.good says{_found(known)}"
+            )
+        return self
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Pairs by label."""
+        return Counter(self.table["label"].to_pylist())
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """All labels, the good ones first, then the commoner before the rarer."""
+        return sorted(self.counts, key=lambda label: (label not in self.good, -self.counts[label], label))
+
+
+def _found(known: Iterable[str]) -> str:
+    return f"; its labels are {', '.join(sorted(known)[:10])}"

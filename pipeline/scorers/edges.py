@@ -1,0 +1,59 @@
+"""Edges between near-duplicates, as the pool scorers store them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.neighbours import groups
+from pipeline.scorers.spec import Pool
+
+EDGES = "edges.parquet"
+"""Beside the scores: low, high (two distinct pictures of the pool: hashes, or numbers), distance (bits, or 1 - cosine),
+each pair within the radius once.
+
+Not pairs of rows: ten thousand white pictures are one hash, and would be fifty million pairs."""
+
+
+Numbers = npt.NDArray[np.uint64]
+
+
+_FAR = 255
+"""Beyond any distance."""
+
+
+def write_edges(folder: Path, low: Numbers, high: Numbers, distance: npt.NDArray[Any], capped: int) -> None:
+    """`EDGES`, and in its metadata how many comparisons were left out."""
+    table = pa.table({"low": low, "high": high, "distance": distance})
+    pq.write_table(table.replace_schema_metadata({"capped": str(capped)}), folder / EDGES, compression="zstd")
+
+
+def grouped(
+    pool: Pool,
+    there: npt.NDArray[np.bool_],
+    picture: npt.NDArray[np.int64],
+    low: npt.NDArray[np.int64],
+    high: npt.NDArray[np.int64],
+    distance: npt.NDArray[Any],
+) -> dict[str, pa.Array]:
+    """count, group and nearest of the rows that are `there`; each shows a picture, by its number from 0 on.
+
+    `low` and `high` are pictures `distance` apart.
+    """
+    rows = np.bincount(picture)
+    group = groups.connected(len(rows), low, high)[picture]
+    _, first, size = np.unique(group, return_index=True, return_counts=True)
+    nearest = np.full(len(rows), _FAR, distance.dtype)
+    np.minimum.at(nearest, low, distance)
+    np.minimum.at(nearest, high, distance)
+    nearest[rows > 1] = 0
+    alone = size[group] == 1
+    uids = pool.column("uid").filter(pa.array(there)).combine_chunks()
+    return {
+        "count": pa.array(size[group], pa.int32()),
+        "group": uids.take(pa.array(first[group], mask=alone)),
+        "nearest": pa.array(nearest[picture], mask=alone),
+    }

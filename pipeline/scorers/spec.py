@@ -1,0 +1,193 @@
+"""What a scorer is. It computes columns for a window of pairs, and has never heard of shards, files or thresholds.
+
+A scorer looks at pictures, captions or the source's extra columns. A head looks at stored embeddings of another
+scorer, so a new head never decodes a picture again. Both are described in the source file by a spec, which is light:
+it knows its columns and its identity, and loads the heavy thing only when there is something to score.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from pipeline.progress import StepProgress
+from pipeline.settings.fields import Table
+
+WINDOW = 1024
+"""Pairs in a batch, at most."""
+
+NORM = 0.01
+"""How far the norm of an embedding may be from 1."""
+
+Columns: TypeAlias = Mapping[str, "npt.NDArray[Any] | pa.Array"]
+"""Values by column name, each as long as the batch. NULL in an Arrow array means unscored; NaN is an error."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A window of at most `WINDOW` downloaded pairs of one shard, all sequences aligned by position.
+
+    `images` holds what the scorer's `prepare` made of each picture (the RGB picture itself without a `prepare`);
+    pairs that share a URL share the very same object, so `is` finds what need not be computed twice. It is empty for a
+    scorer whose spec does not look at pictures.
+    `extra` holds url, the source's extra columns, and the download's width, height, bytes and sha256.
+    """
+
+    uids: Sequence[str]
+    images: Sequence[Any]
+    captions: Sequence[str]
+    extra: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+class Scorer(Protocol):
+    """`score` returns exactly the columns its spec declares, one value a pair.
+
+    A scorer with `embedding_dim` set also returns "embeddings": float32 [pairs, 2, embedding_dim], image then text,
+    L2-normalised, NaN where there is none; they are stored as float16 beside the scores.
+    A scorer may have `prepare(image: PIL.Image) -> Any`, picklable, which runs in the decode pool.
+    """
+
+    @property
+    def embedding_dim(self) -> int | None:
+        """Numbers in an embedding; None for a scorer that stores none."""
+        ...
+
+    def score(self, batch: Batch) -> Columns:
+        """The promised columns, aligned with the batch."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A scorer that turns the picture into what it needs in the decode pool."""
+
+    def prepare(self, image: Image.Image) -> Any:
+        """What `Batch.images` shall hold for an RGB picture."""
+        ...
+
+
+@runtime_checkable
+class Certified(Protocol):
+    """A scorer that was checked when it was loaded. A shard is only scored after that."""
+
+    certificate: Mapping[str, Any]
+    """JSON that says what it is, with "golden", the scores of fixed pairs, and "tolerance" by "precision"."""
+
+
+class Head(Protocol):
+    """A plain function on stored image embeddings: float32 [rows, dim], L2-normalised, no NaN."""
+
+    def score(self, embeddings: npt.NDArray[np.float32]) -> Columns:
+        """The promised columns, aligned with the rows."""
+        ...
+
+
+class Spec(Table):
+    """One `[scorers.NAME]` table of a source file. Importing or validating a spec imports no torch."""
+
+    looks_at_pictures: ClassVar[bool] = False
+    kind: str
+
+    @property
+    def encoder(self) -> str | None:
+        """What its stored embeddings were computed with, as MODEL/WEIGHTS; None if it stores none."""
+        return None
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The columns of the source that it cannot do without, besides the caption."""
+        return ()
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The names of the scorers whose results it reads."""
+        return ()
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """Column names without the scorer's name as prefix, and their types."""
+        raise NotImplementedError
+
+    def identity(self) -> Mapping[str, Any]:
+        """JSON with everything that can change a score: versions, digests of weights, preprocessing, precision."""
+        raise NotImplementedError
+
+    def load(self) -> "Scorer | Head | PoolScorer":
+        """The loaded scorer. Heavy; raises ModelError where weights are missing or do not fit."""
+        raise NotImplementedError
+
+
+class HeadSpec(Spec):
+    """A head: reads the image embeddings that the scorer `of` stored."""
+
+    of: str
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose embeddings it reads."""
+        return (self.of,)
+
+    def check(self, of: Spec) -> None:
+        """Raises ModelError if the head was not made for embeddings of `of` (see its `encoder`)."""
+        raise NotImplementedError
+
+    def load(self, of: "Callable[[], Any] | None" = None) -> Head:
+        """The loaded head. `of` gives the loaded scorer `of`, to a head that needs more of it than its embeddings."""
+        raise NotImplementedError
+
+
+class PoolSpec(Spec):
+    """A score that needs all rows: it is computed when every shard has the others'."""
+
+    leaves: ClassVar[Sequence[str]] = ()
+    """Files that the scorer leaves in the pool's folder, stored beside its results."""
+
+    def check(self, scorers: "Mapping[str, Spec]") -> None:
+        """Raises SourceError unless the scorers of `builds_on` make what it needs."""
+        raise NotImplementedError
+
+    def load(self, of: "Callable[[], Any] | None" = None) -> "PoolScorer":
+        """What is run once, for all rows. `of` gives the loaded scorer that it builds on, if it needs more of it."""
+        raise NotImplementedError
+
+
+class Pool(Protocol):
+    """All downloaded pairs that are in the source now, a row each, in ledger order (`pipeline.scoring.pool`).
+
+    `rows` is a Parquet file with uid, url, caption, sha256 and every column of the scorers that the spec builds on.
+    `folder` is private to the run, and removed afterwards.
+    """
+
+    folder: Path
+    rows: Path
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
+        ...
+
+    def embeddings(self, of: str) -> Iterator[npt.NDArray[np.float16]]:
+        """The stored embeddings of a scorer, shard after shard: float16 [rows, 2, dim], NaN where there is none."""
+        ...
+
+
+class PoolScorer(Protocol):
+    """What a `PoolSpec` loads. It is run once, for all rows."""
+
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
+        """The promised columns, aligned with the pool's rows. The same pool must give the same values."""
+        ...
+
+
+def spread(columns: Mapping[str, pa.Array], there: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
+    """Columns of the rows that are `there`, as columns of all rows: NULL for the others."""
+    place = pa.array(np.cumsum(there) - 1, mask=~there)
+    return {name: values.take(place) for name, values in columns.items()}

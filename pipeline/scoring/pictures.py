@@ -1,0 +1,85 @@
+"""The stored pictures of one shard, decoded in a pool a window at a time, each of them once."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.errors import ShardError, StorageError
+from pipeline.scorers.spec import Prepares, Scorer
+from pipeline.store import tarfiles
+
+
+class Pictures:
+    """Goes through a shard's tar once. Only the pictures of one window are in memory, as the scorers prepared them."""
+
+    def __init__(
+        self,
+        shard: int,
+        tar: Path,
+        scorers: Mapping[str, Scorer],
+        pool: Executor,
+        decode: Callable[[bytes], Image.Image],
+    ) -> None:
+        self._shard, self._tar, self._pool, self._decode = shard, tar, pool, decode
+        self._prepare = {
+            name: scorer.prepare if isinstance(scorer, Prepares) else _as_it_is for name, scorer in scorers.items()
+        }
+        self._members = self._read()
+        self._held: dict[str, Mapping[str, Any]] = {}
+
+    def take(self, members: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """What each scorer made of the pictures, by its name, aligned with `members`; one object a distinct member.
+
+        Members come in the order of the tar, window after window. Raises ShardError for one that is missing or broken.
+        """
+        wanted = set(members)
+        self._held = {member: made for member, made in self._held.items() if member in wanted}
+        new = list(self._until(wanted - self._held.keys()))
+        made = self._pool.map(lambda each: self._prepared(*each), new)
+        self._held |= zip((member for member, _ in new), made, strict=True)
+        return {name: [self._held[member][name] for member in members] for name in self._prepare}
+
+    def close(self) -> None:
+        """Close the tar."""
+        self._members.close()
+
+    def _read(self) -> Generator[tuple[str, bytes], None, None]:
+        try:
+            yield from tarfiles.read(self._tar)
+        except (StorageError, OSError) as error:
+            raise self._error(str(error)) from error
+
+    def _until(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+        """Read on until every wanted member was met."""
+        while wanted:
+            member, content = next(self._members, ("", b""))
+            if not member:
+                raise self._error(
+                    f"{min(wanted)} is missing from {self._tar}: delete it, and run the same command again"
+                )
+            if member in wanted:
+                wanted.remove(member)
+                yield member, content
+
+    def _prepared(self, member: str, content: bytes) -> Mapping[str, Any]:
+        try:
+            picture = self._decode(content)
+        except Exception as error:  # Pillow raises nearly anything on a broken file
+            raise self._error(f"{member} in {self._tar} cannot be decoded: {error}") from error
+        return {name: self._prepared_for(name, member, picture) for name in self._prepare}
+
+    def _prepared_for(self, name: str, member: str, picture: Image.Image) -> Any:
+        try:
+            return self._prepare[name](picture)
+        except Exception as error:
+            raise self._error(f"scorer {name!r} fails on {member} in {self._tar}: {error!r}") from error
+
+    def _error(self, reason: str) -> ShardError:
+        return ShardError("score", self._shard, reason)
+
+
+def _as_it_is(picture: Image.Image) -> Image.Image:
+    return picture

@@ -1,0 +1,138 @@
+"""Scores that need all rows: run when every shard has its other scores, over what is stored of them.
+
+Their results are a Parquet a shard like any scorer's, so that parts, SQL and filters need to know nothing of it. The
+key of such a stage holds the pool's digest: the same pool computes nothing again, one that grew gets other results.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import StorageError
+from pipeline.ledger import stale
+from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.progress import Progress, silent
+from pipeline.scorers.spec import Columns, PoolSpec
+from pipeline.scoring import plan
+from pipeline.scoring.plan import Results
+from pipeline.scoring.writer import Collected
+from pipeline.sources.source import Source
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
+
+
+class StoredPool:
+    """A `pipeline.scorers.spec.Pool` of what is stored. `of` names the scorers whose columns `rows` holds.
+
+    Only one shard is in memory at a time, unless a scorer asks for a whole column.
+    """
+
+    def __init__(
+        self, storage: Storage, folder: Path, made: Results, shards: Sequence[Shard], ledger: Ledger, of: Sequence[str]
+    ) -> None:
+        self._storage, self._made = storage, made
+        self.folder, self.rows, self.shards = folder, folder / "pool.parquet", shards
+        gone, self.places = stale.stale(storage, ledger), []
+        writer = None
+        for shard in shards:
+            table, place = self._shard(shard, gone.get(shard.number, ()), of)
+            writer = writer or pq.ParquetWriter(self.rows, table.schema, compression="zstd", compression_level=1)
+            writer.write_table(table)
+            self.places.append(place)
+        if writer:
+            writer.close()
+
+    places: list[npt.NDArray[np.int64]]
+    """By shard, the rows of the pool as positions among its pairs."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.places))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
+        return pq.read_table(self.rows, columns=[name])[name]
+
+    def embeddings(self, of: str) -> Iterator[npt.NDArray[np.float16]]:
+        """The stored embeddings of a scorer, shard after shard: float16 [rows, 2, dim], NaN where there is none."""
+        stage = plan.embeddings(of, self._made.scores[of])
+        for shard, place in zip(self.shards, self.places, strict=True):
+            key = stage.item(shard.number, ".npy")
+            stored: npt.NDArray[np.float16] = np.load(self._storage.fetch(key), mmap_mode="r", allow_pickle=False)
+            if len(stored) != shard.rows:
+                raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")
+            yield stored[place]
+
+    def uids(self, shard: Shard) -> pa.ChunkedArray:
+        """The uids of all pairs of a shard, those that are not of the pool included."""
+        return pq.read_table(self._storage.fetch(shard.key), columns=["uid"], partitioning=None)["uid"]
+
+    def _shard(self, shard: Shard, gone: Sequence[int], of: Sequence[str]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        pairs = pq.read_table(self._storage.fetch(shard.key), columns=["uid", "url", "caption"], partitioning=None)
+        known = {name: pairs[name] for name in pairs.column_names}
+        downloaded = plan.aligned(self._storage, self._made.shards.item(shard.number, ".parquet"), pairs)
+        known["sha256"] = downloaded["sha256"]
+        for name in of:
+            known |= plan.aligned(self._storage, self._made.scores[name].item(shard.number, ".parquet"), pairs)
+        member = np.array(pc.equal(downloaded["status"], "ok"))
+        member[list(gone)] = False
+        place = np.flatnonzero(member)
+        return pa.table(known).take(place), place
+
+
+def run(
+    source: Source,
+    storage: Storage,
+    ledger: Ledger,
+    quarantined: Mapping[int, str],
+    progress: Progress = silent,
+) -> None:
+    """Leave the results of every scorer of the whole pool. Does nothing where they are there.
+
+    `progress` is called with the name of each scorer. Killed at any moment, the next run gives the same.
+    Raises StorageError for a result that is missing or does not line up with its pairs, ModelError for a model.
+    """
+    specs = {name: spec for name, spec in source.scorers.items() if isinstance(spec, PoolSpec)}
+    if not specs:
+        return
+    made = plan.results(source, storage, ledger, quarantined)
+    shards = [shard for shard in ledger.shards if shard.number not in quarantined]
+    missing = {name: spec for name, spec in specs.items() if not _done(storage, made.scores[name], spec, shards)}
+    if not missing:
+        return
+    with storage.scratch() as scratch:
+        read = sorted({of for spec in missing.values() for of in spec.builds_on})
+        pool = StoredPool(storage, scratch, made, shards, ledger, read)
+        for name, spec in missing.items():
+            columns = spec.load(partial(_first, source, spec)).score(pool, partial(progress, name))
+            _store(storage, pool, name, spec, made.scores[name], columns)
+
+
+def _first(source: Source, spec: PoolSpec) -> Any:
+    """The loaded scorer that the spec builds on."""
+    return source.scorers[spec.builds_on[0]].load()
+
+
+def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard]) -> bool:
+    left = (f"{stage.folder}/{file}" for file in spec.leaves)
+    return all(map(storage.done, (*left, *(stage.item(shard.number, ".parquet") for shard in shards))))
+
+
+def _store(storage: Storage, pool: StoredPool, name: str, spec: PoolSpec, stage: Stage, columns: Columns) -> None:
+    """What the scorer left, and a Parquet a shard. A pair that is not of the pool has NULL."""
+    stage.describe(storage)
+    for file in spec.leaves:
+        storage.put_file(f"{stage.folder}/{file}", pool.folder / file)
+    start = 0
+    for shard, place in zip(pool.shards, pool.places, strict=True):
+        of_shard = {column: values[start : start + len(place)] for column, values in columns.items()}
+        start += len(place)
+        result = Collected(name, spec, shard.rows, pool.folder, None)
+        result.add(place, of_shard)
+        storage.put_file(stage.item(shard.number, ".parquet"), result.write(pool.uids(shard)))

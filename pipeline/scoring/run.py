@@ -1,0 +1,217 @@
+"""One shard through all scorers that lack a result for it: read once, decoded once, checked, written whole."""
+
+import contextlib
+import ctypes
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.download import download
+from pipeline.errors import ModelError, ShardError, WinnowError
+from pipeline.ledger.ledger import Shard
+from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, Scorer, Spec
+from pipeline.scoring import plan
+from pipeline.scoring.windows import Opened, Windows
+from pipeline.scoring.writer import Collected
+from pipeline.sources.source import Source
+from pipeline.store.digests import canonical_json
+from pipeline.store.storage import Storage
+
+T = TypeVar("T")
+
+
+class Scoring:
+    """Scores shards of one source. What it loads serves all of them.
+
+    Called with a shard, it scores what is missing of it, all scorers in one pass over its pictures. A model loads once,
+    when something of its own is missing. Raises ShardError for a shard that cannot be scored, and ModelError for a
+    model that would fail every shard.
+
+    `seconds` is what it spent so far waiting for "pictures", and in each scorer, by its name.
+    """
+
+    def __init__(self, source: Source, storage: Storage) -> None:
+        self.storage = storage
+        self.shards = download.stage(source)
+        self.stages = plan.stages(source, self.shards)
+        self.specs: Mapping[str, Spec] = {name: source.scorers[name] for name in source.scorers if name in self.stages}
+        self.embeddings = {
+            name: plan.embeddings(name, self.stages[name]) for name, spec in self.specs.items() if spec.encoder
+        }
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._loaded: dict[str, Any] = {}
+        self._windows = Windows(storage, self.shards, source.decoder)
+        self._opened: dict[int, Opened] = {}
+        self._expected: Shard | None = None
+
+    def expect(self, shard: Shard) -> None:
+        """`shard` comes after the one that is scored next: it is read and decoded while that one's last window is."""
+        self._expected = shard
+
+    def __call__(self, shard: Shard) -> None:
+        """Leave a result of every scorer for the shard. Does nothing where all are there."""
+        missing = self._missing(shard)
+        if not missing:
+            return
+        heads = {name: spec for name, spec in missing.items() if isinstance(spec, HeadSpec)}
+        scorers = {name: spec for name, spec in missing.items() if name not in heads}
+        opened = self._opened.pop(shard.number, None) or self._open(shard, scorers)
+        if scorers:
+            self._run_scorers(shard, opened, scorers)
+        for name, head in heads.items():
+            self._run_head(shard, opened.pairs["uid"], name, head)
+        _trim()
+
+    def _missing(self, shard: Shard) -> Mapping[str, Spec]:
+        return {name: spec for name, spec in self.specs.items() if not self._done(name, shard)}
+
+    def _done(self, name: str, shard: Shard) -> bool:
+        keys = [self.stages[name].item(shard.number, ".parquet")]
+        if name in self.embeddings:
+            keys.append(self.embeddings[name].item(shard.number, ".npy"))
+        return all(self.storage.done(key) for key in keys)
+
+    def load(self, name: str) -> Any:
+        """The scorer or head of that name, loaded once."""
+        if name not in self._loaded:
+            spec = self.specs[name]
+            self._loaded[name] = spec.load(partial(self.load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
+            self._check(name)
+            self.stages[name].describe(self.storage)
+        return self._loaded[name]
+
+    def _check(self, name: str) -> None:
+        """Raises ModelError unless what was loaded is what the key says, and scores as whatever scored under it before.
+
+        The key was made before the weights were read, and holds neither the machine nor every library.
+        """
+        spec, stage, loaded = self.specs[name], self.stages[name], self._loaded[name]
+        if changed := [key for key, value in spec.identity().items() if stage.made_by[key] != value]:
+            raise ModelError(f"scorers.{name}: {', '.join(changed)} changed while it was loaded: run the command again")
+        if not isinstance(loaded, Certified):
+            return
+        key, said = plan.certificate(stage), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
+        self.storage.put_if_absent(key, canonical_json(said))
+        before = json.loads(self.storage.fetch(key).read_bytes())
+        drift = float(np.abs(np.subtract(said["golden"], before["golden"])).max())
+        if not drift <= said["tolerance"][said["precision"]]:
+            raise ModelError(
+                f"scorers.{name}: golden pairs score up to {drift:.2g} from what {key} says, and scores of two kinds "
+                f"would mix: remove {stage.folder} to score anew"
+            )
+
+    def _open(self, shard: Shard, scorers: Mapping[str, Spec]) -> Opened:
+        """Begin to read a shard. These scorers are loaded for it."""
+        looking = {name: self.load(name) for name, spec in scorers.items() if spec.looks_at_pictures}
+        return self._windows.open(shard, looking)
+
+    def _look_ahead(self) -> None:
+        """Open the shard that is expected, unless a model would have to be loaded for it."""
+        shard, self._expected = self._expected, None
+        missing = self._missing(shard) if shard else {}
+        scorers = {name: spec for name, spec in missing.items() if not isinstance(spec, HeadSpec)}
+        if shard and scorers and scorers.keys() <= self._loaded.keys():
+            self._opened = {shard.number: self._open(shard, scorers)}
+
+    def _run_scorers(self, shard: Shard, opened: Opened, specs: Mapping[str, Spec]) -> None:
+        scorers: dict[str, Scorer] = {name: self.load(name) for name in specs}
+        uids = opened.pairs["uid"]
+        with self.storage.scratch() as scratch:
+            results = {
+                name: Collected(name, spec, len(uids), scratch, scorers[name].embedding_dim)
+                for name, spec in specs.items()
+            }
+            for window in self._counted("pictures", opened):
+                if window.last:
+                    self._look_ahead()
+                for name, scorer in scorers.items():
+                    with _blamed(name, shard, window.rows):
+                        started = time.perf_counter()
+                        columns = scorer.score(_batch(window.pairs, window.images.get(name, ())))
+                        self.seconds[name] += time.perf_counter() - started
+                        results[name].add(window.rows, columns)
+            for name, result in results.items():
+                if name in self.embeddings:
+                    self.storage.put_file(self.embeddings[name].item(shard.number, ".npy"), result.write_embeddings())
+                self._put(shard, name, result, uids)
+
+    def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
+        head: Head = self.load(name)
+        stored = self._stored(spec.of, shard, len(uids))
+        there = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
+        with self.storage.scratch() as scratch:
+            result = Collected(name, spec, len(stored), scratch, None)
+            for start in range(0, len(there), WINDOW):
+                rows = there[start : start + WINDOW]
+                with _blamed(name, shard, rows):
+                    result.add(rows, head.score(stored[rows, 0].astype(np.float32)))
+            self._put(shard, name, result, uids)
+
+    def _stored(self, of: str, shard: Shard, rows: int) -> npt.NDArray[np.float16]:
+        """The embeddings of a scorer for the shard."""
+        path = self.storage.fetch(self.embeddings[of].item(shard.number, ".npy"))
+        try:
+            stored: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ShardError("score", shard.number, f"{path} cannot be read: delete it, and run again") from error
+        if len(stored) != rows:
+            raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
+        return stored
+
+    def _counted(self, what: str, things: Iterable[T]) -> Iterator[T]:
+        """The things; the time until each of them is there counts as spent on `what`."""
+        things = iter(things)
+        while True:
+            started = time.perf_counter()
+            thing = next(things, None)
+            self.seconds[what] += time.perf_counter() - started
+            if thing is None:
+                return
+            yield thing
+
+    def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
+        self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))
+
+
+def _trim() -> None:
+    """Give what the shard's pictures took back to the system, where that is for a process to do: under glibc.
+
+    It keeps freed memory in pieces, into which the next shard fits ever worse, so that a long run would grow.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+def _batch(window: pa.Table, images: Sequence[object]) -> Batch:
+    own = ("uid", "entry", "caption", "url_number", "status", "member")
+    return Batch(
+        window["uid"].to_pylist(),
+        images,
+        window["caption"].to_pylist(),
+        window.select([name for name in window.schema.names if name not in own]),
+    )
+
+
+@contextlib.contextmanager
+def _blamed(name: str, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Say which scorer failed, and near which rows of the shard. What winnow itself raised, of models say, passes."""
+    try:
+        yield
+    except WinnowError:
+        raise
+    except Exception as error:
+        where = f"rows {rows[0]} to {rows[-1]}"
+        raise ShardError("score", shard.number, f"scorer {name!r}, {where}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

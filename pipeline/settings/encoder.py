@@ -1,0 +1,116 @@
+"""What turns a picture into numbers: the `encoder` of a learner."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+
+from pipeline.errors import SourceError
+from pipeline.settings.fields import LOCAL, ModelName, Table, Weights
+
+BRINGS = (LOCAL, "hf-hub:")
+"""Before the name of a model that brings its weights along."""
+
+
+RANDOM = "random"
+"""In place of weights: none, the network is as it was before anybody trained it. The seed is always the same."""
+
+
+class Network(Table):
+    """A frozen network whose features a learner sees."""
+
+    kind: Literal["open_clip", "timm"]
+    model: ModelName = Field(
+        description="an open_clip or timm name, hf-hub:ORG/REPO, or (open_clip) local-dir:FOLDER relative to this file"
+    )
+    weights: Weights = Field(
+        None,
+        description="a hub tag, or a safetensors file relative to this one; without any, timm's default tag; "
+        "random: untrained",
+    )
+    quick_gelu: bool | None = Field(
+        None, description="open_clip: the activation that a weights file was trained with, if no config lies beside it"
+    )
+    options: dict[str, Any] = Field({}, description="timm: passed to create_model")
+    preprocess: dict[str, Any] = Field(
+        {}, description="timm: interpolation, crop_pct, mean, std ..., where the weights want other than the model does"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.kind == "open_clip" and (self.options or self.preprocess):
+            raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
+        if self.kind == "timm" and self.quick_gelu is not None:
+            raise ValueError("quick_gelu is for open_clip")
+        if self.weights and self.model.startswith(BRINGS):
+            raise ValueError(f"{self.model} brings its weights along: remove weights = {self.weights!r}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, without the folders of files: as `named` reads it."""
+        model = LOCAL + Path(self.model).name if self.model.startswith(LOCAL) else self.model
+        return f"{self.kind}:{model}" + (f"@{Path(self.weights).name}" if self.weights else "")
+
+
+class Hog(Table):
+    """Histograms of oriented gradients: features that nobody trained, and that no scorer shares."""
+
+    kind: Literal["hog"]
+    side: int = Field(64, ge=16, le=256, multiple_of=8, description="pixels of the square that a picture is resized to")
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.kind}, {self.side} px"
+
+
+class Pixels(Table):
+    """The picture itself, for a learner that makes its own features."""
+
+    kind: Literal["pixels"]
+    side: int = Field(32, ge=16, le=128, multiple_of=8, description="pixels of the square that a picture is resized to")
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.kind}, {self.side} px"
+
+
+def named(encoder: Any) -> Any:
+    """The table that a name stands for: timm:MODEL or open_clip:MODEL, with @WEIGHTS, local-dir:FOLDER, hog, pixels."""
+    if not isinstance(encoder, str):
+        return encoder
+    if encoder in ("hog", "pixels"):
+        return {"kind": encoder}
+    kind, _, model = (f"open_clip:{encoder}" if encoder.startswith(LOCAL) else encoder).partition(":")
+    if kind not in ("timm", "open_clip") or not model:
+        raise ValueError(
+            f"no encoder is called {encoder!r}: it is timm:MODEL or open_clip:MODEL, with @WEIGHTS (a tag, a file "
+            f".safetensors, or {RANDOM}) behind it, local-dir:FOLDER, hog or pixels"
+        )
+    model, _, weights = (model, "", "") if model.startswith(BRINGS) else model.partition("@")
+    return {"kind": kind, "model": model} | ({"weights": weights} if weights else {})
+
+
+Encoder = Annotated[Network | Hog | Pixels, Field(discriminator="kind"), BeforeValidator(named)]
+"""What turns a picture into the numbers that a learner sees. In a source file a table, or a name."""
+
+
+def encoder(text: str) -> Encoder:
+    """What could stand behind `encoder =` in a source file of this folder: a name, or a table in braces.
+
+    Raises SourceError.
+    """
+    try:
+        told = tomllib.loads(f"encoder = {text}")["encoder"] if text.startswith("{") else text
+        found: Encoder = TypeAdapter(Encoder).validate_python(told)
+    except tomllib.TOMLDecodeError as error:
+        raise SourceError(f"{text}: this is no TOML: {error}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"][1:]))
+        message = fault["msg"].removeprefix("Value error, ")
+        raise SourceError(f"{text}: {place + ': ' if place else ''}{message}") from None
+    return found

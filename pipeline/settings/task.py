@@ -1,0 +1,170 @@
+"""What the gain is measured on: the `[task]` table of a source file."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.settings.encoder import Encoder
+from pipeline.settings.fields import ExistingPath, Table
+
+LEAST = 5
+"""Seeds below which a comparison is not told: an interval over so few draws says nothing."""
+
+
+class TestSet(Table):
+    """Held-out pictures with their own captions; a label needs the agreement of several."""
+
+    location: ExistingPath = Field(description="Parquet or CSV, one row a caption")
+    folder: ExistingPath = Field(description="where the pictures lie")
+    image: str = Field("image", description="the column with the picture's path inside the folder")
+    caption: str = "caption"
+    column: str | None = Field(
+        None,
+        description="label, number: their column, if it is called otherwise than the source's; zero-shot: a column of "
+        "labels, in place of agreement; match: whether a pair belongs together",
+    )
+    agree: int = Field(
+        2,
+        ge=1,
+        description="captions that must name the class; a picture with none or several such classes is left out",
+    )
+    seed: int = Field(0, ge=0, description="match: which half of the pairs gets another picture's caption")
+
+
+class Split(Table):
+    """Or a part of the source's own pictures, which never trains: near-duplicates go to the same side."""
+
+    share: float = Field(0.2, gt=0, lt=1, description="of the groups of near-duplicates")
+    seed: int = Field(0, ge=0, description="of the sides; match: of the pairs that get another caption, too")
+    agree: int = Field(2, ge=1, description="captions of a picture that must name its class")
+
+
+class Learner(Table):
+    """What is trained: a head on the features of an encoder."""
+
+    head: Literal["linear", "mlp", "cnn", "dual"]
+    encoder: Encoder
+
+    @model_validator(mode="after")
+    def _sees_pixels(self) -> Self:
+        if self.head == "cnn" and self.encoder.kind != "pixels":
+            raise ValueError('a cnn sees pixels: encoder = { kind = "pixels" }')
+        if self.head == "dual" and self.encoder.kind != "open_clip":
+            raise ValueError('dual reads captions, too: encoder = { kind = "open_clip", model = ... }')
+        return self
+
+
+class Budget(Table):
+    """What every trial spends. Two trials are compared only if theirs are equal."""
+
+    seeds: int = Field(10, ge=LEAST, le=100, description="draws of the pool, each with its own initialisation")
+    steps: int = Field(400, ge=1)
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="others that every trial tries, too: what is best on pairs that its seed did not draw is told"
+    )
+    weight_decay: float = Field(1e-2, ge=0)
+    augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
+    policy: Literal["classic", "crop", "flip", "jitter", "shade", "rotate"] = Field(
+        "classic",
+        description="of pictures: crop, flip, jitter and rotation, or one of them; shade is jitter without hue",
+    )
+    caption_policy: Literal["words", "all", "deletion", "swap", "spelling", "synonym"] = Field(
+        "words",
+        description="of captions: deletion, swap or spelling; all: or synonym, which needs WordNet; or one of them",
+    )
+    augmentations: tuple[Literal["text", "both", "guarded"], ...] = Field(
+        (),
+        description="tried on the filtered pairs besides that of pictures alone: captions, both by rules, and guarded",
+    )
+    margin: float = Field(0.05, ge=0, description="by so much similarity may fall in a version of both")
+
+    @property
+    def trial(self) -> dict[str, Any]:
+        """What one trial spends: all but how many there are."""
+        return self.model_dump(exclude={"seeds", "augmentations"})
+
+    @property
+    def tries(self) -> list["Budget"]:
+        """What a trial tries: a budget for each learning rate."""
+        rates = dict.fromkeys((self.learning_rate, *self.learning_rates))
+        return [self.model_copy(update={"learning_rate": rate, "learning_rates": ()}) for rate in rates]
+
+
+class Task(Table):
+    """What the gain is measured on, and by whom: one label, or one number, a picture; or pictures and their captions.
+
+    `classes`: labels derived from captions. `label`: a column holds them. `number`: a column holds what is regressed.
+    Learners of captions that are told nothing else: `zero-shot`: the class whose name is nearest. `retrieval`: captions
+    and pictures are found by each other. `match`: whether a picture and a caption belong together.
+    """
+
+    kind: Literal["classes", "label", "number", "zero-shot", "retrieval", "match"] = "classes"
+    classes: dict[str, tuple[str, ...]] = Field(
+        {}, description="class -> the words that name it in a caption, or the values of the column that mean it"
+    )
+    column: str | None = Field(None, description="label, number: the column of rows, one of pairs.extra")
+    test: TestSet | None = None
+    split: Split | None = None
+    learners: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], Learner] = Field(
+        min_length=1, description="by name; all of them are reported, and the first is also trained without each filter"
+    )
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if (self.column is None) == (self.kind in ("label", "number")):
+            raise ValueError(
+                f"kind = {self.kind} asks for captions: remove column, or set kind = label or number"
+                if self.column
+                else f"kind = {self.kind} needs column, with the {self.kind} of each pair"
+            )
+        if self.classes and not self.named:
+            raise ValueError(f"kind = {self.kind} has no classes: remove them, or set kind = label or classes")
+        if self.named and len(self.classes) < 2:
+            raise ValueError("name at least two classes")
+        if self.test and self.split:
+            raise ValueError("the held-out pictures are given by test, or split off by split, not both")
+        if self.test and self.test.column and self.kind in ("classes", "retrieval"):
+            raise ValueError(f"kind = {self.kind} asks for captions: remove test.column")
+        return self
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Self:
+        for name, learner in self.learners.items():
+            if self.of_captions and learner.head != "dual":
+                raise ValueError(
+                    f"kind = {self.kind} is for learners of captions: learners.{name} needs "
+                    'head = "dual", with an open_clip encoder'
+                )
+            if self.kind == "number" and learner.head == "dual":
+                raise ValueError("a learner of captions knows classes, no numbers: choose another head than dual")
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether there are classes."""
+        return self.kind in ("classes", "label", "zero-shot")
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether pictures and captions are asked for together, and no picture has a label."""
+        return self.kind in ("retrieval", "match")
+
+    @property
+    def of_captions(self) -> bool:
+        """Whether no learner is told a label, so that every pair with a caption trains."""
+        return self.kind in ("zero-shot", "retrieval", "match")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        by_word: dict[str, str] = {}
+        for name, words in self.classes.items():
+            if not words or not all(word.strip() for word in words):
+                raise ValueError(f"classes.{name} needs at least one word, and no empty one")
+            for word in words:
+                other = by_word.setdefault(word.lower(), name)
+                if other != name:
+                    raise ValueError(f"the word {word!r} names both {other!r} and {name!r}; give it to one class")
+        return self

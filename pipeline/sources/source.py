@@ -1,0 +1,96 @@
+"""One `data_manifests/*.toml`, read and checked before anything runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from filters import catalog
+from filters.core import Distinct, Filter, Recipe
+from pipeline.errors import nearest
+from pipeline.images import decoders
+from pipeline.schema import MADE, RESERVED
+from pipeline.scorers.duplicates import DuplicatesSpec
+from pipeline.scorers.kinds import AnySpec
+from pipeline.scorers.semantic import SemanticSpec
+from pipeline.scorers.spec import Spec
+from pipeline.settings.choice import Calibration, DistinctRow, DriftRow, FilterRow
+from pipeline.settings.download import Download
+from pipeline.settings.fields import Table
+from pipeline.settings.pairs import Demo, Pairs
+from pipeline.settings.task import Task
+
+
+class Source(Table):
+    """Everything winnow knows about one source. Read it with `load`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")
+    schedule: str | None = Field(None, description="cron, in UTC")
+    pairs: Pairs | None = None
+    demo: Demo | None = None
+    union: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, description="by name or file other sources, and the share of each one's pairs that is drawn"
+    )
+    download: Download = Download()
+    decoder: decoders.Name = Field("pillow", description="of the stored pictures; the others resize faster")
+    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
+    recipe: str | None = Field(None, description="a named recipe")
+    filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
+    distinct: DistinctRow | None = Field(None, description="what a recipe or the filters may end in")
+    calibration: Calibration = Calibration()
+    drift: DriftRow = DriftRow()
+    task: Task | None = None
+    path: Path = Field(Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if [self.pairs is None, self.demo is None, not self.union].count(False) != 1:
+            raise ValueError(
+                "name where the pairs come from: [pairs], or [demo] for the embedded source, or [union] of others"
+            )
+        if self.recipe is not None and self.filters is not None:
+            raise ValueError("give recipe or filters, not both")
+        if self.recipe is not None and self.recipe not in catalog.recipes():
+            raise ValueError(f"recipe {self.recipe!r} is unknown{nearest(self.recipe, catalog.recipes())}")
+        for name in self.pairs.extra if self.pairs else ():
+            if name.lower() in RESERVED:  # SQL does not tell URL from url
+                raise ValueError(f"pairs.extra: winnow makes a column {name.lower()!r} itself; rename it in the source")
+        for name, spec in self.scorers.items():
+            for of in spec.builds_on:
+                if of not in self.scorers:
+                    raise ValueError(f"scorers.{name}: there is no scorer {of!r}{nearest(of, self.scorers)}")
+        for row in self.filters or ():
+            for label in set(row.catches) & set(self.calibration.good):
+                raise ValueError(
+                    f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
+                )
+        _ = self.chosen  # a bad filter name or a double one is an error of the file
+        return self
+
+    @property
+    def neighbours(self) -> Mapping[str, DuplicatesSpec | SemanticSpec]:
+        """The scorers that find near-duplicates, by name."""
+        return {name: spec for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec | SemanticSpec)}
+
+    @property
+    def chosen(self) -> Recipe:
+        """The recipe that this source publishes; without one, every downloaded pair is kept."""
+        if self.filters is not None:
+            recipe = Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
+        else:
+            recipe = catalog.recipes()[self.recipe or "everything"]
+        if self.distinct is None:
+            return recipe
+        name = recipe.name if self.filters is not None else f"{recipe.name}-distinct"
+        return replace(recipe, name=name, distinct=Distinct(**self.distinct.model_dump()))
+
+
+def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
+    """The columns of `rows` before any verdict: what winnow makes, the source's extra columns, and every score."""
+    scores = [
+        pa.field(f"{name}_{column}", kind) for name, spec in scorers.items() for column, kind in spec.columns().items()
+    ]
+    return pa.schema([*MADE, *extra, *scores])

@@ -1,0 +1,41 @@
+"""DuckDB connections, and how SQL names values and files."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+SETTINGS = {
+    "autoinstall_known_extensions": "false",  # they are downloaded at run time
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # a table name never means a Python variable
+    "memory_limit": "50%",  # the rest is for what runs beside it
+}
+
+
+def connect(scratch: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database that spills into `scratch`, keeps insertion order and counts time in UTC.
+
+    One thread makes a sum of floats the same every time; None takes what the machine has.
+    """
+    config = SETTINGS | {"temp_directory": str(scratch)} | ({"threads": str(threads)} if threads else {})
+    con = duckdb.connect(":memory:", config=config)
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def literal(text: str) -> str:
+    """The text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file_list(paths: Iterable[Path]) -> str:
+    """The files as an SQL list, in this order; nothing in their names is a glob."""
+    return "[" + ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for path in paths) + "]"
+
+
+def parquet(paths: Iterable[Path], *more: str) -> str:
+    """SQL for the rows of these files, in this order; a folder called run=3 is no column. `more`: filename, say."""
+    told = "".join(f", {name} = true" for name in more)
+    return f"read_parquet({file_list(paths)}, hive_partitioning = false{told})"

@@ -1,0 +1,64 @@
+"""Parquet objects named by their content, always the same bytes."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.store.storage import Storage
+
+ROW_GROUP = 65_536
+"""Rows of a Parquet row group."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The storage key of a rows object, and how many rows it has."""
+
+    key: str
+    count: int
+
+
+def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> Rows:
+    """Write tables as one Parquet object named by its content: row groups of `ROW_GROUP`, always the same bytes."""
+    with storage.scratch() as scratch:
+        local, count = scratch / "part.parquet", 0
+        with pq.ParquetWriter(local, schema, **_layout(schema)) as writer:
+            for group in cut(batches, ROW_GROUP):
+                writer.write_table(group, row_group_size=ROW_GROUP)
+                count += len(group)
+        with local.open("rb") as file:
+            key = f"{folder}/{hashlib.file_digest(file, 'sha256').hexdigest()}.parquet"
+        if not storage.done(key):
+            storage.put_file(key, local)
+    return Rows(key, count)
+
+
+def _layout(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are stored, for who reads some of them in all rows.
+
+    Text is compressed, uids are not: they are noise, and to unpack them takes longer than to read them. Numbers hardly
+    shrink either. No dictionary is tried where nearly every value is another: it costs time and space.
+    """
+    floating = [field.name for field in schema if pa.types.is_floating(field.type)]
+    text = [field.name for field in schema if pa.types.is_string(field.type) and field.name != "uid"]
+    own = {"uid", "url", "caption", "sha256", *floating}
+    return {
+        "compression": {name: "zstd" if name in text else "none" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name not in own],
+    }
+
+
+def cut(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:
+    """The same rows, cut anew: every table but the last has `length` rows; the last may have none."""
+    held: list[pa.Table] = []
+    for batch in batches:
+        held.append(batch)
+        while sum(map(len, held)) >= length:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, length)
+            held = [whole.slice(length)]
+    yield pa.concat_tables(held)

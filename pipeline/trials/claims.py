@@ -1,0 +1,65 @@
+"""Who trains a trial: the first to claim it."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.store.digests import canonical_json
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import Setting, Trial
+
+POLL = 0.2
+"""Seconds between two looks at a trial that somebody else trains."""
+
+
+PATIENCE = 3600
+"""Seconds after which a claim is nobody's, though its process lives or its machine is out of sight."""
+
+
+def once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
+    """The setting's trial: found, trained here, or waited for where a living process is at it."""
+    result = f"{setting.key}.json"
+    while not storage.done(result):
+        if _claim(storage, setting.key):
+            storage.put_if_absent(result, train().to_json())
+        else:
+            time.sleep(POLL)
+    return Trial.from_json(storage.fetch(result).read_bytes())
+
+
+def _claim(storage: Storage, key: str) -> bool:
+    """Whether this process is the one to train. A dead process's claim is followed by one of the next generation."""
+    generation = 0
+    while storage.done(f"{key}.claim-{generation}"):
+        generation += 1
+    me = {"host": platform.node(), "pid": os.getpid(), "started": _started(os.getpid())}
+    if generation:
+        holder = json.loads(storage.fetch(f"{key}.claim-{generation - 1}").read_bytes())
+        if me.items() <= holder.items():
+            return True
+        if abs(time.time() - holder["time"]) < PATIENCE and _alive(holder):  # a clock may have gone back
+            return False
+    return storage.put_if_absent(f"{key}.claim-{generation}", canonical_json(me | {"time": time.time()}))
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    """Whether the process may still be at work. A number given to another process since then does not count."""
+    return bool(holder["host"] != platform.node() or _started(holder["pid"]) == holder["started"])
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in the words of this system; None if there is no such process."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, *rest = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None

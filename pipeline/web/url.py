@@ -1,0 +1,60 @@
+"""A URL as it is fetched."""
+
+import re
+import string
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+from pipeline.failure import RowError
+
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+")
+
+
+@dataclass(frozen=True)
+class Url:
+    """An http(s) URL in ASCII: `target` is path and query, `place` is host:port with the port always said."""
+
+    secure: bool
+    host: str
+    port: int
+    target: str
+
+    @property
+    def place(self) -> str:
+        """As Guard.allow_hosts names it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def header(self) -> str:
+        """The Host header."""
+        return self.place.removesuffix(":443" if self.secure else ":80")
+
+    @property
+    def whole(self) -> str:
+        """All of it, as text."""
+        return self.at(self.target)
+
+    def at(self, target: str) -> str:
+        """Another address of the same host, as text."""
+        return f"http{'s' * self.secure}://{self.place}{target}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Non-ASCII and blanks are escaped as browsers do. Raises RowError: invalid_url or blocked_scheme."""
+        try:
+            parts = urlsplit(text.strip())
+            host = (parts.hostname or "").encode("idna").decode().rstrip(".")
+            port = parts.port
+        except ValueError as error:  # UnicodeError is one
+            raise RowError(
+                "invalid_url", "this is no http or https address"
+            ) from error  # its words may quote a password
+        if parts.scheme not in ("http", "https", ""):
+            raise RowError("blocked_scheme", f"only http and https are fetched, not {parts.scheme[:20]}")
+        if not parts.scheme or port == 0 or not _HOST.fullmatch(host):
+            raise RowError("invalid_url", "this is no http or https address")
+        safe = string.punctuation  # "%" among them: what is escaped stays so
+        target = quote(parts.path or "/", safe) + ("?" + quote(parts.query, safe) if parts.query else "")
+        secure = parts.scheme == "https"
+        return cls(secure, host, port or (443 if secure else 80), target)

@@ -1,0 +1,140 @@
+"""What can be trained on: pairs with a label or a caption, their features, and which of them the test set forbids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.manifest import arms
+from pipeline.manifest.arms import Choice
+from pipeline.errors import CompareError
+from pipeline.settings.task import Split
+from pipeline.settings.task import Task
+from pipeline.progress import Progress
+from training.data import labels
+from training.data import heldout
+from training.data.features import Extractor
+from training.data.features import Features
+from training.data.heldout import HeldOut
+
+
+class Dropped(NamedTuple):
+    """How many pairs a filter drops, and how many of them would be kept if it were not there."""
+
+    all: int
+    alone: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`table` has a row a pair: uid, kept, dropped_by, `arms.without` of each filter, sha256, label, and
+    picture, its row in the features.
+
+    `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
+    encoder. `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went,
+    `filters` how many that can be trained on each filter drops.
+    """
+
+    table: pa.Table
+    test: HeldOut
+    features: Sequence[Features]
+    heldout: Sequence[Features]
+    leaked: pa.Array
+    counts: Mapping[str, int]
+    filters: Mapping[str, Dropped]
+
+
+def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
+    """The pool of a manifest, in ledger order; without a `test` set, task.split takes one off it before anything else.
+
+    Raises CompareError if no pair can be trained on, or no picture that was split off has a label.
+    """
+    table, counts = labels.labelled(choice.downloaded(task.column), task)
+    if not len(table):
+        raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
+    table, features = _with_features(table, choice.manifest.document["stages"]["shards"], extractors, progress)
+    if test is None:
+        assert task.split
+        apart = heldout.apart(features[0].phash, task.split)[table["picture"].to_numpy()]
+        test, rows = _split(choice, task, task.split, table.filter(pa.array(apart)))
+        held = [Features(each.views[rows], each.phash[rows]) for each in features]
+        table = table.filter(pa.array(~apart))
+        counts |= {"split_off": int(apart.sum())}
+    else:
+        held = [extractor.heldout(test) for extractor in extractors]
+    near = heldout.near(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
+    exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
+    leaked = table["uid"].filter(pa.array(exact | near)).combine_chunks()
+    usable = table.filter(pa.array(~(exact | near)))
+    more = {
+        "leaked_exact": int(exact.sum()),
+        "leaked_near": int((near & ~exact).sum()),
+        "pool": len(usable),
+        "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
+    }
+    filters = {name: _dropped(usable, name) for name in choice.recipe.reasons}
+    return Pool(table, test, features, held, leaked, {**counts, **more}, filters)
+
+
+_NOTHING = {
+    "classes": "captions names exactly one class; see the words in task.classes",
+    "label": "pairs has a label of task.classes; see the values there, and task.column",
+    "number": "pairs has a number; see task.column",
+    **dict.fromkeys(("zero-shot", "retrieval", "match"), "pairs has a caption"),
+}
+
+
+def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[HeldOut, npt.NDArray[np.int64]]:
+    """The pictures that were split off and have a label, and the row of each in the features.
+
+    Every pair of such a picture has its say, also one that has no label by itself. Raises CompareError if none has one.
+    """
+    sha256, first = np.unique(np.array(apart["sha256"].to_pylist(), str), return_index=True)
+    known = pa.array(sha256.tolist(), pa.string())
+    batches = choice.downloaded(task.column)
+    told = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
+    picture = pc.index_in(told["sha256"], value_set=known).to_numpy()
+    label, doubtful = heldout.agreed(told, picture, len(known), task, split.agree)
+    there = heldout.there(label)
+    if not there.any():
+        raise CompareError(
+            f"none of {len(known)} pictures that were split off has a label: raise share, or lower agree"
+        )
+    unlabelled = len(known) - doubtful - int(there.sum())
+    rows = apart["picture"].to_numpy()[first[there]]
+    pairs = heldout.paired(told, picture, np.flatnonzero(there), task, split.seed)
+    return HeldOut(tuple(sha256[there].tolist()), label[there], doubtful, unlabelled, pairs=pairs), rows
+
+
+def _dropped(usable: pa.Table, name: str) -> Dropped:
+    named = pc.list_flatten(usable["dropped_by"])
+    back = pc.and_not(usable[arms.without(name)], usable["kept"])
+    return Dropped(pc.sum(pc.equal(named, name)).as_py() or 0, pc.sum(back).as_py() or 0)
+
+
+def _with_features(
+    table: pa.Table, shards_key: str, extractors: Sequence[Extractor], progress: Progress
+) -> tuple[pa.Table, list[Features]]:
+    """Pairs of one URL share a picture, and so its features."""
+    pictures = np.zeros(len(table), np.int64)
+    wanted: dict[int, list[str]] = {}
+    start = 0
+    for number in pc.unique(table["shard"]).to_pylist():
+        rows = np.flatnonzero(pc.equal(table["shard"], number).to_numpy())
+        members, positions = np.unique(table["member"].take(rows).to_pylist(), return_inverse=True)
+        wanted[number] = members.tolist()
+        pictures[rows] = start + positions
+        start += len(members)
+    total = len(wanted) * len(extractors)
+    progress("features", 0, total)
+    found: list[list[Features]] = []
+    for extractor in extractors:
+        found.append([])
+        for features in extractor.training(shards_key, wanted):
+            found[-1].append(features)
+            progress("features", sum(map(len, found)), total)
+    return table.append_column("picture", pa.array(pictures)), [Features.joined(each) for each in found]

@@ -1,0 +1,229 @@
+"""What turns pictures into the numbers that a learner sees: the image tower of an open_clip model, any timm model
+without its classifier, histograms of oriented gradients, or the pixels themselves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.errors import ModelError
+from pipeline.models import clip_weights, device
+from pipeline.settings.encoder import RANDOM, Encoder, Hog, Network, Pixels
+from training.encoders import timm_weights
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 64
+"""Pictures in one forward pass at most, fewer where memory ends."""
+
+PIXELS = 8 * 224 * 224
+"""In one forward pass on a processor: from larger ones memory is given back and taken anew layer by layer, which costs
+convolutional networks half their speed."""
+
+_OPENCV = "opencv-python-headless"
+
+
+class Encodes(Protocol):
+    """An encoder, ready to run: `prepare` once for a picture, then `encode` for as many as there are."""
+
+    def prepare(self, image: Image.Image) -> Any:
+        """An upright RGB picture, as `encode` wants it."""
+
+    def encode(self, pictures: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Features [pictures, dim]. Raises ModelError."""
+
+
+def identity(encoder: Encoder) -> dict[str, Any]:
+    """All that decides an encoder's features, as JSON. Weights are told by their digest, wherever they come from.
+
+    Raises ModelError for weights that cannot be had, or that do not fit their model's activation.
+    """
+    if not isinstance(encoder, Network):
+        return {**encoder.model_dump(), "versions": {_OPENCV: version(_OPENCV)}}
+    library = {"timm": "timm", "open_clip": "open_clip_torch"}[encoder.kind]
+    made: dict[str, Any] = {
+        "kind": encoder.kind,
+        "batch": [BATCH, PIXELS],
+        "device": device.kind(),
+        "versions": {name: version(name) for name in (library, "torch", "torchvision", "pillow")},
+    }
+    if encoder.kind == "timm":
+        found = timm_weights.find(encoder.model, encoder.weights).identity()
+        return made | dict(found) | {"options": encoder.options, "preprocess": encoder.preprocess}
+    if encoder.weights == RANDOM:
+        return made | {"model": encoder.model, "weights": RANDOM}
+    return made | dict(clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).identity())
+
+
+def load(encoder: Encoder) -> Encodes:
+    """The encoder; a network in evaluation mode, in float32. Raises ModelError where weights are missing or misfit."""
+    if isinstance(encoder, Hog):
+        return Gradients(encoder.side)
+    if isinstance(encoder, Pixels):
+        return Raw(encoder.side)
+    if encoder.kind == "open_clip":
+        return _open_clip(encoder)
+    try:
+        return _timm(encoder)
+    except Exception as error:
+        raise ModelError(f"encoder {encoder.model}: {clip_weights.line(error)}") from error
+
+
+class Raw:
+    """RGB, 0 to 1, of the picture resized to a square whatever its shape: [3 * side * side], channel by channel."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Resized by area, uint8 [side, side, 3]."""
+        import cv2
+
+        resized: npt.NDArray[np.uint8] = cv2.resize(
+            np.asarray(image), (self._side, self._side), interpolation=cv2.INTER_AREA
+        )
+        return resized
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, 3 * side * side]."""
+        return np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+
+
+class Gradients(Raw):
+    """Histograms of oriented gradients (Dalal and Triggs 2005) of the picture resized to a square.
+
+    Cells of 8 x 8 pixels, 9 unsigned directions, blocks of 2 x 2 cells that overlap by half and are normalised each by
+    itself: 36 * (side / 8 - 1) ** 2 features, 0 to 1. Brightness and contrast of the picture hardly change them; where
+    things lie, how large they are and how they are turned does. The strongest colour channel of a pixel counts.
+    """
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, dim]."""
+        import cv2
+
+        size = (self._side, self._side)
+        describe = cv2.HOGDescriptor(size, (16, 16), (8, 8), (8, 8), 9).compute
+        return np.stack([describe(each) for each in pictures]).astype(np.float32)
+
+
+class Tower:
+    """A network, ready to run: `network` gives features of a stack of pictures, `geometry` resizes and crops one.
+
+    It sees `batch` pictures in one pass, as many as suit the device if unset; half as many from where memory ended.
+    """
+
+    def __init__(
+        self,
+        network: "torch.nn.Module",
+        geometry: Callable[[Image.Image], Image.Image],
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch: int | None = None,
+    ) -> None:
+        import torch
+
+        self.network, self.batch, self.device = network, batch, device.kind()
+        self._geometry = geometry
+        self._mean, self._std = (
+            torch.tensor(each, dtype=torch.float32, device=self.device)[:, None, None] for each in (mean, std)
+        )
+
+    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
+        return np.asarray(self._geometry(image))
+
+    def stacked(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> "torch.Tensor":
+        """What `prepare` gave, as the network sees it: float32 [pictures, 3, height, width], normalised."""
+        import torch
+
+        # What lies in memory as [n, height, width, 3] is channels-last by itself, which takes half the time on a CPU.
+        pixels = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
+        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
+
+    def fitting(self, picture: npt.NDArray[np.uint8]) -> int:
+        """How many of such pictures go into one pass here."""
+        height, width, _ = picture.shape
+        return BATCH if self.device != "cpu" else min(BATCH, max(1, PIXELS // (height * width)))
+
+    def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
+        import torch
+
+        from pipeline.models.batches import in_batches, is_memory
+
+        def run(window: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+            try:
+                features: torch.Tensor = self.network(self.stacked(window))
+                return features.float()
+            except (RuntimeError, MemoryError) as error:
+                if is_memory(error):  # as `in_batches` does it in this window, in those that come
+                    self.batch = max(1, len(window) // 2)
+                raise
+
+        self.batch = self.batch or self.fitting(pictures[0])
+        exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        try:
+            with exactly:
+                features = in_batches(run, pictures, self.batch, fill=self.device != "cpu")
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
+        if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
+            raise ModelError("the encoder gave features that are no numbers: its weights do not fit the model")
+        return features
+
+
+def _timm(encoder: Network) -> Tower:
+    import timm
+
+    model = timm_weights.find(encoder.model, encoder.weights).load(encoder.options)
+    model.reset_classifier(0)
+    settings = timm.data.resolve_data_config(_tuples(encoder.preprocess), model=model)
+    *geometry, _, standard = timm.data.create_transform(**settings, is_training=False).transforms
+    return _tower(model, geometry, standard)
+
+
+def _open_clip(encoder: Network) -> Tower:
+    import torch
+    from open_clip import get_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torch.nn.functional import normalize
+
+    class Pictures(torch.nn.Module):
+        """The picture's half of a model."""
+
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.visual, self._encode = model.visual, model.encode_image
+
+        def forward(self, window: torch.Tensor) -> torch.Tensor:
+            return normalize(self._encode(window), dim=-1)
+
+    if encoder.weights == RANDOM:
+        model = clip_weights.untrained(encoder.model)
+    else:
+        model = clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).load()
+    *geometry, _, standard = image_transform_v2(
+        PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False
+    ).transforms
+    return _tower(Pictures(model), geometry, standard)
+
+
+def _tower(network: "torch.nn.Module", geometry: Sequence[Any], standard: Any) -> Tower:
+    """Frozen, and where it shall run. `standard` is the model's own Normalize."""
+    import torch
+    from torchvision.transforms import Compose, Normalize
+
+    assert isinstance(standard, Normalize)
+    network.eval().requires_grad_(False).to(device.kind()).to(memory_format=torch.channels_last)
+    mean, std = (torch.as_tensor(each).tolist() for each in (standard.mean, standard.std))
+    return Tower(network, Compose(geometry), mean, std)
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

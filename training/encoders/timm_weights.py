@@ -1,0 +1,102 @@
+"""Which weights a timm encoder means, as a file, so that features can be told apart by its digest, and the model.
+
+Weights are safetensors, wherever they come from: nothing is unpickled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError, nearest
+from pipeline.models import clip_weights
+from pipeline.settings.encoder import RANDOM
+from pipeline.settings.fields import LOCAL
+from pipeline.store.digests import file_digest
+
+FILE = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model by its timm name, and its weights as a file; None if they are random, from a fixed seed.
+
+    `config` describes the model where its name does not: the digest of a file that came with the weights.
+    """
+
+    model: str
+    weights: Path | None
+    config: str = ""
+
+    def identity(self) -> Mapping[str, Any]:
+        """JSON; no path of this machine."""
+        model = LOCAL if self.model.startswith(LOCAL) else self.model
+        return {"model": model, "config": self.config, "weights": file_digest(self.weights) if self.weights else RANDOM}
+
+    def load(self, options: Mapping[str, Any]) -> Any:
+        """The model in float32 on the CPU, with its classifier. Whatever timm raises, it raises."""
+        import timm
+        import torch
+
+        if self.weights is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                return timm.create_model(self.model, pretrained=False, **options)
+        file = {} if self.config else {"pretrained_cfg_overlay": {"file": str(self.weights)}}
+        return timm.create_model(self.model, pretrained=True, **file, **options)
+
+
+def find(model: str, weights: str | None) -> Found:
+    """Where the weights lie; those of a hub are fetched to its cache if need be. Raises ModelError.
+
+    `weights` is a tag of timm's for its model, a .safetensors file, or RANDOM; the model's first tag if unset.
+    """
+    if model.startswith((LOCAL, clip_weights.HUB)):
+        return _folder(Path(model.removeprefix(LOCAL))) if model.startswith(LOCAL) else _repository(model)
+    if weights == RANDOM:
+        return Found(model, None)
+    return Found(model, Path(weights)) if weights and weights.endswith(FILE) else _tag(model, weights)
+
+
+def _folder(folder: Path) -> Found:
+    """As timm's `save_for_hf` leaves it."""
+    described, found = folder / "config.json", sorted(folder.glob("*" + FILE))
+    if len(found) != 1 or not described.is_file():
+        raise ModelError(f"{folder} must hold config.json and exactly one file of weights, as .safetensors")
+    return Found(LOCAL + str(folder), found[0], file_digest(described))
+
+
+def _repository(model: str) -> Found:
+    name = model.removeprefix(clip_weights.HUB)
+    described, weights = (_fetched(model, name, file) for file in ("config.json", "model" + FILE))
+    return Found(model, weights, file_digest(described))
+
+
+def _tag(model: str, tag: str | None) -> Found:
+    import timm
+
+    if not timm.is_model(model):
+        raise ModelError(f"timm has no model {model!r}{nearest(model, timm.list_models())}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
+    if not tags or (tag and tag not in tags):
+        known = f"take one of {', '.join(tags)}, or" if tags else "take"
+        raise ModelError(f"{model} has no weights {tag or 'on a hub'}: {known} a {FILE} file")
+    config = timm.get_pretrained_cfg(f"{model}.{tag}" if tag else model)
+    if not config.hf_hub_id:
+        raise ModelError(f"the weights of {model} are on no hub that winnow reads: name a local {FILE} file")
+    file = config.hf_hub_filename or "model" + FILE
+    if not file.endswith(FILE):
+        raise ModelError(f"the weights of {model} are not {FILE} on the hub ({file}): name a local {FILE} file")
+    name = f"{model}.{config.tag}"
+    return Found(name, _fetched(name, config.hf_hub_id, file))
+
+
+def _fetched(what: str, repository: str, file: str) -> Path:
+    """A file of the hub's, or of its cache on this machine."""
+    from huggingface_hub import hf_hub_download
+
+    name, _, revision = repository.partition("@")
+    try:
+        return Path(hf_hub_download(name, file, revision=revision or None))
+    except Exception as error:
+        raise ModelError(clip_weights.unreachable(what, error)) from error

@@ -1,0 +1,171 @@
+"""What an encoder costs on this machine: pictures a second, parameters, operations, memory.
+
+It is measured on stored pictures, in a process of its own, so that its memory is its own, and one that this machine
+cannot run costs one line of a table.
+"""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any
+
+from PIL import Image
+
+from pipeline.engine import machine
+from pipeline.engine.machine import cores
+from pipeline.errors import ModelError
+from pipeline.images import decoders
+from pipeline.models import device
+from pipeline.settings.encoder import Encoder, Network
+from training.data import features
+from training.encoders import encoders
+from training.encoders.encoders import Encodes, Tower
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A way from stored pictures to features: how many threads decode, none if the encoder waits for each picture.
+
+    `busy` is the share of the time in which the encoder was at work.
+    """
+
+    workers: int
+    images_per_second: float
+    busy: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`encoder_images_per_second` is what the encoder alone does, on pictures that lie ready, `batch` at a time, which
+    was `halved` if there was no memory for more.
+
+    `flops` are floating-point operations for one picture, a multiplication and an addition being two; None for what is
+    no network. `memory_mb` is the most that the process had beyond what it had before, on a GPU the most there.
+    `one_by_one` opens, hashes and prepares picture after picture; `streamed` does so ahead, with 1, 2, 4 ... workers.
+    """
+
+    dim: int
+    parameters: int
+    flops: int | None
+    batch: int | None
+    halved: bool
+    memory_mb: int
+    encoder_images_per_second: float
+    one_by_one: Loop
+    streamed: tuple[Loop, ...]
+
+    @property
+    def best(self) -> Loop:
+        """The number of workers with which it is fastest."""
+        return max(self.streamed, key=lambda loop: loop.images_per_second)
+
+
+def apart(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
+    """As `measure`, in a process of its own. Raises ModelError if that process dies as well."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(measure, encoder, pictures, decoder).result()
+    except BrokenProcessPool as error:
+        raise ModelError(f"{encoder.name}: its process was ended, as the system does when memory ends") from error
+
+
+def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
+    """Each loop goes once through all pictures, after one window that does not count. Raises ModelError.
+
+    `decoder` resizes what is streamed; in the loop that opens picture after picture Pillow does.
+    """
+    if isinstance(encoder, Network):
+        import_module(encoder.kind)  # what its library takes by itself is not the encoder's
+    before = _peak()
+    loaded = encoders.load(encoder)
+    window = [loaded.prepare(_opened(picture)) for picture in pictures[: features.WINDOW]]
+    dim = loaded.encode(window).shape[1]
+    parameters, flops = _counted(loaded, window[0])
+    one_by_one = _one_by_one(loaded, pictures)
+    streamed = tuple(
+        _streamed(loaded, decoders.drawn(decoder), pictures, workers) for workers in workers_to_try(cores())
+    )
+    seconds = min(_seconds(loaded, window) for _ in range(2))
+    return Cost(
+        dim,
+        parameters,
+        flops,
+        loaded.batch if isinstance(loaded, Tower) else None,
+        isinstance(loaded, Tower) and (loaded.batch or 0) < loaded.fitting(window[0]),
+        _peak() - before,
+        len(window) / seconds,
+        one_by_one,
+        streamed,
+    )
+
+
+def workers_to_try(most: int) -> list[int]:
+    """1, 2, 4 ... and the most."""
+    return sorted({min(1 << power, most) for power in range(most.bit_length() + 1)})
+
+
+def _counted(loaded: Encodes, prepared: Any) -> tuple[int, int | None]:
+    """Parameters, and the operations of one picture."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if not isinstance(loaded, Tower):
+        return 0, None
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        loaded.network(loaded.stacked([prepared]))
+    return sum(each.numel() for each in loaded.network.parameters()), counter.get_total_flops()
+
+
+def _one_by_one(loaded: Encodes, pictures: Sequence[bytes]) -> Loop:
+    """The loop that people write first: a picture is opened when the one before has been prepared."""
+    started, spent = time.perf_counter(), 0.0
+    named, make = list(_named(pictures)), partial(features.prepared, loaded, Image.fromarray, "", 0)
+    for start in range(0, len(named), features.WINDOW):
+        made = [make(picture) for picture in named[start : start + features.WINDOW]]
+        spent += _seconds(loaded, [picture.versions[0] for picture in made])
+    return _loop(0, len(pictures), time.perf_counter() - started, spent)
+
+
+def _streamed(loaded: Encodes, drawn: features.Drawn, pictures: Sequence[bytes], workers: int) -> Loop:
+    """What the gain does with the same pictures: `features.decoded`, with so many workers."""
+    make = partial(features.prepared, loaded, drawn, "", 0)
+    started, spent = time.perf_counter(), 0.0
+    with features.decoded({"": lambda: _named(pictures)}, make, workers) as windows:
+        for _, window in windows:
+            spent += _seconds(loaded, [picture.versions[0] for picture in window])
+    return _loop(workers, len(pictures), time.perf_counter() - started, spent)
+
+
+def _seconds(loaded: Encodes, window: Sequence[Any]) -> float:
+    """That it takes to encode them, until their features are there."""
+    started = time.perf_counter()
+    loaded.encode(window)
+    return time.perf_counter() - started
+
+
+def _loop(workers: int, pictures: int, seconds: float, spent: float) -> Loop:
+    return Loop(workers, round(pictures / seconds, 2), round(spent / seconds, 4))
+
+
+def _named(pictures: Sequence[bytes]) -> Iterator[features.Named]:
+    return ((f"picture {number}", picture) for number, picture in enumerate(pictures))
+
+
+def _opened(picture: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(picture)) as image:
+        return image.convert("RGB")
+
+
+def _peak() -> int:
+    """MiB, of the process, or of the GPU if there is one."""
+    import torch
+
+    if device.kind() == "cuda":
+        return torch.cuda.max_memory_allocated() >> 20
+    return machine.peak_memory_mb()
