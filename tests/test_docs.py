@@ -1,8 +1,10 @@
-"""README does what it says: its commands run, its TOML loads, its tests are there; the template explains every key."""
+"""README and docs: commands parse, TOML loads, links, files and tests exist; the template explains every key."""
 
 import gzip
 import re
 import shlex
+import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,37 +17,116 @@ from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-TYPED = [
-    line.partition("  #")[0].strip()
-    for language, block in BLOCKS
-    if not language
-    for line in block.splitlines()
-    if line.startswith(("winnow ", "make ", "prefect ", ". "))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = FENCE.findall(README)
+DOCS = [path for path in sorted((HOME / "docs").glob("*.md")) if path.name != "README.md"]
+PAGES = [
+    HOME / "README.md",
+    HOME / "CONTRIBUTING.md",
+    HOME / "CHANGELOG.md",
+    HOME / "docs" / "README.md",
+    *DOCS,
+    HOME / "tests" / "benchmarks" / "README.md",
 ]
+TEXT = {path.relative_to(HOME).as_posix(): path.read_text() for path in PAGES}
+COMMANDS = sorted(
+    {
+        line.partition("  #")[0].strip()
+        for text in TEXT.values()
+        for language, block in FENCE.findall(text)
+        if language in ("", "sh")
+        for line in block.splitlines()
+        if line.startswith("winnow ")
+    }
+)
+TOML = [
+    pytest.param(block, id=f"{name}:{number}")
+    for name, text in TEXT.items()
+    if name != "README.md"
+    for number, (language, block) in enumerate(FENCE.findall(text))
+    if language == "toml"
+]
+PLANNED = {"pipeline/models/face_detector.py", "pipeline/scorers/faces.py"}
+"""Files that CONTRIBUTING names as the place of something that does not exist yet."""
+
+GROUP = typer.main.get_command(app)
 
 
-def test_the_first_command_stands_early():
+def outside_blocks(text):
+    """A page's prose and tables."""
+    return FENCE.sub("", text)
+
+
+def anchors(path):
+    """The fragments that the headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", outside_blocks(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def test_the_readme_is_short_and_begins_with_a_command():
+    assert len(README.splitlines()) <= 200
     assert "make demo" in README.splitlines()[:20]
 
 
-@pytest.mark.parametrize("line", [line for line in TYPED if line.startswith("winnow ")])
-def test_a_command_of_the_readme_is_one(line):
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_a_page_is_one(line):
     _, name, *arguments = shlex.split(line)
-    group = typer.main.get_command(app)
-    assert name in group.commands, name
-    group.commands[name].make_context(name, list(arguments))  # parses; raises for an option that does not exist
+    assert name in GROUP.commands, name
+    GROUP.commands[name].make_context(name, list(arguments))  # parses; raises for an option that does not exist
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_commands_that_prose_names_exist(page):
+    for name in re.findall(r"`winnow ([a-z]+)\b", outside_blocks(TEXT[page])):
+        assert name in GROUP.commands, name
+
+
+@pytest.mark.parametrize("page", [page for page in TEXT if page != "README.md"])
+def test_a_block_that_no_test_types_has_a_language(page):
+    assert "" not in [language for language, _ in FENCE.findall(TEXT[page])], "README's unlabelled blocks are typed"
 
 
 def test_what_make_is_asked_for_is_in_the_makefile():
     makefile = (HOME / "Makefile").read_text()
-    for target in re.findall(r"`?make ([a-z-]+)", README + (HOME / "CONTRIBUTING.md").read_text()):
+    for target in re.findall(r"`?make ([a-z-]+)", README) + re.findall(r"`make ([a-z-]+)", "".join(TEXT.values())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_tests_that_are_named_are_there():
-    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", README):
-        assert (HOME / "tests" / name).is_file(), name
+@pytest.mark.parametrize("page", TEXT)
+def test_the_tests_that_are_named_are_there(page):
+    tests = {path.name: path.read_text() for path in (HOME / "tests").glob("test_*.py")}
+    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", TEXT[page]):
+        assert name in tests, name
+    for name in re.findall(r"`(test_\w+)`", TEXT[page]):
+        assert any(f"def {name}(" in text for text in tests.values()), name
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_the_files_that_are_named_are_there(page):
+    named_files = re.findall(r"`((?:pipeline|training|flows|filters|tests|docs)/[\w./]+)`", TEXT[page])
+    for name in set(named_files) - PLANNED:
+        assert (HOME / name).exists(), name
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_links_and_pictures_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(TEXT[page])):
+        path, _, fragment = link.partition("#")
+        target = ((HOME / page).parent / path).resolve() if path else HOME / page
+        assert target.exists(), link
+        assert not fragment or fragment in anchors(target), link
+
+
+def test_the_index_lists_every_page():
+    listed = re.findall(r"^- \[([\w-]+\.md)\]\(\1\): .+\.$", TEXT["docs/README.md"], re.MULTILINE)
+    assert sorted(listed) == [path.name for path in DOCS]
+
+
+def test_contributing_lists_every_package():
+    text = TEXT["CONTRIBUTING.md"]
+    for folder in (each for top in ("pipeline", "training", "flows") for each in (HOME / top).iterdir()):
+        if folder.is_dir() and any(folder.glob("*.py")):
+            assert f"| `{folder.name}/` |" in text, folder
 
 
 def test_the_toml_of_the_readme_loads(tmp_path):
@@ -63,16 +144,40 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     assert loading.load(tmp_path / "mine.toml").scorers["mine"].columns().keys() == {"share", "named"}
 
 
+@pytest.mark.parametrize("block", TOML)
+def test_the_toml_of_a_page_loads_as_part_of_the_readme_s_source(block, tmp_path):
+    """A page shows some tables; those that it does not show are README's."""
+    (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\t3\n"))
+    (tmp_path / "test.parquet").touch()
+    (tmp_path / "flickr30k.tar").touch()
+    for folder in ("test", "imagenet/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("cc3m", "cc12m"):
+        shutil.copy(HOME / "data_manifests" / f"{name}.toml", tmp_path)
+    shown = tomllib.loads(block)
+    kept = next(text for language, text in BLOCKS if language == "toml")
+    if "pairs" in shown or "union" in shown:
+        kept = re.sub(r"^\[pairs\]\n(?:[^\[].*\n)*", "", kept, flags=re.MULTILINE)
+    if "filters" in shown or "distinct" in shown:
+        kept = kept.replace('recipe = "default"\n', "")
+    (tmp_path / "mine.toml").write_text(kept + block)
+    loaded = loading.load(tmp_path / "mine.toml")
+    assert shown.keys() <= loaded.model_fields_set
+    assert shown.get("scorers", {}).keys() <= loaded.scorers.keys()
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_python_compiles(page):
+    for language, block in FENCE.findall(TEXT[page]):
+        if language == "python":
+            compile(block, page, "exec")
+
+
 def test_every_named_query_is_explained():
     listed = (HOME / "docs" / "sql.md").read_text()
     for name, query in named.QUERIES.items():
         assert f"`@{name}`" in README, name
         assert f"| `@{name}` | {query.what} |" in listed, name
-
-
-def test_the_pictures_of_the_readme_are_there():
-    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (HOME / name).is_file(), name
 
 
 @pytest.mark.parametrize(
