@@ -76,10 +76,10 @@ def announced(described: "Source", root: Path, manifest: str, debug: bool) -> tu
 
 def tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:
     """Print what a manifest was worth."""
+    from flows.console import gain as shown
     from flows.console import tables
-    from training.studies.gain import table
 
-    tables.show(table(gain), to_stderr)
+    tables.show(shown.table(gain), to_stderr)
 
 
 def tell_caught(
