@@ -49,10 +49,11 @@ class _Selection:
 
     def rows(self, con: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str, str, str]]:
         """shard, member, caption, url and note of the first pairs of the table `sample`."""
-        return con.execute(
+        rows: list[tuple[int, str, str, str, str]] = con.execute(
             f"SELECT shard, member, caption, url, {self.note} FROM sample WHERE {self.where} "
             f"ORDER BY {self.order} LIMIT {SAMPLE}"
         ).fetchall()
+        return rows
 
 
 def galleries(
