@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import WinnowError
 
@@ -78,7 +78,7 @@ def shared(api: str, secret: str) -> Iterator[None]:
 
 def _setting(*path: str) -> str | None:
     try:
-        value = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+        value: Any = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return None
     for name in path:
