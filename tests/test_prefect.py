@@ -4,6 +4,7 @@ Both run in a folder with a data_manifests/ and a pyproject.toml of their own, w
 port, and nothing exported that a person would not have.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-import small
-import taught
+import served_sources
+import training_sources
 
 from flows import server
 from pipeline.manifest.manifest import Manifest, log
@@ -97,7 +99,7 @@ def source(place, tmp_path_factory):
     class Pictures(BaseHTTPRequestHandler):
         def do_GET(self):
             number = int(self.path.strip("/").removesuffix(".jpg"))
-            body = taught.picture(taught.truth(number), number)
+            body = training_sources.picture(training_sources.truth(number), number)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -109,8 +111,8 @@ def source(place, tmp_path_factory):
     with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as pictures:
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
         host = f"127.0.0.1:{pictures.server_address[1]}"
-        taught.task(lists, COUNT, lies, steps=20)
-        lines = [f"{taught.caption(number, lies)}\thttp://{host}/{number}.jpg\n" for number in range(COUNT)]
+        training_sources.task(lists, COUNT, lies, steps=20)
+        lines = [f"{training_sources.caption(number, lies)}\thttp://{host}/{number}.jpg\n" for number in range(COUNT)]
         (lists / "list.tsv").write_text("".join(lines))
         toml = lists / "taught.toml"
         allowed = f'schedule = "0 6 * * *"\n[download]\nallow_hosts = ["{host}"]'
@@ -129,10 +131,22 @@ def prefect(folder, *words):
     return done.stdout
 
 
-def runs(port, flow):
+def secret(folder):
+    """The header with the secret that the folder's prefect.toml holds for the server that serves there."""
+    text = tomllib.loads((folder / "prefect.toml").read_text())["api"]["auth_string"]
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+def gone(port):
+    return server.state(server.address(port)) is server.State.SILENT
+
+
+def runs(place, flow):
     """States of the runs of a flow that are not merely planned."""
     wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-    answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False).raise_for_status()
+    folder, port = place
+    api = f"{server.address(port)}/flow_runs/filter"
+    answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False).raise_for_status()
     return [each["state_type"] for each in answer.json() if not each["auto_scheduled"]]
 
 
@@ -155,27 +169,27 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
         wait_for(lambda: log(storage), 120, process)
         manifest = Manifest.open(storage)
         assert manifest.counts.kept == COUNT - COUNT // 4
-        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"], 180, process)
+        wait_for(lambda: runs(place, "retrain") == ["COMPLETED"], 180, process)
         gains = sorted((root / "taught" / "gains").iterdir())
         assert [json.loads(path.read_bytes())["manifest"] for path in gains] == [manifest.id]
         assert "macro-F1" in (root / "taught" / "report.html").read_text()
 
         prefect(folder, "deployment", "run", "curate/taught")
-        wait_for(lambda: runs(port, "curate") == ["COMPLETED"] * 2, 120, process)
+        wait_for(lambda: runs(place, "curate") == ["COMPLETED"] * 2, 120, process)
         time.sleep(15)  # a trigger takes a few
-        assert runs(port, "retrain") == ["COMPLETED"]
+        assert runs(place, "retrain") == ["COMPLETED"]
         assert len(log(storage)) == 1
 
         for path in gains:  # as if the event had been lost with its process
             path.unlink()
         prefect(folder, "deployment", "run", "reconcile/hourly")
-        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"] * 2, 120, process)
+        wait_for(lambda: runs(place, "retrain") == ["COMPLETED"] * 2, 120, process)
         assert sorted((root / "taught" / "gains").iterdir()) == gains
         assert "Traceback" not in told.read_text()
 
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        wait_for(lambda: not server.answers(server.address(port)), 20)
+        wait_for(lambda: gone(port), 20)
 
 
 def test_schedules_are_planned(place, source):
@@ -188,7 +202,8 @@ def test_schedules_are_planned(place, source):
         }
 
         def planned():
-            answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False)
+            api = f"{server.address(port)}/flow_runs/filter"
+            answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False)
             return [each["expected_start_time"] for each in answer.raise_for_status().json() if each["auto_scheduled"]]
 
         assert all("T06:00:00" in time for time in wait_for(planned, 90, process))
@@ -206,11 +221,11 @@ def test_a_server_dies_with_its_owner(tmp_path):
     )
     try:
         assert owner.stdout.readline() == "up\n"
-        assert server.answers(server.address(port))
+        assert server.state(server.address(port)) is server.State.LOCKED
     finally:
         owner.kill()
         owner.wait()
-    wait_for(lambda: not server.answers(server.address(port)), 20)
+    wait_for(lambda: gone(port), 20)
 
 
 class Slow(BaseHTTPRequestHandler):
@@ -221,7 +236,7 @@ class Slow(BaseHTTPRequestHandler):
     def do_GET(self):
         Slow.asked.set()
         Slow.go.wait(30)
-        body = small.picture(1)
+        body = served_sources.picture(1)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -237,7 +252,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
         (tmp_path / "pictures").mkdir()
         served = tmp_path / "pictures", f"http://127.0.0.1:{pictures.server_address[1]}"
-        toml = small.described(tmp_path, served, count=5, more="")
+        toml = served_sources.described(tmp_path, served, count=5, more="")
         with running(tmp_path, "curate", toml) as (process, told):
             wait_for(Slow.asked.is_set, 120, process)
             process.send_signal(signal.SIGINT)
@@ -248,5 +263,5 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
         Slow.go.set()
         with running(tmp_path, "curate", toml, "--json") as (process, told):
             assert process.wait(120) == 0
-            assert json.loads(told.read_text().splitlines()[-1])["counts"]["kept"] == 5 + small.GONE
+            assert json.loads(told.read_text().splitlines()[-1])["counts"]["kept"] == 5 + served_sources.GONE
         pictures.shutdown()
