@@ -106,7 +106,7 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     training_sources.task(folder / "taught", count=90, lies=range(0, 90, 5), seeds=5)
     (folder / "taught/store").rename(folder / "taught/taught")
-    return folder / "taught/training_sources.toml", folder / "taught"
+    return folder / "taught/taught.toml", folder / "taught"
 
 
 def run(*words):
