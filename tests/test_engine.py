@@ -7,13 +7,12 @@ import downloaded
 import pytest
 from test_same_scores import made, rows, spec
 
-from pipeline.download import download
 from pipeline.engine import local
 from pipeline.errors import ShardError, StorageError
 from pipeline.ledger.ledger import Shard
 from pipeline.models import device
 from pipeline.scorers.captions import CaptionsSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 SHARDS = [Shard(number, f"pairs/{number}.parquet", 1) for number in range(5)]
@@ -73,7 +72,7 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     list(local.run(partial(Scoring, one, alone), shards))
     assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
-    stage = plan.stages(one, download.stage(one))["captions"]
+    stage = Plan.of(one).scores["captions"]
     for shard in shards:
         here, there = (downloaded.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside)))
         assert here == pytest.approx(there, abs=1e-6)

@@ -28,8 +28,7 @@ from pipeline.manifest import database, placeholders
 from pipeline.manifest.manifest import Counts, Manifest, log
 from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
-from pipeline.scoring import plan
-from pipeline.scoring.plan import Results, results
+from pipeline.scoring.plan import Plan, Results
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest
@@ -52,7 +51,7 @@ class Published:
 
 
 def publish(
-    source: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
+    plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
 ) -> Published:
     """Publish what the ledger's pairs have become. Safe to run twice: the second time nothing is written.
 
@@ -60,7 +59,7 @@ def publish(
     pairs become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row,
     StorageError for a result that is missing or does not line up with its pairs.
     """
-    made = results(source, storage, ledger, quarantined)
+    source, made = plan.source, plan.results(storage, ledger, quarantined)
     recipe, neighbours = recipe or source.chosen, _neighbours(source, made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
@@ -287,9 +286,9 @@ def _scores(source: Source) -> list[str]:
 
 def _card(storage: Storage, made: Results) -> dict[str, Any]:
     """What is worth knowing about how it was made, and is no part of the id."""
-    certified = {name: plan.certificate(stage) for name, stage in made.scores.items()}
+    certified = {name: made.plan.certificate(name) for name in made.plan.scores}
     return {
-        "made_by": {stage.name: dict(stage.made_by) for stage in (made.shards, *made.scores.values())},
+        "made_by": {stage.name: dict(stage.made_by) for stage in made.stages},
         "certificates": {
             name: json.loads(storage.fetch(key).read_bytes()) for name, key in certified.items() if storage.done(key)
         },

@@ -12,7 +12,7 @@ how much of the sample is spoiled. Nothing is changed: to freeze a threshold in 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
@@ -23,14 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.core import Filter
-from pipeline.download import download
 from pipeline.errors import SourceError, StorageError, nearest
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.review.rates import Rate
 from pipeline.review.sample import Labelled, located
 from pipeline.scorers.leaks import LeaksSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.settings.choice import FilterRow
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
@@ -132,19 +131,19 @@ def scored(source: Source, storage: Storage, chosen: Path | None) -> tuple[Label
     if drawn and not path.is_file():
         return None  # its world does not stand yet
     known = Labelled.read(path, source.calibration.good)
-    shards = download.stage(source)
-    scores = {name: each.key for name, each in plan.stages(source, shards).items()}
+    plan = Plan.of(source)
     for each in (storage, room(storage)):
         manifest = Manifest.open(each) if log(each) else None
-        if manifest and manifest.complete and _same(manifest, shards.key, scores) and _whole(manifest, known):
+        if manifest and manifest.complete and _same(manifest, plan) and _whole(manifest, known):
             return known, manifest
     return None
 
 
-def _same(manifest: Manifest, shards: str, scores: Mapping[str, str]) -> bool:
+def _same(manifest: Manifest, plan: Plan) -> bool:
     """Whether the pairs were scored so. Scores of the whole pool are those of the manifest's own."""
     stages = manifest.document["stages"]
-    return stages["shards"] == shards and all(stages["scores"].get(name) == key for name, key in scores.items())
+    same = all(stages["scores"].get(name) == stage.key for name, stage in plan.scores.items())
+    return same and bool(stages["shards"] == plan.shards.key)
 
 
 def _whole(manifest: Manifest, known: Labelled) -> bool:

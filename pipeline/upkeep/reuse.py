@@ -16,13 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.download import download
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Shard, committed
 from pipeline.schema import ORIGIN
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.sources.loading import members
-from pipeline.sources.source import Source
 from pipeline.store import duck, tarfiles
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
@@ -54,16 +52,16 @@ class Places:
 
 
 def reuse(
-    source: Source, storage: Storage, wanted: Sequence[Shard], tell: Callable[[int, int], None] = lambda *_: None
+    plan: Plan, storage: Storage, wanted: Sequence[Shard], tell: Callable[[int, int], None] = lambda *_: None
 ) -> None:
     """Leave what can be taken over for these shards. Does nothing for a source that is no union.
 
     The members' results lie beside the union's. `tell` is told how many shards of how many were looked through. Killed
     at any moment, the next run goes on. Raises StorageError for a result of a member's that is missing or damaged.
     """
-    if not source.union:
+    if not plan.source.union:
         return
-    taking = _Taking(source, storage)
+    taking = _Taking(plan, storage)
     fresh = [shard for shard in wanted if not shard.revised]  # a second attempt is made by the union itself
     missing = [shard for shard in fresh if not taking.complete(shard) and not taking.blocks(shard)]
     with storage.scratch() as scratch, duck.connect(scratch) as con:
@@ -78,14 +76,13 @@ def reuse(
 class _Taking:
     """The union's stages and its members' folders."""
 
-    def __init__(self, source: Source, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, plan: Plan, storage: Storage) -> None:
+        self._plan, self._storage, source = plan, storage, plan.source
         self._members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
         self._blocked = blocklist.binding(source, storage)
-        made_by = download.stage(source)
-        self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(made_by, ".tar"), (made_by, ".parquet")]}
-        for name, stage in plan.stages(source, made_by).items():
-            embeddings = [(plan.embeddings(name, stage), ".npy")] if source.scorers[name].encoder else []
+        self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(plan.shards, ".tar"), (plan.shards, ".parquet")]}
+        for name, stage in plan.scores.items():
+            embeddings = [(plan.embeddings[name], ".npy")] if name in plan.embeddings else []
             self._made[name] = [*embeddings, (stage, ".parquet")]
 
     def complete(self, shard: Shard) -> bool:
@@ -180,7 +177,7 @@ class _Taking:
 
     def _alike(self, name: str, places: Places) -> bool:
         """Whether the models of all these members said the same of golden pairs as the union's; it takes their word."""
-        key = plan.certificate(self._made[name][-1][0])
+        key = self._plan.certificate(name)
         said = [store.fetch(key).read_bytes() for store in self._stores(places) if store.done(key)]
         return all(
             self._storage.put_if_absent(key, each) or each == self._storage.fetch(key).read_bytes() for each in said
