@@ -18,8 +18,8 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.images.phash import phash, phash_of
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours.hamming import nearest
-from pipeline.scoring.plan import Plan
 from pipeline.scorers.leaks import Evaluated, Known
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 
