@@ -9,7 +9,8 @@ from pipeline.errors import RecipeError, SourceError, nearest
 from pipeline.filtering import distinct, predicates
 from pipeline.ledger import lists
 from pipeline.sources import loading
-from pipeline.sources.source import Source, row_columns
+from pipeline.sources.columns import row_columns
+from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
 

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BusyError
+from pipeline.store import duck
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
-SHARD_NUMBER = r"regexp_extract(filename, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
-"""SQL for the number of the shard that a row was read from."""
+SHARD_NUMBER = rf"regexp_extract({duck.FILE}, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
+"""SQL for the number of the shard that a row of `duck.parquet(..., "filename")` was read from."""
 
 
 @dataclass(frozen=True)

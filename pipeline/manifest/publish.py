@@ -30,6 +30,7 @@ from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
 from pipeline.scoring import plan
 from pipeline.scoring.plan import Results, results
+from pipeline.sources.columns import row_columns, score_columns
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest
@@ -277,11 +278,11 @@ def _ranges(
 
 def _scores(source: Source) -> list[str]:
     """The score columns that have a range; a hash has none."""
+    columns = row_columns(pa.schema([]), source.scorers)
     return [
-        f"{name}_{column}"
-        for name, spec in source.scorers.items()
-        for column, kind in spec.columns().items()
-        if pa.types.is_floating(kind) or pa.types.is_signed_integer(kind)
+        name
+        for name in score_columns(source.scorers)
+        if pa.types.is_floating(columns.field(name).type) or pa.types.is_signed_integer(columns.field(name).type)
     ]
 
 

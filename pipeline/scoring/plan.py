@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import SourceError, StorageError
 from pipeline.ledger.ledger import Ledger
 from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
-from pipeline.sources.source import Source, row_columns
+from pipeline.sources.columns import row_columns
+from pipeline.sources.source import Source
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
