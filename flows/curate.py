@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 
+from flows import sources
 from flows.progress import shown, tracked, warn
 from flows.server import settle
 from flows.sources import checked, opened
@@ -117,7 +118,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
     `labels` is a path; if unset, the source file's. It does nothing twice, either.
     """
     described, storage = opened(source, Path(root))
-    sampled = calibrate.sample(described, Path(labels) if labels else None)
+    sampled = sources.sample(described, storage, Path(labels) if labels else None)
     return _bring_in(sampled, calibrate.room(storage))
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from filters import catalog
 from filters.core import Recipe
+from pipeline.demo import truth
 from pipeline.errors import RecipeError, SourceError, nearest
 from pipeline.filtering import distinct, predicates
 from pipeline.ledger import lists
+from pipeline.review import calibrate
 from pipeline.sources import loading
 from pipeline.sources.columns import row_columns
 from pipeline.sources.source import Source
@@ -65,3 +67,38 @@ def recipe(name: str) -> Recipe:
 def recipes(described: Source, names: Sequence[str] | None) -> list[Recipe]:
     """Those recipes; without names, the source's own. Raises RecipeError."""
     return [recipe(name) for name in names] if names else [described.chosen]
+
+
+def labels(described: Source, storage: Storage, file: Path | None) -> Path:
+    """The labels of a source's own pairs: `file`, or the source file's, or those of the demo. Raises SourceError."""
+    path = _listed(described, file)
+    if path is None and described.demo is not None:
+        path = truth.labels(described, storage)
+    if path is None:
+        raise SourceError(f"{described.name}: there are no labels: name them with --labels, or as calibration.labels")
+    return path
+
+
+def sample_labels(described: Source, storage: Storage, file: Path | None) -> Path:
+    """The labels of the sample that thresholds are chosen on; the demo has a stream of its own for it."""
+    if _listed(described, file) is None and described.demo is not None:
+        return truth.labels(truth.sample(described), calibrate.room(storage))
+    return labels(described, storage, file)
+
+
+def sample(described: Source, storage: Storage, file: Path | None) -> Source:
+    """That sample as a source of its own. Raises SourceError for pairs that the demo does not serve."""
+    path = _listed(described, file)
+    if described.demo is None:
+        return calibrate.sample(described, labels(described, storage, file))
+    if path is not None:
+        raise SourceError(f"{path.name} has pairs that {described.name} did not publish, and the demo serves no others")
+    return truth.sample(described)
+
+
+def _listed(described: Source, file: Path | None) -> Path | None:
+    """The file of labels that somebody named. Raises SourceError if it does not exist."""
+    path = file or described.calibration.labels
+    if path is not None and not path.is_file():
+        raise SourceError(f"there is no labelled sample {path}")
+    return path

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import server
+from flows import server, sources
 from pipeline.errors import SourceError, StorageError
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest
@@ -107,8 +107,8 @@ def sampled(folder, labels, filters=(SHARP,), more="", **results):
     return described.model_copy(update={"calibration": Calibration(labels=folder / "labels.tsv")}), storage
 
 
-def measured(*sample):
-    return calibrate.measure(*sample, None)
+def measured(described, storage):
+    return calibrate.measure(described, storage, described.calibration.labels)
 
 
 def test_by_hand(tmp_path):
@@ -205,7 +205,7 @@ def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
         file.write("http://host/200.jpg\tpicture number 200\tclean\n")
     with pytest.raises(StorageError, match="run `winnow calibrate`"):
         measured(described, storage)
-    own = calibrate.sample(described, None)
+    own = calibrate.sample(described, described.calibration.labels)
     made.published(own, calibrate.room(storage))
     assert own.name == "tiny-calibration"
     assert (own.filters, own.distinct, own.task, own.scorers) == (None, None, None, described.scorers)
@@ -215,8 +215,9 @@ def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
 def test_scores_of_other_scorers_are_not_taken(tmp_path):
     described, storage = sampled(tmp_path, LABELS)
     other = described.download.model_copy(update={"image_size": 64})
-    assert calibrate.scored(described, storage, None) is not None
-    assert calibrate.scored(described.model_copy(update={"download": other}), storage, None) is None
+    labels = described.calibration.labels
+    assert calibrate.scored(described, storage, labels) is not None
+    assert calibrate.scored(described.model_copy(update={"download": other}), storage, labels) is None
 
 
 def test_more_digits_where_three_would_cost_too_much(tmp_path):
@@ -246,8 +247,8 @@ def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     described = loading.load("demo")
     demo = described.demo.model_copy(update={"port": server.free_port()})
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
-    job.bring_in(calibrate.sample(described, None), calibrate.room(storage))
-    found = calibrate.measure(described, storage, None)["filters"]
+    job.bring_in(sources.sample(described, storage, None), calibrate.room(storage))
+    found = calibrate.measure(described, storage, sources.sample_labels(described, storage, None))["filters"]
     assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrast", "unblocky", "aligned"}
     for each in found:
         assert each["best"] is None or each["now"]["f1"] > each["best"]["f1"] - 0.005, each["best"]["sql"]

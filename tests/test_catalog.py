@@ -25,20 +25,20 @@ def store(tmp_path):
 
 
 def ask(store, sql):
-    with duckdb.connect(str(store.root / "database.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(store.root / "catalog.duckdb"), read_only=True) as con:
         return con.execute(sql).fetchall()
 
 
 def test_it_opens_from_any_folder_in_a_process_of_its_own(store, tmp_path):
     program = "import duckdb, sys; print(duckdb.connect(sys.argv[1], read_only=True).execute(sys.argv[2]).fetchall())"
-    command = [sys.executable, "-c", program, str(store.root / "database.duckdb"), "SELECT count(*) FROM kept"]
+    command = [sys.executable, "-c", program, str(store.root / "catalog.duckdb"), "SELECT count(*) FROM kept"]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert (done.stdout.strip(), done.stderr) == ("[(20,)]", "")
 
 
 def test_an_older_client_can_read_it(store):
     """After a checksum of 8 bytes and the magic word comes the version of the format: 66 is that of DuckDB 1.3."""
-    head = (store.root / "database.duckdb").read_bytes()[8:20]
+    head = (store.root / "catalog.duckdb").read_bytes()[8:20]
     assert head[:4] == b"DUCK"
     assert int.from_bytes(head[4:], "little") <= 66
 
@@ -64,7 +64,7 @@ def test_a_trial_and_the_rows_it_drew_from(store):
 
 
 def test_it_is_written_when_something_changed_and_whole(store, tmp_path):
-    path = store.root / "database.duckdb"
+    path = store.root / "catalog.duckdb"
     with duckdb.connect(str(path), read_only=True) as reader:
         before = path.stat().st_ino
         database.refresh(store)
@@ -82,7 +82,7 @@ def test_a_source_that_was_moved_or_a_file_that_was_spoiled_gets_a_new_one(store
         ask(moved, "FROM rows")
     database.refresh(moved)
     assert ask(moved, "SELECT count(*) FROM rows") == [(20,)]
-    (moved.root / "database.duckdb").write_bytes(b"no database")
+    (moved.root / "catalog.duckdb").write_bytes(b"no database")
     database.refresh(moved)
     assert ask(moved, "SELECT count(*) FROM rows") == [(20,)]
 

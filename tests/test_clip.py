@@ -285,7 +285,7 @@ def test_paths_are_relative_to_the_source_file(tmp_path, folder):
 @pytest.mark.slow
 def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
     program = (
-        "from pipeline.scorers.clip_weights import find\nfrom pipeline.errors import ModelError\n"
+        "from pipeline.models.clip_weights import find\nfrom pipeline.errors import ModelError\n"
         "try:\n    find('ViT-B-32-quickgelu', 'openai', None)\nexcept ModelError as error:\n    print(error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -296,7 +296,7 @@ def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
 
 
 def test_validating_a_spec_imports_no_torch():
-    program = "import sys, pipeline.source, pipeline.score; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    program = "import sys, pipeline.sources.source, pipeline.scorers.spec; print('torch' in sys.modules, 'open_clip' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -136,8 +136,8 @@ def test_the_calibration_stream_has_other_scenes_and_no_test_set(small, storage,
 
 
 def test_a_source_without_demo_is_left_alone(tmp_path):
-    (tmp_path / "ledger.tsv").write_text("caption\turl\n")
-    plain = Source(name="plain", pairs={"location": str(tmp_path / "ledger.tsv")})
+    (tmp_path / "pairs.tsv").write_text("caption\turl\n")
+    plain = Source(name="plain", pairs={"location": str(tmp_path / "pairs.tsv")})
     with served(plain, Storage(tmp_path / "root")) as same:
         assert same is plain
 

@@ -86,7 +86,7 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     program = (
-        "import json; from flows import doctor; "
+        "import json; from flows.commands import examination as doctor; "
         "print(json.dumps([[each.what, each.state, each.mend] for each in doctor.sources()]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -253,12 +253,13 @@ def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
 ALONE = """
 import sys
 from pathlib import Path
-from pipeline import download, pairs
-from pipeline.source import load
-from pipeline.storage import Storage
+from pipeline.download import download
+from pipeline.ledger import ingest
+from pipeline.sources.loading import load
+from pipeline.store.storage import Storage
 
 source, storage = load(sys.argv[1]), Storage(Path(sys.argv[2]))
-(shard,) = pairs.update(source, storage).shards
+(shard,) = ingest.update(source, storage).shards
 print("begins", flush=True)
 try:
     download.make(source, storage)(shard)

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from flows.console import encoders as shown
+from flows.console import gain as gains
 from pipeline.manifest.manifest import Manifest
 from pipeline.settings import encoder
 from pipeline.sources import loading
@@ -82,7 +83,7 @@ def test_the_filter_finds_the_planted_noise(curated):
 def test_filtering_helps(curated):
     toml, _, _ = curated
     measured = gain.measure(*opened(toml))
-    Console().print(gain.table(measured))
+    Console().print(gains.table(measured))
     print(json.dumps(measured["counts"]), json.dumps(measured["test"]), measured["seconds"])
     assert [learner["name"] for learner in measured["learners"]] == ["linear", "mlp"]
     assert measured["counts"]["leaked_exact"] == 0

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from flows.console import gain as gains
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest.manifest import Manifest
 from pipeline.query import sandbox
@@ -512,7 +513,7 @@ def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
 def test_the_table_says_it_all(noisy):
     _, _, measured = noisy
     console = Console(width=100, file=io.StringIO())
-    console.print(gain.table(measured))
+    console.print(gains.table(measured))
     shown = console.file.getvalue()
     for learner in measured["learners"]:
         for row in learner["rows"]:

@@ -12,6 +12,7 @@ import taught
 from rich.console import Console
 from scipy.stats import hypergeom
 
+from flows.console import gain as gains
 from pipeline.demo import captions as words
 from pipeline.demo import pool as demo
 from pipeline.errors import CompareError, SourceError
@@ -276,7 +277,7 @@ def measured(toys, kind, more="", held=HELD):
     rows = {(row["arm"], row["augmented"]): row for row in found["learners"][0]["rows"]}
     differences = {each["name"]: each for each in found["learners"][0]["differences"]}
     console = Console(width=120, file=io.StringIO())
-    console.print(gain.table(found))
+    console.print(gains.table(found))
     shown = console.file.getvalue()
     assert found["test"]["says"] in " ".join(shown.split())
     assert f"\n {found['baseline']['says']} " in shown

@@ -69,7 +69,7 @@ def test_of_many_writers_one_wins(store):
 
 def test_only_one_run_at_a_time_and_a_killed_ones_leavings_are_swept(store):
     held = (
-        "import sys, time, pathlib\nfrom pipeline.storage import Storage\n"
+        "import sys, time, pathlib\nfrom pipeline.store.storage import Storage\n"
         "store = Storage(pathlib.Path(sys.argv[1]))\n"
         "with store.lock(), store.scratch() as scratch:\n"
         "    (scratch / 'half').write_text('half'); print('held', flush=True); time.sleep(60)\n"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import taught
 
-from pipeline.engine import progress
+from pipeline import progress
 from pipeline.errors import CompareError, SourceError
 from pipeline.manifest import arms
 from pipeline.settings.task import Budget, Split, Task

@@ -110,12 +110,13 @@ def calibrate(
     described = sources.checked(source)
     rule.rows(described)
     storage = sources.opened(source, root)[1]
-    if rule.scored(described, storage, labels) is None:
+    path = sources.sample_labels(described, storage, labels)
+    if rule.scored(described, storage, path) is None:
         with server.chosen(debug):
             from flows.curate import sample
 
             sample(source, str(root), str(labels) if labels else None)
-    found = rule.measure(described, storage, labels)
+    found = rule.measure(described, storage, path)
     tables.show(shown.calibration(found), as_json)
     for line in shown.toml(found):
         say(line, as_json)

@@ -76,22 +76,23 @@ def announced(described: "Source", root: Path, manifest: str, debug: bool) -> tu
 
 def tell_gain(gain: Mapping[str, Any], to_stderr: bool) -> None:
     """Print what a manifest was worth."""
+    from flows.console import gain as shown
     from flows.console import tables
-    from training.studies.gain import table
 
-    tables.show(table(gain), to_stderr)
+    tables.show(shown.table(gain), to_stderr)
 
 
 def tell_caught(
     described: "Source", storage: "Storage", labels: Path | None, manifest: str | None, to_stderr: bool
 ) -> Mapping[str, Any]:
     """Check a manifest against labels, print what it caught, and give that."""
+    from flows import sources
     from flows.console import labels as shown
     from flows.console import tables
     from pipeline.manifest.manifest import Manifest
     from pipeline.review import caught, sample
 
-    path = sample.located(described, storage, labels)
+    path = sources.labels(described, storage, labels)
     known = sample.Labelled.read(path, described.calibration.good)
     found = caught.count(Manifest.open(storage, manifest), known)
     tables.show(shown.caught(found), to_stderr)

@@ -38,7 +38,7 @@ _WORDS = (
 
 def source(folder: Path, count: int, side: int, shard_size: int) -> tuple[Source, Storage, tuple[Shard, ...]]:
     """A source of `count` pairs, all of them downloaded; `side` is the shorter side of their pictures, in px."""
-    listed = folder / "ledger.parquet"
+    listed = folder / "pairs.parquet"
     urls = [f"http://synthetic/{number}.jpg" for number in range(count)]
     pq.write_table(pa.table({"url": urls, "caption": list(captions(count))}), listed)
     described = Source.model_validate(

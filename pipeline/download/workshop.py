@@ -64,7 +64,7 @@ class Workshop:
         folder = tempfile.mkdtemp()  # what img2dataset imports leaves folders behind, wherever temporary files belong
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.fetch", str(theirs.fileno())],
+                [sys.executable, "-m", "pipeline.download.worker", str(theirs.fileno())],
                 stdin=subprocess.PIPE,  # never written to: its end is ours
                 stdout=2,  # img2dataset prints, and standard output belongs to results
                 pass_fds=[theirs.fileno()],

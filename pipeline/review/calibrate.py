@@ -28,7 +28,7 @@ from pipeline.errors import SourceError, StorageError, nearest
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.review.rates import Rate
-from pipeline.review.sample import Labelled, located
+from pipeline.review.sample import Labelled
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scoring import plan
 from pipeline.settings.choice import FilterRow
@@ -51,9 +51,6 @@ FEWEST = 20
 
 DIGITS, DEAREST = 3, 0.01
 """Significant digits of a threshold, and the F1 that they may cost before there are more of them."""
-
-DEMO_PAIRS = 2000
-"""Of the demo's calibration world."""
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
@@ -102,36 +99,31 @@ def room(storage: Storage) -> Storage:
     return Storage(storage.root / FOLDER)
 
 
-def sample(source: Source, chosen: Path | None) -> Source:
-    """The labelled pairs as a small source of their own: fetched and scored as the source's pairs are, nothing dropped.
+def sample(source: Source, labels: Path) -> Source:
+    """The labelled pairs as a source of their own, fetched and scored like the pairs of `source`; nothing is dropped."""
+    read = {column for spec in source.scorers.values() for column in spec.reads} - {"url", "caption"}
+    return scored_like(source, {"pairs": Pairs(location=str(labels), extra=tuple(sorted(read))), "union": {}})
 
-    Raises SourceError for pairs of the embedded source that it does not serve.
+
+def scored_like(source: Source, pairs: Mapping[str, Any]) -> Source:
+    """A source of other pairs with the download settings and the scorers of this one, but no recipe and no task.
+
+    `pairs` are the settings that say where its pairs come from.
     """
-    own: dict[str, Any] = {"name": f"{source.name}-calibration"}
-    own |= dict.fromkeys(("recipe", "filters", "distinct", "task"))
+    own = {"name": f"{source.name}-calibration"} | dict.fromkeys(("recipe", "filters", "distinct", "task"))
     # Nobody is tested on what is not trained on.
-    own |= {"scorers": {name: spec for name, spec in source.scorers.items() if not isinstance(spec, LeaksSpec)}}
-    listed = chosen or source.calibration.labels
-    if source.demo is not None and listed is not None:
-        raise SourceError(f"{listed.name} has pairs that {source.name} did not publish, and the demo serves no others")
-    if source.demo is not None:
-        own["demo"] = source.demo.model_copy(update={"stream": "calibration", "pairs": DEMO_PAIRS})
-    else:
-        read = {column for spec in source.scorers.values() for column in spec.reads} - {"url", "caption"}
-        own |= {"pairs": Pairs(location=str(listed), extra=tuple(sorted(read))), "union": {}}
-    return source.model_copy(update=own)
+    scorers = {name: spec for name, spec in source.scorers.items() if not isinstance(spec, LeaksSpec)}
+    return source.model_copy(update={**own, "scorers": scorers, **pairs})
 
 
-def scored(source: Source, storage: Storage, chosen: Path | None) -> tuple[Labelled, Manifest] | None:
+def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Manifest] | None:
     """The sample, and the manifest that has all its pairs, scored as the source file says now; None if none has.
 
     That is the source's newest manifest, or the one of the sample as a source of its own.
     """
-    drawn = source.demo is not None and not (chosen or source.calibration.labels)
-    path = located(sample(source, None), room(storage), None) if drawn else located(source, storage, chosen)
-    if drawn and not path.is_file():
-        return None  # its world does not stand yet
-    known = Labelled.read(path, source.calibration.good)
+    if not labels.is_file():
+        return None
+    known = Labelled.read(labels, source.calibration.good)
     shards = download.stage(source)
     scores = {name: each.key for name, each in plan.stages(source, shards).items()}
     for each in (storage, room(storage)):
@@ -164,12 +156,12 @@ def rows(source: Source) -> list[FilterRow]:
     return found
 
 
-def measure(source: Source, storage: Storage, chosen: Path | None) -> dict[str, Any]:
+def measure(source: Source, storage: Storage, labels: Path) -> dict[str, Any]:
     """What the rule says of every filter with `catches`, as JSON; kept under calibration/ in the storage.
 
     Raises StorageError if the sample is not scored yet, and RecipeError for a filter that does not bind.
     """
-    at_hand = scored(source, storage, chosen)
+    at_hand = scored(source, storage, labels)
     if at_hand is None:
         raise StorageError(f"{source.name}: its labelled sample is not scored: run `winnow calibrate`")
     known, manifest = at_hand

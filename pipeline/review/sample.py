@@ -13,29 +13,13 @@ from typing import Self
 
 import pyarrow as pa
 
-from pipeline.demo.world import World
 from pipeline.errors import SourceError
 from pipeline.ledger import lists
 from pipeline.settings.pairs import Pairs
-from pipeline.sources.source import Source
-from pipeline.store.storage import Storage
 from pipeline.uids import uid
 
 LABEL = "label"
 """The column."""
-
-
-def located(source: Source, storage: Storage, chosen: Path | None) -> Path:
-    """The file of the labels: the one chosen, or the source file's, or what the demo's world knows of its own pairs.
-
-    Raises SourceError where there is none.
-    """
-    path = chosen or source.calibration.labels
-    if path is None and source.demo is not None:
-        path = World(source.demo, storage).truth
-    if path is None:
-        raise SourceError(f"{source.name}: there are no labels: name them with --labels, or as calibration.labels")
-    return path
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import photographs
 from rich.console import Console
 
 from flows.console import encoders
+from flows.console import gain as gains
 from pipeline.settings import encoder
 from pipeline.sources import loading
 from training.studies import comparison, gain
@@ -30,7 +31,7 @@ def main(seeds, folder):
         job.run(toml, folder / "store")
     described, storage, console = loading.load(toml), job.storage_of(toml, folder / "store"), Console(width=160)
     measured = gain.measure(described, storage)
-    console.print(gain.table(measured))
+    console.print(gains.table(measured))
     print(
         json.dumps({name: measured[name] for name in ("counts", "test", "versions", "seconds")}, indent=1), flush=True
     )

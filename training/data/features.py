@@ -21,20 +21,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from pipeline.store import tarfiles
-from pipeline.engine.prefetch import Ahead
 from pipeline.engine.machine import cores
+from pipeline.engine.prefetch import Ahead
 from pipeline.errors import StorageError
-from pipeline.images.phash import phash_of
 from pipeline.images import decoders
-from pipeline.store.stage import Stage
-from pipeline.store.digests import digest
-from pipeline.store.storage import Storage
-from pipeline.settings.task import Budget
+from pipeline.images.phash import phash_of
 from pipeline.settings.encoder import Encoder
+from pipeline.settings.task import Budget
+from pipeline.store import tarfiles
+from pipeline.store.digests import digest
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
 from training.augment import picture_policies
-from training.encoders import encoders
 from training.data import heldout
+from training.encoders import encoders
 
 T = TypeVar("T")
 

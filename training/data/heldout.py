@@ -14,13 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from pipeline.neighbours import hamming
-from pipeline.neighbours import groups
 from pipeline.errors import SourceError
+from pipeline.neighbours import groups, hamming
+from pipeline.settings.task import Split, Task, TestSet
 from pipeline.store.digests import digest
-from pipeline.settings.task import Split
-from pipeline.settings.task import Task
-from pipeline.settings.task import TestSet
 from training.data import labels
 from training.data.pairs import Pairs
 

@@ -1,13 +1,13 @@
 """Held-out pairs of pictures and captions, and pairs that do not belong together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
-from pipeline.errors import CompareError
+from dataclasses import dataclass, replace
 from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import CompareError
 
 _TRIES = 1000
 
@@ -71,4 +71,3 @@ def mismatched(picture: Places, text: Places, seed: int) -> tuple[Places, Truths
         codes = picture[wanting] * (text.max() + 1) + found[wanting]
         wanting = wanting[np.isin(codes, own)]
     raise CompareError("too few different captions: for some picture there is none of another to ask for a match with")
-

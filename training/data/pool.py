@@ -9,16 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import CompareError
 from pipeline.manifest import arms
 from pipeline.manifest.arms import Choice
-from pipeline.errors import CompareError
-from pipeline.settings.task import Split
-from pipeline.settings.task import Task
 from pipeline.progress import Progress
-from training.data import labels
-from training.data import heldout
-from training.data.features import Extractor
-from training.data.features import Features
+from pipeline.settings.task import Split, Task
+from training.data import heldout, labels
+from training.data.features import Extractor, Features
 from training.data.heldout import HeldOut
 
 

@@ -19,25 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.store import tarfiles
-from pipeline.manifest.arms import Choice
 from pipeline.errors import CompareError
-from pipeline.scorers.clip import ClipSpec
-from pipeline.store.stage import Stage
-from pipeline.store.digests import digest
-from pipeline.store.storage import Storage
-from pipeline.settings.task import Budget
-from pipeline.settings.task import Task
+from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress
-from training.encoders import encoders
-from training.augment import picture_policies
-from training.augment import caption_policies
-from training.data import features
-from training.data import labels
-from training.augment import joint
+from pipeline.scorers.clip import ClipSpec
+from pipeline.settings.task import Budget, Task
+from pipeline.store import tarfiles
+from pipeline.store.digests import digest
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
+from training.augment import caption_policies, joint, picture_policies
 from training.augment.joint import Guard
+from training.data import features, labels
 from training.data.features import Extractor
 from training.data.pool import Pool
+from training.encoders import encoders
 
 HOW = ("text", "both", "guarded")
 """Captions alone; pictures and captions together, by the rules; the same, and the guard looks at each version."""
@@ -135,7 +131,9 @@ class Maker:
             parts = []
             for at in range(0, len(made), WINDOW):
                 rows = made.slice(at, WINDOW).to_pylist()
-                pictures = [picture_policies.taken(found.pixels(row["member"]), row["steps"], row["seed"])[0] for row in rows]
+                pictures = [
+                    picture_policies.taken(found.pixels(row["member"]), row["steps"], row["seed"])[0] for row in rows
+                ]
                 parts.append(encoder.encode([encoder.prepare(extractor.drawn(each)) for each in pictures]))
             views = (
                 np.concatenate(parts).astype(np.float16).reshape(-1, self._budget.augmented_views, parts[0].shape[1])
@@ -178,7 +176,9 @@ class Maker:
                 row["similarity"] = similarity
         return rows
 
-    def _refuse_crops(self, guard: Guard, plain: Sequence[picture_policies.Pixels], rows: Sequence[dict[str, Any]]) -> None:
+    def _refuse_crops(
+        self, guard: Guard, plain: Sequence[picture_policies.Pixels], rows: Sequence[dict[str, Any]]
+    ) -> None:
         captions = [row["plain_caption"] for row in rows]
         cropped = [
             picture_policies.taken(pixels, ("crop",), row["seed"])[0] if "crop" in row["steps"] else pixels

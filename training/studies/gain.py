@@ -4,8 +4,8 @@ The learners are named beforehand, in the source file, and all of them are repor
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from training.measures.intervals import Bootstrap
 from training.measures.metrics import Measure
 from training.studies.experiment import CELLS, Experiment, Learner, measured
 from training.studies.summary import filter_comparisons, learner_comparisons, trials_of
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 
 def measure(
@@ -104,41 +101,6 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         "baseline": baseline(known, measure),
         "counts": dict(known.counts),
     }
-
-
-def table(gain: Mapping[str, Any]) -> "Group":
-    """The score that is compared, by arm and learner, and what made a difference, for rich's console."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    learners, (main, says) = gain["learners"], gain["metrics"][0]
-    told = f"on {gain['test']['says']}, {gain['budget']['seeds']} seeds"
-    shown = Table(title=f"{says[:1].upper()}{says[1:]} (sd) {told}", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "pictures"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("pairs", *(each["name"] for each in learners)):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for rows in zip(*(each["rows"] for each in learners), strict=True):
-        kind = {True: "augmented", False: "plain"}.get(rows[0]["augmented"], rows[0]["augmented"])
-        scores = [f"{row[f'{main}_mean']:.3f} ({row[f'{main}_sd']:.3f})".replace("(0.", "(.") for row in rows]
-        shown.add_row(rows[0]["arm"], kind, f"{rows[0]['pairs_mean']:.0f}", *scores)
-    base = gain["baseline"]
-    shown.add_row(base["says"], "", "", *[f"{base[main]:.3f}       "] * len(learners), style="dim")
-    lines = [
-        Text(each["sentence"], style="" if each["clear"] else "dim")
-        for learner in learners
-        for each in learner["differences"]
-        if each["first"]
-    ]
-    if gain["versions"]:
-        lines.append(Text(gain["versions"]["says"]))
-    filters = gain["filters"]
-    lines.append(Text(f"What each filter adds; {filters['interval']}", style="italic"))
-    lines += [Text(each["sentence"], style="" if each["clear"] else "dim") for each in filters["differences"]]
-    lines += [Text(each["sentence"], style="dim") for each in filters["same"]]
-    return Group(shown, Text(f"Differences in {says}; {gain['interval']}", style="italic"), *lines)
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
