@@ -34,8 +34,9 @@ from pipeline.scoring import plan, pool
 from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
+from pipeline.takedown.writing import writing
 from pipeline.upkeep import retry as again
-from pipeline.upkeep import reuse, takedown
+from pipeline.upkeep import reuse
 from pipeline.upkeep.backfill import addition
 
 PUBLISHED = "winnow.manifest.published"
@@ -88,7 +89,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     storage = Storage(Path(root) / described.name)
-    with storage.lock():
+    with writing(storage):
         retried = repeat(described, storage, causes)
     published = _bring_in(described, storage)
     return published | {"held": _followed(described, Path(root), published), "retried": retried}
@@ -101,7 +102,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with storage.lock(), takedown.settled(storage):
+    with writing(storage):
         added = addition(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
@@ -124,7 +125,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
+    with writing(storage), world.served(described, storage) as served:
         plan.stages(served, download.stage(served))  # missing weights are told before anything is fetched
         ledger = append(served, storage)
         if served.union:

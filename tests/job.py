@@ -19,7 +19,7 @@ from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from pipeline.upkeep import takedown
+from pipeline.takedown.writing import writing
 from pipeline.web.guard import Guard
 
 
@@ -33,7 +33,7 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
+    with writing(storage), world.served(described, storage) as served:
         tell("ledger")
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}

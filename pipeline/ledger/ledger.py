@@ -3,7 +3,7 @@
 It only grows. A run appends shards for the pairs that it has not seen, in one commit; a line inserted anywhere in the
 source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts. So is a pair
 that is to be fetched once more: of several shards that hold an entry the newest counts. Only a takedown takes words
-away: it commits a shard's number anew, with another object behind it (`pipeline.upkeep.takedown`).
+away: it commits a shard's number anew, with another object behind it (`pipeline.takedown.purge`).
 """
 
 import hashlib

@@ -23,6 +23,7 @@ from filters.core import Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, predicates
 from pipeline.filtering.distinct import Losers, Neighbours
+from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
 from pipeline.manifest import database, placeholders
 from pipeline.manifest.manifest import Counts, Manifest, log
@@ -84,8 +85,11 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
 
     The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
-    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores.
+    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores, and
+    StorageError after an interrupted takedown, whose pairs are in these rows.
     """
+    if blocklist.pending(storage).uids:
+        raise StorageError("a takedown was interrupted: run `winnow curate`, which publishes the pairs that are left")
     newest = Manifest.open(storage)
     try:
         steps = newest.funnel(recipe)

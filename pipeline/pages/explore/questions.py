@@ -249,7 +249,7 @@ class Explorer:
     def publish(self, asked: Named) -> dict[str, Any]:
         """Publish the manifest's pairs under this recipe. Raises BusyError while another run is at work."""
         recipe = asked.made(asked.name)
-        with self._storage.lock():
+        with writing(self._storage):
             published = publish.republish(self._storage, recipe)
         return asdict(published)
 
