@@ -60,4 +60,4 @@ lock: $(STAMP)
 # one line, and no success.
 audit: $(STAMP)
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	@$(BIN)/python tests/advisories.py .venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+	@$(BIN)/python tests/known_vulnerabilities.py .venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock

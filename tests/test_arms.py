@@ -7,11 +7,11 @@ import sys
 import time
 from functools import partial
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pytest
-import taught
+import training_sources
 
 from pipeline.errors import RecipeError
 from pipeline.manifest import arms
@@ -89,9 +89,9 @@ def test_what_comes_back_is_thinned_and_may_beat_what_was_kept(tmp_path):
         '[scorers.duplicates]\nkind = "duplicates"\nradius = 1\n'
         '[distinct]\nradius = 1\nbest_by = "pixels_sharpness = 40 OR pixels_sharpness = 55"\n'
     )
-    described = made.listed(tmp_path, [40, 41, 54, 55, 70, 83], (even, below), more=more)
+    described = published_sources.listed(tmp_path, [40, 41, 54, 55, 70, 83], (even, below), more=more)
     storage = Storage(tmp_path / "store")
-    made.published(described, storage)
+    published_sources.published(described, storage)
     table = pa.Table.from_batches(list(arms.Choice.open(storage).downloaded()))
     assert table["kept"].to_pylist() == [True, False, True, False, False, False]
     found = {name: table[arms.without(name)].to_pylist() for name in ("even", "below", "distinct")}
@@ -116,7 +116,7 @@ def test_no_answer_of_a_filter_is_its_drop(tmp_path):
         "first": "CASE WHEN caption LIKE '%null%' THEN NULL ELSE caption NOT LIKE '%no%' END",
         "second": "CASE WHEN caption LIKE '%void%' THEN NULL ELSE true END",
     }
-    _, storage = taught.task(tmp_path / "task", count=6, captions=captions, filters=filters)
+    _, storage = training_sources.task(tmp_path / "task", count=6, captions=captions, filters=filters)
     table = pa.Table.from_batches(list(arms.Choice.open(storage).downloaded()))
     assert table["dropped_by"].to_pylist() == [[], ["first"], ["first"], ["first"], ["second"], ["first", "second"]]
     assert table[arms.without("first")].to_pylist() == [True, True, True, True, False, False]
@@ -125,7 +125,9 @@ def test_no_answer_of_a_filter_is_its_drop(tmp_path):
 
 def test_another_recipe_of_the_same_pairs(tmp_path):
     captions = {0: "disc", 1: "a disc of stone", 2: "stock disc"}
-    _, storage = taught.task(tmp_path / "task", count=30, captions=captions, filters={"short": "length(caption) < 6"})
+    _, storage = training_sources.task(
+        tmp_path / "task", count=30, captions=captions, filters={"short": "length(caption) < 6"}
+    )
     published, other = arms.Choice.open(storage), arms.Choice.open(storage, recipe="everything")
     assert (published.published, other.published) == (True, False)
     assert published.key != other.key
@@ -145,12 +147,12 @@ def test_nothing_kept_makes_empty_arms(count):
 
 
 def test_downloaded_pairs_come_in_ledger_order(tmp_path):
-    _, storage = taught.task(tmp_path / "task", count=60, lies={1, 2})
+    _, storage = training_sources.task(tmp_path / "task", count=60, lies={1, 2})
     batches = list(arms.Choice.open(storage).downloaded())
     table = pa.Table.from_batches(batches)
     own = [arms.without(name) for name in arms.Choice.open(storage).recipe.reasons]
     assert table.column_names == ["uid", "caption", "shard", "member", "sha256", "kept", "dropped_by", *own]
-    assert table["caption"].to_pylist() == [taught.caption(number, {1, 2}) for number in range(60)]
+    assert table["caption"].to_pylist() == [training_sources.caption(number, {1, 2}) for number in range(60)]
     assert table["kept"].to_pylist() == [number not in (1, 2) for number in range(60)]
 
 

@@ -1,6 +1,6 @@
 """Whom a recipe removes, on pairs that can be counted by hand."""
 
-import made
+import published_sources
 import pytest
 
 from filters.core import Filter, Recipe
@@ -15,7 +15,9 @@ def manifest(tmp_path):
     """60 pairs: "picture number N" of host for 20 to 69, ten of another host with a long caption; one failed."""
     store = Storage(tmp_path / "store")
     rows = [(f"Zebra {'in the grass ' * 4} {n}", f"https://Other.example:8443/a/{n}.jpg") for n in range(10, 20)]
-    made.published(made.listed(tmp_path, range(20, 70), rows=rows), store, failed={69}, unscored={68})
+    published_sources.published(
+        published_sources.listed(tmp_path, range(20, 70), rows=rows), store, failed={69}, unscored={68}
+    )
     return Manifest.open(store)
 
 

@@ -4,7 +4,7 @@ import threading
 from functools import partial
 from http.server import ThreadingHTTPServer
 
-import job
+import main_job
 import numpy as np
 import pytest
 from conftest import Quiet
@@ -54,7 +54,7 @@ def good(host, numbers):
 
 
 def test_one_row(tmp_path, pictures):
-    counts = job.run(described(tmp_path, pictures, good(pictures, [7])), tmp_path / "root").counts
+    counts = main_job.run(described(tmp_path, pictures, good(pictures, [7])), tmp_path / "root").counts
     assert (counts.input, counts.kept) == (1, 1)
 
 
@@ -68,23 +68,23 @@ def test_lines_that_are_no_pairs_and_bytes_that_are_no_text_are_counted(tmp_path
         b"half a host\thttp://",
         b"a file\tfile:///etc/passwd",
     ]
-    counts = job.run(described(tmp_path, pictures, lines), tmp_path / "root").counts
+    counts = main_job.run(described(tmp_path, pictures, lines), tmp_path / "root").counts
     assert (counts.input, counts.kept, counts.failed) == (10, 5, 5)
 
 
 @pytest.mark.slow
 def test_a_tar_that_was_cut_short_is_quarantined_and_mended_by_the_next_run(tmp_path, pictures):
     toml, root = described(tmp_path, pictures, good(pictures, range(30))), tmp_path / "root"
-    expected = job.run(toml, root)
-    storage = job.storage_of(toml, root)
+    expected = main_job.run(toml, root)
+    storage = main_job.storage_of(toml, root)
     tar = storage.root / download.stage(loading.load(toml)).item(1, ".tar")
     for scored in (storage.root / "scores").glob("pixels-*/00001.parquet"):
         scored.unlink()
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
-    torn = job.run(toml, root)
+    torn = main_job.run(toml, root)
     assert (torn.counts.input, torn.counts.kept, torn.counts.quarantined) == (30, 20, 10)
     tar.unlink()
-    mended = job.run(toml, root)
+    mended = main_job.run(toml, root)
     assert mended.id == expected.id
     assert mended.counts.kept == 30
 
@@ -93,7 +93,7 @@ def test_a_tar_that_was_cut_short_is_quarantined_and_mended_by_the_next_run(tmp_
 def test_a_hundred_thousand_rows_whose_every_url_is_dead(tmp_path):
     """Nobody listens on the port; and a source that is nothing but dead is still published, row by row."""
     lines = [f"a caption of number {number}\thttp://127.0.0.1:9/{number}.jpg".encode() for number in range(100_000)]
-    published = job.run(described(tmp_path, "127.0.0.1:9", lines, shard_size=5000), tmp_path / "root")
+    published = main_job.run(described(tmp_path, "127.0.0.1:9", lines, shard_size=5000), tmp_path / "root")
     counts = published.counts
     assert (counts.input, counts.failed, counts.kept, counts.quarantined) == (100_000, 100_000, 0, 0)
-    assert not job.run(tmp_path / "bad.toml", tmp_path / "root").new
+    assert not main_job.run(tmp_path / "bad.toml", tmp_path / "root").new

@@ -4,9 +4,9 @@ import json
 import math
 from itertools import pairwise
 
-import job
-import made
+import main_job
 import numpy as np
+import published_sources
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,15 +93,15 @@ def test_one_comparison_of_one_column_with_one_number(sql, told):
         assert Comparison.of(found.at("7.25")).number == "7.25"
 
 
-SHARP = made.SHARP | {"catches": ["blurred"]}
+SHARP = published_sources.SHARP | {"catches": ["blurred"]}
 LABELS = {number: "blurred" if number < 45 else "swapped" if number > 95 else "clean" for number in range(20, 100)}
 
 
 def sampled(folder, labels, filters=(SHARP,), more="", **results):
     """A published source, its storage, and the labels of most of its pictures: {number: label}."""
-    described = made.listed(folder, sorted(labels.keys() | set(range(120))), filters, more=more)
+    described = published_sources.listed(folder, sorted(labels.keys() | set(range(120))), filters, more=more)
     storage = Storage(folder / "root" / "tiny")
-    made.published(described, storage, **results)
+    published_sources.published(described, storage, **results)
     rows = [f"http://host/{number}.jpg\tpicture number {number}\t{label}\n" for number, label in labels.items()]
     (folder / "labels.tsv").write_text("url\tcaption\tlabel\n" + "".join(rows))
     return described.model_copy(update={"calibration": Calibration(labels=folder / "labels.tsv")}), storage
@@ -180,11 +180,11 @@ def test_a_label_that_nobody_catches_and_a_filter_that_catches_nothing(tmp_path)
         "sql": "pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows)",
         "catches": ["blurred"],
     }
-    found = measured(*sampled(tmp_path, LABELS, [SHARP, made.WORDED, quantile]))
+    found = measured(*sampled(tmp_path, LABELS, [SHARP, published_sources.WORDED, quantile]))
     assert found["left_out"] == ["worded"]
     assert "depends on the other rows" in found["filters"][1]["remarks"][-1]
     with pytest.raises(SourceError, match="add catches"):
-        measured(*sampled(tmp_path / "none", LABELS, [made.SHARP]))
+        measured(*sampled(tmp_path / "none", LABELS, [published_sources.SHARP]))
 
 
 def test_the_figures_are_kept_and_no_file_is_changed(tmp_path):
@@ -206,7 +206,7 @@ def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
     with pytest.raises(StorageError, match="run `winnow calibrate`"):
         measured(described, storage)
     own = calibrate.sample(described, described.calibration.labels)
-    made.published(own, calibrate.room(storage))
+    published_sources.published(own, calibrate.room(storage))
     assert own.name == "tiny-calibration"
     assert (own.filters, own.distinct, own.task, own.scorers) == (None, None, None, described.scorers)
     assert measured(described, storage)["manifest"] == Manifest.open(calibrate.room(storage)).id
@@ -247,7 +247,7 @@ def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     described = loading.load("demo")
     demo = described.demo.model_copy(update={"port": server.free_port()})
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
-    job.bring_in(sources.sample(described, storage, None), calibrate.room(storage))
+    main_job.bring_in(sources.sample(described, storage, None), calibrate.room(storage))
     found = calibrate.measure(described, storage, sources.sample_labels(described, storage, None))["filters"]
     assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrast", "unblocky", "aligned"}
     for each in found:

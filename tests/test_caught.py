@@ -1,6 +1,6 @@
 """What a recipe caught of labelled pairs, worked out by hand on a tiny manifest."""
 
-import made
+import published_sources
 import pytest
 from rich.console import Console
 
@@ -18,7 +18,12 @@ FEW = {"name": "few", "sql": "captions_words < 4"}
 def manifest(tmp_path):
     """Sharpness 40 to 64, of which "sharp" drops the first ten. 41 failed, 60 has no score; all others pass "few"."""
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(40, 65), (made.SHARP, FEW)), store, failed={41}, unscored={60})
+    published_sources.published(
+        published_sources.listed(tmp_path, range(40, 65), (published_sources.SHARP, FEW)),
+        store,
+        failed={41},
+        unscored={60},
+    )
     return Manifest.open(store)
 
 
@@ -64,7 +69,9 @@ def test_of_near_duplicates_the_one_that_goes_may_be_the_original(tmp_path, caps
     more = '[scorers.duplicates]\nkind = "duplicates"\nof = "pixels"\nradius = 1\n'
     more += '[distinct]\nradius = 1\nbest_by = "pixels_sharpness"\n'
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path / "lists", [3, 50, 51], (made.SHARP,), more=more), store)
+    published_sources.published(
+        published_sources.listed(tmp_path / "lists", [3, 50, 51], (published_sources.SHARP,), more=more), store
+    )
     sample = known(tmp_path, {3: "blurred", 50: "clean", 51: "copy"})
     found = caught.count(Manifest.open(store), sample)
     told = {each["label"]: each["dropped_by"] for each in found["kinds"]}
@@ -79,9 +86,9 @@ def test_of_near_duplicates_the_one_that_goes_may_be_the_original(tmp_path, caps
 
 def test_ten_filters_can_be_read_in_100_columns(manifest, tmp_path, capsys):
     names = ["worded", "plain", "sharp", "contrast", "unblocky", "aesthetic", "aligned", "sized", "distinct", "clean"]
-    filters = [{"name": name, "sql": made.SHARP["sql"]} for name in names]
+    filters = [{"name": name, "sql": published_sources.SHARP["sql"]} for name in names]
     store = Storage(tmp_path / "wide")
-    made.published(made.listed(tmp_path / "lists", range(40, 65), filters), store)
+    published_sources.published(published_sources.listed(tmp_path / "lists", range(40, 65), filters), store)
     found = caught.count(Manifest.open(store), known(tmp_path, LABELS))
     for kind in found["kinds"]:
         kind["pairs"] = 1234

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from web import CAUSES, Web, picture_of, seen, share
+from loopback_web import CAUSES, Web, picture_of, seen, share
 
 from pipeline import uids
 from pipeline.download import download

@@ -2,10 +2,10 @@
 
 import json
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pytest
-import small_clip
+import random_clip
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +23,7 @@ from pipeline.scoring.run import Scoring
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return small_clip.save(small_clip.reference("quick_gelu"), tmp_path_factory.mktemp("clip") / "small", True)
+    return random_clip.save(random_clip.reference("quick_gelu"), tmp_path_factory.mktemp("clip") / "small", True)
 
 
 def spec(folder, precision="float32"):
@@ -31,7 +31,7 @@ def spec(folder, precision="float32"):
 
 
 def pairs(count):
-    return [(f"http://host/{n}.jpg", f"picture {n}", downloaded.picture(n)) for n in range(count)]
+    return [(f"http://host/{n}.jpg", f"picture {n}", downloaded_sources.picture(n)) for n in range(count)]
 
 
 def test_golden_pictures_are_the_same_each_time_and_unlike_each_other():
@@ -94,7 +94,7 @@ def copy(folder, target):
 
 def test_weights_that_change_after_the_key_was_made_are_refused(tmp_path, folder):
     mine = copy(folder, tmp_path / "mine")
-    described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", pairs(3), {"clip": spec(mine)})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", pairs(3), {"clip": spec(mine)})
     ready = Scoring(described, storage)
     weights = load_file(mine / "open_clip_model.safetensors")
     weights["visual.proj"] = weights["visual.proj"] + 0.1
@@ -105,7 +105,7 @@ def test_weights_that_change_after_the_key_was_made_are_refused(tmp_path, folder
 
 
 def test_a_machine_that_scores_otherwise_does_not_add_to_what_is_there(tmp_path, folder):
-    described, storage, (first, second) = downloaded.downloaded(
+    described, storage, (first, second) = downloaded_sources.downloaded(
         tmp_path, pairs(4), {"clip": spec(folder)}, shard_size=2
     )
     Scoring(described, storage)(first)
@@ -122,7 +122,7 @@ def test_a_machine_that_scores_otherwise_does_not_add_to_what_is_there(tmp_path,
 def test_the_card_of_a_manifest_has_it(tmp_path, folder):
     from pipeline.ledger import ingest
 
-    described, storage, shards = downloaded.downloaded(tmp_path, pairs(3), {"clip": spec(folder)})
+    described, storage, shards = downloaded_sources.downloaded(tmp_path, pairs(3), {"clip": spec(folder)})
     Scoring(described, storage)(shards[0])
     published = publish.publish(described, storage, ingest.update(described, storage), {})
     said = Manifest.open(storage, published.id).card["certificates"]

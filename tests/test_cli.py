@@ -5,7 +5,7 @@ import io
 import json
 import re
 
-import made
+import published_sources
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -51,8 +51,10 @@ def run(*words):
 @pytest.fixture
 def root(tmp_path):
     """A root with the published source `tiny`; its file is root/tiny.toml."""
-    described = made.listed(tmp_path / "lists", range(40, 70), filters=(made.SHARP, made.WORDED))
-    made.published(described, Storage(tmp_path / "root" / "tiny"), failed=(41,), unscored=(42,))
+    described = published_sources.listed(
+        tmp_path / "lists", range(40, 70), filters=(published_sources.SHARP, published_sources.WORDED)
+    )
+    published_sources.published(described, Storage(tmp_path / "root" / "tiny"), failed=(41,), unscored=(42,))
     return tmp_path / "root"
 
 
@@ -269,8 +271,8 @@ def test_bad_sql_is_one_line(root):
 
 
 def test_sql_asks_which_source(root, tmp_path):
-    other = made.listed(tmp_path / "lists", range(10), name="other")
-    made.published(other, Storage(root / "other"))
+    other = published_sources.listed(tmp_path / "lists", range(10), name="other")
+    published_sources.published(other, Storage(root / "other"))
     assert "several sources; choose with --source: other, tiny" in fails("sql", "select 1", "--root", root)
     query = "select source, count(*) as n from rows group by source order by n"
     assert [

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pytest
-import small_clip
+import random_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -34,7 +34,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return small_clip.save(small_clip.reference("quick_gelu"), tmp_path_factory.mktemp("clip") / "small", True)
+    return random_clip.save(random_clip.reference("quick_gelu"), tmp_path_factory.mktemp("clip") / "small", True)
 
 
 def spec(folder, **changed):
@@ -49,7 +49,7 @@ def batch(pictures, captions, scorer):
 
 def pairs(count):
     return [
-        (f"http://host/{n}.jpg", CAPTIONS[n % len(CAPTIONS)] + " " * n, downloaded.picture(n, (80, 60)))
+        (f"http://host/{n}.jpg", CAPTIONS[n % len(CAPTIONS)] + " " * n, downloaded_sources.picture(n, (80, 60)))
         for n in range(count)
     ]
 
@@ -59,16 +59,16 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     import open_clip
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    model = small_clip.reference(activation)
-    clip = spec(small_clip.save(model, tmp_path / "small", quick), batch=4)
+    model = random_clip.reference(activation)
+    clip = spec(random_clip.save(model, tmp_path / "small", quick), batch=4)
     rows = pairs(7)
-    described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", rows, {"clip": clip})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", rows, {"clip": clip})
     Scoring(described, storage)(shard)
-    similarity = downloaded.scores(described, storage, shard, "clip")["similarity"]
-    stored = downloaded.embeddings(described, storage, shard, "clip")
+    similarity = downloaded_sources.scores(described, storage, shard, "clip")["similarity"]
+    stored = downloaded_sources.embeddings(described, storage, shard, "clip")
 
     processor = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
-    decoded = [Image.open(io.BytesIO(downloaded.jpeg(picture))) for _, _, picture in rows]
+    decoded = [Image.open(io.BytesIO(downloaded_sources.jpeg(picture))) for _, _, picture in rows]
     with torch.inference_mode():
         said = model(
             pixel_values=processor(decoded, return_tensors="pt")["pixel_values"],
@@ -81,7 +81,7 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     scorer = clip.load()
     fresh = scorer.score(batch(decoded, [caption for _, caption, _ in rows], scorer))["embeddings"]
     assert np.abs(fresh - np.stack([images, texts], axis=1)).max() < 1e-4
-    wrong = spec(small_clip.save(model, tmp_path / "wrong", not quick)).load()
+    wrong = spec(random_clip.save(model, tmp_path / "wrong", not quick)).load()
     other = wrong.score(batch(decoded, [caption for _, caption, _ in rows], wrong))["embeddings"]
     assert np.abs(other - fresh).max() > 1e-3  # so that the activation matters here
     assert np.ptp(similarity) > 0.1
@@ -92,7 +92,7 @@ def test_the_prepared_picture_is_what_open_clip_makes_of_it(folder):
 
     scorer = spec(folder).load()
     model, _, whole = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    picture = downloaded.picture(3, (90, 50))
+    picture = downloaded_sources.picture(3, (90, 50))
     with torch.inference_mode():
         expected = model.eval().encode_image(whole(picture)[None], normalize=True).numpy()
     assert np.abs(scorer.pictures([scorer.prepare(picture)]) - expected).max() < 1e-6
@@ -119,13 +119,13 @@ def test_a_cut_text_tower_equals_the_whole_one(folder):
 def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     import open_clip
 
-    config = {**small_clip.CONFIG, "text_cfg": {**small_clip.CONFIG["text_cfg"], **tower}, "custom_text": True}
+    config = {**random_clip.CONFIG, "text_cfg": {**random_clip.CONFIG["text_cfg"], **tower}, "custom_text": True}
     torch.manual_seed(0)
     folder = tmp_path / "whole"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     model = open_clip.create_model(f"local-dir:{folder}").eval()
-    small_clip.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    random_clip.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     scorer = spec(folder).load()
     assert not scorer.cuts
     with torch.inference_mode():
@@ -135,7 +135,7 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
 
 def test_a_score_does_not_depend_on_its_neighbours(folder):
     scorer = spec(folder, batch=3).load()
-    pictures = [downloaded.picture(n) for n in range(len(CAPTIONS))]
+    pictures = [downloaded_sources.picture(n) for n in range(len(CAPTIONS))]
     together = scorer.score(batch(pictures, CAPTIONS, scorer))
     for n, caption in enumerate(CAPTIONS):
         alone = scorer.score(batch([pictures[n]], [caption], scorer))
@@ -147,7 +147,7 @@ def test_pictures_and_captions_are_encoded_once(folder):
     seen = []
     scorer.model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     scorer.model.token_embedding.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    one, two = (scorer.prepare(downloaded.picture(n)) for n in range(2))
+    one, two = (scorer.prepare(downloaded_sources.picture(n)) for n in range(2))
     found = scorer.score(Batch(list("abcd"), [one, one, two, one], ["a dog", "a cat", "a dog", "a dog"], None))
     assert seen == [2, 2]
     assert found["similarity"][0] == found["similarity"][3] != found["similarity"][2]
@@ -155,7 +155,7 @@ def test_pictures_and_captions_are_encoded_once(folder):
 
 def test_bfloat16_is_near_float32(folder):
     exact, rough = (spec(folder, precision=precision).load() for precision in ("float32", "bfloat16"))
-    pictures = [downloaded.picture(n) for n in range(len(CAPTIONS))]
+    pictures = [downloaded_sources.picture(n) for n in range(len(CAPTIONS))]
     similarities = [scorer.score(batch(pictures, CAPTIONS, scorer))["similarity"] for scorer in (exact, rough)]
     assert np.abs(similarities[0] - similarities[1]).max() < 0.03
     assert similarities[1].dtype == np.float32
@@ -166,7 +166,7 @@ def test_a_second_run_does_no_forward_pass(tmp_path, folder):
     copy.mkdir()
     for path in folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    described, storage, (shard,) = downloaded.downloaded(tmp_path / "store", pairs(5), {"clip": spec(copy)})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", pairs(5), {"clip": spec(copy)})
     Scoring(described, storage)(shard)
     ready = Scoring(described, storage)
     (copy / "open_clip_model.safetensors").write_bytes(b"no weights any more")  # would not load
@@ -251,12 +251,12 @@ def test_a_file_of_weights_must_say_its_activation(tmp_path, folder):
 
 
 def test_a_folder_whose_activation_is_not_its_weights_is_refused(tmp_path):
-    model = small_clip.reference("quick_gelu")
-    folder = small_clip.save(model, tmp_path / "small", False)
+    model = random_clip.reference("quick_gelu")
+    folder = random_clip.save(model, tmp_path / "small", False)
     model.config.save_pretrained(folder)
     with pytest.raises(ModelError, match="trained with QuickGELU.*set quick_gelu = true"):
         spec(folder).identity()
-    small_clip.save(model, folder, True)
+    random_clip.save(model, folder, True)
     spec(folder).load()
 
 
@@ -307,8 +307,8 @@ def sigmoid_folder(tmp_path_factory):
     from open_clip.model import CustomTextCLIP
 
     torch.manual_seed(1)
-    text = {**small_clip.CONFIG["text_cfg"], "no_causal_mask": True, "pool_type": "last"}
-    config = {**small_clip.CONFIG, "text_cfg": text, "init_logit_bias": -10, "custom_text": True}
+    text = {**random_clip.CONFIG["text_cfg"], "no_causal_mask": True, "pool_type": "last"}
+    config = {**random_clip.CONFIG, "text_cfg": text, "init_logit_bias": -10, "custom_text": True}
     model = CustomTextCLIP(24, config["vision_cfg"], text, init_logit_bias=-10)
     with torch.no_grad():
         model.logit_scale.fill_(np.log(50))
@@ -327,11 +327,11 @@ def test_of_a_sigmoid_model_cosine_logit_and_sigmoid_are_three_columns(sigmoid_f
     assert set(more.columns()) == {"similarity", "logit", "sigmoid"}
     assert set(plain.columns()) == {"similarity"}
     rows = [(url, caption[:60], picture) for url, caption, picture in pairs(6)]
-    found = downloaded.scored(tmp_path, rows, {"clip": plain, "siglip": more})
+    found = downloaded_sources.scored(tmp_path, rows, {"clip": plain, "siglip": more})
     assert found["siglip"]["similarity"] == found["clip"]["similarity"]
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{sigmoid_folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{sigmoid_folder}")([caption for _, caption, _ in rows])
-    pictures = [Image.open(io.BytesIO(downloaded.jpeg(picture))) for _, _, picture in rows]
+    pictures = [Image.open(io.BytesIO(downloaded_sources.jpeg(picture))) for _, _, picture in rows]
     with torch.inference_mode():
         logits, _ = model.eval().get_logits(torch.stack([preprocess(each) for each in pictures]), tokens)
     expected = logits.diag()

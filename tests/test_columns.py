@@ -1,13 +1,14 @@
 """Extra columns may have any name that winnow's own SQL uses inside, and keep their values everywhere."""
 
-import made
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from published_sources import published
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import SourceError
-from pipeline.manifest import export
+from pipeline.ledger import ingest
+from pipeline.manifest import export, publish
 from pipeline.manifest.columns import score_columns
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts
@@ -53,15 +54,15 @@ def values(manifest):
 
 def test_a_name_that_winnow_uses_inside_keeps_its_values(tmp_path, store):
     described = listed(tmp_path)
-    made.published(described, store, failed={52})
+    published(described, store, failed={52})
     expected = [dict.fromkeys(INSIDE, number) for number in range(100, 125)]
     assert values(Manifest.open(store)) == expected
     assert retry.append(described, store, ["http_404"]) == 1
-    published = made.published(described, store)
+    second = published(described, store)
     manifest = Manifest.open(store)
     key = lambda row: row["row"]  # noqa: E731
     assert sorted(values(manifest), key=key) == expected
-    assert published.counts.kept == 24
+    assert second.counts.kept == 24
     steps = manifest.funnel(Recipe("r", (Filter("f", "number > 110 AND place < 120"),), Distinct(0, "pairs", "sha256")))
     assert steps[0].sequence == 9
     export.write(manifest, None, "datasets", tmp_path / "out")
@@ -74,21 +75,21 @@ def test_a_name_that_winnow_uses_inside_keeps_its_values(tmp_path, store):
 
 
 def test_a_union_takes_over_what_its_members_have_whatever_their_columns_are_called(tmp_path, store):
-    made.published(listed(tmp_path), store)
+    published(listed(tmp_path), store)
     both = Storage(tmp_path / "results" / "both")
     (tmp_path / "both.toml").write_text(
         '[union]\n"own.toml" = 1\n[download]\nshard_size = 10\n[scorers.pixels]\nkind = "pixels"\n'
         '[scorers.captions]\nkind = "captions"\n'
     )
     union = loading.load(tmp_path / "both.toml")
-    ledger = made.ingest.update(union, both)
+    ledger = ingest.update(union, both)
     reuse.reuse(union, both, ledger.shards)
-    made.publish.publish(union, both, ledger, {})
+    publish.publish(union, both, ledger, {})
     assert values(Manifest.open(both)) == [dict.fromkeys(INSIDE, number) for number in range(100, 125)]
 
 
 def test_a_column_that_begins_as_a_score_does_is_no_score(tmp_path, store):
-    made.published(listed(tmp_path), store)
+    published(listed(tmp_path), store)
     manifest = Manifest.open(store)
     scores = score_columns(manifest)
     assert {"pixels_sharpness", "captions_words", "captions_language", "duplicates_count"} <= scores

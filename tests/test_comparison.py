@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-import taught
 import torch
+import training_sources
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -28,7 +28,7 @@ from training.learners import descent, finetune
 from training.measures import intervals
 from training.studies import comparison, cost
 
-JPEGS = [taught.picture("disc", number) for number in range(24)]
+JPEGS = [training_sources.picture("disc", number) for number in range(24)]
 
 
 def test_the_next_thing_is_made_while_this_one_is_worked_on():
@@ -135,7 +135,7 @@ def test_the_front_has_what_is_better_or_cheaper_and_nothing_random():
 def published(tmp_path_factory):
     """A source whose learner sees a network's features, as TOML and root."""
     folder = tmp_path_factory.mktemp("compared")
-    taught.task(folder / "taught", count=90, lies=range(0, 90, 5), seeds=5)
+    training_sources.task(folder / "taught", count=90, lies=range(0, 90, 5), seeds=5)
     (folder / "taught/store").rename(folder / "taught/taught")
     return folder / "taught/taught.toml", folder / "taught"
 
@@ -168,9 +168,12 @@ def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
 @pytest.mark.slow
 def test_numbers_on_a_test_set_that_is_split_off(tmp_path):
     """How light a picture is, which a network that is trained end to end soon learns."""
-    told = {number: taught.light(taught.picture(taught.truth(number), number)) for number in range(90)}
+    told = {
+        number: training_sources.light(training_sources.picture(training_sources.truth(number), number))
+        for number in range(90)
+    }
     light = '[task]\nkind = "number"\ncolumn = "told"\n[task.split]\nshare = 0.3\n'
-    described, storage = taught.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
+    described, storage = training_sources.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
     network = described.task.learners["linear"].encoder
     with descent.one_thread():
         found = comparison.compare(described, storage, [network], pictures=16, finetuned=True)

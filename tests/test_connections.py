@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
+import network_watch
 import pytest
-import small
-import watched
+import served_sources
 
 from flows import server
 
@@ -24,7 +24,7 @@ app(["sql", "select count(*) from rows", "--root", root], standalone_mode=False)
 
 def run(folder, *words):
     """Run Python with these words, in a folder without settings of Prefect's."""
-    told = {name: value for name, value in watched.environment(folder).items() if not name.startswith("PREFECT_")}
+    told = {name: value for name, value in network_watch.environment(folder).items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         env=told | {"PREFECT_HOME": str(folder / "prefect"), "HOME": str(folder)},
@@ -36,14 +36,16 @@ def run(folder, *words):
 @pytest.mark.slow
 @pytest.mark.skipif(server.answers(server.address()), reason="a Prefect server stands on this machine")
 def test_a_run_calls_the_source_and_its_own_server_and_nobody_else(tmp_path, httpserver_folder):
-    toml, root = small.described(tmp_path / "lists", httpserver_folder), tmp_path / "root"
+    toml, root = served_sources.described(tmp_path / "lists", httpserver_folder), tmp_path / "root"
     run(tmp_path, "-m", "flows", "curate", toml, "--root", root)
     run(tmp_path, "-c", ALL, toml, root, *COMMANDS)
-    calls = watched.calls(tmp_path)
+    calls = network_watch.calls(tmp_path)
 
-    seen = {"socket.connect", "socket.bind", "socket.getaddrinfo"} | ({"connect", "bind"} if watched.NATIVE else set())
+    seen = {"socket.connect", "socket.bind", "socket.getaddrinfo"} | (
+        {"connect", "bind"} if network_watch.NATIVE else set()
+    )
     assert {event for event, *_ in calls} >= seen
-    assert watched.away(calls) == []
+    assert network_watch.away(calls) == []
 
     api = {who[2] for *_, who in calls if who[:2] == ["-m", "flows.server"]}
     source = httpserver_folder[1].rpartition(":")[2]

@@ -4,7 +4,7 @@ import io
 from importlib.util import find_spec
 from pathlib import Path
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,18 +75,18 @@ def test_the_decoder_moves_no_score_by_a_thousandth(tmp_path, jpegs, name):
     rows = [(f"http://host/{n}.jpg", said[n % 2], Image.open(io.BytesIO(each))) for n, each in enumerate(jpegs)]
     found = {}
     for each in ("pillow", name):
-        described, storage, (shard,) = downloaded.downloaded(tmp_path / each, rows, {"clip": spec})
+        described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / each, rows, {"clip": spec})
         described = described.model_copy(update={"decoder": each})
         Scoring(described, storage)(shard)
-        found[each] = np.array(downloaded.scores(described, storage, shard, "clip")["similarity"])
+        found[each] = np.array(downloaded_sources.scores(described, storage, shard, "clip")["similarity"])
     assert np.ptp(found["pillow"]) > 0.05
     assert np.abs(found["pillow"] - found[name]).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["pillow", *HERE])
 def test_a_broken_picture_is_an_error_of_the_shard(tmp_path, name):
-    row = ("http://host/0.jpg", "broken", downloaded.picture(0))
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, [row], {"pixels": PixelsSpec(kind="pixels")})
+    row = ("http://host/0.jpg", "broken", downloaded_sources.picture(0))
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, [row], {"pixels": PixelsSpec(kind="pixels")})
     tar = storage.fetch(download.stage(described).item(0, ".tar"))
     content = tar.read_bytes()
     start = content.index(b"\xff\xd8")
@@ -97,7 +97,9 @@ def test_a_broken_picture_is_an_error_of_the_shard(tmp_path, name):
 
 def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
     scorers = {"pixels": PixelsSpec(kind="pixels"), "captions": CaptionsSpec(kind="captions")}
-    described, _, _ = downloaded.downloaded(tmp_path, [("http://host/0.jpg", "a", downloaded.picture(0))], scorers)
+    described, _, _ = downloaded_sources.downloaded(
+        tmp_path, [("http://host/0.jpg", "a", downloaded_sources.picture(0))], scorers
+    )
     shards = download.stage(described)
     one, another = (
         plan.stages(described.model_copy(update={"decoder": each}), shards) for each in ("pillow", "torchvision")

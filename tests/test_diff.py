@@ -4,8 +4,8 @@ import io
 import json
 from dataclasses import asdict
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pytest
 from rich.console import Console
@@ -35,10 +35,12 @@ def newest(store, back=1):
 
 def test_rows_that_changed_sides_and_why(tmp_path, store):
     """40..69 with a threshold of 50, then 45..74 with one of 60, and 52 fails, 53 has no score."""
-    made.published(made.listed(tmp_path, range(40, 70)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
     stricter = {"name": "sharp", "sql": "pixels_sharpness >= 60"}
-    other = made.listed(tmp_path / "b", range(45, 75), filters=(stricter, made.WORDED), shard_size=10)
-    made.published(other, Storage(tmp_path / "other"), failed={72}, unscored={53})
+    other = published_sources.listed(
+        tmp_path / "b", range(45, 75), filters=(stricter, published_sources.WORDED), shard_size=10
+    )
+    published_sources.published(other, Storage(tmp_path / "other"), failed={72}, unscored={53})
     before, after = newest(store), newest(Storage(tmp_path / "other"))
     found = diff.between(before, after, examples=2)
     assert found.rows == (30, 30)
@@ -59,8 +61,8 @@ def test_rows_that_changed_sides_and_why(tmp_path, store):
 
 
 def test_only_the_recipe_changed(tmp_path, store):
-    made.published(made.listed(tmp_path, range(40, 70)), store)
-    made.published(made.listed(tmp_path, range(40, 70), filters=()), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 70), filters=()), store)
     found = diff.between(newest(store, 2), newest(store), 0)
     assert found.moves == [Move("dropped", "kept", 10)]
     assert (found.changed, found.examples) == (["the recipe's SQL"], [])
@@ -111,8 +113,13 @@ def certified(manifest, **said):
 
 
 def test_between_unequal_certificates_the_flipped_decisions_are_listed(tmp_path, store):
-    made.published(made.listed(tmp_path, range(40, 70)), store)
-    made.published(made.listed(tmp_path, range(40, 70), filters=({**made.SHARP, "sql": "width >= 600"},)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
+    published_sources.published(
+        published_sources.listed(
+            tmp_path, range(40, 70), filters=({**published_sources.SHARP, "sql": "width >= 600"},)
+        ),
+        store,
+    )
     before = certified(newest(store, 2), precision="float32", golden=[0.25, 0.5], size=224)
     same = certified(newest(store), precision="float32", golden=[0.25, 0.5], size=224)
     assert diff.between(before, same, 0).certificates == []
@@ -128,8 +135,8 @@ def test_between_unequal_certificates_the_flipped_decisions_are_listed(tmp_path,
 
 
 def test_manifests_are_named_from_the_end(tmp_path, store):
-    first = made.published(made.listed(tmp_path, range(40, 70)), store)
-    second = made.published(made.listed(tmp_path, range(40, 71)), store)
+    first = published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
+    second = published_sources.published(published_sources.listed(tmp_path, range(40, 71)), store)
     assert [newest(store, back).id for back in (2, 1)] == [first.id, second.id]
     with pytest.raises(StorageError, match="there is no manifest -3: only 2"):
         newest(store, 3)
@@ -183,13 +190,13 @@ def test_words_have_bins_of_their_own():
 
 
 def test_drift_beyond_the_bound_holds_the_retraining(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 70))
+    described = published_sources.listed(tmp_path, range(40, 70))
     bounded = described.model_copy(update={"drift": DriftRow(max_psi=0.25)})
-    made.published(described, store)
+    published_sources.published(described, store)
     assert drift.hold(bounded, store, newest(store)) is None  # nothing came before it
-    made.published(made.listed(tmp_path, range(40, 71)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 71)), store)
     assert drift.hold(bounded, store, newest(store)) is None
-    made.published(made.listed(tmp_path, range(200, 240)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(200, 240)), store)
     told = drift.hold(bounded, store, newest(store))
     assert "beyond max_psi = 0.25" in told
     assert "pixels_sharpness (PSI " in told
@@ -202,11 +209,11 @@ def gain_of(manifest):
 
 def test_what_was_trained_on_is_what_counts(tmp_path, store):
     """A small step from a manifest that was held is no reason to train: it is far from the last that was trained on."""
-    bounded = made.listed(tmp_path, range(40, 70)).model_copy(update={"drift": DriftRow(max_psi=0.25)})
-    trained = made.published(bounded, store)
+    bounded = published_sources.listed(tmp_path, range(40, 70)).model_copy(update={"drift": DriftRow(max_psi=0.25)})
+    trained = published_sources.published(bounded, store)
     store.put_if_absent("gains/a.json", gain_of(trained.id))
     for end in (240, 241):
-        made.published(made.listed(tmp_path, range(200, end)), store)
+        published_sources.published(published_sources.listed(tmp_path, range(200, end)), store)
     assert trained.id[:12] in drift.hold(bounded, store, newest(store))
     store.put_if_absent("gains/b.json", gain_of(newest(store, 2).id))
     assert drift.hold(bounded, store, newest(store)) is None

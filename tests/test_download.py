@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from loopback_web import CAUSES, PRIVATE_HOST, REPEATED, Loopback, Web, kind_in_path, picture_of
 from PIL import Image
-from web import CAUSES, PRIVATE_HOST, REPEATED, Loopback, Web, kind_in_path, picture_of
 
 from pipeline.download import download, job
 from pipeline.engine import local

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import taught
 import torch
+import training_sources
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     from safetensors.torch import save_file
 
     made = tmp_path_factory.mktemp("models")
-    taught.encoder(made)
+    training_sources.encoder(made)
     (made / "clip").mkdir()
     tower = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
     text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
@@ -161,7 +161,7 @@ def test_the_identity_tells_weights_and_settings(folder, tmp_path):
     assert json.loads(json.dumps(known)) == known
     assert len(known["weights"]) == 64
     assert str(folder) not in json.dumps(known)
-    taught.encoder(tmp_path)
+    training_sources.encoder(tmp_path)
     assert encoders.identity(timm_encoder(tmp_path)) == known  # the same weights elsewhere
     assert encoders.identity(timm_encoder(folder, preprocess={"crop_pct": 1.0})) != known
     clip = encoders.identity(clip_encoder(folder))
@@ -313,7 +313,7 @@ def test_settings_belong_to_one_kind(other):
 
 
 def test_paths_are_relative_to_the_source_file(tmp_path):
-    taught.task(tmp_path / "task", count=3)
+    training_sources.task(tmp_path / "task", count=3)
     known = loading.load(tmp_path / "task/taught.toml").task
     assert known.learners["linear"].encoder.weights == str(tmp_path / "task/encoder.safetensors")
     (tmp_path / "task/encoder.safetensors").unlink()

@@ -3,18 +3,12 @@
 import os
 from functools import partial
 
-import downloaded
 import pytest
-from test_same_scores import made, rows, spec
 
-from pipeline.download import download
 from pipeline.engine import local
 from pipeline.errors import ShardError, StorageError
 from pipeline.ledger.ledger import Shard
 from pipeline.models import device
-from pipeline.scorers.captions import CaptionsSpec
-from pipeline.scoring import plan
-from pipeline.scoring.run import Scoring
 
 SHARDS = [Shard(number, f"pairs/{number}.parquet", 1) for number in range(5)]
 
@@ -62,20 +56,3 @@ def test_one_device_needs_no_process(tmp_path, monkeypatch, devices):
 def test_the_devices_are_those_that_this_process_may_use(monkeypatch, named, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert device.each() == found
-
-
-@pytest.mark.slow
-def test_two_workers_leave_what_one_leaves(tmp_path):
-    """Each has one thread less, so that the last bit of a similarity may differ. Of captions no byte does."""
-    scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
-    one, alone, shards = downloaded.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
-    two, beside, _ = downloaded.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
-    list(local.run(partial(Scoring, one, alone), shards))
-    assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
-    assert made(one, alone).keys() == made(two, beside).keys()
-    stage = plan.stages(one, download.stage(one))["captions"]
-    for shard in shards:
-        here, there = (downloaded.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside)))
-        assert here == pytest.approx(there, abs=1e-6)
-        key = stage.item(shard.number, ".parquet")
-        assert alone.fetch(key).read_bytes() == beside.fetch(key).read_bytes()

@@ -11,11 +11,11 @@ import time
 import tomllib
 from contextlib import contextmanager
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pytest
-from browser import CHROMIUM, browser
+from headless_browser import CHROMIUM, browser
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -46,20 +46,22 @@ def sent(*filters):
     return [{"name": name, "sql": sql} for name, sql in filters]
 
 
-SHARP, WORDED = (tuple(each.values()) for each in (made.SHARP, made.WORDED))
+SHARP, WORDED = (tuple(each.values()) for each in (published_sources.SHARP, published_sources.WORDED))
 
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
     rows = [(caption, f"javascript:{OWNED}//{90 + number}.jpg") for number, caption in enumerate(HOSTILE)]
     folder = tmp_path_factory.mktemp("explore")
-    return made.listed(folder, range(30, 80), (made.SHARP, made.WORDED), rows=rows, more=DUPLICATES)
+    return published_sources.listed(
+        folder, range(30, 80), (published_sources.SHARP, published_sources.WORDED), rows=rows, more=DUPLICATES
+    )
 
 
 @pytest.fixture(scope="module")
 def manifest(described):
     store = Storage(described.path.parent / "root" / "tiny")
-    made.published(described, store, {2: "gone"}, failed={45}, unscored={63, 64})
+    published_sources.published(described, store, {2: "gone"}, failed={45}, unscored={63, 64})
     return Manifest.open(store)
 
 
@@ -121,7 +123,7 @@ def test_what_the_end_of_a_recipe_drops_says_so(client):
 def test_counts_at_random_thresholds_are_those_of_duckdb(tmp_path):
     """A float32 column whose values are the very numbers that are compared with: nothing is rounded to another side."""
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(300), filters=(), shard_size=300), store)
+    published_sources.published(published_sources.listed(tmp_path, range(300), filters=(), shard_size=300), store)
     found = Manifest.open(store)
     with store.scratch() as scratch, found.connection() as con:
         held = Rows(found, scratch)
@@ -280,7 +282,7 @@ def test_pictures_come_out_of_the_tars(client):
     answer = client.get("/api/picture", params={"shard": pair["shard"], "member": pair["member"]})
     assert answer.headers["content-type"] == "image/jpeg"
     shown = Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((9, 9))
-    stored = Image.open(io.BytesIO(made.jpeg(71))).convert("RGB").getpixel((9, 9))
+    stored = Image.open(io.BytesIO(published_sources.jpeg(71))).convert("RGB").getpixel((9, 9))
     assert max(abs(one - other) for one, other in zip(shown, stored, strict=True)) < 12
     for where in ({"member": "../../log/00000000.json"}, {"member": "99999.jpg"}, {"shard": 99}):
         assert client.get("/api/picture", params={"shard": 0, "member": "x"} | where).status_code == 404
@@ -349,9 +351,9 @@ def test_the_toml_is_what_a_source_file_takes(tmp_path, described):
 @pytest.fixture
 def own(tmp_path):
     """A source of its own to publish and label in: its file and its storage."""
-    described = made.listed(tmp_path / "lists", range(40, 70))
+    described = published_sources.listed(tmp_path / "lists", range(40, 70))
     store = Storage(tmp_path / "root" / "tiny")
-    made.published(described, store)
+    published_sources.published(described, store)
     return described, store
 
 
@@ -531,7 +533,7 @@ def choose(tab, select, name):
 @real
 def test_drag_a_slider_and_the_counts_follow(page):
     tab, store = page
-    assert tab.text("#kept") == shown(store, made.SHARP["sql"])
+    assert tab.text("#kept") == shown(store, published_sources.SHARP["sql"])
     assert "#" not in tab.run("location.href")
     before = tab.run("document.querySelector('.score .kept').getAttribute('d')")
     tab.drag(SLIDER, 0.5, 0.8)

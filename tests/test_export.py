@@ -3,8 +3,8 @@ import io
 import json
 from pathlib import Path
 
-import made
 import pandas as pd
+import published_sources
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -24,9 +24,9 @@ HARD = ["NA", "", 'a "quoted" pair', "a\u2028line", "null", "007", "'", "a\\b"]
 def manifest(tmp_path):
     """Pictures 40 to 69, those from 50 on kept; 52 is at the end of a shard and has a second caption."""
     rows = [("picture number 52, again", "http://host/52.jpg"), *((each, "http://host/60.jpg") for each in HARD)]
-    described = made.listed(tmp_path / "lists", range(40, 70), rows=rows)
+    described = published_sources.listed(tmp_path / "lists", range(40, 70), rows=rows)
     storage = Storage(tmp_path / "store")
-    made.published(described, storage, failed=(55,))
+    published_sources.published(described, storage, failed=(55,))
     return Manifest.open(storage)
 
 

@@ -8,9 +8,9 @@ tested on: they know nothing of what was planted. Run it with -s to see the meas
 import json
 import os
 
-import job
+import flickr_photographs
+import main_job
 import numpy as np
-import photographs
 import pytest
 from rich.console import Console
 
@@ -33,13 +33,13 @@ SWAPPED = 0.5
 def curated(tmp_path_factory):
     """The source file, its list with what was planted, and the published manifest."""
     folder = tmp_path_factory.mktemp("flickr")
-    with photographs.served() as host:
-        toml, listed = photographs.source(folder, host, SWAPPED, seeds=5, steps=100, batch=64, augmented_views=1)
-        yield toml, listed, job.run(toml, folder / "store")
+    with flickr_photographs.served() as host:
+        toml, listed = flickr_photographs.source(folder, host, SWAPPED, seeds=5, steps=100, batch=64, augmented_views=1)
+        yield toml, listed, main_job.run(toml, folder / "store")
 
 
 def opened(toml):
-    return loading.load(toml), job.storage_of(toml, toml.parent / "store")
+    return loading.load(toml), main_job.storage_of(toml, toml.parent / "store")
 
 
 def test_the_flow_adds_up(curated):
@@ -99,7 +99,7 @@ def test_filtering_helps(curated):
 def test_encoders_side_by_side(curated):
     """The real network is better than gradients, by a probe on what is kept."""
     toml, _, _ = curated
-    found = comparison.compare(*opened(toml), [photographs.mobilenet(), encoder.encoder("hog")], pictures=64)
+    found = comparison.compare(*opened(toml), [flickr_photographs.mobilenet(), encoder.encoder("hog")], pictures=64)
     Console().print(shown.table(found))
     f1 = [row["score"] for row in found["encoders"]]
     assert f1[0] > f1[1] > found["baseline"]["f1_macro"]

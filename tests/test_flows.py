@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-import small
+import served_sources
 
 from flows import server
 from pipeline.manifest.manifest import Manifest
@@ -58,12 +58,16 @@ def wait_for(what, seconds=60):
 
 
 def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder)
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder)
     first = curated(toml, tmp_path / "root")
     assert first["new"]
     counts = first["counts"]
-    assert (counts["input"], counts["repeated"], counts["failed"]) == (small.COUNT + small.GONE + 2, 2, small.GONE)
-    assert counts["kept"] == small.COUNT
+    assert (counts["input"], counts["repeated"], counts["failed"]) == (
+        served_sources.COUNT + served_sources.GONE + 2,
+        2,
+        served_sources.GONE,
+    )
+    assert counts["kept"] == served_sources.COUNT
     told = wait_for(lambda: events(api, "tiny"))
     expected = {"source": str(toml), "root": str(tmp_path / "root"), "manifest": first["id"]}
     assert told == [expected]
@@ -88,8 +92,8 @@ def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
 def test_a_union_fetches_nothing_that_its_members_have(api, tmp_path, httpserver_folder):
     """Half of one list and all of the other, which is the beginning of the former; the pictures are gone by then."""
     folder, root = tmp_path / "lists", tmp_path / "root"
-    one = small.described(folder, httpserver_folder, name="one")
-    two = small.described(folder, httpserver_folder, name="two", count=20)
+    one = served_sources.described(folder, httpserver_folder, name="one")
+    two = served_sources.described(folder, httpserver_folder, name="two", count=20)
     for toml in (one, two):
         curated(toml, root)
     for file in httpserver_folder[0].glob("*.jpg"):
@@ -99,9 +103,9 @@ def test_a_union_fetches_nothing_that_its_members_have(api, tmp_path, httpserver
     both.write_text('[union]\n"one.toml" = 0.5\n"two.toml" = 1\n' + "".join(settings[1:]))
     done = curated(both, root)
     counts = done["counts"]
-    assert (counts["failed"], counts["dropped"], counts["quarantined"]) == (small.GONE, 0, 0)
-    assert counts["input"] == counts["repeated"] + counts["kept"] + small.GONE
-    assert 20 < counts["kept"] < small.COUNT
+    assert (counts["failed"], counts["dropped"], counts["quarantined"]) == (served_sources.GONE, 0, 0)
+    assert counts["input"] == counts["repeated"] + counts["kept"] + served_sources.GONE
+    assert 20 < counts["kept"] < served_sources.COUNT
     with Manifest.open(Storage(root / "both")).connection() as con:
         assert con.execute("SELECT DISTINCT origin FROM rows WHERE kept ORDER BY 1").fetchall() == [("one",), ("two",)]
     assert curated(both, root) == {**done, "new": False}
@@ -109,23 +113,23 @@ def test_a_union_fetches_nothing_that_its_members_have(api, tmp_path, httpserver
 
 @pytest.mark.slow
 def test_publish_tells_the_server_that_stands(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="anew", sql="captions_words > 99")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="anew", sql="captions_words > 99")
     curated(toml, tmp_path / "root")
     told = json.loads(winnow("publish", toml, "--recipe", "everything", "--root", tmp_path / "root", "--json").stdout)
-    assert (told["announced"], told["counts"]["kept"]) == (True, small.COUNT)
+    assert (told["announced"], told["counts"]["kept"]) == (True, served_sources.COUNT)
     assert wait_for(lambda: told["id"] in [each["manifest"] for each in events(api, "anew")])
 
 
 @pytest.mark.slow
 def test_other_bytes_and_placeholders_are_told(api, tmp_path, httpserver_folder):
     served, address = httpserver_folder
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="seen")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="seen")
     for number in range(6):
-        (served / f"{number}.jpg").write_bytes(small.picture(99))
+        (served / f"{number}.jpg").write_bytes(served_sources.picture(99))
     first = winnow("curate", toml, "--root", tmp_path / "root").stdout
     assert "1 pictures stand behind 5 URLs or more each, 6 pairs in all: winnow sql @placeholders" in first
     assert "other bytes" not in first
-    (served / "7.jpg").write_bytes(small.picture(77))
+    (served / "7.jpg").write_bytes(served_sources.picture(77))
     with (toml.parent / "seen.tsv").open("a") as file:
         file.write(f"another thing to see\t{address}/7.jpg\n")
     assert (
@@ -133,13 +137,13 @@ def test_other_bytes_and_placeholders_are_told(api, tmp_path, httpserver_folder)
         in winnow("curate", toml, "--root", tmp_path / "root").stdout
     )
     (row,) = json.loads(winnow("sql", "@rewritten", "--root", tmp_path / "root", "--json").stdout)["rows"]
-    digests = [hashlib.sha256(small.picture(number)).hexdigest() for number in (7, 77)]
+    digests = [hashlib.sha256(served_sources.picture(number)).hexdigest() for number in (7, 77)]
     assert (row["url"], row["first_seen"], row["last_seen"]) == (f"{address}/7.jpg", *digests)
 
 
 @pytest.mark.slow
 def test_a_takedown_tells_the_server_that_stands_and_strangers_are_asked_by_name(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="down")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="down")
     with (toml.parent / "down.tsv").open("a") as file:
         file.write("somebody's\thttp://127.0.0.1:9/a.jpg\n")
     done = winnow("curate", toml, "--root", tmp_path / "root")
@@ -156,9 +160,9 @@ def test_a_takedown_tells_the_server_that_stands_and_strangers_are_asked_by_name
 @pytest.mark.slow
 def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpserver_folder):
     bound = {"name": "drifts", "more": "[drift]\nmax_psi = 0.05"}
-    first = curated(small.described(tmp_path / "lists", httpserver_folder, **bound), tmp_path / "root")
+    first = curated(served_sources.described(tmp_path / "lists", httpserver_folder, **bound), tmp_path / "root")
     assert first["held"] is None
-    toml = small.described(tmp_path / "lists", httpserver_folder, count=10, **bound)
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, count=10, **bound)
     done = winnow("curate", toml, "--root", tmp_path / "root")
     assert "no training follows: inputs drifted beyond max_psi = 0.05" in " ".join(done.stdout.split())
     assert "pixels_sharpness (PSI" in " ".join(done.stdout.split())
@@ -168,10 +172,10 @@ def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpse
 
 @pytest.mark.slow
 def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_folder):
-    curated(small.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
+    curated(served_sources.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
     found = httpx.post(f"{api}/artifacts/filter", json={}, trust_env=False).raise_for_status().json()
     tables = {each["key"]: json.loads(each["data"]) for each in found if each["type"] == "table" and each["key"]}
-    assert tables["shown-counts"][0]["kept"] == small.COUNT
+    assert tables["shown-counts"][0]["kept"] == served_sources.COUNT
     assert tables["shown-funnel"][0]["filter"] == "chosen"
     progress = [each for each in found if each["type"] == "progress"]
     assert {each["description"] for each in progress} >= {"download", "score"}
@@ -180,7 +184,7 @@ def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_fol
 
 @pytest.mark.slow
 def test_a_task_a_stage_and_block_of_shards(api, tmp_path, httpserver_folder):
-    curated(small.described(tmp_path / "lists", httpserver_folder, name="blocks"), tmp_path / "root")
+    curated(served_sources.described(tmp_path / "lists", httpserver_folder, name="blocks"), tmp_path / "root")
 
     def names():
         found = httpx.post(f"{api}/task_runs/filter", json={}, trust_env=False).raise_for_status().json()
@@ -192,7 +196,7 @@ def test_a_task_a_stage_and_block_of_shards(api, tmp_path, httpserver_folder):
 
 @pytest.mark.slow
 def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="torn")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="torn")
     root = tmp_path / "root"
     curated(toml, root)
     toml.write_text(toml.read_text().replace('kind = "pixels"', 'kind = "pixels"\n[scorers.more]\nkind = "pixels"'))
@@ -200,7 +204,7 @@ def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
     tar.write_bytes(tar.read_bytes()[:700])
     done = curated(toml, root)
     assert done["counts"]["quarantined"] == 10
-    assert done["counts"]["kept"] == small.COUNT - 10
+    assert done["counts"]["kept"] == served_sources.COUNT - 10
     query = "select distinct status, error from rows where status = 'quarantined'"
     rows = json.loads(winnow("sql", query, "--root", root, "--json").stdout)["rows"]
     assert len(rows) == 1
@@ -209,7 +213,7 @@ def test_a_quarantined_shard_stops_nothing(api, tmp_path, httpserver_folder):
 
 @pytest.mark.slow
 def test_a_score_is_added_from_what_is_stored(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="added")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="added")
     root = tmp_path / "root"
     first = curated(toml, root)
     stored = {path: path.stat().st_mtime_ns for path in (root / "added").glob("s*/**/*.*") if path.is_file()}
@@ -235,7 +239,7 @@ def test_a_score_is_added_from_what_is_stored(api, tmp_path, httpserver_folder):
 
 
 def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="lacking")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="lacking")
     (toml.parent / "empty").mkdir()
     text = '[scorers.clip]\nkind = "clip"\nmodel = "local-dir:empty"\n[scorers.captions]'
     toml.write_text(toml.read_text().replace("[scorers.captions]", text))
@@ -247,7 +251,7 @@ def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, http
 
 
 def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="busy")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="busy")
     with Storage(tmp_path / "root" / "busy").lock():
         done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
     assert done.returncode == 1
@@ -256,7 +260,7 @@ def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
 
 
 def test_an_empty_list_is_one_line(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="empty")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="empty")
     (toml.parent / "empty.tsv").write_text("")
     done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
     assert done.returncode == 1
@@ -267,18 +271,18 @@ def test_an_empty_list_is_one_line(api, tmp_path, httpserver_folder):
 
 @pytest.mark.slow
 def test_a_source_without_a_task_is_not_trained_on(api, tmp_path, httpserver_folder):
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="idle")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="idle")
     curated(toml, tmp_path / "root")
     done = winnow("train", toml, "--root", tmp_path / "root", check=False)
     assert done.returncode == 1
     assert "there is no [task]" in done.stderr
-    assert Manifest.open(Storage(tmp_path / "root" / "idle")).counts.kept == small.COUNT
+    assert Manifest.open(Storage(tmp_path / "root" / "idle")).counts.kept == served_sources.COUNT
 
 
 @pytest.mark.slow
 def test_a_labelled_list_is_fetched_and_scored_once_for_calibration(api, tmp_path, httpserver_folder):
     """The labelled pairs are not the source's own: 25 short captions, and 25 longer ones."""
-    toml = small.described(tmp_path / "lists", httpserver_folder, name="rated")
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="rated")
     served, address = httpserver_folder
     rows = [f"{address}/{n}.jpg\ta thing\tshort\n{address}/{n}.jpg\ta thing that is {n}\tclean\n" for n in range(25)]
     rows.append(f"{address}/gone-9.jpg\tit is gone\tclean\n")

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import taught
 import torch
+import training_sources
 from PIL import Image
 from rich.console import Console
 
@@ -28,7 +28,7 @@ from training.learners import descent, probe
 from training.measures import intervals, metrics
 from training.studies import experiment, gain, plot, summary
 
-FILTERS = {**taught.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
+FILTERS = {**training_sources.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
 WORDS = {"dog": ("dog", "dogs"), "pool": ("swimming pool",), "cafe": ("café",)}
 LINEAR = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
@@ -39,10 +39,14 @@ NAMED = Task(classes=WORDS, learners=LINEAR)
 def noisy(tmp_path_factory):
     """Two captions of five lie, and one filter knows; another drops blindly, a third nothing: source, storage, gain."""
     lies = [number for number in range(240) if number % 5 < 2]
-    learners = {"linear": ("linear", taught.RESNET), "mlp": ("mlp", taught.RESNET), "other": ("linear", HOG)}
+    learners = {
+        "linear": ("linear", training_sources.RESNET),
+        "mlp": ("mlp", training_sources.RESNET),
+        "other": ("linear", HOG),
+    }
     folder = tmp_path_factory.mktemp("noisy")
     told = {"lies": lies, "learners": learners, "filters": FILTERS}
-    described, storage = taught.task(folder, count=240, steps=90, **told)
+    described, storage = training_sources.task(folder, count=240, steps=90, **told)
     return described, storage, gain.measure(described, storage)
 
 
@@ -89,7 +93,7 @@ def test_pairs_without_a_label_are_counted():
 
 def written(folder, rows, **told):
     for name, _ in rows:
-        (folder / name).write_bytes(taught.picture("disc", 1))
+        (folder / name).write_bytes(training_sources.picture("disc", 1))
     table = pa.table({"image": [name for name, _ in rows], "caption": [caption for _, caption in rows]})
     pq.write_table(table, folder / "test.parquet")
     return Held(location=folder / "test.parquet", folder=folder, **told)
@@ -236,7 +240,7 @@ def test_an_mlp_learns_what_no_line_separates():
 
 def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
     tower = encoders.load(Pixels(kind="pixels", side=32))
-    drawn = [Image.open(io.BytesIO(taught.picture(taught.truth(n), n))) for n in range(240)]
+    drawn = [Image.open(io.BytesIO(training_sources.picture(training_sources.truth(n), n))) for n in range(240)]
     views = tower.encode([tower.prepare(each) for each in drawn]).astype(np.float16)[:, None]
     truth = (np.arange(240) % 3).astype(np.int16)
     trained = partial(final, "cnn", views[:180], truth[:180], views[180:], 3, Budget(steps=100, batch=64))
@@ -364,8 +368,8 @@ def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
 
 def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
     """Both filters drop the lies: without either of them the same pairs would be kept."""
-    filters = {**taught.HONEST, "again": "NOT starts_with(caption, 'stock')"}
-    described, storage = taught.task(tmp_path / "task", count=60, lies=range(9), filters=filters)
+    filters = {**training_sources.HONEST, "again": "NOT starts_with(caption, 'stock')"}
+    described, storage = training_sources.task(tmp_path / "task", count=60, lies=range(9), filters=filters)
     told = gain.measure(described, storage)["filters"]
     assert told["differences"] == []
     says = "adds nothing: other filters drop all that it drops, too (pairs that could be trained on: 9)"
@@ -395,7 +399,7 @@ def test_a_second_run_trains_nothing(noisy):
 
 
 def test_the_gain_of_a_recipe_that_was_not_published(tmp_path):
-    described, storage = taught.task(tmp_path / "task", count=45, lies=range(9), steps=5)
+    described, storage = training_sources.task(tmp_path / "task", count=45, lies=range(9), steps=5)
     told = gain.measure(described, storage, recipe="everything")
     assert (told["recipe"], told["published"], told["counts"]["pool_kept"]) == ("everything", False, 45)
     rows, _ = of(told, "linear")
@@ -406,7 +410,7 @@ def test_the_gain_of_a_recipe_that_was_not_published(tmp_path):
 def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
     told = []
     for name in ("one", "two"):
-        described, storage = taught.task(tmp_path / name, count=60, lies=range(9))
+        described, storage = training_sources.task(tmp_path / name, count=60, lies=range(9))
         measured = gain.measure(described, storage)
         measured.pop("seconds")
         for row in (*measured["learners"][0]["rows"], *measured["filters"]["rows"]):
@@ -417,7 +421,7 @@ def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
 
 
 def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
-    described, storage = taught.task(tmp_path / "task", count=60)
+    described, storage = training_sources.task(tmp_path / "task", count=60)
 
     def interrupt(step, done, total):
         if (step, done) == ("trials", 5):
@@ -434,24 +438,24 @@ def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
 
 
 def test_another_budget_trains_anew_on_the_same_features(tmp_path):
-    described, storage = taught.task(tmp_path / "task", count=60)
+    described, storage = training_sources.task(tmp_path / "task", count=60)
     first = gain.measure(described, storage)
     features = files(storage, "features")
-    described, storage = taught.task(tmp_path / "task", count=60, steps=61)
+    described, storage = training_sources.task(tmp_path / "task", count=60, steps=61)
     assert gain.measure(described, storage) != first
     assert files(storage, "features") == features
-    described, storage = taught.task(tmp_path / "task", count=60, seeds=6)
+    described, storage = training_sources.task(tmp_path / "task", count=60, seeds=6)
     gain.measure(described, storage)
     assert len(trials.finished(storage)) == 30 + 30 + 6  # a seed more is a seed more
 
 
 def test_pictures_of_the_test_set_do_not_train(tmp_path):
     """An exact copy, a copy encoded again and smaller, and one at two addresses of the list."""
-    exact, near = taught.picture("stripes", 10_004), taught.picture("cross", 10_005)
+    exact, near = training_sources.picture("stripes", 10_004), training_sources.picture("cross", 10_005)
     small = io.BytesIO()
     Image.open(io.BytesIO(near)).resize((56, 56)).save(small, "JPEG", quality=70)
     copies = {4: exact, 5: small.getvalue(), 7: exact}
-    described, storage = taught.task(tmp_path / "task", count=60, pictures=copies)
+    described, storage = training_sources.task(tmp_path / "task", count=60, pictures=copies)
     counts = gain.measure(described, storage)["counts"]
     assert (counts["leaked_exact"], counts["leaked_near"]) == (2, 1)
     assert counts["pool"] == 57
@@ -472,7 +476,7 @@ def test_a_leaked_pair_in_an_arm_is_refused():
     ],
 )
 def test_an_unfair_comparison_is_refused(tmp_path, told, says):
-    described, storage = taught.task(tmp_path / "task", count=30, **told)
+    described, storage = training_sources.task(tmp_path / "task", count=30, **told)
     with pytest.raises(CompareError, match=says):
         gain.measure(described, storage)
 
@@ -501,10 +505,10 @@ def test_a_source_without_a_task_is_told(noisy):
 
 
 def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
-    described, storage = taught.task(tmp_path / "task", count=50)
+    described, storage = training_sources.task(tmp_path / "task", count=50)
     gain.measure(described, storage)
     before = files(storage, "features")
-    described, storage = taught.task(tmp_path / "task", count=80)
+    described, storage = training_sources.task(tmp_path / "task", count=80)
     counts = gain.measure(described, storage)["counts"]
     assert counts["pool"] == 80
     assert before.items() <= files(storage, "features").items()
@@ -552,7 +556,7 @@ def test_trials_lie_flat_for_sql(noisy):
     ],
 )
 def test_classes_share_no_word(tmp_path, classes, says):
-    taught.heldout(tmp_path, 1)
+    training_sources.heldout(tmp_path, 1)
     (tmp_path / "list.tsv").write_text("a\thttp://host/1.jpg\n")
     toml = tmp_path / "bad.toml"
     toml.write_text(

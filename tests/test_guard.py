@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from urllib.parse import urlsplit
 
 import pytest
-from web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
+from loopback_web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
 
 from pipeline.failure import RowError, told
 from pipeline.web.client import Opener

@@ -11,10 +11,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import job
+import main_job
 import numpy as np
 import pytest
-import small_clip
+import random_clip
 from PIL import Image
 
 from pipeline.manifest.manifest import Manifest
@@ -63,7 +63,7 @@ def pictures():
 def described(folder, port, count):
     clip = folder / "clip"
     if not clip.exists():
-        small_clip.save(small_clip.reference("quick_gelu"), clip, quick_gelu=True)
+        random_clip.save(random_clip.reference("quick_gelu"), clip, quick_gelu=True)
     rows = [f"a thing of number {number}\thttp://127.0.0.1:{port}/{number}.jpg" for number in range(count)]
     (folder / "list.tsv").write_text("\n".join([*rows, *rows[:5]]) + "\n")
     toml = folder / "killed.toml"
@@ -113,7 +113,9 @@ class Reader(threading.Thread):
 
 
 def started(toml, root):
-    return subprocess.Popen([sys.executable, job.__file__, str(toml), str(root)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, main_job.__file__, str(toml), str(root)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def killed_after(process, line, pause):
@@ -133,11 +135,11 @@ def killed_after(process, line, pause):
 @pytest.mark.slow
 def test_killed_anywhere_ends_with_the_same_manifest(tmp_path, pictures):
     small = described(tmp_path, pictures, FIRST)
-    job.run(small, tmp_path / "whole")
+    main_job.run(small, tmp_path / "whole")
     begun = tmp_path / "begun"
     shutil.copytree(tmp_path / "whole", begun)  # what every killed run starts from, and what its reader sees first
     toml = described(tmp_path, pictures, ALL)
-    expected = job.run(toml, tmp_path / "whole")
+    expected = main_job.run(toml, tmp_path / "whole")
     assert expected.new
     assert expected.counts.input == ALL + 5
 
@@ -151,7 +153,7 @@ def test_killed_anywhere_ends_with_the_same_manifest(tmp_path, pictures):
         due = kills >= (ends + 1) * KILLS // ENDS  # several kills wear on one run, and then it may end
         if not root.exists():
             shutil.copytree(begun, root)
-            reader = Reader(job.storage_of(toml, root))
+            reader = Reader(main_job.storage_of(toml, root))
             reader.start()
         process = started(toml, root)
         if not due:
@@ -174,11 +176,11 @@ def test_killed_anywhere_ends_with_the_same_manifest(tmp_path, pictures):
 
 def test_a_second_run_fetches_nothing_computes_nothing_and_publishes_nothing(tmp_path, pictures):
     toml = described(tmp_path, pictures, FIRST)
-    first = job.run(toml, tmp_path / "root")
+    first = main_job.run(toml, tmp_path / "root")
     assert first.new
     fetched = Pictures.fetches
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*.*") if path.is_file()}
-    again = job.run(toml, tmp_path / "root")
+    again = main_job.run(toml, tmp_path / "root")
     assert (again.id, again.new) == (first.id, False)
     assert Pictures.fetches == fetched
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*.*") if path.is_file()} == before
@@ -188,22 +190,22 @@ def test_a_second_run_fetches_nothing_computes_nothing_and_publishes_nothing(tmp
 def test_a_changed_setting_redoes_what_it_touches_and_no_more(tmp_path, pictures):
     toml = described(tmp_path, pictures, FIRST)
     root = tmp_path / "root"
-    first = job.run(toml, root)
+    first = main_job.run(toml, root)
     fetched = Pictures.fetches
-    folders = lambda: {path.name for path in job.storage_of(toml, root).root.glob("**/*-????????")}  # noqa: E731
+    folders = lambda: {path.name for path in main_job.storage_of(toml, root).root.glob("**/*-????????")}  # noqa: E731
     before = folders()
     text = toml.read_text()
     toml.write_text(text.replace("0.5)", "0.25)"))
-    chosen = job.run(toml, root)
+    chosen = main_job.run(toml, root)
     assert (chosen.new, Pictures.fetches, folders()) == (True, fetched, before)
     assert chosen.counts.kept > first.counts.kept
 
     toml.write_text(text.replace('kind = "clip"', 'kind = "clip"\nprecision = "float32"'))
-    job.run(toml, root)
+    main_job.run(toml, root)
     added = folders() - before
     assert Pictures.fetches == fetched
     assert {name.rpartition("-")[0] for name in added} <= {"clip"}
 
     toml.write_text(text.replace("[download]", "[download]\nimage_size = 64"))
-    job.run(toml, root)
+    main_job.run(toml, root)
     assert Pictures.fetches > fetched

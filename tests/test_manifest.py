@@ -2,8 +2,8 @@ import random
 import threading
 
 import duckdb
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pytest
 
@@ -26,7 +26,7 @@ def store(tmp_path):
 @pytest.fixture
 def manifest(tmp_path, store):
     """25 pairs with sharpness 40 to 64: one failed, one without scores."""
-    made.published(made.listed(tmp_path, range(40, 65)), store, failed={64}, unscored={63})
+    published_sources.published(published_sources.listed(tmp_path, range(40, 65)), store, failed={64}, unscored={63})
     return Manifest.open(store)
 
 
@@ -75,8 +75,10 @@ def test_a_quantile_of_the_rest_moves_with_the_filters_before_it(manifest):
 
 def test_a_quantile_of_the_rest_is_published_so(tmp_path, store):
     rest = f"pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows WHERE {REST})"
-    chosen = made.listed(tmp_path, range(40, 65), filters=(made.SHARP, {"name": "rest", "sql": rest}))
-    done = made.published(chosen, store, failed={64}, unscored={63})
+    chosen = published_sources.listed(
+        tmp_path, range(40, 65), filters=(published_sources.SHARP, {"name": "rest", "sql": rest})
+    )
+    done = published_sources.published(chosen, store, failed={64}, unscored={63})
     assert (done.counts.kept, Manifest.open(store).recipe) == (7, chosen.chosen)
     assert len(Manifest.open(store).select(chosen.chosen)) == 7
 
@@ -115,7 +117,7 @@ def test_a_filter_that_fails_on_a_row_is_named(manifest):
 
 
 def test_open_by_prefix(tmp_path, store, manifest):
-    second = made.published(made.listed(tmp_path, range(40, 50)), store)
+    second = published_sources.published(published_sources.listed(tmp_path, range(40, 50)), store)
     assert Manifest.open(store).id == second.id
     assert Manifest.open(store, manifest.id).document == manifest.document
     assert Manifest.open(store, manifest.id[:8]).id == manifest.id
@@ -147,8 +149,8 @@ def test_counts_must_add_up():
 
 def test_a_folder_name_with_signs_of_a_glob(tmp_path):
     store = Storage(tmp_path / "run=3" / "it's [a] *?")
-    made.published(made.listed(tmp_path, range(40, 65)), store)
-    made.published(made.listed(tmp_path, range(40, 60)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 65)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
     manifest = Manifest.open(store)
     assert manifest.funnel(Recipe("own", (SHARP,)))[0].alone == 10
     with duckdb.connect(str(store.root / "catalog.duckdb"), read_only=True) as con:

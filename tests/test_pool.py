@@ -1,10 +1,10 @@
-"""Scores that need all rows, and `distinct`. Picture number n has the hash n and a sharpness of n (see made.py)."""
+"""Scores that need all rows, and `distinct`. Picture n has the hash n and sharpness n (see published_sources.py)."""
 
 import multiprocessing
 import os
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -84,8 +84,10 @@ def test_a_crowd_is_capped_and_told():
 
 def test_groups_counts_and_the_nearest(tmp_path, store):
     again = [("the same picture", f"http://host/{FAR}.jpg")]
-    described = made.listed(tmp_path, [A, C, FAR, B, ALONE, ALONE + 1], filters=(), rows=again, more=DUPLICATES)
-    made.published(described, store, failed={ALONE + 1})
+    described = published_sources.listed(
+        tmp_path, [A, C, FAR, B, ALONE, ALONE + 1], filters=(), rows=again, more=DUPLICATES
+    )
+    published_sources.published(described, store, failed={ALONE + 1})
     rows = ask(
         store,
         "SELECT r.pixels_phash, r.duplicates_count, g.pixels_phash, r.duplicates_nearest FROM rows r LEFT JOIN rows g "
@@ -102,8 +104,8 @@ def test_groups_counts_and_the_nearest(tmp_path, store):
 def test_captions_are_counted_over_the_whole_pool(tmp_path, store):
     captions = ["A dog", "a  DOG ", "a dog", "a dog.", "caf\u00e9", "cafe\u0301", "gone dog", "a dog"]
     rows = [(caption, f"http://host/{number}.jpg") for number, caption in enumerate(captions)]
-    described = made.listed(tmp_path, [], filters=(), shard_size=3, rows=rows, more=COUNTS)
-    made.published(described, store, failed={6, 7})
+    described = published_sources.listed(tmp_path, [], filters=(), shard_size=3, rows=rows, more=COUNTS)
+    published_sources.published(described, store, failed={6, 7})
     counted = ask(store, "SELECT caption_counts_count FROM rows")
     assert [count for (count,) in counted] == [3, 3, 3, 1, 2, 2, None, None]
 
@@ -118,16 +120,16 @@ def test_captions_are_counted_over_the_whole_pool(tmp_path, store):
     ],
 )
 def test_a_chain_loses_no_end_without_a_neighbour(tmp_path, store, best_by, left):
-    described = made.listed(tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(2, best_by))
-    done = made.published(described, store)
+    described = published_sources.listed(tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(2, best_by))
+    done = published_sources.published(described, store)
     assert kept(store) == [*left, FAR]
     assert (done.counts.kept, done.counts.dropped) == (len(left) + 1, 3 - len(left))
     assert set(map(str, ask(store, "SELECT dropped_by FROM rows WHERE NOT kept"))) == {"(['distinct'],)"}
 
 
 def test_a_representative_that_fails_a_filter_does_not_take_its_group_along(tmp_path, store):
-    described = made.listed(tmp_path, [A, B, C, FAR], filters=(BLUNT,), more=DUPLICATES + distinct(4))
-    made.published(described, store)
+    described = published_sources.listed(tmp_path, [A, B, C, FAR], filters=(BLUNT,), more=DUPLICATES + distinct(4))
+    published_sources.published(described, store)
     assert ask(store, "SELECT pixels_phash, kept, dropped_by FROM rows") == [
         (A, False, ["distinct"]),
         (B, True, []),
@@ -137,8 +139,8 @@ def test_a_representative_that_fails_a_filter_does_not_take_its_group_along(tmp_
 
 
 def test_a_picture_without_a_hash_is_unscored(tmp_path, store):
-    described = made.listed(tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(4))
-    done = made.published(described, store, unscored={B})
+    described = published_sources.listed(tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(4))
+    done = published_sources.published(described, store, unscored={B})
     assert (done.counts.kept, done.counts.dropped, done.counts.unscored) == (2, 2, 1)
     assert ask(store, "SELECT dropped_by, unknown FROM rows WHERE pixels_phash IS NULL") == [
         (["distinct"], ["distinct"])
@@ -146,8 +148,10 @@ def test_a_picture_without_a_hash_is_unscored(tmp_path, store):
 
 
 def test_ties_are_settled_by_uid(tmp_path, store):
-    described = made.listed(tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(4, "NULL::INTEGER"))
-    made.published(described, store)
+    described = published_sources.listed(
+        tmp_path, [A, B, C, FAR], filters=(), more=DUPLICATES + distinct(4, "NULL::INTEGER")
+    )
+    published_sources.published(described, store)
     chain = ask(store, f"SELECT uid, kept FROM rows WHERE pixels_phash <> {FAR} ORDER BY uid")
     assert [stays for _, stays in chain] == [True, False, False]
 
@@ -156,8 +160,10 @@ def test_ties_are_settled_by_uid(tmp_path, store):
 def test_who_goes_is_near_somebody_better_who_stays(tmp_path, store, seed):
     random = np.random.default_rng(seed)
     numbers = random.choice(2**12, 120, replace=False).tolist()
-    described = made.listed(tmp_path, numbers, filters=(), more=DUPLICATES + distinct(2, "pixels_sharpness % 100"))
-    made.published(described, store, failed=set(numbers[:5]))
+    described = published_sources.listed(
+        tmp_path, numbers, filters=(), more=DUPLICATES + distinct(2, "pixels_sharpness % 100")
+    )
+    published_sources.published(described, store, failed=set(numbers[:5]))
     rows = np.array(ask(store, "SELECT pixels_phash, pixels_sharpness % 100, kept FROM rows WHERE status = 'ok'"), int)
     number, quality, stays = rows[:, 0], rows[:, 1], rows[:, 2] == 1
     near = np.bitwise_count(number[:, None] ^ number[None]) <= 2
@@ -167,10 +173,10 @@ def test_who_goes_is_near_somebody_better_who_stays(tmp_path, store, seed):
 
 
 def test_funnel_selection_and_verdicts_agree(tmp_path, store):
-    described = made.listed(
+    described = published_sources.listed(
         tmp_path, [A, B, C, FAR, 40, 41, 42], filters=(BLUNT,), shard_size=2, more=DUPLICATES + distinct(2)
     )
-    done = made.published(described, store, failed={42})
+    done = published_sources.published(described, store, failed={42})
     manifest = Manifest.open(store)
     assert manifest.recipe == described.chosen
     steps = manifest.funnel(manifest.recipe)
@@ -197,7 +203,7 @@ def test_places_are_right_across_parts(tmp_path, store):
         table = {"uid": [f"{number}{row}" for row in range(len(part))], "status": ["ok"] * len(part)}
         files.append(tmp_path / f"{number}.parquet")
         pq.write_table(pa.table(table | {"pixels_phash": pa.array(part, pa.uint64())}), files[-1])
-    made.put_table(
+    published_sources.put_table(
         store,
         "edges.parquet",
         pa.table(
@@ -234,7 +240,7 @@ def test_places_are_right_across_parts(tmp_path, store):
 )
 def test_a_bad_end_publishes_nothing(tmp_path, store, more, told):
     with pytest.raises(RecipeError, match=told):
-        made.published(made.listed(tmp_path, range(50, 60), more=more), store)
+        published_sources.published(published_sources.listed(tmp_path, range(50, 60), more=more), store)
     assert log(store) == []
 
 
@@ -248,13 +254,13 @@ def test_a_bad_end_publishes_nothing(tmp_path, store, more, told):
 )
 def test_a_bad_source_file_is_told(tmp_path, more, told):
     with pytest.raises(SourceError, match=told.replace("?", r"\?")):
-        made.listed(tmp_path, range(3), more=more)
+        published_sources.listed(tmp_path, range(3), more=more)
 
 
 def test_duplicates_need_hashes(tmp_path, store):
-    described = made.listed(tmp_path, range(3), more=DUPLICATES + 'of = "captions"\n')
+    described = published_sources.listed(tmp_path, range(3), more=DUPLICATES + 'of = "captions"\n')
     with pytest.raises(SourceError, match="scorers.duplicates: 'captions' makes no phash"):
-        made.published(described, store)
+        published_sources.published(described, store)
 
 
 def test_a_name_for_distinct_alone():
@@ -264,15 +270,15 @@ def test_a_name_for_distinct_alone():
 
 def test_the_same_pool_computes_nothing_again_and_a_grown_one_all(tmp_path, store):
     numbers, more = list(range(40, 60)), DUPLICATES + COUNTS
-    first = made.published(made.listed(tmp_path, numbers, more=more), store)
+    first = published_sources.published(published_sources.listed(tmp_path, numbers, more=more), store)
     before = keys(store, "")
-    assert made.published(made.listed(tmp_path, numbers, more=more), store) == publish.Published(
-        first.id, False, first.counts
-    )
+    assert published_sources.published(
+        published_sources.listed(tmp_path, numbers, more=more), store
+    ) == publish.Published(first.id, False, first.counts)
     assert keys(store, "") == before
     told = []
-    grown = made.listed(tmp_path, [*numbers, 60], more=more)
-    ledger = made.finish(grown, store)
+    grown = published_sources.listed(tmp_path, [*numbers, 60], more=more)
+    ledger = published_sources.finish(grown, store)
     pool.run(grown, store, ledger, {}, lambda *progress: told.append(progress[0]))
     assert set(told) == {"duplicates", "caption_counts"}
     second = publish.publish(grown, store, ledger, {})
@@ -282,17 +288,17 @@ def test_the_same_pool_computes_nothing_again_and_a_grown_one_all(tmp_path, stor
 
 
 def test_who_left_the_pool_is_nobodys_neighbour(tmp_path, store):
-    made.published(made.listed(tmp_path, [A, B, FAR], filters=(), more=DUPLICATES), store)
-    made.published(made.listed(tmp_path, [B, FAR], filters=(), more=DUPLICATES), store)
+    published_sources.published(published_sources.listed(tmp_path, [A, B, FAR], filters=(), more=DUPLICATES), store)
+    published_sources.published(published_sources.listed(tmp_path, [B, FAR], filters=(), more=DUPLICATES), store)
     assert ask(store, "SELECT pixels_phash, duplicates_count FROM rows") == [(B, 1), (FAR, 1)]
-    quarantined = made.listed(tmp_path, [FAR, B, *range(0xFF000, 0xFF00C)], filters=(), more=DUPLICATES)
-    done = made.published(quarantined, store, quarantined={1: "killed"})
+    quarantined = published_sources.listed(tmp_path, [FAR, B, *range(0xFF000, 0xFF00C)], filters=(), more=DUPLICATES)
+    done = published_sources.published(quarantined, store, quarantined={1: "killed"})
     assert done.counts.quarantined > 0
     assert ask(store, f"SELECT duplicates_count FROM rows WHERE pixels_phash = {B}") == [(1,)]
 
 
 def _die_after(root, toml_folder, puts):
-    described = made.listed(toml_folder, range(40, 70), more=DUPLICATES + COUNTS)
+    described = published_sources.listed(toml_folder, range(40, 70), more=DUPLICATES + COUNTS)
 
     class Dying(Storage):
         left = puts
@@ -305,21 +311,27 @@ def _die_after(root, toml_folder, puts):
             super().put_file(key, local)
 
     storage = Dying(root)
-    pool.run(described, storage, made.finish(described, storage), {})
+    pool.run(described, storage, published_sources.finish(described, storage), {})
 
 
 @pytest.mark.parametrize("puts", [0, 1, 2, 4, 5])
 def test_killed_between_two_shards_the_next_run_goes_on(tmp_path, store, puts):
-    before = made.published(made.listed(tmp_path, range(40, 60), more=DUPLICATES + COUNTS), store)
+    before = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 60), more=DUPLICATES + COUNTS), store
+    )
     process = multiprocessing.get_context("fork").Process(target=_die_after, args=(store.root, tmp_path, puts))
     process.start()
     process.join()
     assert process.exitcode == 9
     assert Manifest.open(store).id == before.id
-    after = made.published(made.listed(tmp_path, range(40, 70), more=DUPLICATES + COUNTS), store)
+    after = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 70), more=DUPLICATES + COUNTS), store
+    )
     elsewhere = Storage(tmp_path / "elsewhere")
-    made.published(made.listed(tmp_path, range(40, 60), more=DUPLICATES + COUNTS), elsewhere)
-    whole = made.published(made.listed(tmp_path, range(40, 70), more=DUPLICATES + COUNTS), elsewhere)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 60), more=DUPLICATES + COUNTS), elsewhere)
+    whole = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 70), more=DUPLICATES + COUNTS), elsewhere
+    )
     assert after.id == whole.id
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import small
-import taught
+import served_sources
+import training_sources
 
 from flows import server
 from pipeline.manifest.manifest import Manifest, log
@@ -97,7 +97,7 @@ def source(place, tmp_path_factory):
     class Pictures(BaseHTTPRequestHandler):
         def do_GET(self):
             number = int(self.path.strip("/").removesuffix(".jpg"))
-            body = taught.picture(taught.truth(number), number)
+            body = training_sources.picture(training_sources.truth(number), number)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -109,8 +109,8 @@ def source(place, tmp_path_factory):
     with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as pictures:
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
         host = f"127.0.0.1:{pictures.server_address[1]}"
-        taught.task(lists, COUNT, lies, steps=20)
-        lines = [f"{taught.caption(number, lies)}\thttp://{host}/{number}.jpg\n" for number in range(COUNT)]
+        training_sources.task(lists, COUNT, lies, steps=20)
+        lines = [f"{training_sources.caption(number, lies)}\thttp://{host}/{number}.jpg\n" for number in range(COUNT)]
         (lists / "list.tsv").write_text("".join(lines))
         toml = lists / "taught.toml"
         allowed = f'schedule = "0 6 * * *"\n[download]\nallow_hosts = ["{host}"]'
@@ -221,7 +221,7 @@ class Slow(BaseHTTPRequestHandler):
     def do_GET(self):
         Slow.asked.set()
         Slow.go.wait(30)
-        body = small.picture(1)
+        body = served_sources.picture(1)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -237,7 +237,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
         (tmp_path / "pictures").mkdir()
         served = tmp_path / "pictures", f"http://127.0.0.1:{pictures.server_address[1]}"
-        toml = small.described(tmp_path, served, count=5, more="")
+        toml = served_sources.described(tmp_path, served, count=5, more="")
         with running(tmp_path, "curate", toml) as (process, told):
             wait_for(Slow.asked.is_set, 120, process)
             process.send_signal(signal.SIGINT)
@@ -248,5 +248,5 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
         Slow.go.set()
         with running(tmp_path, "curate", toml, "--json") as (process, told):
             assert process.wait(120) == 0
-            assert json.loads(told.read_text().splitlines()[-1])["counts"]["kept"] == 5 + small.GONE
+            assert json.loads(told.read_text().splitlines()[-1])["counts"]["kept"] == 5 + served_sources.GONE
         pictures.shutdown()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import open_clip
 import pytest
@@ -43,13 +43,13 @@ def scored(tmp_path_factory):
     pictures = [*photographs("ball", "red", 12), *photographs("cube", "blue", 12)]
     rows = [(f"http://host/{number}.jpg", "a toy", picture) for number, picture in enumerate(pictures)]
     scorers = {"clip": CLIP, "ball": prompts(**BALL)}
-    described, storage, (shard,) = downloaded.downloaded(tmp_path_factory.mktemp("toys"), rows, scorers)
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path_factory.mktemp("toys"), rows, scorers)
     Scoring(described, storage)(shard)
     return described, storage, shard
 
 
 def test_prompts_tell_one_toy_from_another(scored):
-    found = np.array(downloaded.scores(*scored, "ball")["probability"])
+    found = np.array(downloaded_sources.scores(*scored, "ball")["probability"])
     balls, cubes = found[:12], found[12:]
     assert (balls[:, None] > cubes).mean() > 0.98  # the area under the ROC curve
     assert balls.mean() > 0.9
@@ -59,25 +59,25 @@ def test_prompts_tell_one_toy_from_another(scored):
 def test_the_probability_is_the_softmax_of_the_scaled_cosines(scored):
     model = open_clip.create_model(f"local-dir:{FOLDER}").eval()
     tokenize = open_clip.get_tokenizer(f"local-dir:{FOLDER}", bpe_path=str(FOLDER / "vocabulary.txt.gz"))
-    pictures = torch.from_numpy(downloaded.embeddings(*scored, "clip")[:, 0].astype(np.float32))
+    pictures = torch.from_numpy(downloaded_sources.embeddings(*scored, "clip")[:, 0].astype(np.float32))
     with torch.inference_mode():
         sets = [
             model.encode_text(tokenize(BALL[side]), normalize=True).mean(dim=0) for side in ("positive", "negative")
         ]
         classes = torch.nn.functional.normalize(torch.stack(sets), dim=1)
         expected = (model.logit_scale.exp() * pictures @ classes.T).softmax(dim=1)[:, 0]
-    assert downloaded.scores(*scored, "ball")["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert downloaded_sources.scores(*scored, "ball")["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_another_prompt_is_another_stage_and_needs_no_picture(scored):
     described, storage, shard = scored
     turned = prompts(positive=BALL["negative"], negative=BALL["positive"])
     wider = described.model_copy(update={"scorers": {**described.scorers, "cube": turned}})
-    shards = plan.stages(described, downloaded.download.stage(described))
-    assert plan.stages(wider, downloaded.download.stage(wider))["ball"] == shards["ball"]
+    shards = plan.stages(described, downloaded_sources.download.stage(described))
+    assert plan.stages(wider, downloaded_sources.download.stage(wider))["ball"] == shards["ball"]
     assert turned.identity() != described.scorers["ball"].identity()
     Scoring(wider, storage)(shard)
-    ball, cube = (downloaded.scores(wider, storage, shard, name)["probability"] for name in ("ball", "cube"))
+    ball, cube = (downloaded_sources.scores(wider, storage, shard, name)["probability"] for name in ("ball", "cube"))
     assert np.add(ball, cube) == pytest.approx(1, abs=1e-6)
 
 

@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from dataclasses import asdict
 
-import made
+import published_sources
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,8 +37,10 @@ def statuses(store):
 
 def test_every_row_is_accounted_for(tmp_path, store):
     repeated = [("picture number 45", "http://host/45.jpg")] * 3
-    described = made.listed(tmp_path, range(40, 65), rows=repeated)
-    done = made.published(described, store, failed={60, 61}, unscored={62}, quarantined={1: "the shard took too long"})
+    described = published_sources.listed(tmp_path, range(40, 65), rows=repeated)
+    done = published_sources.published(
+        described, store, failed={60, 61}, unscored={62}, quarantined={1: "the shard took too long"}
+    )
     assert asdict(done.counts) == {
         "input": 28, "repeated": 3, "kept": 2, "dropped": 11, "unscored": 1, "failed": 2, "quarantined": 10,
     }  # fmt: skip
@@ -55,38 +57,47 @@ def test_every_row_is_accounted_for(tmp_path, store):
 
 
 def test_same_input_same_id_and_nothing_is_written(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 70))
-    first = made.published(described, store, failed={44})
+    described = published_sources.listed(tmp_path, range(40, 70))
+    first = published_sources.published(described, store, failed={44})
     before = files(store)
-    again = made.published(described, store, failed={44})
+    again = published_sources.published(described, store, failed={44})
     assert (first.new, again.new) == (True, False)
     assert (again.id, again.counts) == (first.id, first.counts)
     assert files(store) == before
-    elsewhere = made.published(made.listed(tmp_path / "b", range(40, 70)), Storage(tmp_path / "other"), failed={44})
+    elsewhere = published_sources.published(
+        published_sources.listed(tmp_path / "b", range(40, 70)), Storage(tmp_path / "other"), failed={44}
+    )
     assert elsewhere.id == first.id
 
 
 def test_another_recipe_reuses_the_rows(tmp_path, store):
-    first = made.published(made.listed(tmp_path, range(40, 70)), store)
+    first = published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
     parts = Manifest.open(store).parts
-    second = made.published(made.listed(tmp_path, range(40, 70), filters=(made.SHARP, made.WORDED)), store)
+    second = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 70), filters=(published_sources.SHARP, published_sources.WORDED)),
+        store,
+    )
     assert second.id != first.id
     assert second.new
     assert [part.rows for part in Manifest.open(store).parts] == [part.rows for part in parts]
     assert len(store.keys("rows")) == 1
-    back = made.published(made.listed(tmp_path, range(40, 70)), store)
+    back = published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
     assert (back.id, back.new) == (first.id, True)
     assert [commit.parent for commit in log(store)] == [None, first.id, second.id]
 
 
 def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
     """Only the recipe differs, so that the manifest is the one that an edited source file gives, by its id."""
-    both = Recipe("tiny", (Filter(**made.SHARP, why="blur"), Filter(**made.WORDED)))
-    first = made.published(made.listed(tmp_path, range(40, 70)), store, failed={44}, unscored={45})
+    both = Recipe("tiny", (Filter(**published_sources.SHARP, why="blur"), Filter(**published_sources.WORDED)))
+    first = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 70)), store, failed={44}, unscored={45}
+    )
     before = set(files(store))
     second = publish.republish(store, both)
-    edited = made.listed(tmp_path, range(40, 70), filters=(made.SHARP, made.WORDED))
-    assert made.published(edited, store) == publish.Published(second.id, False, second.counts)
+    edited = published_sources.listed(
+        tmp_path, range(40, 70), filters=(published_sources.SHARP, published_sources.WORDED)
+    )
+    assert published_sources.published(edited, store) == publish.Published(second.id, False, second.counts)
     assert publish.republish(store, both) == publish.Published(second.id, False, second.counts)
     assert [commit.parent for commit in log(store)] == [None, first.id]
     assert Manifest.open(store).recipe == both
@@ -102,25 +113,27 @@ def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
     ],
 )
 def test_without_scores_nothing_is_published_anew(tmp_path, store, sql, told):
-    made.published(made.listed(tmp_path, range(40, 50)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 50)), store)
     with pytest.raises(RecipeError, match=told):
         publish.republish(store, Recipe("own", (Filter("own", sql),)))
     assert len(log(store)) == 1
 
 
 def test_only_the_reason_changed(tmp_path, store):
-    first = made.published(made.listed(tmp_path, range(3)), store)
-    second = made.published(made.listed(tmp_path, range(3), filters=({**made.SHARP, "why": "blur"},)), store)
+    first = published_sources.published(published_sources.listed(tmp_path, range(3)), store)
+    second = published_sources.published(
+        published_sources.listed(tmp_path, range(3), filters=({**published_sources.SHARP, "why": "blur"},)), store
+    )
     assert second == publish.Published(first.id, False, first.counts)
 
 
 def test_growing_reordered_and_shrunken_sources(tmp_path, store):
-    made.published(made.listed(tmp_path, range(40, 70)), store)
-    grown = made.published(made.listed(tmp_path, [*range(40, 50), 99, *range(50, 70)]), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
+    grown = published_sources.published(published_sources.listed(tmp_path, [*range(40, 50), 99, *range(50, 70)]), store)
     assert asdict(grown.counts) | {"input": 31, "kept": 21, "dropped": 10} == asdict(grown.counts)
-    reordered = made.published(made.listed(tmp_path, [*range(69, 39, -1), 99]), store)
+    reordered = published_sources.published(published_sources.listed(tmp_path, [*range(69, 39, -1), 99]), store)
     assert reordered == publish.Published(grown.id, False, grown.counts)
-    shrunken = made.published(made.listed(tmp_path, [45, 99, 55]), store)
+    shrunken = published_sources.published(published_sources.listed(tmp_path, [45, 99, 55]), store)
     assert asdict(shrunken.counts) | {"input": 3, "kept": 2, "dropped": 1} == asdict(shrunken.counts)
     with Manifest.open(store).connection() as con:
         urls = con.execute("SELECT url, kept FROM rows").fetchall()
@@ -128,26 +141,26 @@ def test_growing_reordered_and_shrunken_sources(tmp_path, store):
 
 
 def test_a_source_that_grows_by_a_part_keeps_the_first(tmp_path, store):
-    made.published(made.listed(tmp_path, range(100), shard_size=1), store)
+    published_sources.published(published_sources.listed(tmp_path, range(100), shard_size=1), store)
     first = Manifest.open(store).parts
-    made.published(made.listed(tmp_path, range(103), shard_size=1), store)
+    published_sources.published(published_sources.listed(tmp_path, range(103), shard_size=1), store)
     second = Manifest.open(store).parts
     assert [part.count for part in second] == [100, 3]
     assert second[0] == first[0]
 
 
 def test_a_quarantined_shard_that_recovers(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 60))
-    ill = made.published(described, store, quarantined={0: "killed"})
-    well = made.published(described, store)
+    described = published_sources.listed(tmp_path, range(40, 60))
+    ill = published_sources.published(described, store, quarantined={0: "killed"})
+    well = published_sources.published(described, store)
     assert (ill.counts.quarantined, well.counts.quarantined) == (10, 0)
     assert well.new
     assert statuses(store) == {"ok": 20}
 
 
 def test_a_shard_can_be_quarantined_after_its_download(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 60))
-    ledger = made.finish(described, store)
+    described = published_sources.listed(tmp_path, range(40, 60))
+    ledger = published_sources.finish(described, store)
     done = publish.publish(described, store, ledger, {1: "score, shard 00001: out of memory"})
     assert done.counts.quarantined == 10
     with Manifest.open(store).connection() as con:
@@ -156,45 +169,47 @@ def test_a_shard_can_be_quarantined_after_its_download(tmp_path, store):
 
 @pytest.mark.parametrize(("numbers", "kept"), [([3], 0), ([77], 1), (range(20), 0)])
 def test_one_row_and_no_row_kept(tmp_path, store, numbers, kept):
-    done = made.published(made.listed(tmp_path, numbers), store)
+    done = published_sources.published(published_sources.listed(tmp_path, numbers), store)
     assert done.counts.kept == kept
     assert len(Manifest.open(store).select()) == kept
 
 
 def test_every_pair_failed(tmp_path, store):
-    done = made.published(made.listed(tmp_path, range(20)), store, failed=set(range(20)))
+    done = published_sources.published(published_sources.listed(tmp_path, range(20)), store, failed=set(range(20)))
     assert (done.counts.failed, done.counts.pool) == (20, 0)
 
 
 def test_without_filters_everything_downloaded_is_kept(tmp_path, store):
-    done = made.published(made.listed(tmp_path, range(20), filters=()), store, failed={3}, unscored={4})
+    done = published_sources.published(
+        published_sources.listed(tmp_path, range(20), filters=()), store, failed={3}, unscored={4}
+    )
     assert (done.counts.kept, done.counts.failed) == (19, 1)
 
 
 def test_not_a_number_is_no_score(tmp_path, store):
-    described = made.listed(tmp_path, range(60, 62))
-    ledger = made.finish(described, store)
+    described = published_sources.listed(tmp_path, range(60, 62))
+    ledger = published_sources.finish(described, store)
     key = next(key for key in store.keys(_folder(store, "pixels")) if key.endswith(".parquet"))
     table = pq.read_table(store.fetch(key))
     nan = table.set_column(table.column_names.index("pixels_sharpness"), "pixels_sharpness", [[float("nan"), 61.0]])
-    made.put_table(store, key, nan.select(table.column_names))
+    published_sources.put_table(store, key, nan.select(table.column_names))
     done = publish.publish(described, store, ledger, {})
     assert (done.counts.kept, done.counts.unscored) == (1, 1)
 
 
 def test_a_missing_result_is_an_error_and_nothing_is_published(tmp_path, store):
-    described = made.listed(tmp_path, range(20))
-    ledger = made.finish(described, store, without={1})
+    described = published_sources.listed(tmp_path, range(20))
+    ledger = published_sources.finish(described, store, without={1})
     with pytest.raises(StorageError, match=r"00001\.parquet is missing"):
         publish.publish(described, store, ledger, {})
     assert log(store) == []
 
 
 def test_results_of_other_pairs_are_an_error(tmp_path, store):
-    described = made.listed(tmp_path, range(20))
-    ledger = made.finish(described, store)
+    described = published_sources.listed(tmp_path, range(20))
+    ledger = published_sources.finish(described, store)
     keys = [key for key in store.keys(_folder(store, "captions")) if key.endswith(".parquet")]
-    made.put_table(store, keys[0], pq.read_table(store.fetch(keys[1])))
+    published_sources.put_table(store, keys[0], pq.read_table(store.fetch(keys[1])))
     with pytest.raises(StorageError, match="does not line up"):
         publish.publish(described, store, ledger, {})
 
@@ -209,14 +224,16 @@ def test_results_of_other_pairs_are_an_error(tmp_path, store):
 def test_a_bad_filter_publishes_nothing(tmp_path, store, sql, told):
     fine = {"name": "fine", "sql": "width > 3"}
     with pytest.raises(RecipeError, match=told) as raised:
-        made.published(made.listed(tmp_path, range(20), filters=(fine, {"name": "own", "sql": sql})), store)
+        published_sources.published(
+            published_sources.listed(tmp_path, range(20), filters=(fine, {"name": "own", "sql": sql})), store
+        )
     assert "\n" not in str(raised.value)
     assert log(store) == []
 
 
 def test_63_filters_fit_a_verdict(tmp_path, store):
     filters = [{"name": f"f{number}", "sql": f"width <> {number * 10}"} for number in range(63)]
-    done = made.published(made.listed(tmp_path, range(64), filters=filters), store)
+    done = published_sources.published(published_sources.listed(tmp_path, range(64), filters=filters), store)
     assert done.counts.kept == 1
     with Manifest.open(store).connection() as con:
         rows = con.execute("SELECT width, dropped_by FROM rows WHERE NOT kept").fetchall()
@@ -224,7 +241,7 @@ def test_63_filters_fit_a_verdict(tmp_path, store):
 
 
 def test_the_card_tells_what_made_it(tmp_path, store):
-    made.published(made.listed(tmp_path, range(20)), store, unscored={19})
+    published_sources.published(published_sources.listed(tmp_path, range(20)), store, unscored={19})
     card = Manifest.open(store).card
     assert card["ranges"]["pixels_sharpness"] == {"count": 19, "min": 0, "mean": 9, "max": 18}
     assert {"python", "duckdb", "pyarrow", "torch"} <= set(card["versions"])
@@ -250,7 +267,10 @@ def test_a_reader_sees_whole_manifests_only(tmp_path, store):
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        ids = {made.published(made.listed(tmp_path, range(40, 60 + more)), store).id for more in range(12)}
+        ids = {
+            published_sources.published(published_sources.listed(tmp_path, range(40, 60 + more)), store).id
+            for more in range(12)
+        }
     finally:
         over.set()
         reader.join()
@@ -281,9 +301,9 @@ def test_publishers_at_once_each_get_a_number(store):
 
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
-    before = made.published(made.listed(tmp_path, range(40, 43)), store)
-    described = made.listed(tmp_path, range(40, 340), shard_size=100)
-    ledger = made.finish(described, store)
+    before = published_sources.published(published_sources.listed(tmp_path, range(40, 43)), store)
+    described = published_sources.listed(tmp_path, range(40, 340), shard_size=100)
+    ledger = published_sources.finish(described, store)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
@@ -296,7 +316,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
 
 
 def test_the_document_is_what_the_id_says(tmp_path, store):
-    done = made.published(made.listed(tmp_path, range(20)), store)
+    done = published_sources.published(published_sources.listed(tmp_path, range(20)), store)
     raw = store.fetch(f"manifests/{done.id}.json").read_bytes()
     assert publish.digest(json.loads(raw))[:32] == done.id
 

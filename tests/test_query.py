@@ -4,7 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import made
+import published_sources
 import pytest
 
 from pipeline.errors import QueryError, StorageError
@@ -23,10 +23,12 @@ def folder(tmp_path_factory):
 def store(folder):
     """Two sources side by side; the first has been published twice."""
     store = Storage(folder / "tiny")
-    made.published(made.listed(folder, range(40, 50)), store)
-    both = ({**made.SHARP, "why": "blur"}, made.WORDED)
+    published_sources.published(published_sources.listed(folder, range(40, 50)), store)
+    both = ({**published_sources.SHARP, "why": "blur"}, published_sources.WORDED)
     quarantined = {2: "it took too long"}
-    made.published(made.listed(folder, range(40, 65), both), store, quarantined, failed={57}, unscored={58})
+    published_sources.published(
+        published_sources.listed(folder, range(40, 65), both), store, quarantined, failed={57}, unscored={58}
+    )
     (folder / "secret.txt").write_text(SECRET)
     return store
 
@@ -60,7 +62,7 @@ def test_manifests(store):
 
 def test_trials(folder):
     store = Storage(folder / "trials" / "tiny")
-    made.published(made.listed(folder / "trials", range(5)), store)
+    published_sources.published(published_sources.listed(folder / "trials", range(5)), store)
     assert ask(store, "SELECT arm, augmented, f1_macro FROM trials") == []
     trial = {"manifest": "m", "arm": "raw", "augmented": True, "seed": 3, "f1_macro": 0.5, "pairs": 7, "classes": [1]}
     store.put_if_absent("trials/abc.json", json.dumps(trial).encode())
@@ -72,7 +74,7 @@ def test_trials(folder):
 
 def test_two_sources(folder, store):
     other = Storage(folder / "other")
-    made.published(made.listed(folder, range(3), name="other"), other)
+    published_sources.published(published_sources.listed(folder, range(3), name="other"), other)
     empty = Storage(folder / "empty")
     found = sandbox.run("SELECT source, count(*) AS n FROM rows GROUP BY ALL ORDER BY n", [store, other, empty])
     assert found.to_pylist() == [{"source": "other", "n": 3}, {"source": "tiny", "n": 25}]
@@ -281,8 +283,8 @@ def test_history_spans_manifests(store):
 def test_a_named_query_runs_where_its_columns_are(folder, name):
     store = Storage(folder / "named" / "named")
     if not store.keys("log"):
-        described = made.listed(folder / "named", range(40, 65), name="named")
-        made.published(described, store, failed={64})
+        described = published_sources.listed(folder / "named", range(40, 65), name="named")
+        published_sources.published(described, store, failed={64})
     known = "SELECT *, 0.3 AS clip_similarity, 1 AS duplicates_count FROM rows"
     answer = sandbox.run(
         f"WITH rows AS ({known}), kept AS (FROM rows WHERE kept), "

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import network_watch
 import pytest
-import small
-import watched
+import served_sources
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def place(tmp_path):
 @pytest.fixture
 def typed(place):
     """Runs a block in a shell, and gives what it printed."""
-    kept = {name: value for name, value in watched.environment(place).items() if not name.startswith("PREFECT_")}
+    kept = {name: value for name, value in network_watch.environment(place).items() if not name.startswith("PREFECT_")}
     path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
     environment = kept | {"PREFECT_HOME": str(place / "prefect"), "COLUMNS": "100", "PATH": path}
 
@@ -93,9 +93,9 @@ def typed(place):
 def own_list(place, httpserver_folder):
     """data_manifests/mine.toml as README has it, but for the model, which no hub is at hand for, and the hosts."""
     pictures, address = httpserver_folder
-    for number in range(small.COUNT):
-        (pictures / f"{number}.jpg").write_bytes(small.picture(number))
-    lines = "".join(f"A photo of thing number {n}\t{address}/{n}.jpg\n" for n in range(small.COUNT))
+    for number in range(served_sources.COUNT):
+        (pictures / f"{number}.jpg").write_bytes(served_sources.picture(number))
+    lines = "".join(f"A photo of thing number {n}\t{address}/{n}.jpg\n" for n in range(served_sources.COUNT))
     (place / "data_manifests" / "pairs.tsv.gz").write_bytes(gzip.compress(lines.encode()))
     whole = TOML[0].replace('"ViT-B-32-quickgelu"\nweights = "openai"', f'"local-dir:{HOME}/pipeline/demo/clip"')
     assert "local-dir" in whole
@@ -118,7 +118,7 @@ def test_every_block_of_commands(place, typed, httpserver_folder):
     assert re.search(r"^ ?aligned .*% *$", whole, re.MULTILINE)
     assert "http_404" in whole
     assert (place / "data/demo/report.html").stat().st_size > 100_000
-    assert f'"pool": {small.COUNT}' in typed("winnow funnel mine --json")
+    assert f'"pool": {served_sources.COUNT}' in typed("winnow funnel mine --json")
 
     again = typed("winnow demo")
     assert "nothing changed" in again
@@ -127,4 +127,4 @@ def test_every_block_of_commands(place, typed, httpserver_folder):
     for line in shown:
         if not line.startswith(tuple(STAY)):
             assert typed(line), line
-    assert watched.away(watched.calls(place)) == []
+    assert network_watch.away(network_watch.calls(place)) == []

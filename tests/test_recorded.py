@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,7 +57,7 @@ def files(tmp_path):
 
 def rows(*pairs):
     return [
-        (f"http://host/{n}.jpg", f"caption {n}", downloaded.picture(n), {"photo": photo, "label": label})
+        (f"http://host/{n}.jpg", f"caption {n}", downloaded_sources.picture(n), {"photo": photo, "label": label})
         for n, (photo, label) in enumerate(pairs)
     ]
 
@@ -66,13 +66,13 @@ PAIRS = [("a.jpg", "dog"), ("a.jpg", "cat"), ("b.jpg", "cat"), ("?.jpg", "dog"),
 
 
 def test_similarity_is_looked_up_and_needs_no_picture(tmp_path, files):
-    described, storage, (shard,) = downloaded.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files)})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files)})
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
     Scoring(described, storage)(shard)
-    found = downloaded.scores(described, storage, shard, "clip")["similarity"]
+    found = downloaded_sources.scores(described, storage, shard, "clip")["similarity"]
     assert found[:2] == pytest.approx([0.6, 0.8])
     assert found[2:] == [0, None, None, None]
-    stored = downloaded.embeddings(described, storage, shard, "clip")
+    stored = downloaded_sources.embeddings(described, storage, shard, "clip")
     assert stored.dtype == np.float16
     assert stored.shape == (6, 2, 2)
     assert stored[1] == pytest.approx(np.array([[0.6, 0.8], [0, 1]]), abs=1e-3)
@@ -86,7 +86,7 @@ def test_lists_of_any_float_and_missing_vectors(tmp_path, files, kind):
     image = tmp_path / "other.parquet"
     table = pa.table({"image": ["none.jpg", "a.jpg"], "embedding": pa.array([None, [3.0, 4.0]], kind)})
     pq.write_table(table, image)
-    found = downloaded.scored(
+    found = downloaded_sources.scored(
         tmp_path / "s", rows(("a.jpg", "dog"), ("none.jpg", "dog")), {"clip": spec(image, files[1])}
     )
     assert found["clip"]["similarity"] == [pytest.approx(0.6), None]
@@ -95,7 +95,9 @@ def test_lists_of_any_float_and_missing_vectors(tmp_path, files, kind):
 def test_keys_are_compared_as_text_and_may_be_captions(tmp_path, files):
     image = file_of(tmp_path / "numbers.parquet", "image", {7: [3, 4], 8: [1, 0]})
     text = file_of(tmp_path / "captions.parquet", "name", {"caption 0": [1, 0], "caption 1": [0, 1]})
-    found = downloaded.scored(tmp_path / "s", rows(("7", ""), ("8", "")), {"clip": spec(image, text, by="caption")})
+    found = downloaded_sources.scored(
+        tmp_path / "s", rows(("7", ""), ("8", "")), {"clip": spec(image, text, by="caption")}
+    )
     assert found["clip"]["similarity"] == pytest.approx([0.6, 0])
 
 
@@ -123,7 +125,7 @@ def test_what_cannot_work_is_said_before_anything_runs(tmp_path, files):
         spec(*files, key="nome")
     with pytest.raises(ValueError, match="is no Parquet"):
         spec(files[0], Path(__file__))
-    described, _, _ = downloaded.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files, by="class")})
+    described, _, _ = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files, by="class")})
     with pytest.raises(SourceError, match=r"no column 'class'; add it to pairs.extra"):
         plan.stages(described, download.stage(described))
     wide = file_of(tmp_path / "wide.parquet", "name", {"dog": [1, 0, 0]})
@@ -186,14 +188,14 @@ def aesthetic(weights, **changed):
 
 def test_a_head_scores_what_has_an_image_embedding(tmp_path, files):
     scorers = {"aesthetic": aesthetic(head(tmp_path / "head.safetensors", [10, 100])), "clip": spec(*files)}
-    found = downloaded.scored(tmp_path / "s", rows(*PAIRS), scorers)
+    found = downloaded_sources.scored(tmp_path / "s", rows(*PAIRS), scorers)
     expected = [86.5, 86.5, 10.5, None, 10.5, None]
     assert [pytest.approx(value, abs=0.1) if value else None for value in expected] == found["aesthetic"]["score"]
 
 
 def test_a_head_of_another_width_stops_the_run(tmp_path, files):
     scorers = {"clip": spec(*files), "aesthetic": aesthetic(head(tmp_path / "head.safetensors", [1, 2, 3]))}
-    described, storage, (shard,) = downloaded.downloaded(tmp_path / "s", rows(*PAIRS), scorers)
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), scorers)
     with pytest.raises(ModelError, match="take 3 numbers and an embedding has 2"):
         Scoring(described, storage)(shard)
 
@@ -353,7 +355,7 @@ def test_real_photos_against_their_class_names_and_the_real_head(tmp_path):
     scorers = {"clip": clip, "aesthetic": aesthetic(DATA / "aesthetic" / "sa_0_4_vit_b_32_linear.safetensors")}
     photos = pq.read_table(clip.image.file)["image"].to_pylist()[:50]
     pairs = [(photo, label) for photo in photos for label in ("Person", "no such label")]
-    found = downloaded.scored(tmp_path / "s", rows(*pairs), scorers)
+    found = downloaded_sources.scored(tmp_path / "s", rows(*pairs), scorers)
     assert all(0.1 < value < 0.35 for value in found["clip"]["similarity"][::2])
     assert found["clip"]["similarity"][1::2] == [None] * 50
     assert all(3 < value < 9 for value in found["aesthetic"]["score"])

@@ -4,9 +4,9 @@ import re
 import subprocess
 from html.parser import HTMLParser
 
-import made
+import published_sources
 import pytest
-from browser import CHROMIUM, FLAGS
+from headless_browser import CHROMIUM, FLAGS
 
 from filters import catalog
 from filters.core import Filter, Recipe
@@ -29,7 +29,7 @@ HOSTILE = [
     f"<meta http-equiv=refresh content='0;url=javascript:{OWNED}'>",
     "long " * 500,
 ]
-WHY = {**made.SHARP, "why": f"<b onclick='{OWNED}'>blur</b>"}
+WHY = {**published_sources.SHARP, "why": f"<b onclick='{OWNED}'>blur</b>"}
 QUANTILE = {"name": "wide", "sql": "width >= (SELECT quantile_cont(width, 0.5) FROM rows)"}
 
 
@@ -90,8 +90,8 @@ def folder(tmp_path_factory):
 def store(folder):
     store = Storage(folder / "store")
     rows = [(caption, f"javascript:{OWNED}//{100 + number}.jpg") for number, caption in enumerate(HOSTILE)]
-    described = made.listed(folder, range(40, 65), (WHY, made.WORDED, QUANTILE), rows=rows)
-    made.published(described, store, {1: f"<script>{OWNED}</script>"}, failed={64}, unscored={63})
+    described = published_sources.listed(folder, range(40, 65), (WHY, published_sources.WORDED, QUANTILE), rows=rows)
+    published_sources.published(described, store, {1: f"<script>{OWNED}</script>"}, failed={64}, unscored={63})
     return store
 
 
@@ -180,7 +180,7 @@ def test_the_same_page_twice(folder, store, page):
 def test_a_page_of_little(tmp_path, failed):
     """No filters, no gain, and nothing kept or nothing failed."""
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(4), filters=()), store, failed=failed)
+    published_sources.published(published_sources.listed(tmp_path, range(4), filters=()), store, failed=failed)
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = Elements((tmp_path / "report.html").read_text()).shown
     assert "This recipe has no filters: every downloaded pair is kept." in shown
@@ -190,7 +190,7 @@ def test_a_page_of_little(tmp_path, failed):
 
 def test_a_tar_that_is_gone_leaves_its_pairs_without_pictures(tmp_path):
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(40, 60)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
     next(store.root.glob("shards-*/00000.tar")).unlink()
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = Elements((tmp_path / "report.html").read_text()).shown
@@ -244,7 +244,7 @@ def test_link_rot_is_told_by_domain(tmp_path):
     urls = {0: "http://a.example/0.jpg", 1: "https://u@www.A.example:8080/1.jpg", 2: "http://b.example/2.jpg", 3: "odd"}
     rows = [(f"picture number {number}", url) for number, url in urls.items()]
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, (), filters=(), rows=rows), store, failed={1, 2, 0})
+    published_sources.published(published_sources.listed(tmp_path, (), filters=(), rows=rows), store, failed={1, 2, 0})
     with Manifest.open(store).connection() as con:
         found = {each.host: each for each in report._domains(con)}
     assert found["a.example"] == report.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
@@ -276,7 +276,7 @@ def encoders(manifest, name):
 
 def test_encoders_that_were_compared_are_shown(tmp_path):
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(40, 44)), store)
+    published_sources.published(published_sources.listed(tmp_path, range(40, 44)), store)
     manifest, page = Manifest.open(store), tmp_path / "report.html"
 
     def written(**other):
@@ -315,9 +315,9 @@ def test_recipes_and_filters_are_compared(page, store):
 def test_drift_is_told_against_the_manifest_before(tmp_path, page):
     assert "Against the manifest before" not in page
     store = Storage(tmp_path / "store")
-    described = made.listed(tmp_path, range(110), filters=(made.WORDED,), shard_size=110)
-    made.published(described, store)  # keeps more digests than are compared as words
-    made.published(made.listed(tmp_path, range(110), shard_size=110), store)
+    described = published_sources.listed(tmp_path, range(110), filters=(published_sources.WORDED,), shard_size=110)
+    published_sources.published(described, store)  # keeps more digests than are compared as words
+    published_sources.published(published_sources.listed(tmp_path, range(110), shard_size=110), store)
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
     assert "50 rows kept before are dropped now." in shown
@@ -326,7 +326,7 @@ def test_drift_is_told_against_the_manifest_before(tmp_path, page):
 
 def test_one_host_needs_no_table_of_hosts(tmp_path):
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(4)), store, failed={1})
+    published_sources.published(published_sources.listed(tmp_path, range(4)), store, failed={1})
     with Manifest.open(store).connection() as con:
         assert report._domains(con) == []
 
@@ -335,7 +335,9 @@ def test_one_host_needs_no_table_of_hosts(tmp_path):
 def test_galleries_of_a_few_shards_say_so(tmp_path, page):
     assert "chosen blindly" not in page
     store = Storage(tmp_path / "store")
-    made.published(made.listed(tmp_path, range(40, 40 + report.SHARDS + 6), shard_size=1), store)
+    published_sources.published(
+        published_sources.listed(tmp_path, range(40, 40 + report.SHARDS + 6), shard_size=1), store
+    )
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
     assert f"From {report.SHARDS} of {report.SHARDS + 6} shards, chosen blindly." in shown

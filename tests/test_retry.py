@@ -2,10 +2,10 @@
 
 import json
 
-import job
-import made
+import main_job
+import published_sources
 import pytest
-from web import Web, kind_in_path
+from loopback_web import Web, kind_in_path
 
 from pipeline.errors import SourceError
 from pipeline.failure import passing
@@ -34,13 +34,13 @@ def store(tmp_path):
 
 
 def test_the_newest_attempt_counts_and_the_rest_stays(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 65))
-    first = made.published(described, store, failed={41, 52, 53})
+    described = published_sources.listed(tmp_path, range(40, 65))
+    first = published_sources.published(described, store, failed={41, 52, 53})
     before = rows(store)
     assert retry.append(described, store, ["http_404"]) == 3
     assert retry.append(described, store, ["http_404"]) == 0  # as after a kill before the download
     assert [shard.revised for shard in committed(store)] == [None, None, None, "retried"]
-    second = made.published(described, store, failed={52})
+    second = published_sources.published(described, store, failed={52})
     assert (first.counts.failed, second.counts.failed, second.counts.input) == (3, 1, 25)
     now = rows(store)
     assert {row[:2] for row in now} == {row[:2] for row in before}
@@ -48,29 +48,29 @@ def test_the_newest_attempt_counts_and_the_rest_stays(tmp_path, store):
     assert {row[1]: row[2] for row in now if row[3] == 3} == {
         "http://host/41.jpg": None, "http://host/52.jpg": "http_404", "http://host/53.jpg": None,
     }  # fmt: skip
-    assert made.published(described, store).new is False
+    assert published_sources.published(described, store).new is False
     assert rows(store, first.id) == before
 
     assert retry.append(described, store, ["http_404"]) == 1
-    third = made.published(described, store)
+    third = published_sources.published(described, store)
     assert (third.counts.failed, third.counts.input) == (0, 25)
 
 
 @pytest.mark.slow
 def test_a_list_that_shrinks_after_a_retry(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 60))
-    made.published(described, store, failed={41, 52})
+    described = published_sources.listed(tmp_path, range(40, 60))
+    published_sources.published(described, store, failed={41, 52})
     retry.append(described, store, ["http_404"])
-    whole = made.published(described, store)
-    shrunken = made.published(made.listed(tmp_path, [41, 45, 52, 99]), store)
+    whole = published_sources.published(described, store)
+    shrunken = published_sources.published(published_sources.listed(tmp_path, [41, 45, 52, 99]), store)
     assert (shrunken.counts.input, shrunken.counts.failed) == (4, 0)
-    back = made.published(made.listed(tmp_path, range(40, 60)), store)
+    back = published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
     assert (back.id, back.new) == (whole.id, True)
 
 
 def test_which_causes_are_tried_again(tmp_path, store):
-    described = made.listed(tmp_path, range(40, 50))
-    made.published(described, store, failed={41})
+    described = published_sources.listed(tmp_path, range(40, 50))
+    published_sources.published(described, store, failed={41})
     assert retry.chosen(Manifest.open(store), []) == []
     with pytest.raises(SourceError, match="no pair failed with the cause 'http_40'; did you mean 'http_404'"):
         retry.chosen(Manifest.open(store), ["http_40"])
@@ -91,17 +91,17 @@ def test_a_web_that_recovers(tmp_path, store):
     described = Source(name="test", pairs=Pairs(location=str(tmp_path / "list.jsonl")), download=download)
     with Web() as web:
         guard = web.guard([HOST], timeout=1, retries=0)
-        first = job.bring_in(described, store, guard)
+        first = main_job.bring_in(described, store, guard)
         assert (first.counts.kept, first.counts.failed) == (4, 17)
         hits = web.hits.copy()
 
         web.kind = lambda url: "fine" if kind_in_path(url) in ILL else kind_in_path(url)
         assert retry.append(described, store, ["timeout"]) == 4
-        second = job.bring_in(described, store, guard)
+        second = main_job.bring_in(described, store, guard)
         assert (second.counts.kept, second.counts.failed) == (8, 13)
         assert {url for url in web.hits if web.hits[url] > hits[url]} == {url for url in hits if "/silent/" in url}
         assert retry.append(described, store, []) == 5
-        third = job.bring_in(described, store, guard)
+        third = main_job.bring_in(described, store, guard)
         assert (third.counts.kept, third.counts.failed) == (13, 8)
     with Manifest.open(store).connection() as con:
         causes = con.execute("SELECT cause, count(*) FROM rows GROUP BY ALL ORDER BY ALL").fetchall()

@@ -2,10 +2,10 @@
 
 import json
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pytest
 import torch
@@ -19,6 +19,7 @@ from pipeline.engine import local
 from pipeline.errors import StorageError
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
+from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring import plan
 from pipeline.scoring.run import Scoring
@@ -37,17 +38,17 @@ def spec(precision="float32", folder=CLIP, **changed):
 
 
 def rows(order):
-    return [(f"http://host/{n}.jpg", f"{WORDS[n % 3]} {n}", downloaded.picture(n, (90, 70 + n))) for n in order]
+    return [(f"http://host/{n}.jpg", f"{WORDS[n % 3]} {n}", downloaded_sources.picture(n, (90, 70 + n))) for n in order]
 
 
 def scored(folder, order, clip, shard_size=1000, decoder="pillow"):
     """Similarity by URL, the source, its storage and its shards."""
-    described, storage, shards = downloaded.downloaded(folder, rows(order), {"clip": clip}, shard_size)
+    described, storage, shards = downloaded_sources.downloaded(folder, rows(order), {"clip": clip}, shard_size)
     described = described.model_copy(update={"decoder": decoder})
     list(local.run(lambda: Scoring(described, storage), shards))
     found = {}
     for shard in shards:
-        uids = downloaded.scores(described, storage, shard, "clip")
+        uids = downloaded_sources.scores(described, storage, shard, "clip")
         found |= dict(zip(uids["uid"], uids["similarity"], strict=True))
     assert None not in found.values()
     return found, described, storage, shards
@@ -97,7 +98,7 @@ def made(described, storage):
 
 def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
     _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
-    again, other, shards = downloaded.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
+    again, other, shards = downloaded_sources.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
     work = Scoring(again, other)
     work(shards[0])
     list(local.run(lambda: Scoring(again, other), shards))
@@ -138,3 +139,22 @@ def test_captions_of_the_benchmark_have_the_lengths_of_the_web():
     words = np.array([len(caption.split()) - 1 for caption in synthetic.captions(2000)])
     assert 11 < words.mean() < 13
     assert np.quantile(words, [0.05, 0.5, 0.99]).tolist() == pytest.approx([4, 10, 40], abs=3)
+
+
+@pytest.mark.slow
+def test_two_workers_leave_what_one_leaves(tmp_path):
+    """Each has one thread less, so that the last bit of a similarity may differ. Of captions no byte does."""
+    scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
+    one, alone, shards = downloaded_sources.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
+    two, beside, _ = downloaded_sources.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
+    list(local.run(partial(Scoring, one, alone), shards))
+    assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
+    assert made(one, alone).keys() == made(two, beside).keys()
+    stage = plan.stages(one, download.stage(one))["captions"]
+    for shard in shards:
+        here, there = (
+            downloaded_sources.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside))
+        )
+        assert here == pytest.approx(there, abs=1e-6)
+        key = stage.item(shard.number, ".parquet")
+        assert alone.fetch(key).read_bytes() == beside.fetch(key).read_bytes()

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -62,9 +62,9 @@ def checkers(size, square):
 
 
 def test_every_scorer_returns_what_it_promised(tmp_path):
-    rows = [(f"http://host/{n}.jpg", f"a caption {n}", downloaded.picture(n)) for n in range(5)]
+    rows = [(f"http://host/{n}.jpg", f"a caption {n}", downloaded_sources.picture(n)) for n in range(5)]
     specs = {"pixels": PixelsSpec(kind="pixels"), "captions": CaptionsSpec(kind="captions")}
-    found = downloaded.scored(tmp_path, rows, specs)
+    found = downloaded_sources.scored(tmp_path, rows, specs)
     for name, spec in specs.items():
         assert set(found[name]) == {"uid", *spec.columns()}
         assert all(value is not None for column in found[name].values() for value in column)
@@ -155,7 +155,7 @@ def test_strips_and_single_pixels_are_measured_too():
 
 
 def test_phash_finds_copies():
-    one, other = (downloaded.picture(n, (200, 150)) for n in (1, 2))
+    one, other = (downloaded_sources.picture(n, (200, 150)) for n in (1, 2))
     copy = one.resize((130, 100)).filter(ImageFilter.GaussianBlur(0.5))
     hashes = [int(value) for value in pixels(one, copy, other)["phash"]]
     assert (hashes[0] ^ hashes[1]).bit_count() <= 6

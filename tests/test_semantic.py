@@ -1,7 +1,7 @@
 """Semantic duplicates: neighbours by cosine, `distinct` over them, and SemDeDup's rule."""
 
-import made
 import numpy as np
+import published_sources
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -121,12 +121,12 @@ def store(tmp_path):
 
 def published(folder, store, degrees, more="", **results):
     """Picture number n looks into direction `degrees[n]`; None for one that has no embedding."""
-    described = made.listed(
-        folder, range(len(degrees)), filters=(), shard_size=4, more=more + made.recorded(folder) + SEMANTIC
+    described = published_sources.listed(
+        folder, range(len(degrees)), filters=(), shard_size=4, more=more + published_sources.recorded(folder) + SEMANTIC
     )
     images = ring([0 if each is None else each for each in degrees])
     images[[number for number, each in enumerate(degrees) if each is None]] = np.nan
-    ledger = made.embedded(described, store, np.stack([images, images], axis=1), **results)
+    ledger = published_sources.embedded(described, store, np.stack([images, images], axis=1), **results)
     pool.run(described, store, ledger, {})
     return publish.publish(described, store, ledger, {})
 
@@ -189,8 +189,8 @@ def test_semdedup_keeps_the_least_central_and_loses_both_ends_of_a_chain(tmp_pat
 def test_pairs_that_are_equal_in_a_column(tmp_path, store):
     """Exact duplicates, of bytes or of anything else that a column says."""
     again = [("the same", "http://host/3.jpg"), ("another", "http://host/5.jpg")]
-    described = made.listed(tmp_path, [3, 4, 5], filters=(), rows=again)
-    made.published(described, store, failed={5})
+    described = published_sources.listed(tmp_path, [3, 4, 5], filters=(), rows=again)
+    published_sources.published(described, store, failed={5})
     manifest = Manifest.open(store)
     bytes_, pixels = (Recipe(of, distinct=Distinct(0, "length(caption)", of)) for of in ("sha256", "pixels_digest"))
     kept = manifest.select(pixels)
@@ -205,6 +205,6 @@ def test_pairs_that_are_equal_in_a_column(tmp_path, store):
 
 
 def test_semantic_duplicates_need_embeddings(tmp_path, store):
-    described = made.listed(tmp_path, range(3), more=SEMANTIC.replace("recorded", "captions"))
+    described = published_sources.listed(tmp_path, range(3), more=SEMANTIC.replace("recorded", "captions"))
     with pytest.raises(SourceError, match="scorers.semantic: 'captions' stores no embeddings"):
-        made.published(described, store)
+        published_sources.published(described, store)

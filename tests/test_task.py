@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import taught
+import training_sources
 
 from pipeline import progress
 from pipeline.errors import CompareError, SourceError
@@ -29,7 +29,7 @@ SHAPES = (
     f'classes.cross = ["cross"]\n{TEST}column = "shape"\n'
 )
 LIGHT = f'[task]\nkind = "number"\ncolumn = "told"\n{TEST}column = "light"\n'
-SPLIT = taught.NAMED.partition("[task.test]")[0] + "[task.split]\nshare = 0.4\nagree = 1\n"
+SPLIT = training_sources.NAMED.partition("[task.test]")[0] + "[task.split]\nshare = 0.4\nagree = 1\n"
 
 
 def test_a_column_s_values_are_labels():
@@ -56,7 +56,7 @@ def test_held_out_pictures_whose_rows_differ_are_left_out(tmp_path, task, values
     """Picture 0 says one thing twice, 1 two things, 2 nothing and then something, and 3 nothing at all."""
     names = ["0", "0", "1", "1", "2", "2", "3"]
     for name in set(names):
-        (tmp_path / name).write_bytes(taught.picture("disc", int(name)))
+        (tmp_path / name).write_bytes(training_sources.picture("disc", int(name)))
     table = pa.table({"image": names, task.column: pa.array([*values, None])})
     pq.write_table(table, tmp_path / "test.parquet")
     read = HeldOut.read(Held(location=tmp_path / "test.parquet", folder=tmp_path), task)
@@ -115,8 +115,8 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
 @pytest.mark.slow
 def test_filtering_helps_where_a_column_lies(tmp_path):
     lies = [number for number in range(150) if number % 5 < 2]
-    told = {number: taught.truth(number + (number in lies)) for number in range(150)}
-    described, storage = taught.task(tmp_path / "t", 150, lies, column=told, measured=SHAPES, steps=100)
+    told = {number: training_sources.truth(number + (number in lies)) for number in range(150)}
+    described, storage = training_sources.task(tmp_path / "t", 150, lies, column=told, measured=SHAPES, steps=100)
     measured = gain.measure(described, storage)
     assert (measured["kind"], measured["counts"]["labelled"]) == ("label", 150)
     told = {"says": "45 held-out pictures", "pictures": 45, "captions": 0, "ambiguous": 0, "unlabelled": 0}
@@ -129,9 +129,12 @@ def test_filtering_helps_where_a_column_lies(tmp_path):
 def test_a_number_is_regressed(tmp_path):
     """Two of five pairs are 120 brighter than their picture."""
     lies = [number for number in range(150) if number % 5 < 2]
-    told = {n: taught.light(taught.picture(taught.truth(n), n)) + 120 * (n in lies) for n in range(150)}
+    told = {
+        n: training_sources.light(training_sources.picture(training_sources.truth(n), n)) + 120 * (n in lies)
+        for n in range(150)
+    }
     pixels = {"linear": ("linear", '{ kind = "pixels", side = 16 }')}
-    described, storage = taught.task(
+    described, storage = training_sources.task(
         tmp_path / "t", 150, lies, column=told, measured=LIGHT, learners=pixels, steps=150, learning_rate=0.01
     )
     measured = gain.measure(described, storage)
@@ -146,8 +149,8 @@ def test_a_number_is_regressed(tmp_path):
 
 def split(folder, count=90, **told):
     """The pool of a source whose test set is split off. Picture n + 1 is picture n again, for every tenth n."""
-    again = {n + 1: taught.encoded(taught_pixels(n), 60) for n in range(0, count, 10)}
-    described, storage = taught.task(folder, count, pictures=again, measured=SPLIT, **told)
+    again = {n + 1: training_sources.encoded(taught_pixels(n), 60) for n in range(0, count, 10)}
+    described, storage = training_sources.task(folder, count, pictures=again, measured=SPLIT, **told)
     return described, storage
 
 
@@ -156,7 +159,7 @@ def taught_pixels(number):
 
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(taught.picture(taught.truth(number), number))))
+    return np.asarray(Image.open(io.BytesIO(training_sources.picture(training_sources.truth(number), number))))
 
 
 def read(described, storage):
@@ -196,7 +199,7 @@ def test_the_gain_on_a_split(tmp_path):
 
 
 def test_a_split_needs_agreement(tmp_path):
-    described, storage = taught.task(tmp_path / "t", 30, measured=SPLIT.replace("agree = 1", "agree = 2"))
+    described, storage = training_sources.task(tmp_path / "t", 30, measured=SPLIT.replace("agree = 1", "agree = 2"))
     with pytest.raises(CompareError, match="has a label: raise share, or lower agree"):
         gain.measure(described, storage)
 
@@ -229,7 +232,7 @@ def test_a_task_that_makes_no_sense_is_told(told, says):
 
 def test_a_missing_column_is_told(tmp_path):
     told = dict.fromkeys(range(30), "disc")
-    described, storage = taught.task(
+    described, storage = training_sources.task(
         tmp_path / "t", 30, column=told, measured=SHAPES.replace('column = "told"', 'column = "tolt"')
     )
     with pytest.raises(SourceError, match=r"no column 'tolt'; did you mean 'told'"):

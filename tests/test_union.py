@@ -1,7 +1,7 @@
 """A source that is a union of others: what is drawn, whence, and what is found across."""
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -96,7 +96,7 @@ def test_scores_of_the_whole_pool_look_across(tmp_path, store):
     scorers = "".join(
         f'[scorers.{name}]\nkind = "{name}"\n' for name in ("pixels", "captions", "duplicates", "caption_counts")
     )
-    made.published(union(tmp_path, scorers, a=1, b=1), store)
+    published_sources.published(union(tmp_path, scorers, a=1, b=1), store)
     with Manifest.open(store).connection() as con:
         found = con.execute(
             "SELECT origin, duplicates_count, caption_counts_count FROM rows ORDER BY origin, 2"
@@ -112,7 +112,7 @@ VECTORS = np.random.default_rng(0).normal(size=(40, 2, 8)).astype(np.float16)
 
 def settings(folder, shard_size):
     plain = "".join(f'[scorers.{name}]\nkind = "{name}"\n' for name in ("pixels", "captions"))
-    return f"[download]\nshard_size = {shard_size}\n{plain}{made.recorded(folder)}"
+    return f"[download]\nshard_size = {shard_size}\n{plain}{published_sources.recorded(folder)}"
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def root(tmp_path):
     """Two members with results: 25 pairs, and 20 of which 5 are the former's; pictures 3 and 30 failed."""
     for name, numbers in (("a", (0, 25)), ("b", (20, 40))):
         described = member(tmp_path, name, many(*numbers), more=settings(tmp_path, 10))
-        made.embedded(described, Storage(tmp_path / "root" / name), VECTORS, failed={3, 30})
+        published_sources.embedded(described, Storage(tmp_path / "root" / name), VECTORS, failed={3, 30})
     return tmp_path / "root"
 
 
@@ -150,7 +150,7 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
         Storage(tmp_path / "anew"),
     )
     reuse.reuse(both, taken, ingest.update(both, taken).shards)
-    made.embedded(both, anew, VECTORS, failed={3, 30})
+    published_sources.embedded(both, anew, VECTORS, failed={3, 30})
     assert results(taken) == results(anew)
 
 
@@ -181,7 +181,7 @@ def test_what_is_not_the_same_is_not_taken_over(tmp_path, root):
 def test_one_address_with_two_pictures_is_fetched_anew(tmp_path, root):
     """The members fetched it at different times, for a caption each."""
     more = member(tmp_path, "c", [("http://host/1.jpg", "another caption")], more=settings(tmp_path, 10))
-    made.embedded(more, Storage(root / "c"), VECTORS)
+    published_sources.embedded(more, Storage(root / "c"), VECTORS)
     both, store = union(tmp_path, settings(tmp_path, 5), a=1, c=1), Storage(root / "both")
     ledger = ingest.update(both, store)
     (parquet,) = (root / "c").glob("shards-*/*.parquet")

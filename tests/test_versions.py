@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import taught
+import training_sources
 
 from pipeline.demo import pool as demo
 from pipeline.errors import SourceError
@@ -69,11 +69,13 @@ def test_the_guard_rejects_the_wrong_colour_and_leaves_the_right_one(guard):
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
     """A gain with every augmentation, of a source some of whose captions name a side or a colour."""
-    captions = {number: f"a red {taught.truth(number)} on the left" for number in range(0, 60, 4)}
+    captions = {number: f"a red {training_sources.truth(number)} on the left" for number in range(0, 60, 4)}
     asked = {"augmentations": json.dumps(list(versions.HOW)), "margin": MARGIN}
     encoder = f'{{ kind = "open_clip", model = "{CLIP.model}" }}'
-    asked["learners"] = {"linear": ("linear", taught.RESNET), "dual": ("dual", encoder)}
-    described, storage = taught.task(tmp_path_factory.mktemp("tried"), count=60, captions=captions, steps=30, **asked)
+    asked["learners"] = {"linear": ("linear", training_sources.RESNET), "dual": ("dual", encoder)}
+    described, storage = training_sources.task(
+        tmp_path_factory.mktemp("tried"), count=60, captions=captions, steps=30, **asked
+    )
     described = described.model_copy(update={"scorers": {"clip": CLIP}})
     return described, storage, gain.measure(described, storage)
 

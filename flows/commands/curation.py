@@ -149,7 +149,9 @@ def forget(
     request = Request.read(file)
     found = sources.standing(root) if source is None else [sources.opened(source, root)]
     told = {
-        storage.root.name: takedown.preview(storage, request) if dry_run else takedown.forget(storage, request, described)
+        storage.root.name: takedown.preview(storage, request)
+        if dry_run
+        else takedown.forget(storage, request, described)
         for described, storage in found
     }
     for name, done in told.items():

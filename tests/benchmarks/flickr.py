@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import flickr_photographs
 import numpy as np
-import photographs
 import pyarrow as pa
-from photographs import CLASSES, DATA
+from flickr_photographs import CLASSES, DATA
 from PIL import Image
 
 from pipeline.manifest import arms
@@ -47,7 +47,7 @@ COMPARED = (
 
 def held_out(clip):
     """The photographs of the test split of which two captions or more name one class alone, and their labels."""
-    table = photographs.captions("test")
+    table = flickr_photographs.captions("test")
     images = np.array(table["image"].to_pylist())
     named = labels.named(table["caption"], CLASSES)
     names = np.array(sorted(set(images[:].tolist())))
@@ -76,7 +76,7 @@ def seen_by(clip, train, test, folder):
     """By encoder, what learners see of the training photographs, and of the test ones."""
     known = [clip[name] for name in test if name in clip]
     found = {"clip": [np.stack(each)[:, None].astype(np.float16) for each in ([clip[name] for name in train], known)]}
-    for name, described in (("mobilenet", photographs.mobilenet()), ("pixels", Pixels(kind="pixels", side=32))):
+    for name, described in (("mobilenet", flickr_photographs.mobilenet()), ("pixels", Pixels(kind="pixels", side=32))):
         found[name] = [
             extracted(described, names, views, folder / f"{name}-{digest([*names, views])[:8]}.npy")
             for names, views in ((train, BUDGET.augmented_views), (test, 0))
@@ -87,10 +87,10 @@ def seen_by(clip, train, test, folder):
 
 def main(seeds, folder, rates):
     started = time.process_time()
-    clip, text = photographs.embeddings()
-    least = photographs.calibrated(clip, text)
-    table = photographs.captions("train")
-    own = photographs.label_of(table["caption"].to_pylist())
+    clip, text = flickr_photographs.embeddings()
+    least = flickr_photographs.calibrated(clip, text)
+    table = flickr_photographs.captions("train")
+    own = flickr_photographs.label_of(table["caption"].to_pylist())
     names, place = np.unique(np.array(table["image"].to_pylist()), return_inverse=True)
     fits = np.stack([clip[name] for name in names]) @ text.T
     test, truth, with_clip = held_out(clip)
@@ -102,11 +102,11 @@ def main(seeds, folder, rates):
         said = {(name, cell): [] for name in LEARNERS for cell in CELLS}
         noise = []
         for seed in range(seeds):
-            texts, swapped = photographs.planted(table, rate, np.random.default_rng([seed, round(100 * rate)]))
-            label = photographs.label_of(texts.tolist())
+            texts, swapped = flickr_photographs.planted(table, rate, np.random.default_rng([seed, round(100 * rate)]))
+            label = flickr_photographs.label_of(texts.tolist())
             pool = np.flatnonzero(label >= 0)
             kept = fits[place[pool], label[pool]] >= least[label[pool]]
-            wrong = photographs.wrong(table, label, swapped)[pool]
+            wrong = flickr_photographs.wrong(table, label, swapped)[pool]
             noise.append((wrong.mean(), wrong[kept].mean(), (wrong & ~kept).sum() / max(wrong.sum(), 1), kept.mean()))
             print(f"{rate:.0%}, seed {seed}: {time.process_time() - started:.0f} s", file=sys.stderr)
             drawn = arms.draw(

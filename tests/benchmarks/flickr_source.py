@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import job
-import photographs
+import flickr_photographs
+import main_job
 from rich.console import Console
 
 from flows.console import encoders
@@ -26,16 +26,16 @@ SWAPPED = 0.3
 
 def main(seeds, folder):
     spent = {"seeds": seeds, "steps": 300, "batch": 64, "augmented_views": 2, "augmentations": ["text", "both"]}
-    with photographs.served() as host:
-        toml, _ = photographs.source(folder, host, SWAPPED, **spent)
-        job.run(toml, folder / "store")
-    described, storage, console = loading.load(toml), job.storage_of(toml, folder / "store"), Console(width=160)
+    with flickr_photographs.served() as host:
+        toml, _ = flickr_photographs.source(folder, host, SWAPPED, **spent)
+        main_job.run(toml, folder / "store")
+    described, storage, console = loading.load(toml), main_job.storage_of(toml, folder / "store"), Console(width=160)
     measured = gain.measure(described, storage)
     console.print(gains.table(measured))
     print(
         json.dumps({name: measured[name] for name in ("counts", "test", "versions", "seconds")}, indent=1), flush=True
     )
-    chosen = [photographs.mobilenet(), encoder.encoder("hog"), encoder.encoder("pixels")]
+    chosen = [flickr_photographs.mobilenet(), encoder.encoder("hog"), encoder.encoder("pixels")]
     console.print(encoders.table(comparison.compare(described, storage, chosen, finetuned=True)))
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import io
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -97,5 +97,5 @@ def _store(storage, stage, shard, pictures):
         "member": where([members[url] for url in urls], "member"),
     }
     stored = [(members[url], data) for url, data in content.items()]
-    made.put(storage, stage.item(shard.number, ".tar"), lambda path: tarfiles.write(path, stored))
-    made.put_table(storage, stage.item(shard.number, ".parquet"), pa.table(columns))
+    published_sources.put(storage, stage.item(shard.number, ".tar"), lambda path: tarfiles.write(path, stored))
+    published_sources.put_table(storage, stage.item(shard.number, ".parquet"), pa.table(columns))

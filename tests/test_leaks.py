@@ -5,8 +5,8 @@ import io
 import tarfile
 from pathlib import Path
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,7 +71,7 @@ def sets(**paths):
 
 def with_hashes(described, store, hashes, sha256=None):
     """Publish a pool whose pictures have these hashes, None for no hash; `sha256` by position."""
-    ledger = made.finish(described, store)
+    ledger = published_sources.finish(described, store)
     for shard in ledger.shards:
         for folder_, column, values in (("scores/pixels", "pixels_phash", hashes), ("shards", "sha256", sha256 or {})):
             (key,) = (
@@ -83,8 +83,10 @@ def with_hashes(described, store, hashes, sha256=None):
                 held = table[column].to_pylist()
                 values = [values.get(row, value) for row, value in enumerate(held)]
             at = table.column_names.index(column)
-            made.put_table(store, key, table.set_column(at, column, pa.array(values, table.schema.field(column).type)))
-    return made.published(described, store)
+            published_sources.put_table(
+                store, key, table.set_column(at, column, pa.array(values, table.schema.field(column).type))
+            )
+    return published_sources.published(described, store)
 
 
 def ask(store, sql):
@@ -107,7 +109,7 @@ def test_the_nearest_picture_of_all_sets_is_named(tmp_path, form):
     )
     first, second, third = (phash(picture(number)) for number in (1, 2, 3))
     far = phash(picture(9))
-    described = made.listed(tmp_path, range(40, 46), filters=(), more=more)
+    described = published_sources.listed(tmp_path, range(40, 46), filters=(), more=more)
     same = {5: hashlib.sha256(picture(3)).hexdigest()}
     with_hashes(described, store, [first ^ 0b111, second, third ^ 0b11111, far, None, far], same)
     rows = ask(store, "SELECT leaks_leaked, leaks_distance, leaks_set, leaks_image FROM rows")
@@ -130,7 +132,9 @@ def test_the_nearest_one_counts_and_of_several_the_first(tmp_path):
     here = {"b.jpg": picture(1), "c.jpg": picture(1, quality=94)}
     near = phash(here["c.jpg"])
     assert np.bitwise_count(np.uint64(target ^ near)) <= 4  # or the test says nothing
-    described = made.listed(tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", here), y=tmp_path / "x"))
+    described = published_sources.listed(
+        tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", here), y=tmp_path / "x")
+    )
     with_hashes(described, store, [target, target ^ 1])
     assert ask(store, "SELECT leaks_distance, leaks_set, leaks_image FROM rows")[0] == (0, "x", "b.jpg")
 
@@ -196,14 +200,14 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
     more += f'[scorers.clip]\nkind = "clip"\nmodel = "local-dir:{model}"\nprecision = "float32"\n'
     first, second = (phash_of(scene(number)) for number in range(2))
     hashes = [first ^ 0b111111, second ^ 0b11111 << 9, first ^ 0b111111, first ^ 0b111111, first ^ 0xFFFFF]
-    described = made.listed(tmp_path, range(40, 45), filters=(), more=more)
+    described = published_sources.listed(tmp_path, range(40, 45), filters=(), more=more)
     clip = described.scorers["clip"].load()
     own = clip.pictures([clip.prepare(scene(number)) for number in range(2)])
     aside = np.roll(own[0], 7)
     images = np.stack([own[0], own[1] + 0.1 * aside, aside, np.full_like(aside, np.nan), own[0]])
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     vectors = dict(zip(range(40, 45), np.repeat(images[:, None], 2, axis=1).astype(np.float16), strict=True))
-    made.embedded(described, store, vectors, of="clip")
+    published_sources.embedded(described, store, vectors, of="clip")
     with_hashes(described, store, hashes)
     rows = ask(store, "SELECT leaks_leaked, leaks_distance, leaks_set, leaks_image, leaks_similarity FROM rows")
     assert [row[:4] for row in rows] == [
@@ -231,16 +235,18 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
 def test_embeddings_of_no_model(tmp_path, more, told):
     one = sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
     with pytest.raises(SourceError, match=told):
-        plan.stages(made.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
+        plan.stages(published_sources.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
 
 
 def test_another_picture_in_a_set_makes_other_scores(tmp_path):
     store = Storage(tmp_path / "store")
-    described = made.listed(tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)})))
-    first = made.published(described, store)
-    assert not made.published(described, store).new
+    described = published_sources.listed(
+        tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
+    )
+    first = published_sources.published(described, store)
+    assert not published_sources.published(described, store).new
     folder(tmp_path / "x", {"2.jpg": picture(2)})
-    assert made.published(described, store).id != first.id
+    assert published_sources.published(described, store).id != first.id
 
 
 TASK = """
@@ -261,19 +267,21 @@ def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
     store = Storage(tmp_path / "store")
     folder(tmp_path / "pictures", {"test.jpg": picture(1), "train.jpg": picture(2)})
     (tmp_path / "test.csv").write_text("image,caption\ntest.jpg,a dog\ntest.jpg,the dog\n")
-    described = made.listed(tmp_path, [40, 41], filters=(), more='[scorers.leaks]\nkind = "leaks"\n' + TASK)
+    described = published_sources.listed(
+        tmp_path, [40, 41], filters=(), more='[scorers.leaks]\nkind = "leaks"\n' + TASK
+    )
     with_hashes(described, store, [phash(picture(1)), phash(picture(2))])
     rows = ask(store, "SELECT leaks_leaked, leaks_set, leaks_image FROM rows")
     assert rows == [(True, "test", "test.jpg"), (False, None, None)]
     (tmp_path / "test.csv").write_text("image,caption\ngone.jpg,a dog\n")
     with pytest.raises(ModelError, match="there is no picture .*gone.jpg"):
-        made.published(described, store)
+        published_sources.published(described, store)
 
 
 def test_leaks_into_nothing_are_an_error(tmp_path):
-    described = made.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n')
+    described = published_sources.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n')
     with pytest.raises(ModelError, match="there is no test set to compare with"):
-        made.published(described, Storage(tmp_path / "store"))
+        published_sources.published(described, Storage(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(
@@ -284,13 +292,13 @@ def test_leaks_into_nothing_are_an_error(tmp_path):
     ],
 )
 def test_a_set_that_is_none(tmp_path, names, told, error):
-    described = made.listed(tmp_path, [40], filters=(), more=sets(x=folder(tmp_path / "x", names)))
+    described = published_sources.listed(tmp_path, [40], filters=(), more=sets(x=folder(tmp_path / "x", names)))
     with pytest.raises(error, match=told):
-        made.published(described, Storage(tmp_path / "store"))
+        published_sources.published(described, Storage(tmp_path / "store"))
 
 
 def test_a_file_that_is_neither_tar_nor_parquet(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK")
-    described = made.listed(tmp_path, [40], filters=(), more=sets(x=tmp_path / "x.zip"))
+    described = published_sources.listed(tmp_path, [40], filters=(), more=sets(x=tmp_path / "x.zip"))
     with pytest.raises(ModelError, match="no folder, no .tar, and no Parquet"):
-        made.published(described, Storage(tmp_path / "store"))
+        published_sources.published(described, Storage(tmp_path / "store"))

@@ -1,4 +1,4 @@
-"""A store that is struck at every call that changes its disk: `python tests/faults.py` prints docs/faults.md's table.
+"""Faults at every call that changes the disk. `python tests/disk_faults.py` prints the table of docs/faults.md.
 
 Each step of a run (the ledger grows, pairs are scored, a manifest is published, and one of another recipe) is made once
 to count its calls: every new name, write, fsync, rename, link, removal. Then it is made again for each of them, and
@@ -7,7 +7,7 @@ to count its calls: every new name, write, fsync, rename, link, removal. Then it
 - or there is no room from there on.
 
 Whoever reads then must find the manifest of before or the one of after, and every object under its key whole. The next
-run must end with the manifest of a run that met no fault. It needs Linux and a C compiler for `faults.c`.
+run must end with the manifest of a run that met no fault. It needs Linux and a C compiler for `disk_faults.c`.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import made
-import power
+import power_cuts
+import published_sources
 
 from filters.core import Filter, Recipe
 from pipeline.download import download
@@ -61,7 +61,7 @@ class Step:
 
 def curated(described: Source, storage: Storage) -> Published:
     """A run. What is downloaded is made up."""
-    ledger = made.finish(described, storage)
+    ledger = published_sources.finish(described, storage)
     scoring(described, storage)()
     return publish.publish(described, storage, ledger, {})
 
@@ -77,7 +77,7 @@ def publishing(described: Source, storage: Storage) -> Callable[[], object]:
 
 def unscored(described: Source, storage: Storage) -> None:
     """The new pairs are there, and nobody has scored them."""
-    shards = made.finish(described, storage).shards
+    shards = published_sources.finish(described, storage).shards
     for stage in plan.stages(described, download.stage(described)).values():
         storage.fetch(stage.item(shards[-1].number, ".parquet")).unlink()
 
@@ -85,7 +85,7 @@ def unscored(described: Source, storage: Storage) -> None:
 STEPS = {
     "ledger": Step(lambda *_: None, lambda *of: partial(ingest.update, *of), curated),
     "scores": Step(unscored, scoring, curated),
-    "publish": Step(made.finish, publishing, curated),
+    "publish": Step(published_sources.finish, publishing, curated),
     "recipe": Step(
         curated,
         lambda _, storage: partial(publish.republish, storage, OTHER),
@@ -96,7 +96,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What meets a process at a call: `kind` is one of `faults.c`. Each look at the clock is so many seconds `back`."""
+    """A fault at a call. `kind` is one of `disk_faults.c`; the clock goes `back` by so many seconds at each reading."""
 
     name: str
     kind: int
@@ -138,8 +138,10 @@ class Room:
         """Make the disks; how many calls the step makes."""
         before = self.folder / "before"
         (before / "tmp").mkdir(parents=True)
-        made.published(made.listed(self.folder / "lists", range(40, 43), shard_size=3), store(before))
-        made.listed(self.folder / "lists", range(40, 46), shard_size=3)
+        published_sources.published(
+            published_sources.listed(self.folder / "lists", range(40, 43), shard_size=3), store(before)
+        )
+        published_sources.listed(self.folder / "lists", range(40, 46), shard_size=3)
         STEPS[self.step].ready(self.described, store(before))
         shutil.rmtree(before / "store" / ".tmp")
         shutil.copytree(before, self.folder / "after" / "disk")
@@ -198,15 +200,15 @@ def struck(room: Room, fault: Fault, at: int) -> list[Struck]:
         wrong = f"it ended with {status}: {said[-500:]}"
     elif status == TOLD and ("no space left" not in said or "\n" in said):
         wrong = f"it said {said!r}"
-    model = power.Disk(room.folder / "before", place / "disk", place / "trace")
+    model = power_cuts.Disk(room.folder / "before", place / "disk", place / "trace")
     found = []
     for after, left in cuts(model, at).items() if fault == FAULTS[0] else ():
         state = room.folder / "states" / digest(left)
         if not state.exists():
-            power.laid(left, place / "cut" / "disk")
+            power_cuts.laid(left, place / "cut" / "disk")
             claim(place / "cut", state)
         found.append(Struck(room.step, fault, at, after, state))
-    now, safe = digest(power.read(place / "disk")), digest(model.left(lambda: False, lambda: False))
+    now, safe = digest(power_cuts.read(place / "disk")), digest(model.left(lambda: False, lambda: False))
     if now != digest(model.left(lambda: True, lambda: True)):
         wrong += "; the trace does not tell all that was done to the disk"
     state = room.folder / "states" / f"{FAULTS.index(fault)}-{now}-{safe}"
@@ -214,7 +216,7 @@ def struck(room: Room, fault: Fault, at: int) -> list[Struck]:
     return [Struck(room.step, fault, at, "", state, wrong), *found]
 
 
-def cuts(model: power.Disk, seed: int) -> dict[str, dict[str, bytes | None]]:
+def cuts(model: power_cuts.Disk, seed: int) -> dict[str, dict[str, bytes | None]]:
     """What power cuts leave of a disk."""
     chance = random.Random(seed)
     coin = lambda: chance.random() < 0.5  # noqa: E731
@@ -256,9 +258,9 @@ def judged(room: Room, fault: Fault, place: Path) -> tuple[str, list[str]]:
     if [commit.parent for commit in commits] != [None, *(commit.id for commit in commits[:-1])]:
         wrong.append(f"the log is no chain: {commits}")
     if fault == FAULTS[0] and traced and not wrong:
-        model = power.Disk(room.folder / "before", disk, place / "trace")
+        model = power_cuts.Disk(room.folder / "before", disk, place / "trace")
         for after, left in cuts(model, 0).items():
-            power.laid(left, place / after)
+            power_cuts.laid(left, place / after)
             lasting, more = examined(place / after, known, whole)
             wrong += [f"after the next run, power cut, {after}: {each}" for each in more]
             wrong += [] if lasting == "new" else [f"after the next run, power cut, {after}: the {lasting} manifest"]

@@ -1,6 +1,6 @@
 """The main job as a program without Prefect: what the tests run in-process, and kill.
 
-python tests/job.py SOURCE.toml ROOT prints a line as each step begins, and at last the manifest's id.
+python tests/main_job.py SOURCE.toml ROOT prints a line as each step begins, and at last the manifest's id.
 """
 
 import json

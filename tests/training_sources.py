@@ -8,8 +8,8 @@ import hashlib
 import io
 from functools import cache
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -44,6 +44,12 @@ def picture(label, seed, size=64):
     }[label]
     pixels[shape] = rng.integers(0, 256, 3)
     return encoded(pixels)
+
+
+def gradient(height=48, width=64):
+    """Red rises to the right, green downwards: tells what was flipped, cropped, turned."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 128)], axis=2).astype(np.uint8)
 
 
 def encoded(pixels, quality=90):
@@ -148,7 +154,7 @@ def _downloaded(storage, stage, shard, replaced):
     numbers = [int(url.rpartition("/")[2].removesuffix(".jpg")) for url in rows["url"].to_pylist()]
     stored = [replaced.get(number) or picture(truth(number), number) for number in numbers]
     members = [f"{image:05d}.jpg" for image in rows["url_number"].to_pylist()]
-    made.put(
+    published_sources.put(
         storage, stage.item(shard.number, ".tar"), lambda path: tarfiles.write(path, zip(members, stored, strict=True))
     )
     columns = {
@@ -162,4 +168,4 @@ def _downloaded(storage, stage, shard, replaced):
         "bytes": pa.array([len(picture) for picture in stored], MADE.field("bytes").type),
         "member": pa.array(members),
     }
-    made.put_table(storage, stage.item(shard.number, ".parquet"), pa.table(columns))
+    published_sources.put_table(storage, stage.item(shard.number, ".parquet"), pa.table(columns))

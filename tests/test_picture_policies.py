@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-import taught
+import training_sources
 from PIL import Image
 
 from training.augment import picture_policies
@@ -12,32 +12,28 @@ from training.augment.picture_policies import POLICIES, STEPS
 from training.data import features
 
 
-def gradient(height=48, width=64):
-    """Red rises to the right, green downwards: tells what was flipped, cropped, turned."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 128)], axis=2).astype(np.uint8)
-
-
 def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
     for seed in range(5):
-        made = picture_policies.view(gradient(), "classic", seed)
+        made = picture_policies.view(training_sources.gradient(), "classic", seed)
         assert made.shape == (48, 64, 3)
         assert made.dtype == np.uint8
-        assert not np.array_equal(made, gradient())
+        assert not np.array_equal(made, training_sources.gradient())
 
 
 def test_the_same_seed_gives_the_same_version():
     assert np.array_equal(
-        picture_policies.view(gradient(), "classic", 5), picture_policies.view(gradient(), "classic", 5)
+        picture_policies.view(training_sources.gradient(), "classic", 5),
+        picture_policies.view(training_sources.gradient(), "classic", 5),
     )
     assert not np.array_equal(
-        picture_policies.view(gradient(), "classic", 5), picture_policies.view(gradient(), "classic", 6)
+        picture_policies.view(training_sources.gradient(), "classic", 5),
+        picture_policies.view(training_sources.gradient(), "classic", 6),
     )
 
 
 def test_each_step_has_dice_of_its_own():
     """Half of the versions are flipped, half turned, and a quarter is both; what is left out moves nothing else."""
-    pixels = gradient()
+    pixels = training_sources.gradient()
     found = [set(picture_policies.taken(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
     for steps, share in (({"flip"}, 0.5), ({"rotate"}, 0.5), ({"flip", "rotate"}, 0.25), ({"jitter"}, 0.8)):
         assert np.mean([steps <= each for each in found]) == pytest.approx(share, abs=0.12), steps
@@ -51,9 +47,11 @@ def test_each_step_has_dice_of_its_own():
 def test_a_policy_of_one_step_takes_no_other():
     assert POLICIES["classic"] == ("crop", "flip", "jitter", "rotate")
     for name in STEPS:
-        assert {step for seed in range(9) for step in picture_policies.taken(gradient(), POLICIES[name], seed)[1]} == {
-            name
-        }
+        assert {
+            step
+            for seed in range(9)
+            for step in picture_policies.taken(training_sources.gradient(), POLICIES[name], seed)[1]
+        } == {name}
 
 
 def test_shade_is_jitter_that_leaves_hue_alone():
@@ -75,7 +73,7 @@ def test_seeds_depend_on_the_picture_and_the_number_of_the_version():
 def test_the_classic_policy_flips_half_crops_and_stays_upright():
     flipped, spans = [], []
     for seed in range(60):
-        made = picture_policies.view(gradient(), "classic", seed).astype(float)
+        made = picture_policies.view(training_sources.gradient(), "classic", seed).astype(float)
         across = made[:, -8:, 0].mean() - made[:, :8, 0].mean()
         down = made[-8:, :, 1].mean() - made[:8, :, 1].mean()
         flipped.append(across < 0)
@@ -87,30 +85,30 @@ def test_the_classic_policy_flips_half_crops_and_stays_upright():
 
 @pytest.mark.parametrize("size", [(7, 9), (300, 20)])
 def test_odd_sizes_are_no_trouble(size):
-    assert picture_policies.view(gradient(*size), "classic", 1).shape == (*size, 3)
+    assert picture_policies.view(training_sources.gradient(*size), "classic", 1).shape == (*size, 3)
 
 
 def test_versions_are_the_plain_picture_and_its_own_augmentations():
-    picture = taught.picture("disc", 1)
+    picture = training_sources.picture("disc", 1)
     plain, first, second = features.versions(picture, "classic", 2)
     assert np.array_equal(plain, np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")))
     again = list(features.versions(picture, "classic", 1))
     assert np.array_equal(first, again[1])
     assert not np.array_equal(first, second)
-    other = list(features.versions(taught.picture("disc", 2), "classic", 1))
+    other = list(features.versions(training_sources.picture("disc", 2), "classic", 1))
     assert not np.array_equal(first, other[1])
 
 
 def test_one_view_doubles_the_set_once():
     """Every picture once as it is and once augmented."""
-    pictures = [taught.picture("disc", seed) for seed in range(4)]
+    pictures = [training_sources.picture("disc", seed) for seed in range(4)]
     doubled = [pixels for picture in pictures for pixels in features.versions(picture, "classic", 1)]
     assert len({pixels.tobytes() for pixels in doubled}) == 2 * len(pictures)
 
 
 def test_versions_stand_upright():
     """EXIF says: turn me by a quarter."""
-    turned = Image.fromarray(gradient())
+    turned = Image.fromarray(training_sources.gradient())
     exif = turned.getexif()
     exif[0x0112] = 6
     data = io.BytesIO()

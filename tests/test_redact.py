@@ -3,10 +3,10 @@
 import json
 import traceback
 
-import job
+import main_job
 import pyarrow as pa
 import pytest
-from web import Web
+from loopback_web import Web
 
 from pipeline import uids
 from pipeline.errors import SourceError
@@ -101,7 +101,7 @@ def test_secrets_go_to_the_server_and_nowhere_else(tmp_path, capfd, caplog, http
     storage = Storage(tmp_path / "store")
     caplog.set_level(0)
     with Web() as web:
-        published = job.bring_in(described, storage, web.guard(["pictures.test"], retries=0))
+        published = main_job.bring_in(described, storage, web.guard(["pictures.test"], retries=0))
         assert web.hits["http://pictures.test/fine/1.jpg?token=s3cret"] == 1
     assert (published.counts.kept, published.counts.failed) == (1, len(urls) - 1)
     manifest = Manifest.open(storage)

@@ -1,7 +1,7 @@
-"""`make audit`: what pip-audit says of the packages that the lock pins, or one line that says whom it could not ask.
+"""`make audit`: what pip-audit reports on the packages of the lock, or one line that names the host without an answer.
 
-python tests/advisories.py PIP-AUDIT OPTION ... exits with 0 where no vulnerability is known, with 1 where one is, and
-where nobody could be asked: then nothing is known.
+python tests/known_vulnerabilities.py PIP-AUDIT OPTION ... exits with 0 if no vulnerability is known, with 1 if one is
+known or if no database answered.
 """
 
 import re

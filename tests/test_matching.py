@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import taught
+import training_sources
 from rich.console import Console
 from scipy.stats import hypergeom
 
@@ -163,7 +163,7 @@ def test_captions_that_are_all_alike_cannot_be_mismatched():
 def written(folder, **columns):
     """Pictures a, b, c, of which b has a caption that is blank."""
     for name in "abc":
-        (folder / name).write_bytes(taught.picture("disc", ord(name)))
+        (folder / name).write_bytes(training_sources.picture("disc", ord(name)))
     rows = {"image": list("aabbcc"), "caption": ["one", "two", " ", "three", "four", "One"]} | columns
     pq.write_table(pa.table(rows), folder / "test.parquet")
     return Held(location=folder / "test.parquet", folder=folder, **({"column": "fits"} if columns else {}))
@@ -271,7 +271,9 @@ def measured(toys, kind, more="", held=HELD):
     spent = {"steps": 80, "batch": 64, "learning_rate": 0.004}
     asked = f'[task]\nkind = "{kind}"\n{more}{held}'
     learners = {"dual": ("dual", CLIP)}
-    described, storage = taught.task(folder / "t", COUNT, measured=asked, learners=learners, test=0, **told, **spent)
+    described, storage = training_sources.task(
+        folder / "t", COUNT, measured=asked, learners=learners, test=0, **told, **spent
+    )
     found = gain.measure(described, storage)
     assert gain.measure(described, storage) == found
     rows = {(row["arm"], row["augmented"]): row for row in found["learners"][0]["rows"]}

@@ -1,6 +1,6 @@
 """What bytes behind URLs tell: one picture under many of them, and URLs that give others than before."""
 
-import made
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,8 +35,8 @@ def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):
     many = [(f"a thing that is gone from site {n}", f"http://site-{n}/7.jpg") for n in range(5)]
     few = [(f"a thing on site {n}", f"http://site-{n}/8.jpg") for n in range(4)]
     rows = [*many, *few, ("another thing", "http://site-0/7.jpg")]
-    described = made.listed(tmp_path, range(40, 44), [UNSHARED], shard_size=3, rows=rows, more=COUNTS)
-    published = made.published(described, store, failed={43})
+    described = published_sources.listed(tmp_path, range(40, 44), [UNSHARED], shard_size=3, rows=rows, more=COUNTS)
+    published = published_sources.published(described, store, failed={43})
     assert (published.counts.kept, published.counts.dropped, published.counts.failed) == (7, 6, 1)
     with Manifest.open(store).connection() as con:
         counted = con.execute("SELECT DISTINCT right(url, 5), picture_counts_urls FROM rows ORDER BY 1").fetchall()
@@ -54,7 +54,7 @@ def visited(described, store, visit, seen, failed=()):
     `seen` names the bytes of pairs by a digit: those that the server gave at this visit.
     """
     described = described.model_copy(update={"download": Download(shard_size=10, image_size=100 + visit)})
-    ledger, stage = made.finish(described, store, failed=failed), download.stage(described)
+    ledger, stage = published_sources.finish(described, store, failed=failed), download.stage(described)
     for shard in ledger.shards:
         rows = pq.read_table(store.fetch(stage.item(shard.number, ".parquet")))
         captions = pq.read_table(store.fetch(shard.key))["caption"].to_pylist()
@@ -63,18 +63,18 @@ def visited(described, store, visit, seen, failed=()):
             for caption, digest in zip(captions, rows["sha256"].to_pylist(), strict=True)
         ]
         rows = rows.set_column(rows.schema.names.index("sha256"), "sha256", pa.array(digests))
-        made.put_table(store, stage.item(shard.number, ".parquet"), rows)
+        published_sources.put_table(store, stage.item(shard.number, ".parquet"), rows)
     return publish.publish(described, store, ledger, {}).id[:12]
 
 
 def test_changed_bytes_are_told_at_once_and_later(tmp_path, store):
     one, two, more = "picture number 45", "picture number 46", "its second caption"
-    described = made.listed(tmp_path, range(45, 48))
+    described = published_sources.listed(tmp_path, range(45, 48))
     first = visited(described, store, 1, {one: "a", two: "b"})
     assert told(store) == []
     second = visited(described, store, 2, {one: "c"}, failed={46})
     assert told(store) == ["1 URLs gave other bytes than before: winnow sql @rewritten"]
-    described = made.listed(tmp_path, range(45, 48), rows=[(more, "http://host/47.jpg")])
+    described = published_sources.listed(tmp_path, range(45, 48), rows=[(more, "http://host/47.jpg")])
     third = visited(described, store, 3, {one: "a", two: "d", more: "e"})  # 45 is as at first; 47 has two at once
     assert told(store) == ["2 URLs gave other bytes than before: winnow sql @rewritten"]
     assert [tuple(row.values()) for row in ask(store, "@rewritten")] == [

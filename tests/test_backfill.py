@@ -1,6 +1,6 @@
 """One more score for published pairs: only its own results are new, and nothing else may have changed."""
 
-import made
+import published_sources
 import pytest
 
 from pipeline.errors import RecipeError, SourceError
@@ -27,7 +27,9 @@ def store(tmp_path):
 @pytest.fixture
 def folder(tmp_path, store):
     """Of the source file. Its shard 1 is quarantined, and number 63 could not be fetched."""
-    made.published(made.listed(tmp_path / "lists", range(40, 70)), store, quarantined={1: "torn"}, failed={63})
+    published_sources.published(
+        published_sources.listed(tmp_path / "lists", range(40, 70)), store, quarantined={1: "torn"}, failed={63}
+    )
     return tmp_path / "lists"
 
 
@@ -83,8 +85,8 @@ def test_pairs_that_were_listed_since_are_left_to_curate(folder, store):
 
 
 def test_pairs_that_have_left_the_list_do_not_come_back(folder, store, tmp_path):
-    shorter = made.listed(tmp_path / "lists", range(40, 65))
-    made.published(shorter, store, quarantined={1: "torn"})
+    shorter = published_sources.listed(tmp_path / "lists", range(40, 65))
+    published_sources.published(shorter, store, quarantined={1: "torn"})
     add(more(folder, "mine"), store, "mine")
     assert select(store, "SELECT count(*) FROM rows") == [(25,)]
 

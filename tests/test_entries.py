@@ -3,8 +3,8 @@
 import hashlib
 import random
 
-import made
 import numpy as np
+import published_sources
 import pytest
 
 from pipeline.errors import ModelError
@@ -45,7 +45,9 @@ def balanced(folder, captions, limit="limit = 1"):
     (folder / "entries.txt").write_text(ENTRIES)
     rows = [(caption, f"http://host/{number}.jpg") for number, caption in enumerate(captions)]
     toml = f'[scorers.entries]\nkind = "entries"\nfile = "entries.txt"\n{limit}\n'
-    made.published(made.listed(folder, [], filters=(), rows=rows, more=toml), Storage(folder / "store"))
+    published_sources.published(
+        published_sources.listed(folder, [], filters=(), rows=rows, more=toml), Storage(folder / "store")
+    )
     with Manifest.open(Storage(folder / "store")).connection() as con:
         return con.execute(
             "SELECT uid, entries_matched, entries_rarest, entries_probability, entries_draw, entries_rank FROM rows"

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-import made
 import numpy as np
+import published_sources
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -61,7 +61,7 @@ LOSS = f'[scorers.loss]\nkind = "neg_clip_loss"\nof = "recorded"\ntemperature = 
 
 @pytest.fixture
 def recorded(tmp_path):
-    return made.recorded(tmp_path)
+    return published_sources.recorded(tmp_path)
 
 
 def scored(described, storage, ledger):
@@ -82,9 +82,9 @@ def test_the_whole_pool_is_as_published(tmp_path, recorded):
     more = recorded + LOSS + "batch = 16\nshuffles = 3\n"
     vectors = unit(2, 43, 2, 8).astype(np.float16)
     vectors[7, 1] = np.nan
-    described = made.listed(tmp_path, range(43), filters=(), more=more)
+    described = published_sources.listed(tmp_path, range(43), filters=(), more=more)
     storage = Storage(tmp_path / "store")
-    found = scored(described, storage, made.embedded(described, storage, vectors, failed={3}))
+    found = scored(described, storage, published_sources.embedded(described, storage, vectors, failed={3}))
     uids = [uid for uid, (number, _) in found.items() if number not in (3, 7)]
     numbers = np.array([found[uid][0] for uid in uids])
     expected = np.zeros(len(uids))
@@ -96,17 +96,17 @@ def test_the_whole_pool_is_as_published(tmp_path, recorded):
     assert [found[uid][1] for uid in uids] == pytest.approx(expected, abs=1e-6)
     assert {number for number, value in found.values() if value is None} == {3, 7}
     more = more.replace("recorded.parquet", "../recorded.parquet")
-    elsewhere = made.listed(tmp_path / "b", range(42, -1, -1), filters=(), more=more)
+    elsewhere = published_sources.listed(tmp_path / "b", range(42, -1, -1), filters=(), more=more)
     other = Storage(tmp_path / "other")
-    again = scored(elsewhere, other, made.embedded(elsewhere, other, vectors, failed={3}))
+    again = scored(elsewhere, other, published_sources.embedded(elsewhere, other, vectors, failed={3}))
     assert again == found  # to the bit, in whatever order the list is
 
 
 def test_a_pool_without_pairs_has_no_loss(tmp_path, recorded):
-    described = made.listed(tmp_path, range(3), filters=(), more=recorded + LOSS)
+    described = published_sources.listed(tmp_path, range(3), filters=(), more=recorded + LOSS)
     vectors = unit(0, 3, 2, 8).astype(np.float16)
     storage = Storage(tmp_path / "store")
-    found = scored(described, storage, made.embedded(described, storage, vectors, failed={0, 1, 2}))
+    found = scored(described, storage, published_sources.embedded(described, storage, vectors, failed={0, 1, 2}))
     assert {value for _, value in found.values()} == {None}
 
 
@@ -128,7 +128,9 @@ def test_the_temperature_is_the_models():
     ],
 )
 def test_what_the_loss_cannot_read(tmp_path, recorded, settings, told):
-    described = made.listed(tmp_path, range(3), more=recorded + '[scorers.loss]\nkind = "neg_clip_loss"\n' + settings)
+    described = published_sources.listed(
+        tmp_path, range(3), more=recorded + '[scorers.loss]\nkind = "neg_clip_loss"\n' + settings
+    )
     with pytest.raises(SourceError, match=told):
         plan.stages(described, download.stage(described))
 

@@ -12,7 +12,7 @@ FOLDER = 0
 
 
 class Disk:
-    """A folder that was safe as `before`, and what the calls of a trace of `faults.c` have made of it by `now`."""
+    """A folder that was safe as `before`, and what the calls of a trace of `disk_faults.c` have made of it by `now`."""
 
     def __init__(self, before: Path, now: Path, trace: Path) -> None:
         self._top = now

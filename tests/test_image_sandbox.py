@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from loopback_web import bomb, picture
 from PIL import Image
-from web import bomb, picture
 
 from pipeline.failure import RowError
 from pipeline.images.sandbox import Decoder, Limits

@@ -1,4 +1,4 @@
-"""Broken pictures without end: `python tests/fuzz.py [PICTURES]` counts what the decoder makes of them.
+"""Broken pictures without end: `python tests/broken_pictures.py [PICTURES]` counts what the decoder makes of them.
 
 Picture number n is always the same one: a small picture of some format, with a few of its bytes changed, moved, left
 out or made up. Each must come back as a JPEG or with a counted cause, and cost no more than the limits say.

@@ -1,7 +1,7 @@
 """Clusters of the pool's pictures: k-means against scipy's, and which pictures share one with a target."""
 
-import made
 import numpy as np
+import published_sources
 import pytest
 from scipy.cluster.vq import kmeans2
 
@@ -27,15 +27,15 @@ def crowds(seed=0):
 
 def clustered(folder, vectors, numbers, settings="count = 2\n", **failed):
     """By picture number its cluster, the size of that, and whether a target is in it."""
-    described = made.listed(
+    described = published_sources.listed(
         folder,
         numbers,
         filters=(),
-        more=f'{made.recorded(folder)}[scorers.clusters]\nkind = "clusters"\nof = "recorded"\ntargets = "targets.npy"\n'
-        + settings,
+        more=published_sources.recorded(folder)
+        + f'[scorers.clusters]\nkind = "clusters"\nof = "recorded"\ntargets = "targets.npy"\n{settings}',
     )
     storage = Storage(folder / "store")
-    ledger = made.embedded(described, storage, vectors, **failed)
+    ledger = published_sources.embedded(described, storage, vectors, **failed)
     pool.run(described, storage, ledger, {})
     publish.publish(described, storage, ledger, {})
     with Manifest.open(storage).connection() as con:
@@ -106,7 +106,9 @@ def test_what_cannot_be_clustered(tmp_path, of, targets, error, told):
     np.save(tmp_path / "targets.npy", np.eye(8, dtype=np.float32))
     np.save(tmp_path / "narrow.npy", np.eye(3, dtype=np.float32))
     toml = f'[scorers.clusters]\nkind = "clusters"\nof = "{of}"\ntargets = "{targets}"\n'
-    described = made.listed(tmp_path, range(3), filters=(), more=made.recorded(tmp_path) + toml)
+    described = published_sources.listed(
+        tmp_path, range(3), filters=(), more=published_sources.recorded(tmp_path) + toml
+    )
     storage = Storage(tmp_path / "store")
     with pytest.raises(error, match=told):
-        pool.run(described, storage, made.embedded(described, storage, crowds()), {})
+        pool.run(described, storage, published_sources.embedded(described, storage, crowds()), {})

@@ -2,7 +2,7 @@ import colorsys
 
 import numpy as np
 import pytest
-from test_augment import gradient
+import training_sources
 
 from pipeline.demo import captions
 from training.augment import joint, picture_policies
@@ -45,7 +45,7 @@ def test_where_a_word_may_be_no_side_nothing_is_flipped(caption):
     assert joint.mirrored(caption) is None
     assert "flip" not in joint.allowed(CLASSIC, caption)
     for seed in range(20):
-        made = joint.version(gradient(), caption, joint.allowed(CLASSIC, caption), "words", seed)
+        made = joint.version(training_sources.gradient(), caption, joint.allowed(CLASSIC, caption), "words", seed)
         assert "flip" not in made.taken
         assert rises(made.pixels)
 
@@ -58,7 +58,7 @@ def rises(pixels):
 def test_picture_and_caption_are_flipped_together():
     caption, seen = "a red ball on the left", set()
     for seed in range(30):
-        made = joint.version(gradient(), caption, joint.allowed(CLASSIC, caption), "swap", seed)
+        made = joint.version(training_sources.gradient(), caption, joint.allowed(CLASSIC, caption), "swap", seed)
         said = sorted(made.caption.lower().split())
         assert ("left" in said, "right" in said) == (rises(made.pixels), not rises(made.pixels))
         seen.add("flip" in made.taken)
@@ -88,7 +88,9 @@ def test_who_says_what_stands_where_is_not_cropped(caption):
 
 
 def test_versions_are_the_same_again_and_differ_by_seed():
-    made = [joint.version(gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)]
+    made = [
+        joint.version(training_sources.gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)
+    ]
     assert np.array_equal(made[0].pixels, made[1].pixels)
     assert (made[0].caption, made[0].taken) == (made[1].caption, made[1].taken)
     assert not np.array_equal(made[0].pixels, made[2].pixels)

@@ -5,12 +5,12 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import made
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from web import Web, picture_of
+from loopback_web import Web, picture_of
 
 from pipeline.download import download
 from pipeline.engine.local import run
@@ -27,11 +27,11 @@ from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
-from pipeline.uids import uid
 from pipeline.takedown.request import Request
 from pipeline.takedown.result import Takedown
 from pipeline.takedown.targets import targets
 from pipeline.takedown.writing import writing
+from pipeline.uids import uid
 from pipeline.upkeep import forget
 
 GONE = "http://host/45.jpg"
@@ -47,16 +47,20 @@ def store(tmp_path):
 
 def published(tmp_path, store):
     """A source of three shards with all that a picture leaves: embeddings, features, a label, a page; two manifests."""
-    first = made.published(made.listed(tmp_path, range(40, 60)), store)
-    described = made.listed(tmp_path, range(40, 65), rows=[TWIN], more=DUPLICATES)
-    second = made.published(described, store, failed={61})
+    first = published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
+    described = published_sources.listed(tmp_path, range(40, 65), rows=[TWIN], more=DUPLICATES)
+    second = published_sources.published(described, store, failed={61})
     for shard in committed(store):
         vectors = np.ones((shard.rows, 2, 4), np.float16)
-        made.put(store, f"embeddings/clip-0a1b2c3d/{shard.number:05d}.npy", lambda path, v=vectors: save(path, v))
-        made.put(store, f"features/timm-0a1b2c3d/{shard.number:05d}-ab.npz", lambda path: path.write_bytes(b"x"))
+        published_sources.put(
+            store, f"embeddings/clip-0a1b2c3d/{shard.number:05d}.npy", lambda path, v=vectors: save(path, v)
+        )
+        published_sources.put(
+            store, f"features/timm-0a1b2c3d/{shard.number:05d}-ab.npz", lambda path: path.write_bytes(b"x")
+        )
         words = pq.read_table(store.fetch(shard.key), columns=["uid", "caption"])
-        made.put_table(store, f"versions-0a1b2c3d/{shard.number:05d}-ab.parquet", words)
-    made.put(store, HELD_OUT, lambda path: path.write_bytes(b"x"))
+        published_sources.put_table(store, f"versions-0a1b2c3d/{shard.number:05d}-ab.parquet", words)
+    published_sources.put(store, HELD_OUT, lambda path: path.write_bytes(b"x"))
     Labels(store).put(GONE, "picture number 45", "good")
     Labels(store).put("http://host/46.jpg", "picture number 46", "good")
     (store.root / "report.html").write_text("<img>")
@@ -85,7 +89,7 @@ def traces(store, uids):
         elif "url" in table.column_names:
             found += [path.name for url in table["url"].to_pylist() if url == GONE]
     for path in store.root.glob("shards-*/*.tar"):
-        found += [f"{path.name}: {name}" for name, data in tarfiles.read(path) if data == made.jpeg(45)]
+        found += [f"{path.name}: {name}" for name, data in tarfiles.read(path) if data == published_sources.jpeg(45)]
     for path in store.root.glob("pairs/[0-9]*.parquet"):
         gone = np.isin(pq.read_table(path)["uid"].to_pylist(), list(uids))
         for vectors in store.root.glob(f"embeddings/*/{path.name[:5]}.npy"):
@@ -148,9 +152,11 @@ def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
     done = forget.forget(store, names(tmp_path, GONE), described)
     again = forget.forget(store, names(tmp_path, GONE), described)
     assert asdict(again) == asdict(Takedown(manifest=done.manifest))
-    assert made.published(described, store).id == done.manifest
+    assert published_sources.published(described, store).id == done.manifest
     assert traces(store, UIDS) == []
-    grown = made.published(made.listed(tmp_path, range(40, 70), rows=[TWIN], more=DUPLICATES), store)
+    grown = published_sources.published(
+        published_sources.listed(tmp_path, range(40, 70), rows=[TWIN], more=DUPLICATES), store
+    )
     assert grown.counts.failed == 3
     assert traces(store, UIDS) == []
 
@@ -179,7 +185,7 @@ def test_where_settings_changed_it_is_gone_all_the_same(tmp_path, store):
     assert traces(store, UIDS) == []
     with pytest.raises(StorageError, match="no longer complete"):
         Manifest.open(store, second.id).files()
-    assert made.published(described, store).counts.failed == 3
+    assert published_sources.published(described, store).counts.failed == 3
 
 
 def test_opening_for_writing_finishes_a_takedown_and_nothing_is_published_from_rows_that_are_to_go(tmp_path, store):
@@ -190,7 +196,7 @@ def test_opening_for_writing_finishes_a_takedown_and_nothing_is_published_from_r
     assert traces(store, UIDS) == []
     assert not Manifest.open(store, second.id).complete
     with writing(store):
-        assert made.published(described, store).counts.failed == 3
+        assert published_sources.published(described, store).counts.failed == 3
     assert publish.republish(store, described.chosen).new is False
 
 
@@ -244,7 +250,7 @@ def test_killed_before_any_write_it_is_finished_by_the_next_run(tmp_path, store)
                 forget.forget(Storage(root), asked, described)
             else:  # or whatever writes next
                 with writing(Storage(root)):
-                    made.published(described, Storage(root))
+                    published_sources.published(described, Storage(root))
             assert Manifest.open(Storage(root)).id == expected.manifest
             assert traces(Storage(root), UIDS) == []
             shutil.rmtree(root)

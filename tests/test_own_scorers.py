@@ -3,7 +3,7 @@
 import os
 import pickle
 
-import downloaded
+import downloaded_sources
 import pytest
 from PIL import Image
 
@@ -53,22 +53,24 @@ def rows(*colours):
 
 def test_a_file_of_fifteen_lines_is_a_scorer(tmp_path):
     assert len(GREEN.splitlines()) <= 15
-    found = downloaded.scored(tmp_path, rows("green", "red", "lime"), written(tmp_path / "mine", GREEN))["mine"]
+    found = downloaded_sources.scored(tmp_path, rows("green", "red", "lime"), written(tmp_path / "mine", GREEN))["mine"]
     assert found["share"] == [1, 0, 1]
     assert found["named"] == [True, False, False]
 
 
 def test_other_keys_are_arguments_of_score(tmp_path):
-    found = downloaded.scored(tmp_path, rows("green", "red"), written(tmp_path / "mine", GREEN, 'word = "red"'))["mine"]
+    found = downloaded_sources.scored(
+        tmp_path, rows("green", "red"), written(tmp_path / "mine", GREEN, 'word = "red"')
+    )["mine"]
     assert found["named"] == [False, True]
 
 
 def test_without_prepare_no_picture_is_decoded(tmp_path):
     scorers = written(tmp_path / "mine", COUNT)
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows("green", "red"), scorers)
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows("green", "red"), scorers)
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
     Scoring(described, storage)(shard)
-    assert downloaded.scores(described, storage, shard, "mine")["letters"] == [9, 7]
+    assert downloaded_sources.scores(described, storage, shard, "mine")["letters"] == [9, 7]
 
 
 def test_another_file_or_option_is_another_stage(tmp_path):
@@ -86,7 +88,7 @@ def test_another_file_or_option_is_another_stage(tmp_path):
 def test_a_run_uses_the_file_as_it_was_when_the_source_was_read(tmp_path):
     scorers = pickle.loads(pickle.dumps(written(tmp_path / "mine", COUNT)))  # as a worker elsewhere gets them
     (tmp_path / "mine/my_scorer.py").write_text("changed while the run goes on")
-    assert downloaded.scored(tmp_path, rows("green"), scorers)["mine"]["letters"] == [9]
+    assert downloaded_sources.scored(tmp_path, rows("green"), scorers)["mine"]["letters"] == [9]
 
 
 BODY = "def score(batch):\n    return {}\n"
@@ -142,7 +144,7 @@ def test_what_a_file_returns_wrongly_names_scorer_shard_and_row(tmp_path, return
     code = f'import numpy as np\ncolumns = {{"green": "float32"}}\ndef score(batch):\n    return {returned}\n'
     failed = [("http://host/gone.jpg", "gone", None)]
     scorers = written(tmp_path / "mine", code)
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, failed + rows("red", "green"), scorers)
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, failed + rows("red", "green"), scorers)
     with pytest.raises(ShardError) as error:
         Scoring(described, storage)(shard)
     assert str(error.value).startswith("score, shard 00000: scorer 'mine', rows 1 to 2: ")
@@ -153,7 +155,9 @@ def test_what_a_file_returns_wrongly_names_scorer_shard_and_row(tmp_path, return
 
 def test_none_is_no_score(tmp_path):
     code = 'columns = {"green": "float32"}\ndef score(batch):\n    return {"green": [None, 0.5]}\n'
-    assert downloaded.scored(tmp_path, rows("red", "green"), written(tmp_path / "mine", code))["mine"]["green"] == [
+    assert downloaded_sources.scored(tmp_path, rows("red", "green"), written(tmp_path / "mine", code))["mine"][
+        "green"
+    ] == [
         None,
         0.5,
     ]

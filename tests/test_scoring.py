@@ -6,7 +6,7 @@ import weakref
 from collections import Counter
 from typing import ClassVar
 
-import downloaded
+import downloaded_sources
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,19 +127,22 @@ def fresh():
 
 def rows(count, failed=()):
     return [
-        (f"http://host/{n}.jpg", f"caption {n}", None if n in failed else downloaded.picture(n)) for n in range(count)
+        (f"http://host/{n}.jpg", f"caption {n}", None if n in failed else downloaded_sources.picture(n))
+        for n in range(count)
     ]
 
 
 def red(number):
-    return downloaded.picture(number).getpixel((0, 0))[0]
+    return downloaded_sources.picture(number).getpixel((0, 0))[0]
 
 
 def test_scores_are_aligned_and_failed_pairs_have_none(tmp_path):
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(9, failed={0, 4, 8}), {"first": FirstSpec()})
+    described, storage, (shard,) = downloaded_sources.downloaded(
+        tmp_path, rows(9, failed={0, 4, 8}), {"first": FirstSpec()}
+    )
     Scoring(described, storage)(shard)
     table = pq.read_table(storage.fetch(shard.key))
-    found = downloaded.scores(described, storage, shard, "first")
+    found = downloaded_sources.scores(described, storage, shard, "first")
     assert found["uid"] == table["uid"].to_pylist()
     for url, value in zip(table["url"].to_pylist(), found["red"], strict=True):
         number = int(url.removeprefix("http://host/").removesuffix(".jpg"))
@@ -147,18 +150,18 @@ def test_scores_are_aligned_and_failed_pairs_have_none(tmp_path):
 
 
 def test_a_shard_without_any_picture_is_all_null(tmp_path):
-    described, storage, (shard,) = downloaded.downloaded(
+    described, storage, (shard,) = downloaded_sources.downloaded(
         tmp_path, rows(3, failed={0, 1, 2}), {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
     )
     Scoring(described, storage)(shard)
-    assert downloaded.scores(described, storage, shard, "corner")["red"] == [None] * 3
-    assert downloaded.scores(described, storage, shard, "angle")["angle"] == [None] * 3
-    assert np.isnan(downloaded.embeddings(described, storage, shard, "corner")).all()
+    assert downloaded_sources.scores(described, storage, shard, "corner")["red"] == [None] * 3
+    assert downloaded_sources.scores(described, storage, shard, "angle")["angle"] == [None] * 3
+    assert np.isnan(downloaded_sources.embeddings(described, storage, shard, "corner")).all()
 
 
 def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
-    many = [("http://host/1.jpg", f"caption {n}", downloaded.picture(1)) for n in range(WINDOW + 5)]
-    many += [("http://host/2.jpg", "another", downloaded.picture(2))]
+    many = [("http://host/1.jpg", f"caption {n}", downloaded_sources.picture(1)) for n in range(WINDOW + 5)]
+    many += [("http://host/2.jpg", "another", downloaded_sources.picture(2))]
     seen = []
 
     class Watching:
@@ -172,7 +175,7 @@ def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
         def load(self):
             return Watching()
 
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, many, {"watching": WatchingSpec()}, 5000)
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, many, {"watching": WatchingSpec()}, 5000)
     Scoring(described, storage)(shard)
     assert [len(images) for images in seen] == [WINDOW, 6]
     assert len({id(image) for images in seen for image in images}) == 2
@@ -180,7 +183,7 @@ def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
 
 def test_a_second_run_loads_nothing_and_writes_nothing(tmp_path):
     scorers = {"first": FirstSpec(), "corner": CornerSpec(), "angle": AngleSpec(of="corner")}
-    described, storage, shards = downloaded.downloaded(tmp_path, rows(30), scorers, shard_size=10)
+    described, storage, shards = downloaded_sources.downloaded(tmp_path, rows(30), scorers, shard_size=10)
     assert [error for _, error in local.run(lambda: Scoring(described, storage), shards)] == [None] * 3
     assert LOADS == {"first": 1, "windows": 3, "corner": 1, "angle": 1}
     before = {path: path.stat().st_mtime_ns for path in storage.root.rglob("*") if path.is_file()}
@@ -190,25 +193,29 @@ def test_a_second_run_loads_nothing_and_writes_nothing(tmp_path):
 
 
 def test_a_new_head_decodes_no_picture(tmp_path):
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(5, failed={2}), {"corner": CornerSpec()})
+    described, storage, (shard,) = downloaded_sources.downloaded(
+        tmp_path, rows(5, failed={2}), {"corner": CornerSpec()}
+    )
     Scoring(described, storage)(shard)
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
     wider = described.model_copy(update={"scorers": {**described.scorers, "angle": AngleSpec(of="corner")}})
     Scoring(wider, storage)(shard)
     assert LOADS == {"corner": 1, "angle": 1}
-    angles = downloaded.scores(wider, storage, shard, "angle")["angle"]
-    reds = downloaded.scores(wider, storage, shard, "corner")["red"]
+    angles = downloaded_sources.scores(wider, storage, shard, "angle")["angle"]
+    reds = downloaded_sources.scores(wider, storage, shard, "corner")["red"]
     assert [angle is None for angle in angles] == [red is None for red in reds]
     assert [a for a in angles if a is not None] == pytest.approx([r for r in reds if r is not None], abs=2e-3)
 
 
 def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(4), {"given": GivenSpec(given=(1.0,) * 4)})
+    described, storage, (shard,) = downloaded_sources.downloaded(
+        tmp_path, rows(4), {"given": GivenSpec(given=(1.0,) * 4)}
+    )
     spec = GivenSpec(given=tuple(np.float32(n) for n in range(4)))
     described = described.model_copy(update={"scorers": {"given": spec}})
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
     Scoring(described, storage)(shard)
-    assert downloaded.scores(described, storage, shard, "given")["red"] == [0, 1, 2, 3]
+    assert downloaded_sources.scores(described, storage, shard, "given")["red"] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +231,7 @@ def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
     ],
 )
 def test_what_was_not_promised_is_an_error_that_names_the_scorer(tmp_path, spec, said):
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(3), {"strange": spec})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows(3), {"strange": spec})
     with pytest.raises(ShardError) as error:
         Scoring(described, storage)(shard)
     assert str(error.value).startswith("score, shard 00000: scorer 'strange', rows 0 to 2: ")
@@ -235,7 +242,7 @@ def test_what_was_not_promised_is_an_error_that_names_the_scorer(tmp_path, spec,
 
 def test_the_row_of_an_error_is_the_row_of_the_shard(tmp_path):
     given = (np.float32(1), np.float32("-inf"), np.float32(1))
-    described, storage, (shard,) = downloaded.downloaded(
+    described, storage, (shard,) = downloaded_sources.downloaded(
         tmp_path, rows(5, failed={0, 1}), {"strange": GivenSpec(given=given)}
     )
     with pytest.raises(ShardError, match="rows 2 to 4: .*is -inf at row 3"):
@@ -253,14 +260,16 @@ def test_null_is_no_score_and_nan_is_an_error(tmp_path):
         def score(self, batch):
             return {"red": pa.array([1, None, 3], pa.float32())}
 
-    assert downloaded.scored(tmp_path / "null", rows(3), {"null": NullSpec()})["null"]["red"] == [1, None, 3]
+    assert downloaded_sources.scored(tmp_path / "null", rows(3), {"null": NullSpec()})["null"]["red"] == [1, None, 3]
     given = GivenSpec(given=(np.float32(1), np.float32("nan"), np.float32(3)))
     with pytest.raises(ShardError, match="scorer 'given', rows 0 to 2: .*'red' is nan at row 1"):
-        downloaded.scored(tmp_path / "nan", rows(3), {"given": given})
+        downloaded_sources.scored(tmp_path / "nan", rows(3), {"given": given})
 
 
 def test_damaged_tars_and_shards_that_were_not_downloaded_are_errors_of_the_shard(tmp_path):
-    described, storage, shards = downloaded.downloaded(tmp_path, rows(40), {"first": FirstSpec()}, shard_size=10)
+    described, storage, shards = downloaded_sources.downloaded(
+        tmp_path, rows(40), {"first": FirstSpec()}, shard_size=10
+    )
     stage = download.stage(described)
     tar = storage.fetch(stage.item(0, ".tar"))
     os.truncate(tar, tar.stat().st_size // 2)
@@ -286,7 +295,7 @@ def test_a_picture_that_a_scorer_cannot_prepare_and_damaged_embeddings_are_error
         def load(self):
             return Refusing(1)
 
-    described, storage, (shard,) = downloaded.downloaded(tmp_path, rows(3), {"refusing": RefusingSpec()})
+    described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows(3), {"refusing": RefusingSpec()})
     with pytest.raises(ShardError, match=r"scorer 'refusing' fails on 0000\d.jpg .*no such picture"):
         Scoring(described, storage)(shard)
     described = described.model_copy(update={"scorers": {"corner": CornerSpec()}})
@@ -298,7 +307,7 @@ def test_a_picture_that_a_scorer_cannot_prepare_and_damaged_embeddings_are_error
         Scoring(described, storage)(shard)
     storage.fetch(stage.item(0, ".npy")).unlink()
     Scoring(described, storage)(shard)
-    assert None not in downloaded.scores(described, storage, shard, "angle")["angle"]
+    assert None not in downloaded_sources.scores(described, storage, shard, "angle")["angle"]
 
 
 def test_the_next_shard_is_decoded_while_this_one_is_scored(tmp_path):
@@ -321,7 +330,9 @@ def test_the_next_shard_is_decoded_while_this_one_is_scored(tmp_path):
         def load(self):
             return Waiting(1)
 
-    described, storage, shards = downloaded.downloaded(tmp_path, rows(20), {"waiting": WaitingSpec()}, shard_size=10)
+    described, storage, shards = downloaded_sources.downloaded(
+        tmp_path, rows(20), {"waiting": WaitingSpec()}, shard_size=10
+    )
     assert [error for _, error in local.run(lambda: Scoring(described, storage), shards)] == [None, None]
     assert waited == [True]
     assert prepared["pictures"] == 20
@@ -349,8 +360,8 @@ def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
         def load(self):
             return Counting(1)
 
-    tiny = [(f"http://host/{n}.jpg", str(n), downloaded.picture(n, (8, 8))) for n in range(5 * WINDOW)]
-    described, storage, shards = downloaded.downloaded(tmp_path, tiny, {"counting": CountingSpec()}, 3 * WINDOW)
+    tiny = [(f"http://host/{n}.jpg", str(n), downloaded_sources.picture(n, (8, 8))) for n in range(5 * WINDOW)]
+    described, storage, shards = downloaded_sources.downloaded(tmp_path, tiny, {"counting": CountingSpec()}, 3 * WINDOW)
     list(local.run(lambda: Scoring(described, storage), shards))
     assert len(most) == 5
     assert max(most) <= 3 * WINDOW
@@ -358,7 +369,7 @@ def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
 
 def test_keys_name_all_that_made_a_result(tmp_path):
     scorers = {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
-    described, _, _ = downloaded.downloaded(tmp_path, rows(1), scorers)
+    described, _, _ = downloaded_sources.downloaded(tmp_path, rows(1), scorers)
     shards = download.stage(described)
     before = plan.stages(described, shards)
     assert before == plan.stages(described, shards)
@@ -369,7 +380,7 @@ def test_keys_name_all_that_made_a_result(tmp_path):
 
 
 def test_heads_that_cannot_work_are_refused_before_anything_runs(tmp_path):
-    described, _, _ = downloaded.downloaded(tmp_path, rows(1), {})
+    described, _, _ = downloaded_sources.downloaded(tmp_path, rows(1), {})
     shards = download.stage(described)
     for scorers, said in [
         ({"first": FirstSpec(), "angle": AngleSpec(of="first")}, "'first' stores no embeddings"),
@@ -383,7 +394,7 @@ def test_bytes_are_the_same_each_time(tmp_path):
     scorers = {"corner": CornerSpec()}
     contents = []
     for run in ("a", "b"):
-        described, storage, (shard,) = downloaded.downloaded(tmp_path / run, rows(20, failed={3}), scorers)
+        described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / run, rows(20, failed={3}), scorers)
         Scoring(described, storage)(shard)
         stage = plan.stages(described, download.stage(described))["corner"]
         found = [

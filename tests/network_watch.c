@@ -1,5 +1,5 @@
 /* Stands between a program and the C library (LD_PRELOAD), and tells whom it calls and where it listens, whoever does so:
-   Python, DuckDB, Arrow or torch. A line each, as the hook of watched.py writes them. */
+   Python, DuckDB, Arrow or torch. A line each, as the hook of network_watch.py writes them. */
 #define _DEFAULT_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import duckdb
-import made
+import published_sources
 import pytest
 
 from pipeline.manifest import database
@@ -19,8 +19,10 @@ def store(tmp_path):
     """Two manifests of one source, in a folder whose name has a quote."""
     store = Storage(tmp_path / "it's here" / "tiny")
     (tmp_path / "it's here").mkdir()
-    made.published(made.listed(tmp_path, range(40, 60)), store)
-    made.published(made.listed(tmp_path, range(40, 60), filters=(made.WORDED,)), store, failed={44})
+    published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
+    published_sources.published(
+        published_sources.listed(tmp_path, range(40, 60), filters=(published_sources.WORDED,)), store, failed={44}
+    )
     return store
 
 
@@ -69,7 +71,7 @@ def test_it_is_written_when_something_changed_and_whole(store, tmp_path):
         before = path.stat().st_ino
         database.refresh(store)
         assert path.stat().st_ino == before
-        made.published(made.listed(tmp_path, range(40, 60)), store)
+        published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store)
         assert path.stat().st_ino != before
         assert reader.execute("SELECT count(*) FROM kept").fetchall() == [(20,)]
     assert ask(store, "SELECT count(*) FROM kept") == [(10,)]
