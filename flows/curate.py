@@ -176,7 +176,7 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-    return _run("score", local.spread(partial(Scoring, served, storage), shards, device.each()), shards)
+    return _run("score", local.run_on_devices(partial(Scoring, served, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)

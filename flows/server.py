@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 
 import httpx
 
+from flows import access
 from pipeline.errors import WinnowError
 
 HOST, PORT = "127.0.0.1", 4200
@@ -26,19 +28,65 @@ def address(port: int = PORT) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-def answers(api: str) -> bool:
-    """Whether a Prefect server is there."""
+class State(Enum):
+    """What a request to an address finds."""
+
+    SILENT = "nothing answers"
+    OTHER = "what answers is not Prefect's API"
+    LOCKED = "it asks for a secret that this folder does not have"
+    READY = "it accepts this folder's secret"
+    OPEN = "it asks nobody for a secret"
+
+
+UNPROTECTED = (
+    "it asks nobody for a secret: any page in a browser here, and any user of this machine, can run commands through it"
+)
+"""What is wrong with a server that somebody else started without authentication."""
+
+_WAYS_OUT = {
+    State.LOCKED: "set PREFECT_API_AUTH_STRING, or work in the folder where `winnow serve` runs",
+    State.OTHER: "an API ends in /api, as in http://127.0.0.1:4200/api",
+}
+
+
+def state(api: str) -> State:
+    """Whether a Prefect server is at this address, and whether it lets this process in."""
+    credentials = access.credentials()
     try:
-        return httpx.get(f"{api}/health", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+        health = httpx.get(f"{api}/health", timeout=5, trust_env=False)
+        if not health.is_success or health.text.strip().lower() != "true":
+            return State.OTHER
+        if _admits(api, {}):
+            return State.OPEN
+        return State.READY if credentials and _admits(api, credentials) else State.LOCKED
+    except httpx.TransportError:
+        return State.SILENT
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return State.OTHER
+
+
+def _admits(api: str, credentials: Mapping[str, str]) -> bool:
+    asked = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
+    return asked.is_success
+
+
+def answers(api: str) -> bool:
+    """Whether a Prefect server is there that lets this process in."""
+    return state(api) in (State.READY, State.OPEN)
 
 
 def found(debug: bool) -> str | None:
-    """The API of a server that stands, by PREFECT_API_URL or on this machine; it is put into the environment, too."""
+    """The API of a running server, by PREFECT_API_URL or on this machine. It is put into the environment, too.
+
+    Raises WinnowError where PREFECT_API_URL names something else, or a server that refuses this process.
+    """
     _quieten(debug)
-    known = os.environ.get("PREFECT_API_URL") or address()
-    if not answers(known):
+    named = os.environ.get("PREFECT_API_URL")
+    known = named.rstrip("/") if named else address()
+    seen = state(known)
+    if seen in (State.LOCKED, State.OTHER) and named:
+        raise WinnowError(f"PREFECT_API_URL is {named}, but {seen.value}: {_WAYS_OUT[seen]}")
+    if seen not in (State.READY, State.OPEN):
         return None
     os.environ["PREFECT_API_URL"] = known
     return known
@@ -65,21 +113,27 @@ def chosen(debug: bool) -> Iterator[str]:
 def standing(port: int, debug: bool) -> Iterator[str]:
     """The API of the server that answers on this port; one is started, with its pages, if none does."""
     _quieten(debug)
-    if answers(address(port)):
-        os.environ["PREFECT_API_URL"] = address(port)
-        yield address(port)
-    else:
-        with started(port) as api:
+    api = address(port)
+    seen = state(api)
+    if seen in (State.LOCKED, State.OTHER):
+        raise WinnowError(f"port {port} is taken, and {seen.value}: stop that program, or choose another --port")
+    if seen is State.SILENT:
+        secret = access.server_secret()
+        with started(port, secret=secret), access.shared(api, secret):
             yield api
+    else:
+        os.environ["PREFECT_API_URL"] = api
+        yield api
 
 
 @contextmanager
-def started(port: int, kind: str = "standing") -> Iterator[str]:
+def started(port: int, kind: str = "standing", secret: str | None = None) -> Iterator[str]:
     """A Prefect server of our own on this port, gone afterwards however this process ends; its API.
 
-    It is put into the environment, so this comes before prefect is imported.
+    It and its secret are put into the environment, so this comes before prefect is imported.
     """
     api = os.environ["PREFECT_API_URL"] = address(port)
+    os.environ |= access.server_environment(port, secret or access.server_secret())
     command = [sys.executable, "-m", "flows.server", str(port), kind]
     # A session of its own: Ctrl-C reaches this process first, which still has things to say to the server.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
@@ -135,7 +189,8 @@ def _serve(port: int, temporary: bool) -> None:
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=temporary, final=True)
-    uvicorn.run(app, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
+    guarded = access.Guard(app, port)
+    uvicorn.run(guarded, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
 
 
 def _watch() -> None:

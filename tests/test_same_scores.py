@@ -148,7 +148,7 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     one, alone, shards = downloaded_sources.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
     two, beside, _ = downloaded_sources.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
     list(local.run(partial(Scoring, one, alone), shards))
-    assert {error for _, error in local.spread(partial(Scoring, two, beside), shards, ["", ""])} == {None}
+    assert {error for _, error in local.run_on_devices(partial(Scoring, two, beside), shards, ["", ""])} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
     stage = plan.stages(one, download.stage(one))["captions"]
     for shard in shards:

@@ -238,7 +238,9 @@ def serve(
 ) -> None:
     """Serve every source file as a Prefect deployment with its schedule; retraining follows each manifest by itself.
 
-    Starts Prefect's server on this machine if none answers there, and stops it at the end. Ctrl-C ends it.
+    Starts Prefect's server on this machine if none answers there, and stops it at the end. Ctrl-C ends it. The server
+    asks for a random secret. While it runs, prefect.toml in this folder holds the secret for the `prefect` command and
+    for you: the server's pages ask for it.
     """
     from flows import server
 
@@ -246,4 +248,8 @@ def serve(
         from flows import deploy
 
         say(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
+        if server.state(api) is server.State.OPEN:
+            say(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
+        else:
+            say("its pages ask for the auth_string in prefect.toml", to_stderr=False)
         deploy.run(root, tell=lambda line: say(line, to_stderr=False))

@@ -100,7 +100,7 @@ def room(storage: Storage) -> Storage:
 
 
 def sample(source: Source, labels: Path) -> Source:
-    """The labelled pairs as a source of their own, fetched and scored like the pairs of `source`; nothing is dropped."""
+    """The labelled pairs as a source of their own: fetched and scored as those of `source`, and nothing is dropped."""
     read = {column for spec in source.scorers.values() for column in spec.reads} - {"url", "caption"}
     return scored_like(source, {"pairs": Pairs(location=str(labels), extra=tuple(sorted(read))), "union": {}})
 
