@@ -18,6 +18,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.rows import Pairs, Rows
 from pipeline.pages.shown import Thumbnails, plain
 from pipeline.review.labels import GOOD, KEY, WORDS, Labels
+from pipeline.takedown.writing import writing
 from pipeline.uids import uid
 
 PAGE = 24
