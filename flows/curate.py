@@ -35,8 +35,9 @@ from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
+from pipeline.takedown.writing import writing
 from pipeline.upkeep import retry as again
-from pipeline.upkeep import reuse, takedown
+from pipeline.upkeep import reuse
 from pipeline.upkeep.backfill import addition
 
 PUBLISHED = "winnow.manifest.published"
@@ -89,7 +90,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     storage = Storage(Path(root) / described.name)
-    with storage.lock():
+    with writing(storage):
         retried = repeat(described, storage, causes)
     published = _bring_in(described, storage)
     return published | {"held": _followed(described, Path(root), published), "retried": retried}
@@ -102,7 +103,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with storage.lock(), takedown.settled(storage):
+    with writing(storage):
         added = addition(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.plan, storage, block)
@@ -125,8 +126,13 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
+<<<<<<< HEAD
     with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
         plan = Plan.of(served)  # missing weights are reported before anything is fetched
+=======
+    with writing(storage), world.served(described, storage) as served:
+        plan.stages(served, download.stage(served))  # missing weights are told before anything is fetched
+>>>>>>> main
         ledger = append(served, storage)
         if served.union:
             take(plan, storage, ledger)
@@ -176,7 +182,11 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
+<<<<<<< HEAD
     return _run("score", local.spread(partial(Scoring, plan, storage), shards, device.each()), shards)
+=======
+    return _run("score", local.run_on_devices(partial(Scoring, served, storage), shards, device.each()), shards)
+>>>>>>> main
 
 
 @task(name="pool", **SETTINGS)

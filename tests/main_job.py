@@ -20,7 +20,7 @@ from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from pipeline.upkeep import takedown
+from pipeline.takedown.writing import writing
 from pipeline.web.guard import Guard
 
 
@@ -34,8 +34,12 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
+<<<<<<< HEAD
     with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
         plan = Plan.of(served)
+=======
+    with writing(storage), world.served(described, storage) as served:
+>>>>>>> main
         tell("ledger")
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}

@@ -16,9 +16,15 @@ from PIL import Image
 from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
+<<<<<<< HEAD
 from pipeline.schema import MADE
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
+=======
+from pipeline.schema import MADE, score_column
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
+>>>>>>> main
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 
@@ -139,9 +145,9 @@ def _scores(described, rows, numbers, scored):
         tables[name] = pa.table({"uid": rows["uid"]})
         for column, kind in spec.columns().items():
             default = "en" if pa.types.is_string(kind) else 1 if not pa.types.is_boolean(kind) else False
-            values = known.get(f"{name}_{column}", [default] * len(rows))
+            values = known.get(score_column(name, column), [default] * len(rows))
             values = [value if there else None for value, there in zip(values, scored, strict=True)]
-            tables[name] = tables[name].append_column(f"{name}_{column}", pa.array(values, kind))
+            tables[name] = tables[name].append_column(score_column(name, column), pa.array(values, kind))
     return tables
 
 

@@ -297,7 +297,8 @@ def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
 
 
 def test_validating_a_spec_imports_no_torch():
-    program = "import sys, pipeline.sources.source, pipeline.scorers.spec; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    imports = "import sys, pipeline.sources.source, pipeline.scorers.spec"
+    program = f"{imports}; print('torch' in sys.modules, 'open_clip' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -51,7 +51,7 @@ def test_k_means_is_scipys():
     ours = kmeans.k_means(vectors, 7, lambda *progress: told.append(progress))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert told[-1][0] == told[-1][1]
-    near = kmeans.nearest(vectors, ours, (ours**2).sum(axis=1) / 2)
+    near = kmeans.assign(vectors, ours, (ours**2).sum(axis=1) / 2)
     assert (near == np.linalg.norm(vectors[:, None] - ours, axis=2).argmin(axis=1)).all()
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ledger import blocklist
-from pipeline.ledger.ledger import Shard, committed
+from pipeline.ledger.ledger import SHARD_NUMBER, Shard, committed
 from pipeline.schema import ORIGIN
 from pipeline.scoring.plan import Plan
 from pipeline.sources.loading import members
@@ -99,14 +99,15 @@ class _Taking:
     def locate(self, con: duckdb.DuckDBPyConnection, wanted: Sequence[Shard]) -> bool:
         """Leave the table `places`, a row for each pair of the shards; False where no member has any shard."""
         theirs = [
-            f"SELECT {duck.literal(name)} AS {ORIGIN}, uid, number, row AS place FROM ({_rows(store, known)})"
+            f"SELECT {duck.literal(name)} AS {ORIGIN}, uid, number, row AS place FROM ({_rows(store, known, ('uid',))})"
             for name, store in self._members.items()
             if (known := committed(store))
         ]
         if theirs:
+            ours = _rows(self._storage, wanted, ("uid", "url_number", ORIGIN))
             con.execute(
                 f"CREATE TABLE places AS SELECT ours.*, theirs.* EXCLUDE ({ORIGIN}, uid) "
-                f"FROM ({_rows(self._storage, wanted)}) AS ours LEFT JOIN (SELECT {ORIGIN}, uid, "
+                f"FROM ({ours}) AS ours LEFT JOIN (SELECT {ORIGIN}, uid, "
                 f"max(number) AS of, arg_max(place, number) AS place FROM ({' UNION ALL '.join(theirs)}) "
                 f"GROUP BY ALL) AS theirs USING ({ORIGIN}, uid)"
             )
@@ -201,12 +202,12 @@ class _Taking:
             self._storage.put_file(stage.item(number, suffix), local)
 
 
-def _rows(store: Storage, known: Sequence[Shard]) -> str:
-    """SQL for all pairs of these shards: number (of the shard), row, and the columns of the ledger."""
-    files = [store.fetch(shard.key) for shard in known]
+def _rows(store: Storage, shards: Sequence[Shard], columns: Sequence[str]) -> str:
+    """SQL for all pairs of these shards: number (of the shard), row, and these columns of the ledger."""
+    files = [store.fetch(shard.key) for shard in shards]
     return (
-        "SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER AS number, file_row_number AS row, "
-        f"* FROM {duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')}"
+        f"SELECT {SHARD_NUMBER} AS number, file_row_number AS row, {', '.join(columns)} "
+        f"FROM {duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')}"
     )
 
 
