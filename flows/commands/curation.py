@@ -141,14 +141,17 @@ def forget(
     """
     from flows import sources
     from flows.console import tables
-    from pipeline.upkeep import takedown
+    from pipeline.takedown.request import Request
+    from pipeline.upkeep import forget as takedown
 
     if (source is None) != every:
         raise typer.BadParameter("name a SOURCE, or give --all")
-    names = takedown.Names.read(file)
+    request = Request.read(file)
     found = sources.standing(root) if source is None else [sources.opened(source, root)]
     told = {
-        storage.root.name: takedown.look(storage, names) if dry_run else takedown.forget(storage, names, described)
+        storage.root.name: takedown.preview(storage, request)
+        if dry_run
+        else takedown.forget(storage, request, described)
         for described, storage in found
     }
     for name, done in told.items():
@@ -208,10 +211,11 @@ def publish(
     """
     from flows import sources
     from pipeline.manifest import publish as commit
+    from pipeline.takedown.writing import writing
 
     described, storage = sources.opened(source, root)
     chosen = sources.recipe(recipe) if recipe else described.chosen
-    with storage.lock():
+    with writing(storage):
         published = commit.republish(storage, chosen)
     held, told = announced(described, root, published.id, debug) if published.new else (None, False)
     tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
