@@ -126,13 +126,8 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-<<<<<<< HEAD
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
-        plan = Plan.of(served)  # missing weights are reported before anything is fetched
-=======
     with writing(storage), world.served(described, storage) as served:
-        plan.stages(served, download.stage(served))  # missing weights are told before anything is fetched
->>>>>>> main
+        plan = Plan.of(served)  # missing weights are reported before anything is fetched
         ledger = append(served, storage)
         if served.union:
             take(plan, storage, ledger)
@@ -182,11 +177,7 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-<<<<<<< HEAD
-    return _run("score", local.spread(partial(Scoring, plan, storage), shards, device.each()), shards)
-=======
-    return _run("score", local.run_on_devices(partial(Scoring, served, storage), shards, device.each()), shards)
->>>>>>> main
+    return _run("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)
