@@ -68,7 +68,7 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
 
 
 def wordless(pairs: pa.Table, gone: pa.BooleanArray) -> pa.Table:
-    """The pairs of a shard; those that are `gone` keep only uid, entry and url_number, which show that they were seen."""
+    """The pairs of a shard. Those that are `gone` keep uid, entry and url_number: the ledger still knows them."""
     if not gone.true_count:
         return pairs
     return blocklist.blank(pairs, gone, ("uid", "entry", "url_number"), {"url": "", "caption": ""})
