@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from filters import catalog
 from filters.core import Recipe
 from pipeline.demo import truth
-from pipeline.errors import RecipeError, SourceError, nearest
+from pipeline.errors import SourceError
 from pipeline.filtering import distinct, predicates
+from pipeline.filtering.recipes import find_recipe
 from pipeline.ledger import lists
 from pipeline.review import calibrate
 from pipeline.sources import loading
@@ -56,17 +56,9 @@ def standing(root: Path) -> list[tuple[Source | None, Storage]]:
     return [(loading.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
 
 
-def recipe(name: str) -> Recipe:
-    """A recipe of filters/recipes.py. Raises RecipeError."""
-    known = catalog.recipes()
-    if name not in known:
-        raise RecipeError(f"no recipe is called {name!r}{nearest(name, known)}")
-    return known[name]
-
-
 def recipes(described: Source, names: Sequence[str] | None) -> list[Recipe]:
     """Those recipes; without names, the source's own. Raises RecipeError."""
-    return [recipe(name) for name in names] if names else [described.chosen]
+    return [find_recipe(name) for name in names] if names else [described.chosen]
 
 
 def labels(described: Source, storage: Storage, file: Path | None) -> Path:

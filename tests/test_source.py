@@ -4,6 +4,7 @@ import pytest
 
 from flows import sources
 from pipeline.errors import RecipeError, SourceError
+from pipeline.filtering.recipes import find_recipe
 from pipeline.sources import loading
 
 PAIRS = '[pairs]\nlocation = "list.tsv"\n'
@@ -37,7 +38,7 @@ FAULTS = {
         'recipe = "default"\n' + PAIRS + ONE,
         "give recipe or filters, not both",
     ),
-    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "recipe 'defualt' is unknown; did you mean 'default'?"),
+    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "no recipe is called 'defualt'; did you mean 'default'?"),
     "filter name": (PAIRS + '[[filters]]\nname = "A B"\nsql = "true"\n', "filter name 'A B'"),
     "two filters of one name": (PAIRS + ONE + ONE, "two filters called 'a'"),
     "reserved column": ('[pairs]\nlocation = "list.tsv"\nextra = ["kept"]\n', "winnow makes a column 'kept' itself"),
@@ -174,5 +175,5 @@ def test_extra_columns_and_scores_can_be_filtered_on(file):
 
 def test_an_unknown_recipe_is_told_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'clip-top30'"):
-        sources.recipe("clip-top3")
-    assert sources.recipe("default").filters
+        find_recipe("clip-top3")
+    assert find_recipe("default").filters

@@ -210,11 +210,12 @@ def publish(
     follows.
     """
     from flows import sources
+    from pipeline.filtering.recipes import find_recipe
     from pipeline.manifest import publish as commit
     from pipeline.takedown.writing import writing
 
     described, storage = sources.opened(source, root)
-    chosen = sources.recipe(recipe) if recipe else described.chosen
+    chosen = find_recipe(recipe) if recipe else described.chosen
     with writing(storage):
         published = commit.republish(storage, chosen)
     held, told = announced(described, root, published.id, debug) if published.new else (None, False)

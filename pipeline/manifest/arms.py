@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters import catalog
 from filters.core import Recipe
-from pipeline.errors import RecipeError, SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, nearest
+from pipeline.filtering.recipes import find_recipe
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
@@ -47,11 +47,9 @@ class Choice:
         manifest = Manifest.open(storage, id)
         if recipe is None:
             return cls(manifest, manifest.recipe, published=True)
-        known = catalog.recipes()
-        if recipe not in known:
-            raise RecipeError(f"no recipe is called {recipe!r}{nearest(recipe, known)}")
-        same = _asked(known[recipe]) == _asked(manifest.recipe)
-        return cls(manifest, manifest.recipe if same else known[recipe], published=same)
+        other = find_recipe(recipe)
+        same = _asked(other) == _asked(manifest.recipe)
+        return cls(manifest, manifest.recipe if same else other, published=same)
 
     @property
     def key(self) -> str:
