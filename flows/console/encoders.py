@@ -31,12 +31,14 @@ def compared(
     from flows.progress import shown
     from pipeline.demo import world
     from training.studies import comparison, plot
+    from training.studies.candidates import KNOWN
 
     own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
-    chosen = [own.get(name) or encoder.encoder(name) for name in names or ()] or [*own.values(), *comparison.KNOWN]
+    chosen = [own.get(name) or encoder.encoder(name) for name in names or ()] or [*own.values(), *KNOWN]
     distinct = [each for at, each in enumerate(chosen) if each not in chosen[:at]]
     with world.served(described, storage) as served, shown() as tell:
-        found = comparison.compare(served, storage, distinct, manifest, pictures, finetuned, tell)
+        scope = comparison.Scope(manifest, pictures, finetuned)
+        found = comparison.compare(served, storage, distinct, scope, tell)
     plot.pareto(found, storage.root / report.PARETO)
     (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
     return found

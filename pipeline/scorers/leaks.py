@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError, SourceError
-from pipeline.images import picture_sets, variants
+from pipeline.images import picture_lists, picture_sets, variants
 from pipeline.images.phash import phash
 from pipeline.neighbours import hamming
 from pipeline.neighbours.cosine import unit
@@ -86,7 +84,7 @@ class LeaksSpec(PoolSpec):
     def identity(self) -> Mapping[str, Any]:
         """The version, the settings, and the digests of all files of the sets."""
         sets = {name: picture_sets.digest(path) for name, path in self.sets.items()}
-        test = picture_sets.digest(self.test.folder, _listed(self.test)) if self.test else None
+        test = picture_sets.digest(self.test.folder, picture_lists.pictures(self.test)) if self.test else None
         settings = {"version": [VERSION, variants.VERSION], "radius": self.radius}
         settings |= {"loose": self.loose, "similarity": self.similarity} if self.embeddings else {}
         return {**settings, "sets": sets, **({"test": test} if test else {})}
@@ -110,7 +108,7 @@ class LeaksSpec(PoolSpec):
         sets = [(name, path, picture_sets.contents(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder
-            sets.append(("test", folder, picture_sets.those(folder, _listed(self.test))))
+            sets.append(("test", folder, picture_sets.those(folder, picture_lists.pictures(self.test))))
         known = Known.read(_opened(sets), of() if of else None)
         if not len(known.names):
             raise ModelError("the test sets hold no picture: there is nothing to compare with")
@@ -240,21 +238,6 @@ class Leaks:
             start += len(vectors)
         cosine, bits, target = (np.concatenate(each) for each in zip(*found, strict=True))
         return cosine, bits, target
-
-
-def _listed(test: TestSet) -> list[Path]:
-    """The pictures that the list of a test set names, relative to its folder: others in the folder are none of it."""
-    try:
-        if test.location.suffix == ".parquet":
-            table = pq.read_table(test.location, columns=[test.image])
-        else:
-            table = pyarrow.csv.read_csv(test.location).select([test.image])
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise ModelError(f"{test.location.name} is no list with a column {test.image!r}: {error}") from None
-    listed = [Path(str(name)) for name in sorted(pc.unique(table[test.image]).to_pylist(), key=str)]
-    if missing := next((name for name in listed if not (test.folder / name).is_file()), None):
-        raise ModelError(f"{test.location.name}: there is no picture {test.folder / missing}")
-    return listed
 
 
 def _opened(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> Iterator[Evaluated]:
