@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.core import Recipe
-from pipeline.errors import SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.recipes import find_recipe
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
@@ -66,7 +66,7 @@ class Choice:
         known = self.manifest.columns.names
         if column is not None and column not in known:
             way = "name it in pairs.extra, and run `winnow curate`"
-            raise SourceError(f"task.column: the rows have no column {column!r}{nearest(column, known)} ({way})")
+            raise SourceError(f"task.column: the rows have no column {column!r}{did_you_mean(column, known)} ({way})")
         also = f', "{column}" AS target' if column is not None else ""
         spared = {
             without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
