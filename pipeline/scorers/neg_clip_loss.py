@@ -56,6 +56,11 @@ class NegClipLossSpec(PoolSpec):
         """The scorer whose embeddings it reads."""
         return (self.of,)
 
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model has the temperature, if none is set."""
+        return self.of if self.temperature is None else None
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """score: higher is better, at most 0 for a pool that fills its batches; NULL without both embeddings.
 
@@ -78,8 +83,10 @@ class NegClipLossSpec(PoolSpec):
 
     def load(self, of: Callable[[], Any] | None = None) -> "NegClipLoss":
         """Loads the model if it is needed for its temperature."""
-        assert of is not None
-        temperature = self.temperature if self.temperature is not None else 1 / of().logit_scale
+        temperature = self.temperature
+        if temperature is None:
+            assert of is not None
+            temperature = 1 / of().logit_scale
         return NegClipLoss(self.of, temperature, self.batch, self.shuffles)
 
 
