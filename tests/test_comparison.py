@@ -131,7 +131,9 @@ def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
     described = loading.load(published[0])
     asked = described.task.model_copy(update={"kind": "retrieval"})
     with pytest.raises(CompareError, match="on tasks of kind classes, label, number, not retrieval"):
-        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.parse_encoder("hog")])
+        comparison.compare(
+            described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.parse_encoder("hog")]
+        )
 
 
 @pytest.mark.slow
