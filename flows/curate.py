@@ -90,7 +90,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     storage = Storage(Path(root) / described.name)
-    with writing(storage):
+    with writing(storage, described):
         retried = repeat(described, storage, causes)
     published = _bring_in(described, storage)
     return published | {"held": _followed(described, Path(root), published), "retried": retried}
@@ -103,7 +103,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with writing(storage):
+    with writing(storage, described):
         added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.plan, storage, block)
@@ -126,7 +126,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with writing(storage), world.served(described, storage) as served:
+    with writing(storage, described), world.served(described, storage) as served:
         plan = Plan.of(served)  # missing weights are reported before anything is fetched
         ledger = append(served, storage)
         if served.union:

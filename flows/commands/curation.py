@@ -216,7 +216,7 @@ def publish(
 
     described, storage = sources.opened(source, root)
     chosen = find_recipe(recipe) if recipe else described.own_recipe
-    with writing(storage):
+    with writing(storage, described):
         published = commit.republish(storage, chosen)
     held, told = announced(described, root, published.id, debug) if published.new else (None, False)
     tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
