@@ -1,4 +1,4 @@
-"""Which Prefect server a command talks to: the one that stands, or one that lives only as long as the command."""
+"""Prefect servers: the one that runs on this machine, or one that runs only as long as a command."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import httpx
 
@@ -16,72 +17,76 @@ from pipeline.errors import WinnowError
 
 HOST, PORT = "127.0.0.1", 4200
 START_SECONDS = 180
-"""A server's first start makes its database: 12 s on an idle machine, a multiple on a busy one."""
+"""A server's first start creates its database: 12 s on an idle machine, several times that on a busy one."""
 
-SETTLE_SECONDS = 30
+SEND_SECONDS = 30
+"""How long a command waits for its events and logs to be sent."""
 
 
-def address(port: int = PORT) -> str:
+def url(port: int = PORT) -> str:
     """The API of a server on this machine."""
     return f"http://{HOST}:{port}/api"
 
 
 def answers(api: str) -> bool:
-    """Whether a Prefect server is there."""
+    """Whether a Prefect server answers there."""
     try:
         return httpx.get(f"{api}/health", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 
 
-def found(debug: bool) -> str | None:
-    """The API of a server that stands, by PREFECT_API_URL or on this machine; it is put into the environment, too."""
+def find(debug: bool) -> str | None:
+    """The API of a running server: that of PREFECT_API_URL, else one on this machine. None if none answers.
+
+    Puts the API into the environment. Without `debug` Prefect logs nothing.
+    """
     _quieten(debug)
-    known = os.environ.get("PREFECT_API_URL") or address()
-    if not answers(known):
+    api = os.environ.get("PREFECT_API_URL") or url()
+    if not answers(api):
         return None
-    os.environ["PREFECT_API_URL"] = known
-    return known
+    os.environ["PREFECT_API_URL"] = api
+    return api
 
 
 @contextmanager
-def chosen(debug: bool) -> Iterator[str]:
-    """The API to use: of PREFECT_API_URL, else of the server that stands on this machine, else of a temporary one.
+def connect(debug: bool) -> Iterator[str]:
+    """The API that a command uses: that of PREFECT_API_URL, else of a server on this machine, else of a temporary one.
 
-    It is put into the environment, so this comes before prefect is imported. Without `debug` Prefect says nothing.
+    Puts the API into the environment, so call it before prefect is imported. Without `debug` Prefect logs nothing.
     """
-    if known := found(debug):
-        yield known
-        settle()
+    if api := find(debug):
+        yield api
+        send_events()
     elif named := os.environ.get("PREFECT_API_URL"):
         raise WinnowError(f"no Prefect server answers at {named}: start it, or unset PREFECT_API_URL")
     else:
-        with started(free_port(), "temporary") as api:
+        with start(free_port(), "temporary") as api:
             yield api
-            settle()
+            send_events()
 
 
 @contextmanager
-def standing(port: int, debug: bool) -> Iterator[str]:
-    """The API of the server that answers on this port; one is started, with its pages, if none does."""
+def ensure(port: int, debug: bool) -> Iterator[str]:
+    """The API of the server on this port. If none answers, one is started, with its pages."""
     _quieten(debug)
-    if answers(address(port)):
-        os.environ["PREFECT_API_URL"] = address(port)
-        yield address(port)
+    if answers(url(port)):
+        os.environ["PREFECT_API_URL"] = url(port)
+        yield url(port)
     else:
-        with started(port) as api:
+        with start(port, "lasting") as api:
             yield api
 
 
 @contextmanager
-def started(port: int, kind: str = "standing") -> Iterator[str]:
-    """A Prefect server of our own on this port, gone afterwards however this process ends; its API.
+def start(port: int, kind: Literal["temporary", "lasting"]) -> Iterator[str]:
+    """The API of a new Prefect server on this port. It ends with this process, however this process ends.
 
-    It is put into the environment, so this comes before prefect is imported.
+    Puts the API into the environment, so call it before prefect is imported. A temporary server has no pages.
     """
-    api = os.environ["PREFECT_API_URL"] = address(port)
+    api = os.environ["PREFECT_API_URL"] = url(port)
     command = [sys.executable, "-m", "flows.server", str(port), kind]
-    # A session of its own: Ctrl-C reaches this process first, which still has things to say to the server.
+    # A session of its own: Ctrl-C reaches this process first, which still has events and logs for the server.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -101,33 +106,33 @@ def started(port: int, kind: str = "standing") -> Iterator[str]:
             server.wait()
 
 
-def settle() -> None:
-    """Wait until the server has every event that was emitted here: one that its process takes along is lost."""
+def send_events() -> None:
+    """Wait until the server has all events and logs of this process. Otherwise they are lost when it ends."""
     from prefect.events.worker import EventsWorker
 
     waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
     waiting.start()
-    waiting.join(SETTLE_SECONDS)
-    EventsWorker.drain_all(timeout=SETTLE_SECONDS, at_exit=False)  # logs, too
+    waiting.join(SEND_SECONDS)
+    EventsWorker.drain_all(timeout=SEND_SECONDS, at_exit=False)  # logs, too
 
 
 def _quieten(debug: bool) -> None:
-    """Prefect's log would drown the progress bars, and its tracebacks the one line that says what to do."""
+    """Prefect's log would hide the progress bars, and its tracebacks the one line that says what to do."""
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        for worker in ("EventsWorker", "APILogWorker"):  # their loggers are none of Prefect's own
+        for worker in ("EventsWorker", "APILogWorker"):  # their loggers are not below Prefect's
             logging.getLogger(worker).setLevel(logging.CRITICAL)
 
 
 def free_port() -> int:
-    """A port on loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A free port on loopback."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
 
 
 def _serve(port: int, temporary: bool) -> None:
-    """Be the server until stdin ends, which it does when the process at its other end is gone."""
+    """Run the server until stdin ends. It ends when the process at its other end is gone."""
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ |= {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_ENABLED": str(not temporary).lower()}
     threading.Thread(target=_watch, daemon=True).start()

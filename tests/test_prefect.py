@@ -132,7 +132,7 @@ def prefect(folder, *words):
 def runs(port, flow):
     """States of the runs of a flow that are not merely planned."""
     wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-    answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False).raise_for_status()
+    answer = httpx.post(f"{server.url(port)}/flow_runs/filter", json=wanted, trust_env=False).raise_for_status()
     return [each["state_type"] for each in answer.json() if not each["auto_scheduled"]]
 
 
@@ -175,7 +175,7 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
 
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        wait_for(lambda: not server.answers(server.address(port)), 20)
+        wait_for(lambda: not server.answers(server.url(port)), 20)
 
 
 def test_schedules_are_planned(place, source):
@@ -188,7 +188,7 @@ def test_schedules_are_planned(place, source):
         }
 
         def planned():
-            answer = httpx.post(f"{server.address(port)}/flow_runs/filter", json=wanted, trust_env=False)
+            answer = httpx.post(f"{server.url(port)}/flow_runs/filter", json=wanted, trust_env=False)
             return [each["expected_start_time"] for each in answer.raise_for_status().json() if each["auto_scheduled"]]
 
         assert all("T06:00:00" in time for time in wait_for(planned, 90, process))
@@ -196,7 +196,7 @@ def test_schedules_are_planned(place, source):
 
 def test_a_server_dies_with_its_owner(tmp_path):
     port = server.free_port()
-    program = f"from flows import server\nwith server.started({port}, 'temporary'): print('up', flush=True); input()"
+    program = f"from flows import server\nwith server.start({port}, 'temporary'): print('up', flush=True); input()"
     owner = subprocess.Popen(
         [sys.executable, "-c", program],
         env=environment(tmp_path),
@@ -206,11 +206,11 @@ def test_a_server_dies_with_its_owner(tmp_path):
     )
     try:
         assert owner.stdout.readline() == "up\n"
-        assert server.answers(server.address(port))
+        assert server.answers(server.url(port))
     finally:
         owner.kill()
         owner.wait()
-    wait_for(lambda: not server.answers(server.address(port)), 20)
+    wait_for(lambda: not server.answers(server.url(port)), 20)
 
 
 class Slow(BaseHTTPRequestHandler):
@@ -243,7 +243,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
             last = told.read_text().splitlines()[-1]
-            assert last == "winnow: stopped; run the same command to go on"
+            assert last == "winnow: stopped; run the same command to resume"
             assert "Traceback" not in told.read_text()
         Slow.go.set()
         with running(tmp_path, "curate", toml, "--json") as (process, told):

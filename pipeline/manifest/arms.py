@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters import catalog
 from filters.core import Recipe
-from pipeline.errors import RecipeError, SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, nearest
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
@@ -42,16 +41,12 @@ class Choice:
     published: bool
 
     @classmethod
-    def open(cls, storage: Storage, id: str | None = None, recipe: str | None = None) -> Self:  # noqa: A002
-        """The manifest that `id` means, with its own recipe or a named one. Raises StorageError and RecipeError."""
+    def open(cls, storage: Storage, id: str | None = None, recipe: Recipe | None = None) -> Self:  # noqa: A002
+        """The manifest that `id` means, with its own recipe or with another. Raises StorageError."""
         manifest = Manifest.open(storage, id)
-        if recipe is None:
+        if recipe is None or _asked(recipe) == _asked(manifest.recipe):
             return cls(manifest, manifest.recipe, published=True)
-        known = catalog.recipes()
-        if recipe not in known:
-            raise RecipeError(f"no recipe is called {recipe!r}{nearest(recipe, known)}")
-        same = _asked(known[recipe]) == _asked(manifest.recipe)
-        return cls(manifest, manifest.recipe if same else known[recipe], published=same)
+        return cls(manifest, recipe, published=False)
 
     @property
     def key(self) -> str:

@@ -117,7 +117,7 @@ def _prefect() -> Finding:
         import prefect.server.api.server
     except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
         return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
-    api = os.environ.get("PREFECT_API_URL") or server.address()
+    api = os.environ.get("PREFECT_API_URL") or server.url()
     up = "answers" if server.answers(api) else "is silent, so commands start one of their own"
     return Finding("Prefect", "ok", f"{prefect.__version__}; the server at {api} {up}")
 
