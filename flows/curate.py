@@ -20,10 +20,10 @@ from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import calibrate
 from pipeline.scorers.spec import PoolSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from pipeline.upkeep import takedown
+from pipeline.takedown.writing import writing
 from pipeline.upkeep.backfill import addition
 
 BLOCK = 100
@@ -58,7 +58,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = sources.check(source)
     storage = Storage(Path(root) / described.name)
-    with storage.lock():
+    with writing(storage):
         retried = tasks.retry_pairs(described, storage, causes)
     published = _curate(described, storage)
     return published | {"held": _announce(described, Path(root), published), "retried": retried}
@@ -71,13 +71,13 @@ def score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     If that scorer fails on a shard, nothing is published: a shard must not lose its other scores for it.
     """
     described, storage = sources.load(source, Path(root))
-    with storage.lock(), takedown.settled(storage):
+    with writing(storage):
         added = addition(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
-            errors = _score(added.source, storage, block)
+            errors = _score(added.plan, storage, block)
             if errors:
                 raise WinnowError(f"{next(iter(errors.values()))}; nothing was published")
-        published = _publish(added.source, storage, added.ledger, added.quarantined)
+        published = _publish(added.plan, storage, added.ledger, added.quarantined)
     return published | {"held": _announce(described, Path(root), published)}
 
 
@@ -94,19 +94,19 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _curate(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
-        plan.stages(served, download.stage(served))  # reports missing weights before anything is fetched
+    with writing(storage), world.served(described, storage) as served:
+        plan = Plan.of(served)  # reports missing weights before anything is fetched
         ledger = tasks.update_ledger(served, storage)
         if served.union:
-            tasks.reuse_shards(served, storage, ledger)
+            tasks.reuse_shards(plan, storage, ledger)
         if line := download.nameless(served, storage, ledger.shards):
             warn(line)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):
             quarantined |= _download(served, storage, block)
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
-            quarantined |= _score(served, storage, block)
-        return _publish(served, storage, ledger, quarantined)
+            quarantined |= _score(plan, storage, block)
+        return _publish(plan, storage, ledger, quarantined)
 
 
 def _download(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[int, str]:
@@ -114,16 +114,16 @@ def _download(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict
     return _numbered(named(served, storage, shards))
 
 
-def _score(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[int, str]:
+def _score(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[int, str]:
     named = tasks.score_shards.with_options(task_run_name=f"score_shards {_span(shards)}")
-    return _numbered(named(served, storage, shards))
+    return _numbered(named(plan, storage, shards))
 
 
-def _publish(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+def _publish(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Compute the scores that need all rows, if there are any, and publish."""
-    if any(isinstance(spec, PoolSpec) for spec in served.scorers.values()):
-        tasks.score_pool(served, storage, ledger, quarantined)
-    return tasks.publish_manifest(served, storage, ledger, quarantined)
+    if any(isinstance(spec, PoolSpec) for spec in plan.source.scorers.values()):
+        tasks.score_pool(plan, storage, ledger, quarantined)
+    return tasks.publish_manifest(plan, storage, ledger, quarantined)
 
 
 def _announce(described: Source, root: Path, published: Mapping[str, Any]) -> str | None:

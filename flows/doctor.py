@@ -109,6 +109,9 @@ def disk(root: Path, least: int) -> Finding:
     return Finding("disk", "note", text, "enough for the demo; for a large source choose another disk with --root DIR")
 
 
+_PROTECT = "set PREFECT_SERVER_API_AUTH_STRING where it is started: docs/schedule.md"
+
+
 def _prefect() -> Finding:
     from flows import server
 
@@ -118,8 +121,13 @@ def _prefect() -> Finding:
     except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
         return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
     api = os.environ.get("PREFECT_API_URL") or server.url()
-    up = "answers" if server.answers(api) else "is silent, so commands start one of their own"
-    return Finding("Prefect", "ok", f"{prefect.__version__}; the server at {api} {up}")
+    seen = server.state(api.rstrip("/"))
+    text = f"{prefect.__version__}; {api}: {seen.value}"
+    if seen is server.State.OPEN:
+        return Finding("Prefect", "note", f"{text}, so any page and any user here can run commands", _PROTECT)
+    if seen is server.State.SILENT:
+        text += ", so commands start a server of their own"
+    return Finding("Prefect", "ok", text)
 
 
 def _device() -> Finding:

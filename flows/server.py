@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import Literal
 
 import httpx
 
+from flows import access
 from pipeline.errors import WinnowError
 
 HOST, PORT = "127.0.0.1", 4200
@@ -28,25 +30,68 @@ def url(port: int = PORT) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-def answers(api: str) -> bool:
-    """Whether a Prefect server answers there."""
+class State(Enum):
+    """What a request to an address finds there."""
+
+    SILENT = "nothing answers"
+    OTHER = "what answers is not Prefect's API"
+    LOCKED = "it asks for a secret that this folder does not have"
+    READY = "it accepts this folder's secret"
+    OPEN = "it asks nobody for a secret"
+
+
+UNPROTECTED = (
+    "it asks nobody for a secret: any page in a browser here, and any user of this machine, can run commands through it"
+)
+"""What is wrong with a server that was started elsewhere without authentication."""
+
+_WAYS_OUT = {
+    State.LOCKED: "set PREFECT_API_AUTH_STRING, or work in the folder where `winnow serve` runs",
+    State.OTHER: "an API ends in /api, as in http://127.0.0.1:4200/api",
+}
+
+
+def state(api: str) -> State:
+    """Whether a Prefect server is at this address, and whether it lets this process in."""
+    credentials = access.credentials()
     try:
-        return httpx.get(f"{api}/health", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+        health = httpx.get(f"{api}/health", timeout=5, trust_env=False)
+        if not health.is_success or health.text.strip().lower() != "true":
+            return State.OTHER
+        if _admits(api, {}):
+            return State.OPEN
+        return State.READY if credentials and _admits(api, credentials) else State.LOCKED
+    except httpx.TransportError:
+        return State.SILENT
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return State.OTHER
+
+
+def _admits(api: str, credentials: Mapping[str, str]) -> bool:
+    asked = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
+    return asked.is_success
+
+
+def answers(api: str) -> bool:
+    """Whether a Prefect server is there that lets this process in."""
+    return state(api) in (State.READY, State.OPEN)
 
 
 def find(debug: bool) -> str | None:
-    """The API of a running server: that of PREFECT_API_URL, else one on this machine. None if none answers.
+    """The API of a running server, by PREFECT_API_URL or on this machine. It is put into the environment, too.
 
-    Puts the API into the environment. Without `debug` Prefect logs nothing.
+    Raises WinnowError where PREFECT_API_URL names something else, or a server that refuses this process.
     """
     _quieten(debug)
-    api = os.environ.get("PREFECT_API_URL") or url()
-    if not answers(api):
+    named = os.environ.get("PREFECT_API_URL")
+    known = named.rstrip("/") if named else url()
+    seen = state(known)
+    if seen in (State.LOCKED, State.OTHER) and named:
+        raise WinnowError(f"PREFECT_API_URL is {named}, but {seen.value}: {_WAYS_OUT[seen]}")
+    if seen not in (State.READY, State.OPEN):
         return None
-    os.environ["PREFECT_API_URL"] = api
-    return api
+    os.environ["PREFECT_API_URL"] = known
+    return known
 
 
 @contextmanager
@@ -70,21 +115,28 @@ def connect(debug: bool) -> Iterator[str]:
 def ensure(port: int, debug: bool) -> Iterator[str]:
     """The API of the server on this port. If none answers, one is started, with its pages."""
     _quieten(debug)
-    if answers(url(port)):
-        os.environ["PREFECT_API_URL"] = url(port)
-        yield url(port)
-    else:
-        with start(port, "lasting") as api:
+    api = url(port)
+    seen = state(api)
+    if seen in (State.LOCKED, State.OTHER):
+        raise WinnowError(f"port {port} is taken, and {seen.value}: stop that program, or choose another --port")
+    if seen is State.SILENT:
+        secret = access.server_secret()
+        with start(port, "lasting", secret), access.shared(api, secret):
             yield api
+    else:
+        os.environ["PREFECT_API_URL"] = api
+        yield api
 
 
 @contextmanager
-def start(port: int, kind: Literal["temporary", "lasting"]) -> Iterator[str]:
+def start(port: int, kind: Literal["temporary", "lasting"], secret: str | None = None) -> Iterator[str]:
     """The API of a new Prefect server on this port. It ends with this process, however this process ends.
 
-    Puts the API into the environment, so call it before prefect is imported. A temporary server has no pages.
+    Puts the API and its secret into the environment, so call it before prefect is imported. A temporary server has
+    no pages.
     """
     api = os.environ["PREFECT_API_URL"] = url(port)
+    os.environ |= access.server_environment(port, secret or access.server_secret())
     command = [sys.executable, "-m", "flows.server", str(port), kind]
     # A session of its own: Ctrl-C reaches this process first, which still has events and logs for the server.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
@@ -140,7 +192,8 @@ def _serve(port: int, temporary: bool) -> None:
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=temporary, final=True)
-    uvicorn.run(app, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
+    guarded = access.Guard(app, port)
+    uvicorn.run(guarded, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
 
 
 def _watch() -> None:

@@ -7,7 +7,8 @@ from pipeline.errors import SourceError
 from pipeline.filtering import distinct, predicates
 from pipeline.ledger import lists
 from pipeline.sources import loading
-from pipeline.sources.source import Source, row_columns
+from pipeline.sources.columns import row_columns
+from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
 

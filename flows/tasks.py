@@ -21,6 +21,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.pages import report
 from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -55,10 +56,10 @@ def update_ledger(served: Source, storage: Storage) -> Ledger:
 
 
 @task(**SETTINGS)
-def reuse_shards(served: Source, storage: Storage, ledger: Ledger) -> None:
+def reuse_shards(plan: Plan, storage: Storage, ledger: Ledger) -> None:
     """Copy the results that the members of a union have."""
     with bars() as progress:
-        reuse.reuse(served, storage, ledger.shards, lambda done, total: progress("reuse", done, total))
+        reuse.reuse(plan, storage, ledger.shards, lambda done, total: progress("reuse", done, total))
 
 
 @task(**SETTINGS)
@@ -74,27 +75,27 @@ def download_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -
 
 
 @task(persist_result=True, **SETTINGS)
-def score_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards on every GPU of this machine. Returns the errors of those that failed, by number."""
-    return _errors("score", local.spread(partial(Scoring, served, storage), shards, device.each()), shards)
+    return _errors("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
 
 
 @task(**SETTINGS)
-def score_pool(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
+def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
     """Compute the scores that need all rows."""
     with bars() as progress:
-        pool.run(served, storage, ledger, quarantined, progress)
+        pool.run(plan, storage, ledger, quarantined, progress)
 
 
 @task(persist_result=True, **SETTINGS)
 def publish_manifest(
-    served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]
+    plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]
 ) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
-    published = publish.publish(served, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(served.chosen)
-    _table([asdict(published.counts)], served, "counts", published.id)
-    _table([asdict(step) for step in steps], served, "funnel", published.id)
+    published = publish.publish(plan, storage, ledger, quarantined)
+    steps = Manifest.open(storage, published.id).funnel(plan.source.chosen)
+    _table([asdict(published.counts)], plan.source, "counts", published.id)
+    _table([asdict(step) for step in steps], plan.source, "funnel", published.id)
     return asdict(published)
 
 

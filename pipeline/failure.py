@@ -3,7 +3,7 @@
 Causes of fetching: invalid_url, blocked_scheme, blocked_address, dns, refused, unreachable, reset, timeout, tls,
 redirects, bad_answer, http_404 (and every other status), opt_out, robots_txt, too_large, empty.
 Causes of decoding: undecodable, too_many_pixels, decode_timeout, decode_crash.
-And forgotten: somebody asked for the picture to be removed (`pipeline.upkeep.takedown`).
+And forgotten: somebody asked for the picture to be removed (`pipeline.upkeep.forget`).
 """
 
 import re

@@ -44,10 +44,10 @@ def more(folder, *names, code=LETTERS, edit=lambda text: text):
 
 def add(described, store, scorer):
     added = addition(described, Manifest.open(store), scorer)
-    work = Scoring(added.source, store)
+    work = Scoring(added.plan, store)
     for shard in added.shards:
         work(shard)
-    return publish.publish(added.source, store, added.ledger, added.quarantined)
+    return publish.publish(added.plan, store, added.ledger, added.quarantined)
 
 
 def select(store, sql):
@@ -93,7 +93,7 @@ def test_pairs_that_have_left_the_list_do_not_come_back(folder, store, tmp_path)
 
 def test_a_scorer_that_was_not_asked_for_is_left_out(folder, store):
     described = more(folder, "mine", "other")
-    assert set(addition(described, Manifest.open(store), "mine").source.scorers) == {"pixels", "captions", "mine"}
+    assert set(addition(described, Manifest.open(store), "mine").plan.source.scorers) == {"pixels", "captions", "mine"}
 
 
 def test_what_cannot_be_added_is_told(folder, store):

@@ -52,7 +52,8 @@ def test_a_caption_of_one_word_has_no_order():
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_caption_in_every_process():
-    code = f"from training.augment import caption_policies; print([caption_policies.version({CAPTION!r}, 'words', n) for n in range(20)])"
+    versions = f"[caption_policies.version({CAPTION!r}, 'words', n) for n in range(20)]"
+    code = f"from training.augment import caption_policies; print({versions})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == str([caption_policies.version(CAPTION, "words", seed) for seed in range(20)])
 

@@ -19,6 +19,7 @@ from pipeline.models.batches import in_batches
 from pipeline.models.clip_weights import find
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Batch
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 CAPTIONS = [
@@ -63,7 +64,7 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     clip = spec(random_clip.save(model, tmp_path / "small", quick), batch=4)
     rows = pairs(7)
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", rows, {"clip": clip})
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     similarity = downloaded_sources.scores(described, storage, shard, "clip")["similarity"]
     stored = downloaded_sources.embeddings(described, storage, shard, "clip")
 
@@ -167,8 +168,8 @@ def test_a_second_run_does_no_forward_pass(tmp_path, folder):
     for path in folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", pairs(5), {"clip": spec(copy)})
-    Scoring(described, storage)(shard)
-    ready = Scoring(described, storage)
+    Scoring(Plan.of(described), storage)(shard)
+    ready = Scoring(Plan.of(described), storage)
     (copy / "open_clip_model.safetensors").write_bytes(b"no weights any more")  # would not load
     ready(shard)
 
@@ -296,7 +297,8 @@ def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
 
 
 def test_validating_a_spec_imports_no_torch():
-    program = "import sys, pipeline.sources.source, pipeline.scorers.spec; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    imports = "import sys, pipeline.sources.source, pipeline.scorers.spec"
+    program = f"{imports}; print('torch' in sys.modules, 'open_clip' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 import training_sources
 from PIL import Image
 from rich.console import Console
@@ -18,13 +17,13 @@ from typer.testing import CliRunner
 from flows import cli
 from flows.console import encoders as shown
 from pipeline.engine.prefetch import Ahead
-from pipeline.errors import CompareError, ModelError, StorageError
+from pipeline.errors import CompareError, StorageError
 from pipeline.settings import encoder
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
 from training.data import features
 from training.encoders import encoders
-from training.learners import descent, finetune
+from training.learners import descent
 from training.measures import intervals
 from training.studies import comparison, cost
 
@@ -85,36 +84,6 @@ def test_what_an_encoder_costs():
 
 def test_workers_are_tried_up_to_the_cores():
     assert [cost.workers_to_try(most) for most in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
-
-
-def stepped(room):
-    """The weights after one step on 8 pictures with memory for `room`, the passes that were tried, and the cut."""
-    model, tried = torch.nn.Linear(48, 3), []
-    for each in model.parameters():
-        torch.nn.init.zeros_(each)
-
-    def loss(window, wanted):
-        tried.append(len(window))
-        if len(window) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        scores = model(torch.from_numpy(np.stack(window)).float().flatten(1))
-        return torch.nn.functional.cross_entropy(scores, wanted, reduction="sum")
-
-    pictures = list(np.random.default_rng(0).random((8, 4, 4, 3)))
-    step = finetune.Step(loss, torch.optim.SGD(model.parameters(), lr=1.0), 8)
-    step(pictures, torch.arange(8) % 3)
-    return model.weight.detach(), tried, step.micro
-
-
-def test_a_step_is_the_same_however_memory_cuts_it():
-    whole, tried, micro = stepped(room=8)
-    assert (tried, micro) == ([8], 8)
-    cut, tried, micro = stepped(room=3)
-    assert (tried, micro) == ([8, 4, 2, 2, 2, 2], 2)
-    torch.testing.assert_close(cut, whole)
-    assert whole.abs().max() > 0.01
-    with pytest.raises(ModelError, match="for training, even with one picture"):
-        stepped(room=0)
 
 
 def row(name, f1, rate, weights="file"):

@@ -29,7 +29,7 @@ class Noted:
 
 
 def test_each_device_has_a_worker_of_its_own(tmp_path):
-    outcomes = dict(local.spread(partial(Noted, tmp_path, bad=3), SHARDS, ["4", "7"]))
+    outcomes = dict(local.run_on_devices(partial(Noted, tmp_path, bad=3), SHARDS, ["4", "7"]))
     assert {shard.number: str(error) for shard, error in outcomes.items() if error} == {
         3: "test, shard 00003: it is bad"
     }
@@ -42,13 +42,13 @@ def test_each_device_has_a_worker_of_its_own(tmp_path):
 @pytest.mark.slow
 def test_what_would_fail_every_shard_is_raised_here(tmp_path):
     with pytest.raises(StorageError, match="the disk is full"):
-        list(local.spread(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))
+        list(local.run_on_devices(partial(Noted, tmp_path, fatal=0), SHARDS, ["0", "1"]))
 
 
 @pytest.mark.parametrize("devices", [[], ["0"]])
 def test_one_device_needs_no_process(tmp_path, monkeypatch, devices):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [error for _, error in local.spread(partial(Noted, tmp_path), SHARDS, devices)] == [None] * 5
+    assert [error for _, error in local.run_on_devices(partial(Noted, tmp_path), SHARDS, devices)] == [None] * 5
     assert (tmp_path / f"began-{os.getpid()}").exists()
 
 

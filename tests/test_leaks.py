@@ -15,12 +15,11 @@ from PIL import Image, ImageOps
 from filters import pool as filters
 from filters.core import Recipe
 from pipeline.errors import ModelError, SourceError
-from pipeline.images.phash import phash, phash_of
+from pipeline.images.phash import phash, phash_of_file
 from pipeline.manifest.manifest import Manifest
-from pipeline.neighbours.hamming import nearest
+from pipeline.neighbours.hamming import nearest_targets
 from pipeline.scorers.leaks import Evaluated, Known
-from pipeline.scoring import plan
-from pipeline.store.stage import Stage
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 
@@ -107,8 +106,8 @@ def test_the_nearest_picture_of_all_sets_is_named(tmp_path, form):
         one=form(tmp_path / "one" if form is folder else tmp_path / f"one.{'tar' if form is tar else 'parquet'}", one),
         other=folder(tmp_path / "other", other),
     )
-    first, second, third = (phash(picture(number)) for number in (1, 2, 3))
-    far = phash(picture(9))
+    first, second, third = (phash_of_file(picture(number)) for number in (1, 2, 3))
+    far = phash_of_file(picture(9))
     described = published_sources.listed(tmp_path, range(40, 46), filters=(), more=more)
     same = {5: hashlib.sha256(picture(3)).hexdigest()}
     with_hashes(described, store, [first ^ 0b111, second, third ^ 0b11111, far, None, far], same)
@@ -128,9 +127,9 @@ def test_the_nearest_picture_of_all_sets_is_named(tmp_path, form):
 
 def test_the_nearest_one_counts_and_of_several_the_first(tmp_path):
     store = Storage(tmp_path / "store")
-    target = phash(picture(1))
+    target = phash_of_file(picture(1))
     here = {"b.jpg": picture(1), "c.jpg": picture(1, quality=94)}
-    near = phash(here["c.jpg"])
+    near = phash_of_file(here["c.jpg"])
     assert np.bitwise_count(np.uint64(target ^ near)) <= 4  # or the test says nothing
     described = published_sources.listed(
         tmp_path, [40, 41], filters=(), more=sets(x=folder(tmp_path / "x", here), y=tmp_path / "x")
@@ -163,11 +162,11 @@ DISGUISES = {
 def test_a_copy_in_disguise_is_found(disguise):
     pictures = [Evaluated("set", str(seed), "", scene(seed)) for seed in range(10)]
     known = Known.read(pictures, None)
-    copies = np.array([phash_of(DISGUISES[disguise](each.image)) for each in pictures], np.uint64)
+    copies = np.array([phash(DISGUISES[disguise](each.image)) for each in pictures], np.uint64)
     bits, which = known.by_hash(copies, 8, lambda done, total: None)
     assert np.mean(which == np.arange(10)) >= 0.8
     assert (bits[which >= 0] <= 8).all()
-    strangers = np.array([phash_of(scene(seed)) for seed in range(100, 150)], np.uint64)
+    strangers = np.array([phash(scene(seed)) for seed in range(100, 150)], np.uint64)
     assert (known.by_hash(strangers, 8, lambda done, total: None)[1] >= 0).mean() < 0.05
 
 
@@ -181,11 +180,11 @@ def test_the_nearest_target_is_that_of_an_exact_search(radius):
         hashes[500:] ^= np.uint64(1) << random.integers(0, 64, 450).astype(np.uint64)
     every = np.bitwise_count(hashes[:, None] ^ targets[None])
     near = every.min(axis=1) <= radius
-    bits, which = nearest(hashes, targets, radius)
+    bits, which = nearest_targets(hashes, targets, radius)
     assert np.array_equal(bits, np.where(near, every.min(axis=1), 255))
     assert np.array_equal(which, np.where(near, every.argmin(axis=1), -1))
     assert near[500:].all()
-    for few in (nearest(hashes[:0], targets, radius), nearest(hashes, targets[:0], radius)):
+    for few in (nearest_targets(hashes[:0], targets, radius), nearest_targets(hashes, targets[:0], radius)):
         assert set(few[0].tolist()) <= {255}
 
 
@@ -198,7 +197,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
     model = Path(__file__).parent.parent / "pipeline" / "demo" / "clip"
     more = sets(x=folder(tmp_path / "x", here)) + 'embeddings = "clip"\nsimilarity = 0.97\nloose = 10\n'
     more += f'[scorers.clip]\nkind = "clip"\nmodel = "local-dir:{model}"\nprecision = "float32"\n'
-    first, second = (phash_of(scene(number)) for number in range(2))
+    first, second = (phash(scene(number)) for number in range(2))
     hashes = [first ^ 0b111111, second ^ 0b11111 << 9, first ^ 0b111111, first ^ 0b111111, first ^ 0xFFFFF]
     described = published_sources.listed(tmp_path, range(40, 45), filters=(), more=more)
     clip = described.scorers["clip"].load()
@@ -235,7 +234,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
 def test_embeddings_of_no_model(tmp_path, more, told):
     one = sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
     with pytest.raises(SourceError, match=told):
-        plan.stages(published_sources.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
+        Plan.of(published_sources.listed(tmp_path, [40], filters=(), more=one + more))
 
 
 def test_another_picture_in_a_set_makes_other_scores(tmp_path):
@@ -270,7 +269,7 @@ def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
     described = published_sources.listed(
         tmp_path, [40, 41], filters=(), more='[scorers.leaks]\nkind = "leaks"\n' + TASK
     )
-    with_hashes(described, store, [phash(picture(1)), phash(picture(2))])
+    with_hashes(described, store, [phash_of_file(picture(1)), phash_of_file(picture(2))])
     rows = ask(store, "SELECT leaks_leaked, leaks_set, leaks_image FROM rows")
     assert rows == [(True, "test", "test.jpg"), (False, None, None)]
     (tmp_path / "test.csv").write_text("image,caption\ngone.jpg,a dog\n")

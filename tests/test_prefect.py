@@ -4,6 +4,7 @@ Both run in a folder with a data_manifests/ and a pyproject.toml of their own, w
 port, and nothing exported that a person would not have.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -129,10 +131,22 @@ def prefect(folder, *words):
     return done.stdout
 
 
-def runs(port, flow):
+def secret(folder):
+    """The header with the secret that the folder's prefect.toml holds for the server that serves there."""
+    text = tomllib.loads((folder / "prefect.toml").read_text())["api"]["auth_string"]
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+def gone(port):
+    return server.state(server.url(port)) is server.State.SILENT
+
+
+def runs(place, flow):
     """States of the runs of a flow that are not merely planned."""
     wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-    answer = httpx.post(f"{server.url(port)}/flow_runs/filter", json=wanted, trust_env=False).raise_for_status()
+    folder, port = place
+    api = f"{server.url(port)}/flow_runs/filter"
+    answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False).raise_for_status()
     return [each["state_type"] for each in answer.json() if not each["auto_scheduled"]]
 
 
@@ -155,27 +169,27 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
         wait_for(lambda: log(storage), 120, process)
         manifest = Manifest.open(storage)
         assert manifest.counts.kept == COUNT - COUNT // 4
-        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"], 180, process)
+        wait_for(lambda: runs(place, "retrain") == ["COMPLETED"], 180, process)
         gains = sorted((root / "taught" / "gains").iterdir())
         assert [json.loads(path.read_bytes())["manifest"] for path in gains] == [manifest.id]
         assert "macro-F1" in (root / "taught" / "report.html").read_text()
 
         prefect(folder, "deployment", "run", "curate/taught")
-        wait_for(lambda: runs(port, "curate") == ["COMPLETED"] * 2, 120, process)
+        wait_for(lambda: runs(place, "curate") == ["COMPLETED"] * 2, 120, process)
         time.sleep(15)  # a trigger takes a few
-        assert runs(port, "retrain") == ["COMPLETED"]
+        assert runs(place, "retrain") == ["COMPLETED"]
         assert len(log(storage)) == 1
 
         for path in gains:  # as if the event had been lost with its process
             path.unlink()
         prefect(folder, "deployment", "run", "reconcile/hourly")
-        wait_for(lambda: runs(port, "retrain") == ["COMPLETED"] * 2, 120, process)
+        wait_for(lambda: runs(place, "retrain") == ["COMPLETED"] * 2, 120, process)
         assert sorted((root / "taught" / "gains").iterdir()) == gains
         assert "Traceback" not in told.read_text()
 
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        wait_for(lambda: not server.answers(server.url(port)), 20)
+        wait_for(lambda: gone(port), 20)
 
 
 def test_schedules_are_planned(place, source):
@@ -188,7 +202,8 @@ def test_schedules_are_planned(place, source):
         }
 
         def planned():
-            answer = httpx.post(f"{server.url(port)}/flow_runs/filter", json=wanted, trust_env=False)
+            api = f"{server.url(port)}/flow_runs/filter"
+            answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False)
             return [each["expected_start_time"] for each in answer.raise_for_status().json() if each["auto_scheduled"]]
 
         assert all("T06:00:00" in time for time in wait_for(planned, 90, process))
@@ -206,11 +221,11 @@ def test_a_server_dies_with_its_owner(tmp_path):
     )
     try:
         assert owner.stdout.readline() == "up\n"
-        assert server.answers(server.url(port))
+        assert server.state(server.url(port)) is server.State.LOCKED
     finally:
         owner.kill()
         owner.wait()
-    wait_for(lambda: not server.answers(server.url(port)), 20)
+    wait_for(lambda: gone(port), 20)
 
 
 class Slow(BaseHTTPRequestHandler):

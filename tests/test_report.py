@@ -12,7 +12,7 @@ from filters import catalog
 from filters.core import Filter, Recipe
 from pipeline.filtering import thresholds
 from pipeline.manifest.manifest import Manifest
-from pipeline.pages import charts, report
+from pipeline.pages import charts, failures, galleries, report
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import COMPARED
 
@@ -240,15 +240,15 @@ def test_a_histogram_of_one_value_is_left_out(store, page):
     assert "pixels_brightness" not in Elements(page).shown
 
 
-def test_link_rot_is_told_by_domain(tmp_path):
+def test_link_rot_by_domain(tmp_path):
     urls = {0: "http://a.example/0.jpg", 1: "https://u@www.A.example:8080/1.jpg", 2: "http://b.example/2.jpg", 3: "odd"}
     rows = [(f"picture number {number}", url) for number, url in urls.items()]
     store = Storage(tmp_path / "store")
     published_sources.published(published_sources.listed(tmp_path, (), filters=(), rows=rows), store, failed={1, 2, 0})
     with Manifest.open(store).connection() as con:
-        found = {each.host: each for each in report._domains(con)}
-    assert found["a.example"] == report.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
-    assert (found["b.example"].failed, found["no host"].failed) == (1, 1)
+        found = {each.name: each for each in failures.domains(con)}
+    assert found["a.example"] == failures.Domain("a.example", 2, 2, 1.0, {"http_404": 2})
+    assert (found["b.example"].failed, found["no domain"].failed) == (1, 1)
 
 
 def encoders(manifest, name):
@@ -324,23 +324,23 @@ def test_drift_is_told_against_the_manifest_before(tmp_path, page):
     assert "pixels_sharpness 0.000 0.000" in shown
 
 
-def test_one_host_needs_no_table_of_hosts(tmp_path):
+def test_one_domain_needs_no_table_of_domains(tmp_path):
     store = Storage(tmp_path / "store")
     published_sources.published(published_sources.listed(tmp_path, range(4)), store, failed={1})
     with Manifest.open(store).connection() as con:
-        assert report._domains(con) == []
+        assert failures.domains(con) == []
 
 
 @pytest.mark.slow
 def test_galleries_of_a_few_shards_say_so(tmp_path, page):
-    assert "chosen blindly" not in page
+    assert "chosen at random" not in page
     store = Storage(tmp_path / "store")
     published_sources.published(
-        published_sources.listed(tmp_path, range(40, 40 + report.SHARDS + 6), shard_size=1), store
+        published_sources.listed(tmp_path, range(40, 40 + galleries.SHARDS + 6), shard_size=1), store
     )
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
-    assert f"From {report.SHARDS} of {report.SHARDS + 6} shards, chosen blindly." in shown
+    assert f"From {galleries.SHARDS} of {galleries.SHARDS + 6} shards, chosen at random." in shown
 
 
 def browse(tmp_path, page, *more):

@@ -41,6 +41,32 @@ FAULTS = {
     "filter name": (PAIRS + '[[filters]]\nname = "A B"\nsql = "true"\n', "filter name 'A B'"),
     "two filters of one name": (PAIRS + ONE + ONE, "two filters called 'a'"),
     "reserved column": ('[pairs]\nlocation = "list.tsv"\nextra = ["kept"]\n', "winnow makes a column 'kept' itself"),
+    "internal column": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["__slot"]\n',
+        "pairs.extra: '__slot' begins with __",
+    ),
+    "a column of DuckDB's": ('[pairs]\nlocation = "list.tsv"\nextra = ["File_Row_Number"]\n', "'file_row_number'"),
+    "extra columns that differ in case": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["Label", "label"]\n',
+        "the extra column 'Label' and the extra column 'label' would both be 'label' in rows",
+    ),
+    "an extra column twice": ('[pairs]\nlocation = "list.tsv"\nextra = ["a", "a"]\n', "pairs.extra names 'a' twice"),
+    "an extra column called as a score": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["P_Sharpness"]\n[scorers.p]\nkind = "pixels"\n',
+        "the extra column 'P_Sharpness' and the column 'sharpness' of scorers.p would both be 'p_sharpness' in rows",
+    ),
+    "a score called as a column of winnow's": (
+        PAIRS + '[scorers.url]\nkind = "./number.py"\n',
+        "scorers.url: its column 'number' would be 'url_number' in rows, which winnow makes itself",
+    ),
+    "two scores of one name": (
+        PAIRS + '[scorers.a]\nkind = "./b_number.py"\n[scorers.a_b]\nkind = "./number.py"\n',
+        "the column 'b_number' of scorers.a and the column 'number' of scorers.a_b would both be 'a_b_number'",
+    ),
+    "an extra column called as an export's": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["image", "source_image"]\n',
+        "the extra column 'image', which is 'source_image' in an export,",
+    ),
     "head of nothing": (
         PAIRS + CLIP + HEAD + 'of = "clpi"\nweights = "list.tsv"\n',
         "there is no scorer 'clpi'; did you mean 'clip'?",
@@ -60,6 +86,11 @@ FAULTS = {
 @pytest.fixture
 def file(tmp_path):
     (tmp_path / "list.tsv").write_text("url\tcaption\nhttp://h/1\tone\n")
+    for column in ("number", "b_number"):
+        scorer = (
+            f"columns = {{'{column}': 'int32'}}\n\ndef score(batch):\n    return {{'{column}': [1] * len(batch)}}\n"
+        )
+        (tmp_path / f"{column}.py").write_text(scorer)
 
     def write(text, name="mine"):
         path = tmp_path / f"{name}.toml"

@@ -16,7 +16,8 @@ from pipeline.trials import trials
 from training.data import heldout, labels, pool
 from training.data.features import Features
 from training.data.heldout import HeldOut
-from training.learners import probe
+from training.learners import descent, probe
+from training.learners.objectives import Objective
 from training.measures import metrics
 from training.studies import experiment, gain
 
@@ -79,8 +80,8 @@ def test_a_learning_curve_ends_where_the_learner_does():
     views = rng.normal(size=(300, 1, 6)).astype(np.float16)
     truth = 40 + 7 * views[:, 0, :3].astype(np.float64).sum(axis=1)
     budget = Budget(steps=320, batch=64, learning_rate=0.01)
-    said = probe.predictions("linear", views[:200], truth[:200], views[200:], 0, budget, 1)
-    assert list(said) == probe.steps(budget) == [10, 20, 40, 80, 160, 240, 320]
+    said = probe.train("linear", views[:200], Objective(truth[:200], 0), views[200:], budget, 1)
+    assert list(said) == descent.evaluation_steps(320) == [10, 20, 40, 80, 160, 240, 320]
     scores = [metrics.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
     assert scores[0] < 0.5 < 0.95 < scores[-1]
 

@@ -13,7 +13,8 @@ from pipeline.errors import WinnowError
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
     from pipeline.store.storage import Storage
-    from pipeline.upkeep.takedown import Names, Takedown
+    from pipeline.takedown.request import Request
+    from pipeline.takedown.result import Takedown
 
 commands = typer.Typer()
 
@@ -114,10 +115,11 @@ def publish_recipe(
     from flows import sources
     from pipeline.manifest.publish import republish
     from pipeline.manifest.recipes import find
+    from pipeline.takedown.writing import writing
 
     described, storage = sources.load(source, root)
     chosen = find(described, storage, recipe) if recipe else described.chosen
-    with storage.lock():
+    with writing(storage):
         published = republish(storage, chosen)
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)
@@ -156,13 +158,13 @@ def forget_pairs(
     from flows import sources
     from flows.console import counts
     from flows.console.output import show
-    from pipeline.upkeep.takedown import Names
+    from pipeline.takedown.request import Request
 
     if (source is None) != every:
         raise typer.BadParameter("name a SOURCE, or give --all")
-    names = Names.read(file)
+    request = Request.read(file)
     found = sources.stored(root) if source is None else [sources.load(source, root)]
-    taken = {storage.root.name: _forget(described, storage, names, dry_run) for described, storage in found}
+    taken = {storage.root.name: _forget(described, storage, request, dry_run) for described, storage in found}
     for name, done in taken.items():
         show(counts.takedown(name, done), as_json)
     for described, storage in found:
@@ -178,10 +180,10 @@ def forget_pairs(
         raise WinnowError(faults[0])
 
 
-def _forget(described: "Source | None", storage: "Storage", names: "Names", dry_run: bool) -> "Takedown":
-    from pipeline.upkeep import takedown
+def _forget(described: "Source | None", storage: "Storage", request: "Request", dry_run: bool) -> "Takedown":
+    from pipeline.upkeep.forget import forget, preview
 
-    return takedown.look(storage, names) if dry_run else takedown.forget(storage, names, described)
+    return preview(storage, request) if dry_run else forget(storage, request, described)
 
 
 def _announce(described: "Source", root: Path, manifest: str, debug: bool) -> tuple[str | None, bool]:

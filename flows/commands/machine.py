@@ -38,7 +38,9 @@ def serve_deployments(
 ) -> None:
     """Serve every source file as a Prefect deployment with its schedule. New manifests start retraining automatically.
 
-    Starts a Prefect server on this machine if none answers, and stops it at the end. Ctrl-C stops it.
+    Starts a Prefect server on this machine if none answers, and stops it at the end. Ctrl-C stops it. The server asks
+    for a random secret. While it runs, prefect.toml in this folder holds the secret, for the `prefect` command and for
+    you: the server's pages ask for it.
     """
     from flows import server
 
@@ -46,6 +48,10 @@ def serve_deployments(
         from flows import deploy
 
         echo(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
+        if server.state(api) is server.State.OPEN:
+            echo(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
+        else:
+            echo("its pages ask for the auth_string in prefect.toml", to_stderr=False)
         deploy.run(root, lambda line: echo(line, to_stderr=False))
 
 

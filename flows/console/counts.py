@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.text import Text
 
 from pipeline.manifest.manifest import Counts
-from pipeline.upkeep.takedown import Takedown
+from pipeline.takedown.result import Takedown
 
 
 def rows(source: str, counts: Counts) -> Group:

@@ -57,7 +57,9 @@ def _tried(stage: Work, shard: Shard) -> ShardError | None:
     return None
 
 
-def spread(make_stage: Callable[[], Work], shards: Sequence[Shard], devices: Sequence[str]) -> Iterator[Outcome]:
+def run_on_devices(
+    make_stage: Callable[[], Work], shards: Sequence[Shard], devices: Sequence[str]
+) -> Iterator[Outcome]:
     """As `run`, by a worker process for each device, as `CUDA_VISIBLE_DEVICES` names it; with one device, right here.
 
     Shards come as they are finished. `make_stage` is pickled; each worker calls it once. A worker sees no device but

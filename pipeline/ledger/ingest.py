@@ -54,8 +54,8 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         con.from_arrow(failed).create("failed")
         con.execute(
-            f"CREATE TABLE held AS SELECT {SHARD_NUMBER} AS __shard, file_row_number AS __row, * EXCLUDE (filename, "
-            "file_row_number, url_number) FROM "
+            f"CREATE TABLE held AS SELECT {SHARD_NUMBER} AS __shard, file_row_number AS __row, "
+            f"* EXCLUDE ({duck.FILE}, file_row_number, url_number) FROM "
             f"{duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')} SEMI JOIN failed USING (uid)"
         )
         con.execute(

@@ -87,7 +87,7 @@ def _fetched(pairs: Pairs, scratch: Path) -> Path:
         return Path(pairs.location)
     target = scratch / "list"
     try:
-        with trusted.blocks(pairs.location) as blocks, target.open("wb") as file:
+        with trusted.stream(pairs.location) as blocks, target.open("wb") as file:
             for block in blocks:
                 file.write(block)
     except AddressError as error:

@@ -21,6 +21,7 @@ from filters.core import Recipe
 from pipeline.errors import BusyError, StorageError
 from pipeline.manifest.manifest import Manifest
 from pipeline.progress import Progress, silent
+from pipeline.schema import EXPORTED
 from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
 from pipeline.store.parquet import cut
@@ -202,7 +203,7 @@ def _sizes(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None
 def _parquet(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
     """`image` holds the picture as `datasets` does, and says so; a column `image` of the source is `source_image`."""
     told = _told(pairs).replace_schema_metadata(None)
-    told = told.rename_columns(["source_image" if name == "image" else name for name in told.column_names])
+    told = told.rename_columns([EXPORTED.get(name.lower(), name) for name in told.column_names])
     images = pa.array(
         [
             {"bytes": picture, "path": f"{uid}.jpg"}

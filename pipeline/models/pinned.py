@@ -40,7 +40,7 @@ def fetched(url: str, sha256: str) -> Path:
 def _download(url: str, target: Path) -> str:
     sha, size = hashlib.sha256(), 0
     try:
-        with trusted.blocks(url) as blocks, target.open("wb") as file:
+        with trusted.stream(url) as blocks, target.open("wb") as file:
             for block in blocks:
                 size += len(block)
                 if size > LARGEST:

@@ -69,7 +69,7 @@ def within(
         return Alike(none, none, nothing, 0, np.empty(0, np.int32), nothing, nothing)
     count = clusters or math.ceil(len(vectors) / SIZE)
     centres = _centres(vectors, min(count, len(vectors)))
-    near, cosine = _nearest(vectors, centres)
+    near, cosine = _nearest_centres(vectors, centres)
     cluster = near[:, 0]
     order = np.lexsort((cosine[:, 0], cluster))  # stable: the least central first
     invited = cosine[:, 1:] >= cosine[:, :1] - _margin(radius)
@@ -120,7 +120,7 @@ def _centres(vectors: Vectors, count: int) -> Floats:
     return unit(k_means(unit(vectors[some]), count, lambda done, total: None))
 
 
-def _nearest(vectors: Vectors, centres: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
+def _nearest_centres(vectors: Vectors, centres: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
     """Of each vector the nearest centres, at most 1 + `GUESTS` of them, the nearest first; and the cosines."""
     count = min(1 + GUESTS, len(centres))
     found, cosine = np.empty((len(vectors), count), np.int32), np.empty((len(vectors), count), np.float32)

@@ -62,7 +62,7 @@ def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambd
     return Edges(low, high, np.bitwise_count(low ^ high), capped)
 
 
-def nearest(
+def nearest_targets(
     hashes: Hashes, targets: Hashes, radius: int, tell: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Of each hash the bits to the nearest target, and which one that is, of equals the first; 255 and -1 if none is

@@ -30,7 +30,7 @@ def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray
     before = np.full(len(vectors), -1)
     for done in range(ROUNDS):
         progress(done, ROUNDS)
-        cluster = nearest(vectors, centroids, half_squares=(centroids**2).sum(axis=1) / 2)
+        cluster = assign(vectors, centroids, half_squares=(centroids**2).sum(axis=1) / 2)
         if np.array_equal(cluster, before):
             break
         centroids, before = _means(vectors, cluster, centroids), cluster
@@ -38,7 +38,7 @@ def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray
     return centroids
 
 
-def nearest(
+def assign(
     vectors: Vectors, centroids: npt.NDArray[np.float32], half_squares: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.int64]:
     """By vector the centroid with the largest inner product; less half its square that is the nearest one."""

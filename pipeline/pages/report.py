@@ -7,21 +7,18 @@ escaped, cut, shown as text and never as a link, and the page's own policy forbi
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from filters import catalog
 from pipeline.filtering import distinct, thresholds
 from pipeline.filtering.funnel import Overlap
-from pipeline.filtering.thresholds import Threshold
 from pipeline.manifest import placeholders
 from pipeline.manifest.manifest import Manifest, log
-from pipeline.pages import charts
-from pipeline.pages.shown import Thumbnails, plain
+from pipeline.pages import charts, failures, galleries
+from pipeline.pages.shown import plain
 from pipeline.review import diff
 from pipeline.review.diff import Difference
 from pipeline.review.drift import Drift
@@ -31,61 +28,8 @@ from pipeline.trials.trials import COMPARED
 ENCODERS, PARETO = "encoders.json", "encoders.svg"
 """What `winnow encoders` leaves beside the page: the figures, and their plot."""
 
-SAMPLE = 12
-"""Pairs of a gallery."""
-
-SHARDS = 64
-"""Shards that the galleries are taken from, at most: a tar that is far away would be fetched whole."""
-
-DOMAINS = 12
-"""Hosts whose links are told one by one."""
-
 DRIFTED = 15
-"""Columns whose drift is told."""
-
-_HOST = (
-    r"regexp_replace(lower(regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#:]+)', 1)), '^www\.', '')"
-)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A pair as it is shown. `picture` is a data URI, or None where there is no picture to show."""
-
-    caption: str
-    url: str
-    note: str
-    picture: str | None
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pairs under a heading."""
-
-    title: str
-    says: str
-    pairs: Sequence[Pair]
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why pairs have no picture: how many, their share of all distinct pairs, and one of them in words."""
-
-    name: str
-    count: int
-    share: float
-    example: str
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A host that pairs could not be fetched from: how many of its pairs, their share, and how many by cause."""
-
-    host: str
-    pairs: int
-    failed: int
-    share: float
-    causes: Mapping[str, int]
+"""Columns in the table of drift."""
 
 
 def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, path: Path) -> None:
@@ -135,10 +79,10 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "difference": difference,
             "drifts": _drifts(difference) if difference else [],
             "histograms": [each for each in histograms if each],
-            "sampled": (min(SHARDS, stored), stored),
-            "galleries": _galleries(con, storage, manifest, lines),
-            "causes": _causes(con, manifest),
-            "domains": _domains(con),
+            "sampled": (min(galleries.SHARDS, stored), stored),
+            "galleries": galleries.galleries(con, storage, manifest, lines),
+            "causes": failures.causes(con, manifest),
+            "domains": failures.domains(con),
             "gain": gain,
         }
 
@@ -165,69 +109,3 @@ def _drifts(difference: Difference) -> list[tuple[Drift, Drift]]:
     inputs, kept = ({each.column: each for each in side} for side in (difference.inputs, difference.kept))
     pairs = [(inputs.get(one, Drift(one, None, None)), kept.get(one, Drift(one, None, None))) for one in inputs | kept]
     return sorted(pairs, key=lambda pair: (-max(each.psi or 0.0 for each in pair), pair[0].column))[:DRIFTED]
-
-
-def _causes(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Cause]:
-    found = con.execute(
-        "SELECT cause, count(*) AS n, coalesce(any_value(error), '') FROM rows WHERE status <> 'ok' "
-        "GROUP BY cause ORDER BY n DESC, cause"
-    ).fetchall()
-    rows = manifest.counts.input - manifest.counts.repeated
-    return [Cause(plain(cause or "unknown"), count, count / rows, plain(error)) for cause, count, error in found]
-
-
-def _domains(con: duckdb.DuckDBPyConnection) -> list[Domain]:
-    """The hosts with the most failed pairs; none where all pairs come from one host."""
-    found = con.execute(
-        f"WITH hosts AS (SELECT {_HOST} AS host, status, coalesce(cause, 'unknown') AS cause FROM rows), "
-        "worst AS (SELECT host, count(*) AS pairs, count(*) FILTER (status <> 'ok') AS failed FROM hosts GROUP BY host "
-        f"HAVING failed > 0 ORDER BY failed DESC, host LIMIT {DOMAINS}) "
-        "SELECT host, any_value(pairs), any_value(failed), cause, count(*) AS n FROM worst JOIN hosts USING (host) "
-        "WHERE status <> 'ok' AND (SELECT count(DISTINCT host) FROM hosts) > 1 "
-        "GROUP BY host, cause ORDER BY any_value(failed) DESC, host, n DESC, cause"
-    ).fetchall()
-    domains: dict[str, Domain] = {}
-    for host, pairs, failed, cause, count in found:
-        domain = domains.setdefault(host, Domain(plain(host) or "no host", pairs, failed, failed / pairs, {}))
-        domains[host] = replace(domain, causes={**domain.causes, plain(cause): count})
-    return list(domains.values())
-
-
-def _galleries(
-    con: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest, lines: Sequence[Threshold]
-) -> list[Gallery]:
-    """Kept, dropped with why, and the pairs on both sides of each threshold; the same ones every time."""
-    chosen = f"(SELECT shard FROM rows WHERE status = 'ok' GROUP BY shard ORDER BY hash(shard) LIMIT {SHARDS})"
-    con.execute(f"CREATE TEMP TABLE sample AS FROM rows WHERE status = 'ok' AND shard IN {chosen}")
-    why = "concat('dropped by ', array_to_string(dropped_by, ', '), if(len(unknown) > 0, ' (no score)', ''))"
-    wanted = [
-        ("Kept", "A blind sample.", "kept", "hash(uid)", "''"),
-        ("Dropped", "A blind sample, each with every filter that it did not pass.", "NOT kept", "hash(uid)", why),
-    ]
-    for line in lines:
-        near = f'abs("{line.column}" - {line.value})'
-        wanted.append(
-            (
-                f"Near the threshold of {line.filter}",
-                f"The pairs whose {line.column} is nearest to {line.value:.4g}: is the line where it should be?",
-                f'"{line.column}" IS NOT NULL',
-                f"{near}, hash(uid)",
-                f"concat(if(kept, 'kept, ', 'dropped, '), printf('%.4g', \"{line.column}\"::DOUBLE))",
-            )
-        )
-    rows = [
-        con.execute(
-            f"SELECT shard, member, caption, url, {note} FROM sample WHERE {where} ORDER BY {order} LIMIT {SAMPLE}"
-        ).fetchall()
-        for _, _, where, order, note in wanted
-    ]
-    thumbnails = Thumbnails(storage, manifest)
-    return [
-        Gallery(title, says, [Pair(plain(c), plain(u), n, _picture(thumbnails, s, m)) for s, m, c, u, n in each])
-        for (title, says, *_), each in zip(wanted, rows, strict=True)
-    ]
-
-
-def _picture(thumbnails: Thumbnails, shard: int, member: str) -> str | None:
-    jpeg = thumbnails.read(shard, member)
-    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import QueryError, nearest
+from pipeline.filtering.domain import DOMAIN
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,6 @@ class Query:
     what: str
     sql: str
 
-
-_DOMAIN = "regexp_extract(url, '://([^/:?#]+)', 1)"
 
 QUERIES: Mapping[str, Query] = {
     "funnel": Query(
@@ -26,7 +25,7 @@ QUERIES: Mapping[str, Query] = {
     ),
     "worst-domains": Query(
         "domains by the share of their pairs that were lost: failed or dropped, of at least 10",
-        f"SELECT {_DOMAIN} AS domain, count(*) AS pairs, count(*) FILTER (status <> 'ok') AS failed, "
+        f"SELECT {DOMAIN} AS domain, count(*) AS pairs, count(*) FILTER (status <> 'ok') AS failed, "
         "count(*) FILTER (status = 'ok' AND NOT kept) AS dropped, round(1 - avg(kept::INT), 3) AS lost "
         "FROM rows GROUP BY domain HAVING count(*) >= 10 ORDER BY lost DESC, pairs DESC, domain LIMIT 50",
     ),

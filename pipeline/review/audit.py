@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import duckdb
 
 from filters.core import Recipe
+from pipeline.filtering.domain import DOMAIN
 from pipeline.manifest.manifest import Manifest
 from pipeline.review.rates import Rate
 from pipeline.schema import ORIGIN
@@ -18,7 +19,7 @@ NONE = "(unknown)"
 _BY: Mapping[str, str] = {
     "language": f"coalesce(captions_language, '{NONE}')",
     ORIGIN: ORIGIN,
-    "domain": f"coalesce(nullif(regexp_extract(lower(url), '://([^/:?#]+)', 1), ''), '{NONE}')",
+    "domain": f"coalesce({DOMAIN}, '{NONE}')",
     "length": "CASE WHEN length(caption) < 10 THEN '0 to 9' WHEN length(caption) < 20 THEN '10 to 19' "
     "WHEN length(caption) < 40 THEN '20 to 39' WHEN length(caption) < 80 THEN '40 to 79' "
     "WHEN length(caption) < 160 THEN '80 to 159' ELSE '160 and more' END",

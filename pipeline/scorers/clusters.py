@@ -5,7 +5,7 @@ DataComp's image-based filtering (Gadre et al. 2023, arXiv 2304.14108, section 3
 to the centroid with the largest inner product.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.errors import SourceError
 from pipeline.images import picture_sets
 from pipeline.models import device
-from pipeline.neighbours.kmeans import k_means, nearest
+from pipeline.neighbours.kmeans import assign, k_means
 from pipeline.progress import StepProgress
-from pipeline.scorers import targets
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.scorers import gathering, targets
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
 from pipeline.uids import draws
 
@@ -65,8 +64,7 @@ class ClustersSpec(PoolSpec):
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` stores no embeddings, ModelError for targets that it cannot encode."""
-        if scorers[self.of].encoder is None:
-            raise SourceError(f"{self.of!r} stores no embeddings; set of to a clip or recorded scorer")
+        gathering.check(scorers, self.of)
         targets.check(self.targets, self.of, scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "Clusters":
@@ -84,49 +82,29 @@ class Clusters:
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `ClustersSpec`."""
-        there = np.concatenate([np.empty(0, bool), *(has for has, _ in _pictures(pool, self._of))])
-        pictures = int(there.sum())
+        present = gathering.present(pool, self._of)
+        rows = np.flatnonzero(present)
         cluster, size, near = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool)
-        if pictures:
-            count = min(self._count or min(max(pictures // PICTURES, 1), MOST), pictures)
-            sample = _sampled(pool, self._of, there, count * self._sample)
+        if len(rows):
+            count = min(self._count or min(max(len(rows) // PICTURES, 1), MOST), len(rows))
+            sample = _sample(pool, self._of, rows, count * self._sample)
             targets.fit(self._targets, sample.shape[1])
             centroids = k_means(sample, count, progress)
-            cluster = np.concatenate([nearest(each, centroids) for _, each in _pictures(pool, self._of)])
+            cluster = np.concatenate([assign(images, centroids) for images in gathering.images(pool, self._of)])
             size = np.bincount(cluster, minlength=count)[cluster]
-            near = np.isin(cluster, nearest(self._targets, centroids))
+            near = np.isin(cluster, assign(self._targets, centroids))
         found = {
             "cluster": pa.array(cluster, pa.int32()),
             "size": pa.array(size, pa.int32()),
             "near_target": pa.array(near),
         }
-        return spread(found, there)
+        return scatter(found, present)
 
 
-def _pictures(pool: Pool, of: str) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]]:
-    """By shard, which pairs of the pool have an image embedding, and these."""
-    for stored in pool.embeddings(of):
-        has = ~np.asarray(np.isnan(stored[:, 0]).any(axis=1))
-        yield has, stored[:, 0][has]
-
-
-def _sampled(pool: Pool, of: str, there: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float16]:
-    """At most so many of the pool's image embeddings, in one file on disk: those that draw the lowest, in that order.
+def _sample(pool: Pool, of: str, rows: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.float16]:
+    """The image embeddings of at most `most` of these rows: those with the lowest draws, in the order of the draws.
 
     Which they are depends on the pairs, not on their order.
     """
-    drawn = draws("clusters", pool.column("uid").filter(pa.array(there)).to_pylist())
-    chosen = np.argsort(drawn, kind="stable")[:most]
-    place = np.full(len(drawn), -1)
-    place[chosen] = np.arange(len(chosen))
-    sample, start = None, 0
-    for _, pictures in _pictures(pool, of):
-        if sample is None:
-            sample = np.lib.format.open_memmap(
-                pool.folder / f"{of}-sample.npy", "w+", np.float16, (len(chosen), pictures.shape[1])
-            )
-        at = place[start : start + len(pictures)]
-        sample[at[at >= 0]] = pictures[at >= 0]
-        start += len(pictures)
-    assert sample is not None
-    return sample
+    drawn = draws("clusters", pool.column("uid").take(pa.array(rows)).to_pylist())
+    return gathering.gather(pool, of, rows[np.argsort(drawn, kind="stable")[:most]])

@@ -11,7 +11,7 @@ from pipeline.errors import SourceError
 from pipeline.neighbours import hamming
 from pipeline.progress import StepProgress
 from pipeline.scorers.edges import EDGES, grouped, write_edges
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 
 VERSION = 1
 """Raised whenever the same pool would get other groups."""
@@ -66,9 +66,9 @@ class Duplicates:
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `DuplicatesSpec`, and the edges as a file."""
         column = pool.column(self._hashes).combine_chunks()
-        there = column.is_valid().to_numpy(zero_copy_only=False)
+        present = column.is_valid().to_numpy(zero_copy_only=False)
         distinct, picture = np.unique(column.drop_null().to_numpy(), return_inverse=True)
         edges = hamming.within(distinct, self._radius, progress)
         write_edges(pool.folder, edges.low, edges.high, edges.distance, edges.capped)
         low, high = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
-        return spread(grouped(pool, there, picture, low, high, edges.distance), there)
+        return scatter(grouped(pool, present, picture, low, high, edges.distance), present)

@@ -33,13 +33,13 @@ def write_edges(folder: Path, low: Numbers, high: Numbers, distance: npt.NDArray
 
 def grouped(
     pool: Pool,
-    there: npt.NDArray[np.bool_],
+    present: npt.NDArray[np.bool_],
     picture: npt.NDArray[np.int64],
     low: npt.NDArray[np.int64],
     high: npt.NDArray[np.int64],
     distance: npt.NDArray[Any],
 ) -> dict[str, pa.Array]:
-    """count, group and nearest of the rows that are `there`; each shows a picture, by its number from 0 on.
+    """count, group and nearest of the rows that are `present`; each shows a picture, by its number from 0 on.
 
     `low` and `high` are pictures `distance` apart.
     """
@@ -51,7 +51,7 @@ def grouped(
     np.minimum.at(nearest, high, distance)
     nearest[rows > 1] = 0
     alone = size[group] == 1
-    uids = pool.column("uid").filter(pa.array(there)).combine_chunks()
+    uids = pool.column("uid").filter(pa.array(present)).combine_chunks()
     return {
         "count": pa.array(size[group], pa.int32()),
         "group": uids.take(pa.array(first[group], mask=alone)),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +16,19 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError, SourceError
-from pipeline.images import phash, picture_sets, variants
+from pipeline.images import picture_sets, variants
+from pipeline.images.phash import phash
 from pipeline.neighbours import hamming
 from pipeline.neighbours.cosine import unit
 from pipeline.neighbours.hamming import Hashes
 from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.spec import WINDOW, Columns, Pool, PoolSpec, Spec, spread
-from pipeline.scorers.targets import Encoder
+from pipeline.scorers.spec import WINDOW, Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
 from pipeline.settings.task import TestSet
+
+if TYPE_CHECKING:
+    from pipeline.models.clip import Clip
 
 VERSION = 2
 """Raised whenever the same pool and sets would get other columns."""
@@ -141,7 +144,7 @@ class Known:
     vectors: Floats | None
 
     @classmethod
-    def read(cls, pictures: Iterable[Evaluated], encoder: Encoder | None) -> Self:
+    def read(cls, pictures: Iterable[Evaluated], encoder: "Clip | None") -> Self:
         """Of all pictures, one after the other: as many are held as the encoder takes at once."""
         names: list[tuple[str, str, str]] = []
         hashes: list[list[int]] = []
@@ -149,7 +152,7 @@ class Known:
         parts: list[Floats] = []
         for each in pictures:
             names.append((each.set, each.name, each.sha256))
-            hashes.append([phash.phash_of(version) for version in variants.versions(each.image)])
+            hashes.append([phash(version) for version in variants.versions(each.image)])
             if encoder is not None:
                 held.append(encoder.prepare(each.image))
             if encoder is not None and len(held) == WINDOW:
@@ -166,7 +169,7 @@ class Known:
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """By hash, the bits to the nearest test picture or version of one, and which it is: 255 and -1 if none is
         within the radius. Of equals, a picture's own hash comes before all versions."""
-        bits, target = hamming.nearest(hashes, self.hashes.T.ravel(), radius, progress)
+        bits, target = hamming.nearest_targets(hashes, self.hashes.T.ravel(), radius, progress)
         return bits, np.where(target < 0, -1, target % max(len(self.hashes), 1))
 
     def by_vector(
@@ -198,7 +201,7 @@ class Leaks:
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `LeaksSpec`."""
         column = pool.column(self._hashes).combine_chunks()
-        there, hashes = column.is_valid().to_numpy(zero_copy_only=False), column.drop_null().to_numpy()
+        present, hashes = column.is_valid().to_numpy(zero_copy_only=False), column.drop_null().to_numpy()
         distinct, picture = np.unique(hashes, return_inverse=True)
         distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, progress))
         same = pc.index_in(
@@ -211,8 +214,8 @@ class Leaks:
             embeddings = (stored[:, 0] for stored in pool.embeddings(self._agree.of))
             cosine, bits, other = self._compared(embeddings, pc.fill_null(column, 0).to_numpy(), self._agree)
             far = target < 0
-            distance, target = np.where(far, bits[there], distance), np.where(far, other[there], target)
-            more["similarity"] = pa.array(cosine[there], mask=np.isnan(cosine[there]))
+            distance, target = np.where(far, bits[present], distance), np.where(far, other[present], target)
+            more["similarity"] = pa.array(cosine[present], mask=np.isnan(cosine[present]))
         none = target < 0
         chosen = pa.array(target, mask=none)
         found = {
@@ -221,7 +224,7 @@ class Leaks:
             **{name: self._known.names[name].combine_chunks().take(chosen) for name in ("set", "image")},
             **more,
         }
-        return spread(found, there)
+        return scatter(found, present)
 
     def _compared(
         self, embeddings: Iterable[npt.NDArray[np.float16]], hashes: Hashes, agree: Agree

@@ -20,8 +20,9 @@ from pydantic import Field
 from pipeline.errors import SourceError
 from pipeline.models import device
 from pipeline.progress import StepProgress
+from pipeline.scorers import gathering
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.uids import draws
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class NegClipLossSpec(PoolSpec):
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` stores no embeddings, or a temperature is missing."""
-        if scorers[self.of].encoder is None:
-            raise SourceError(f"{self.of!r} stores no embeddings; set of to a clip or recorded scorer")
+        gathering.check(scorers, self.of)
         if self.temperature is None and not isinstance(scorers[self.of], ClipSpec):
             raise SourceError(f"set temperature: {self.of!r} holds embeddings without their model")
 
@@ -91,8 +91,9 @@ class NegClipLoss:
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `NegClipLossSpec`."""
-        stored, there = _gathered(pool, self._of)
-        uids = pool.column("uid").filter(pa.array(there)).to_pylist()
+        present = gathering.present(pool, self._of, gathering.BOTH)
+        stored = gathering.gather(pool, self._of, np.flatnonzero(present), gathering.BOTH)
+        uids = pool.column("uid").filter(pa.array(present)).to_pylist()
         total = np.zeros(len(uids))
         done, steps = 0, math.ceil(len(uids) / self._batch) * self._shuffles
         for shuffle in range(self._shuffles):
@@ -101,7 +102,7 @@ class NegClipLoss:
                 total[rows] += neg_clip_loss(both[:, 0], both[:, 1], self.temperature, self._batch)
                 done += 1
                 progress(done, steps)
-        return spread({"score": pa.array(total / self._shuffles, pa.float32())}, there)
+        return scatter({"score": pa.array(total / self._shuffles, pa.float32())}, present)
 
 
 def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np.int64]]:
@@ -149,22 +150,3 @@ def _log_sums(logits: "Tensor") -> "tuple[Tensor, Tensor]":
         rows, columns = (each.double().log() + shift for each in sums)
         return rows, columns
     return torch.logsumexp(logits, dim=1).double(), torch.logsumexp(logits, dim=0).double()
-
-
-def _gathered(pool: Pool, of: str) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
-    """The embeddings of the pairs that have both, in one file on disk, and which pairs these are."""
-    there: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
-    shape: tuple[int, ...] = (2, 0)
-    for stored in pool.embeddings(of):
-        there.append(~np.asarray(np.isnan(stored[:, :, 0]).any(axis=1)))
-        shape = stored.shape[1:]
-    has = np.concatenate(there)
-    if not has.any():
-        return np.empty((0, *shape), np.float16), has
-    path = pool.folder / f"{of}.npy"
-    gathered = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(has.sum()), *shape))
-    start = 0
-    for stored, rows in zip(pool.embeddings(of), there[1:], strict=True):
-        gathered[start : start + rows.sum()] = stored[rows]
-        start += int(rows.sum())
-    return gathered, has

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.images.phash import phash
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 
 VERSION = 4
@@ -91,7 +92,6 @@ class Pixels:
     def prepare(self, image: Image.Image) -> Measured:
         """All that needs the pixels."""
         import cv2
-        import imagehash
 
         grey, rgb = image.convert("L"), np.asarray(image)
         luma = np.asarray(grey)
@@ -103,7 +103,7 @@ class Pixels:
             colourfulness(rgb),
             sharpness(luma),
             border(luma),
-            int(str(imagehash.phash(grey)), 16),
+            phash(grey),
             digest(rgb),
             steps(luma),
         )

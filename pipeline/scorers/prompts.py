@@ -6,9 +6,9 @@ softmax. The probability says which of the two sets fits better, not how often t
 for each model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from pydantic import Field, model_validator
 from pipeline.errors import ModelError, nearest
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
+
+if TYPE_CHECKING:
+    from pipeline.models.clip import Clip
 
 VERSION = 1
 """Raised whenever the same prompts and embedding would get another probability."""
@@ -136,19 +139,9 @@ class PromptsSpec(HeadSpec):
     def load(self, of: Callable[[], Any] | None = None) -> Head:
         """Encodes the prompts."""
         assert of is not None
-        clip: Encoder = of()
+        clip: Clip = of()
         positive, negative = clip.captions(self.prompts.positive), clip.captions(self.prompts.negative)
         return PromptsHead(centre(positive), centre(negative), clip.logit_scale)
-
-
-class Encoder(Protocol):
-    """What is needed of a loaded CLIP."""
-
-    logit_scale: float
-
-    def captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
-        """float32 [captions, dim], L2-normalised."""
-        ...
 
 
 class PromptsHead:

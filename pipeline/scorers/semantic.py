@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.errors import SourceError
 from pipeline.models import device
 from pipeline.neighbours import cosine
 from pipeline.progress import StepProgress
+from pipeline.scorers import gathering
 from pipeline.scorers.edges import EDGES, grouped, write_edges
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, spread
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 
 VERSION = 1
 """Raised whenever the same pool would get other columns."""
@@ -72,8 +72,7 @@ class SemanticSpec(PoolSpec):
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
         """Raises SourceError if the scorer `of` stores no embeddings."""
-        if scorers[self.of].encoder is None:
-            raise SourceError(f"{self.of!r} stores no embeddings; set of to a clip or recorded scorer")
+        gathering.check(scorers, self.of)
 
     def load(self, of: Callable[[], Any] | None = None) -> "Semantic":
         """Nothing heavy: the model is not needed, its embeddings are."""
@@ -88,52 +87,30 @@ class Semantic:
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `SemanticSpec`, and the edges as a file."""
-        there, picture = _pictures(pool, self._of)
+        present = gathering.present(pool, self._of)
+        picture = _number(pool, self._of)
         _, first = np.unique(picture, return_index=True)
-        found = cosine.within(_gathered(pool, self._of, there, first), self._radius, self._clusters, progress)
+        vectors = gathering.gather(pool, self._of, np.flatnonzero(present)[first])
+        found = cosine.within(vectors, self._radius, self._clusters, progress)
         write_edges(pool.folder, found.low, found.high, found.distance, found.capped)
         low, high = found.low.astype(np.int64), found.high.astype(np.int64)
         harder = np.zeros(len(picture), np.float32)  # of a picture's pairs all but the first have an equal before them
         harder[first] = found.harder
         columns = {
             "picture": pa.array(picture, pa.uint64()),
-            **grouped(pool, there, picture, low, high, found.distance),
+            **grouped(pool, present, picture, low, high, found.distance),
             "cluster": pa.array(found.cluster[picture]),
             "centrality": pa.array(found.centrality[picture]),
             "harder": pa.array(harder),
         }
-        return spread(columns, there)
+        return scatter(columns, present)
 
 
-def _pictures(pool: Pool, of: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Which pairs have an image embedding; and of these which one, by numbers that rise with the first appearance."""
-    there: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
+def _number(pool: Pool, of: str) -> npt.NDArray[np.int64]:
+    """By row with an image embedding, the number of this embedding. Numbers rise with the first appearance."""
     digests = [pa.array([], pa.binary(_DIGEST))]
-    for stored in pool.embeddings(of):
-        images = np.ascontiguousarray(stored[:, 0])
-        there.append(~np.asarray(np.isnan(images).any(axis=1)))
-        rows = (hashlib.blake2b(row, digest_size=_DIGEST).digest() for row in images[there[-1]])
-        digests.append(pa.array(list(rows), pa.binary(_DIGEST)))
-    numbered = pa.concat_arrays(digests).dictionary_encode()
-    return np.concatenate(there), numbered.indices.to_numpy().astype(np.int64)
-
-
-def _gathered(
-    pool: Pool, of: str, there: npt.NDArray[np.bool_], first: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float16]:
-    """The image embeddings of the pairs that are `first` to show a picture, in one file on disk."""
-    chosen = np.zeros(len(there), bool)
-    chosen[np.flatnonzero(there)[first]] = True
-    if not len(first):
-        return np.empty((0, 0), np.float16)
-    gathered: npt.NDArray[np.float16] | None = None
-    row = filled = 0
-    for stored in pool.embeddings(of):
-        if gathered is None:
-            shape = (len(first), stored.shape[2])
-            gathered = np.lib.format.open_memmap(pool.folder / f"{of}.images.npy", "w+", np.float16, shape)
-        images = stored[chosen[row : row + len(stored)], 0]
-        gathered[filled : filled + len(images)] = images
-        row, filled = row + len(stored), filled + len(images)
-    assert gathered is not None
-    return gathered
+    for images in gathering.images(pool, of):
+        rows = [hashlib.blake2b(row, digest_size=_DIGEST).digest() for row in np.ascontiguousarray(images)]
+        digests.append(pa.array(rows, pa.binary(_DIGEST)))
+    numbers: npt.NDArray[np.int32] = pa.concat_arrays(digests).dictionary_encode().indices.to_numpy()
+    return numbers.astype(np.int64)

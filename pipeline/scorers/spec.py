@@ -187,7 +187,7 @@ class PoolScorer(Protocol):
         ...
 
 
-def spread(columns: Mapping[str, pa.Array], there: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
-    """Columns of the rows that are `there`, as columns of all rows: NULL for the others."""
-    place = pa.array(np.cumsum(there) - 1, mask=~there)
+def scatter(columns: Mapping[str, pa.Array], present: npt.NDArray[np.bool_]) -> Mapping[str, pa.Array]:
+    """Columns of the rows that are `present`, as columns of all rows: NULL in the others."""
+    place = pa.array(np.cumsum(present) - 1, mask=~present)
     return {name: values.take(place) for name, values in columns.items()}

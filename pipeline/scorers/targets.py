@@ -1,32 +1,22 @@
 """Target pictures: those of the tasks that the model shall be good at, as embeddings of the pool's own model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from pipeline.errors import ModelError
 from pipeline.images import picture_sets
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import NORM, WINDOW, Spec
 
+if TYPE_CHECKING:
+    from pipeline.models.clip import Clip
+
 VECTORS = ".npy"
 """The ending of a file of embeddings that somebody already computed."""
-
-
-class Encoder(Protocol):
-    """What is needed of a loaded CLIP."""
-
-    def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """A picture as the model takes it."""
-        ...
-
-    def pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """float32 [pictures, dim], L2-normalised."""
-        ...
 
 
 def check(path: Path, name: str, of: Spec) -> None:
@@ -73,7 +63,7 @@ def _stored(path: Path) -> npt.NDArray[np.float32]:
     return found
 
 
-def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
+def _encoded(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
     held: list[npt.NDArray[np.uint8]] = []
     parts = []
     for prepared in _prepared(path, clip):
@@ -84,7 +74,7 @@ def _encoded(path: Path, clip: Encoder) -> npt.NDArray[np.float32]:
     return np.concatenate([*parts, *([clip.pictures(held)] if held else [])])
 
 
-def _prepared(path: Path, clip: Encoder) -> Iterator[npt.NDArray[np.uint8]]:
+def _prepared(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:
     for name, content in picture_sets.contents(path):
         picture = picture_sets.upright(path, name, content)  # a picture that is none is told before the model is asked
         yield clip.prepare(picture)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import SourceError, nearest
 from pipeline.schema import ORIGIN
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.sources.columns import check_columns
 from pipeline.sources.source import Source
 
 
@@ -72,8 +73,17 @@ def every() -> list[Path]:
 def load(path_or_name: str | Path) -> Source:
     """Read and check a source file: keys, types, files, filter names. Raises SourceError with the first fault."""
     source = _read(find(str(path_or_name)))
-    members(source)
+    _check_union(source)
     return with_test(source)
+
+
+def _check_union(source: Source) -> None:
+    """Read the members of a union, whose extra columns are all in its rows."""
+    names = dict.fromkeys(name for member, _ in members(source) for name in extra_names(member))
+    try:
+        check_columns(names, source.scorers)
+    except ValueError as error:
+        raise SourceError(f"{source.path.name}: [union]: {error}") from None
 
 
 def _read(path: Path) -> Source:

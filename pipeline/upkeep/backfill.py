@@ -11,15 +11,15 @@ from pipeline.filtering import predicates
 from pipeline.ledger.ledger import Ledger, Shard, recalled
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.spec import PoolSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.sources.source import Source
 
 
 @dataclass(frozen=True)
 class Addition:
-    """A manifest's pairs, the reasons of its quarantined shards, and the source with the scorers that it shall have."""
+    """A manifest's pairs, the reasons of its quarantined shards, and the plan of the scores that it is to have."""
 
-    source: Source
+    plan: Plan
     ledger: Ledger
     quarantined: Mapping[int, str]
 
@@ -37,8 +37,8 @@ def addition(source: Source, manifest: Manifest, scorer: str) -> Addition:
     if scorer not in source.scorers:
         raise SourceError(f"{source.name}: there is no scorer {scorer!r}{nearest(scorer, source.scorers)}")
     found = stored(source, manifest, {scorer, *source.scorers[scorer].builds_on})
-    made = plan.results(found.source, manifest.storage, found.ledger, found.quarantined)
-    predicates.bind(found.source.chosen.filters, made.columns)
+    made = found.plan.results(manifest.storage, found.ledger, found.quarantined)
+    predicates.bind(source.chosen.filters, made.columns)
     return found
 
 
@@ -56,11 +56,12 @@ def stored(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Ad
         ).fetchall()
     reasons = {number: reason for number, reason in told if reason is not None}
     ledger = recalled(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in told})
-    made = plan.results(narrow, manifest.storage, ledger, reasons)
-    if made.shards.key != stages["shards"]:
+    plan = Plan.of(narrow)
+    made = plan.results(manifest.storage, ledger, reasons)
+    if plan.shards.key != stages["shards"]:
         raise SourceError("[download] has changed since the pictures were stored: `winnow curate` fetches them anew")
     for name, key in made.keys["scores"].items():
         same = stages["scores"].get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
         if name not in more and not same:
             raise SourceError(f"scorers.{name} has changed since it was published: `winnow curate` scores it anew")
-    return Addition(narrow, ledger, reasons)
+    return Addition(plan, ledger, reasons)

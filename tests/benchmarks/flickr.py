@@ -26,6 +26,7 @@ from pipeline.store.digests import digest
 from training.data import features, labels
 from training.encoders import encoders
 from training.learners import descent, probe
+from training.learners.objectives import Objective
 from training.measures import intervals, metrics
 
 RATES = (0.0, 0.1, 0.3, 0.5)
@@ -120,12 +121,11 @@ def main(seeds, folder, rates):
                     continue
                 shown = training[place[rows[arm]]]
                 found.append(
-                    probe.predictions(
+                    probe.train(
                         head,
                         shown if augmented else shown[:, :1],
-                        label[rows[arm]],
+                        Objective(label[rows[arm]], len(CLASSES)),
                         heldout,
-                        len(CLASSES),
                         BUDGET,
                         seed,
                     )[BUDGET.steps]

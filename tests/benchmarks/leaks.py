@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from copies import TRANSFORMS, encoded, opened
 
-from pipeline.images.phash import phash_of
+from pipeline.images.phash import phash
 from pipeline.scorers.leaks import Agree, Evaluated, Known
 
 DEMO = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"
@@ -83,7 +83,7 @@ def photos(test, clean):
 def seen(pictures, encoder):
     """The hash and the embedding of each stored picture."""
     stored = [opened(encoded(picture)) for picture in pictures]
-    hashes = np.array([phash_of(each) for each in stored], np.uint64)
+    hashes = np.array([phash(each) for each in stored], np.uint64)
     if encoder is None:
         return hashes, None
     return hashes, encoder.pictures([encoder.prepare(each) for each in stored]).astype(np.float16)

@@ -72,7 +72,7 @@ def main(rows):
         with timed(f"clusters: {count:,} centroids of {sample:,} pictures of {DIM} numbers"):
             centroids = kmeans.k_means(vectors, count, nothing)
         with timed(f"the nearest of them to {sample:,} pictures"):
-            kmeans.nearest(vectors, centroids)
+            kmeans.assign(vectors, centroids)
 
 
 if __name__ == "__main__":

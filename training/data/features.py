@@ -25,7 +25,7 @@ from pipeline.engine.machine import cores
 from pipeline.engine.prefetch import Ahead
 from pipeline.errors import StorageError
 from pipeline.images import decoders
-from pipeline.images.phash import phash_of
+from pipeline.images.phash import phash
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.task import Budget
 from pipeline.store import tarfiles
@@ -170,7 +170,7 @@ def prepared(encoder: encoders.Encodes, drawn: Drawn, policy: str, views: int, p
         found = [drawn(pixels) for pixels in versions(content, policy, views)]
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise StorageError(f"{name} cannot be decoded: {error!r}") from error
-    return Prepared(phash_of(found[0]), [encoder.prepare(each) for each in found])
+    return Prepared(phash(found[0]), [encoder.prepare(each) for each in found])
 
 
 def versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:

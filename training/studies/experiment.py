@@ -23,9 +23,11 @@ from training.data.features import Features
 from training.data.heldout import HeldOut
 from training.data.pairs import Pairs
 from training.data.pool import Pool
+from training.data.texts import Texts
 from training.data.versions import Versions
 from training.learners import dual_encoder, probe
-from training.learners.dual_encoder import Embed, Texts
+from training.learners.dual_encoder import Embed
+from training.learners.objectives import Objective
 from training.measures import matching
 from training.measures.matching import Match, Retrieval
 from training.measures.metrics import Predicted, Regression, Single, Units, main
@@ -206,9 +208,9 @@ class Experiment:
         (_, how), rows = setting.cell, drawn[setting.arm]
         views = self.views(learner, how, rows)
         if learner.texts is None:
-            labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
+            objective = Objective(self.pool.table["label"].to_numpy()[rows], len(self.task.classes))
             asked = np.concatenate([each.pictures for each in exams])
-            said = probe.predictions(learner.head, views, labels, asked, classes, budget, setting.seed)
+            said = probe.train(learner.head, views, objective, asked, budget, setting.seed)
             ends = np.cumsum([len(each.pictures) for each in exams])[:-1]
             return {steps: np.split(predicted, ends) for steps, predicted in said.items()}
 
@@ -216,16 +218,16 @@ class Experiment:
             return matching.less_threshold([_compared(each, embed) for each in exams], exams[-1].measure)
 
         texts = learner.texts.seen(how, rows, self.versions)
-        return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
+        return dual_encoder.train(views, texts, answer, budget, setting.seed)
 
     def exam(self, learner: Learner) -> Exam:
         """The test set."""
-        asked = learner.texts.asked.astype(np.float32) if learner.texts else None
+        asked = learner.texts.heldout.astype(np.float32) if learner.texts else None
         return Exam(self.measure, learner.heldout.views[:, :1], asked)
 
     def dev(self, learner: Learner, drawn: npt.NDArray[np.int64], seed: int) -> Exam:
         """The same of undrawn pairs, by the rows of "raw": as noisy as the pool, and the same for all arms."""
-        rows, asked = self.undrawn(drawn, seed), learner.texts.asked if learner.texts else None
+        rows, asked = self.undrawn(drawn, seed), learner.texts.heldout if learner.texts else None
         picture, labels = (self.pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
         pairs = None
         if self.task.of_pairs and learner.texts:

@@ -22,6 +22,7 @@ from pipeline.trials.trials import FORMAT, GAIN, Trial
 from training.data import heldout, pool, versions
 from training.data.features import Extractor
 from training.data.heldout import HeldOut
+from training.data.texts import Texts, prompts
 from training.learners import dual_encoder, probe
 from training.measures import intervals
 from training.measures.intervals import Bootstrap
@@ -166,10 +167,10 @@ def _learners(
     made = []
     for name, each in task.learners.items():
         at, texts = encoders.index(each.encoder), None
-        asked = [[text] for text in known.test.pairs.texts] if known.test.pairs else dual_encoder.prompts(task.classes)
+        asked = [[text] for text in known.test.pairs.texts] if known.test.pairs else prompts(task.classes)
         if each.head == "dual" and isinstance(each.encoder, Network):
             captions = versions.captions(choice, known.table["uid"])["caption"].to_pylist()
-            texts = dual_encoder.Texts.read(each.encoder, captions, asked, more)
+            texts = Texts.read(each.encoder, captions, asked, more)
         made.append(Learner(name, each.head, extractors[at].identity, known.features[at], known.heldout[at], at, texts))
     return tuple(made)
 
