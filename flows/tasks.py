@@ -88,9 +88,7 @@ def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mappin
 
 
 @task(persist_result=True, **SETTINGS)
-def publish_manifest(
-    plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]
-) -> dict[str, Any]:
+def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
     published = publish.publish(plan, storage, ledger, quarantined)
     steps = Manifest.open(storage, published.id).funnel(plan.source.chosen)

@@ -34,12 +34,8 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-<<<<<<< HEAD
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
-        plan = Plan.of(served)
-=======
     with writing(storage), world.served(described, storage) as served:
->>>>>>> main
+        plan = Plan.of(served)
         tell("ledger")
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}

@@ -16,15 +16,9 @@ from PIL import Image
 from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
-<<<<<<< HEAD
-from pipeline.schema import MADE
-from pipeline.scoring import pool
-from pipeline.scoring.plan import Plan
-=======
 from pipeline.schema import MADE, score_column
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
->>>>>>> main
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 

@@ -6,7 +6,6 @@ import pytest
 from published_sources import published
 
 from filters.core import Distinct, Filter, Recipe
-from pipeline.scoring.plan import Plan
 from pipeline.errors import SourceError
 from pipeline.ledger import ingest
 from pipeline.manifest import export, publish
@@ -15,6 +14,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts
 from pipeline.pages.explore.rows import Rows
 from pipeline.schema import RESERVED
+from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.sources.columns import check_columns, row_columns
 from pipeline.store.storage import Storage

@@ -146,13 +146,9 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
     one, alone, shards = downloaded_sources.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
     two, beside, _ = downloaded_sources.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
-<<<<<<< HEAD
     list(local.run(partial(Scoring, Plan.of(one), alone), shards))
-    assert {error for _, error in local.spread(partial(Scoring, Plan.of(two), beside), shards, ["", ""])} == {None}
-=======
-    list(local.run(partial(Scoring, Plan.of(one), alone), shards))
-    assert {error for _, error in local.run_on_devices(partial(Scoring, Plan.of(two), beside), shards, ["", ""])} == {None}
->>>>>>> main
+    outcomes = local.run_on_devices(partial(Scoring, Plan.of(two), beside), shards, ["", ""])
+    assert {error for _, error in outcomes} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
     stage = Plan.of(one).scores["captions"]
     for shard in shards:

@@ -29,13 +29,8 @@ from pipeline.manifest import database, placeholders
 from pipeline.manifest.manifest import Counts, Manifest, log
 from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
-<<<<<<< HEAD
 from pipeline.scoring.plan import Plan, Results
-=======
-from pipeline.scoring import plan
-from pipeline.scoring.plan import Results, results
 from pipeline.sources.columns import row_columns, score_columns
->>>>>>> main
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest

@@ -14,13 +14,9 @@ from pipeline.errors import SourceError, StorageError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Ledger
 from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
-<<<<<<< HEAD
-from pipeline.sources.loading import extra_names
-from pipeline.sources.source import Source, row_columns
-=======
 from pipeline.sources.columns import row_columns
+from pipeline.sources.loading import extra_names
 from pipeline.sources.source import Source
->>>>>>> main
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 

@@ -64,6 +64,6 @@ def _publish(storage: Storage, source: Source | None) -> tuple[str, bool]:
             f"no source file is called {storage.root.name!r}; name it by its path, or run `winnow curate`"
         )
     left = stored(source, newest)
-    pool.run(left.source, storage, left.ledger, left.quarantined)
-    published = publish.publish(left.source, storage, left.ledger, left.quarantined, newest.recipe)
+    pool.run(left.plan, storage, left.ledger, left.quarantined)
+    published = publish.publish(left.plan, storage, left.ledger, left.quarantined, newest.recipe)
     return published.id, published.new

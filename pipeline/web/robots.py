@@ -45,7 +45,7 @@ class Rules:
 
 
 def _matches(pattern: str, target: str) -> bool:
-    """Takes time in proportion to both lengths. Strangers write the patterns, and can make a regular expression slow."""
+    """Takes time in proportion to both lengths. Strangers write the patterns, and could slow a regular expression."""
     first, *others = (unquote(part) for part in pattern.removesuffix("$").split("*"))
     if not target.startswith(first):
         return False
