@@ -121,7 +121,7 @@ def ensure(port: int, debug: bool) -> Iterator[str]:
         raise WinnowError(f"port {port} is taken, and {seen.value}: stop that program, or choose another --port")
     if seen is State.SILENT:
         secret = access.server_secret()
-        with start(port, "lasting", secret), access.shared(api, secret):
+        with start(port, secret=secret), access.shared(api, secret):
             yield api
     else:
         os.environ["PREFECT_API_URL"] = api
@@ -129,7 +129,7 @@ def ensure(port: int, debug: bool) -> Iterator[str]:
 
 
 @contextmanager
-def start(port: int, kind: Literal["temporary", "lasting"], secret: str | None = None) -> Iterator[str]:
+def start(port: int, kind: Literal["temporary", "lasting"] = "lasting", secret: str | None = None) -> Iterator[str]:
     """The API of a new Prefect server on this port. It ends with this process, however this process ends.
 
     Puts the API and its secret into the environment, so call it before prefect is imported. A temporary server has
