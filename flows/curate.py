@@ -24,7 +24,7 @@ from pipeline.scoring.plan import Plan
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.takedown.writing import writing
-from pipeline.upkeep.backfill import addition
+from pipeline.upkeep.backfill import add_scorer
 
 BLOCK = 100
 """Shards of one task. A task for each shard would give thousands, which nobody can read."""
@@ -72,7 +72,7 @@ def score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     """
     described, storage = sources.load(source, Path(root))
     with writing(storage):
-        added = addition(described, Manifest.open(storage), scorer)
+        added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             errors = _score(added.plan, storage, block)
             if errors:

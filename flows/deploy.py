@@ -34,7 +34,7 @@ def run(root: Path, echo: Callable[[str], None]) -> None:
 def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeployment]:
     """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. Reports broken source files."""
     found = []
-    for path in loading.every():
+    for path in loading.source_files():
         try:
             described = loading.load(path)
         except SourceError as error:

@@ -7,7 +7,7 @@ from typing import Any
 from flows.progress import bars
 from pipeline.demo import world
 from pipeline.pages import report
-from pipeline.settings.encoder import Encoder, encoder
+from pipeline.settings.encoder import Encoder, parse_encoder
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from training.studies import comparison, plot
@@ -35,5 +35,5 @@ def compare(
 def _chosen(described: Source, names: Sequence[str]) -> list[Encoder]:
     """Each encoder once."""
     own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
-    named = [own.get(name) or encoder(name) for name in names] or [*own.values(), *comparison.KNOWN]
+    named = [own.get(name) or parse_encoder(name) for name in names] or [*own.values(), *comparison.KNOWN]
     return [each for at, each in enumerate(named) if each not in named[:at]]

@@ -36,7 +36,7 @@ def reconcile(root: str = "data") -> list[str]:
     drifted too far.
     """
     logger, retrained = get_run_logger(), []
-    for path in loading.every():
+    for path in loading.source_files():
         try:
             described, storage = sources.load(str(path), Path(root))
             if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):

@@ -24,9 +24,9 @@ def check(name: str) -> Source:
     columns = lists.extra_columns(described)
     if columns is not None:
         columns = row_columns(columns, described.scorers)
-        predicates.bind(described.chosen.filters, columns)
-        radii = {name: spec.radius for name, spec in described.neighbours.items()}
-        distinct.check(described.chosen.distinct, radii, columns)
+        predicates.bind(described.own_recipe.filters, columns)
+        radii = {name: spec.radius for name, spec in described.neighbour_scorers.items()}
+        distinct.check(described.own_recipe.distinct, radii, columns)
     return described
 
 
@@ -45,7 +45,7 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
 
 def stored(root: Path) -> list[tuple[Source | None, Storage]]:
     """Every source with results under the root, and its file in data_manifests/, or None if it has none there."""
-    files = {path.stem: path for path in loading.every()}
+    files = {path.stem: path for path in loading.source_files()}
     folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
     if not folders:
         raise SourceError(f"there is no source under {root}; name another --root")

@@ -91,7 +91,7 @@ def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mappin
 def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
     published = publish.publish(plan, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(plan.source.chosen)
+    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
     _table([asdict(published.counts)], plan.source, "counts", published.id)
     _table([asdict(step) for step in steps], plan.source, "funnel", published.id)
     return asdict(published)

@@ -57,10 +57,12 @@ def retry_pairs(
     """
     from flows import server, sources
     from pipeline.manifest.manifest import Manifest
-    from pipeline.upkeep.retry import chosen
+    from pipeline.upkeep.retry import choose_causes
 
     described, storage = sources.load(source, root)
-    chosen(Manifest.open(storage), cause or ())  # before Prefect starts, so that an unknown cause is reported at once
+    choose_causes(
+        Manifest.open(storage), cause or ()
+    )  # before Prefect starts, so that an unknown cause is reported at once
     with server.connect(debug):
         from flows.curate import retry
 
@@ -85,10 +87,10 @@ def add_score(
     """
     from flows import server, sources
     from pipeline.manifest.manifest import Manifest
-    from pipeline.upkeep.backfill import addition
+    from pipeline.upkeep.backfill import add_scorer
 
     described, storage = sources.load(source, root)
-    addition(described, Manifest.open(storage), scorer)  # before Prefect starts
+    add_scorer(described, Manifest.open(storage), scorer)  # before Prefect starts
     with server.connect(debug):
         from flows.curate import score
 
@@ -118,13 +120,13 @@ def publish_recipe(
     from pipeline.takedown.writing import writing
 
     described, storage = sources.load(source, root)
-    chosen = find(described, storage, recipe) if recipe else described.chosen
+    chosen = find(described, storage, recipe) if recipe else described.own_recipe
     with writing(storage):
         published = republish(storage, chosen)
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)
-    if chosen != described.chosen:
-        own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
+    if chosen != described.own_recipe:
+        own = f"the next `winnow curate` publishes recipe {described.own_recipe.name} again"
         echo(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
     if published.new and not announced and not held:
         echo(NOT_ANNOUNCED.format(source), as_json)

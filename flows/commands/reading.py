@@ -122,7 +122,7 @@ def explore_pairs(
     with (
         contextlib.suppress(KeyboardInterrupt),
         storage.scratch() as scratch,
-        listening(Explorer(Rows(found, scratch), offered(found, described.chosen)), port) as (address, serve, _),
+        listening(Explorer(Rows(found, scratch), offered(found, described.own_recipe)), port) as (address, serve, _),
     ):
         echo(address, to_stderr=False)
         echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
