@@ -15,7 +15,7 @@ def find(source: Source, storage: Storage, name: str) -> Recipe:
 
     Raises RecipeError.
     """
-    known = catalog.recipes() | {source.own_recipe.name: source.own_recipe}
+    known = {**catalog.recipes(), source.own_recipe.name: source.own_recipe}
     if name in known:
         return known[name]
     published = _published(storage)
