@@ -28,7 +28,8 @@ from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
-from pipeline.review import calibrate, drift
+from pipeline.review import drift
+from pipeline.review.sample_source import sample_storage
 from pipeline.scorers.spec import PoolSpec
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
@@ -121,7 +122,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
     """
     described, storage = opened(source, Path(root))
     sampled = sources.sample(described, storage, Path(labels) if labels else None)
-    return _bring_in(sampled, calibrate.room(storage))
+    return _bring_in(sampled, sample_storage(storage))
 
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pipeline.errors import SourceError
 from pipeline.filtering import distinct, predicates
 from pipeline.filtering.recipes import find_recipe
 from pipeline.ledger import lists
-from pipeline.review import calibrate
+from pipeline.review.sample_source import sample_source, sample_storage
 from pipeline.sources import loading
 from pipeline.sources.columns import row_columns
 from pipeline.sources.source import Source
@@ -74,7 +74,7 @@ def labels(described: Source, storage: Storage, file: Path | None) -> Path:
 def sample_labels(described: Source, storage: Storage, file: Path | None) -> Path:
     """The labels of the sample that thresholds are chosen on; the demo has a stream of its own for it."""
     if _listed(described, file) is None and described.demo is not None:
-        return truth.labels(truth.sample(described), calibrate.room(storage))
+        return truth.labels(truth.sample(described), sample_storage(storage))
     return labels(described, storage, file)
 
 
@@ -82,7 +82,7 @@ def sample(described: Source, storage: Storage, file: Path | None) -> Source:
     """That sample as a source of its own. Raises SourceError for pairs that the demo does not serve."""
     path = _listed(described, file)
     if described.demo is None:
-        return calibrate.sample(described, labels(described, storage, file))
+        return sample_source(described, labels(described, storage, file))
     if path is not None:
         raise SourceError(f"{path.name} has pairs that {described.name} did not publish, and the demo serves no others")
     return truth.sample(described)

@@ -106,12 +106,13 @@ def calibrate(
     from flows.console import labels as shown
     from flows.console import tables
     from pipeline.review import calibrate as rule
+    from pipeline.review.sample_source import scored
 
     described = sources.checked(source)
     rule.rows(described)
     storage = sources.opened(source, root)[1]
     path = sources.sample_labels(described, storage, labels)
-    if rule.scored(described, storage, path) is None:
+    if scored(described, storage, path) is None:
         with server.chosen(debug):
             from flows.curate import sample
 

@@ -60,8 +60,8 @@ def bench(
     else:
         from pipeline.bench import scoring as measured
 
-        plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
-        found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
+        workload = measured.Workload(model, precision.value, pairs, side, decoder.value, batch, repeats)
+        found = measured.run(workload, tell=lambda line: say(line, to_stderr=True))
         tables.show(tables.bench(found), as_json)
     finish(as_json, found)
 
