@@ -225,7 +225,7 @@ class Bench:
             for tar in tars:
                 with tarfile.open(tar) as opened:
                     members = opened.getnames()
-                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.get(self._decoder))) as pictures:
+                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.decoder(self._decoder))) as pictures:
                     for start in range(0, len(members), WINDOW):
                         pictures.take(members[start : start + WINDOW])
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.download.job import COLUMNS, Job
 from pipeline.download.workshop import Workshop
 from pipeline.errors import ShardError
-from pipeline.images.sandbox import Limits
+from pipeline.images.decode_process import Limits
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Shard
 from pipeline.settings.download import OPT_OUTS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.images.sandbox import Limits
+from pipeline.images.decode_process import Limits
 from pipeline.ledger.blocklist import Blocked
 from pipeline.schema import MADE
 from pipeline.web.guard import Guard

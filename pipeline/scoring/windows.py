@@ -47,7 +47,7 @@ class Windows:
 
     def __init__(self, storage: Storage, shards: Stage, decoder: decoders.Name) -> None:
         self._storage, self._shards = storage, shards
-        self._decode = decoders.get(decoder)
+        self._decode = decoders.decoder(decoder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 

@@ -48,7 +48,7 @@ Named = tuple[str, bytes]
 """What a picture is called where something is wrong with it, and its file."""
 
 Drawn = Callable[[picture_policies.Pixels], Image.Image]
-"""From pixels to the picture that an encoder prepares: one of `decoders.drawn`, which says who resizes it."""
+"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`, which says who resizes it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Extractor:
         budget: Budget | None,
         workers: int | None = None,
     ) -> None:
-        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.made_by(decoder))}
-        self.encoder, self.drawn = encoder, decoders.drawn(decoder)
+        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.identity(decoder))}
+        self.encoder, self.drawn = encoder, decoders.from_pixels(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.Encodes | None = None
 
