@@ -131,7 +131,7 @@ def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
         ledger = append(served, storage)
         if served.union:
             take(plan, storage, ledger)
-        if line := download.nameless(served, storage, ledger.shards):
+        if line := download.missing_contact(served, storage, ledger.shards):
             warn(line)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):

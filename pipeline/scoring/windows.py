@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.engine.machine import cores
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import ShardError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
@@ -98,7 +98,7 @@ class Opened:
     """A shard that is being read. `pairs` waits for its table; going through it gives its windows, once."""
 
     def __init__(self, pairs: "Future[pa.Table]", windows: Iterator[Window], thread: ThreadPoolExecutor) -> None:
-        self._pairs, self._windows = pairs, Ahead(windows, thread)
+        self._pairs, self._windows = pairs, Prefetched(windows, thread)
 
     @property
     def pairs(self) -> pa.Table:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from pipeline.engine.machine import cores
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import StorageError
 from pipeline.images import decoders
 from pipeline.images.phash import phash
@@ -160,7 +160,7 @@ def decoded(
                 while window := list(islice(coming, WINDOW)):
                     yield key, list(pool.map(make, window))
 
-        yield Ahead(windows(), reading)
+        yield Prefetched(windows(), reading)
 
 
 def prepared(encoder: encoders.Encodes, drawn: Drawn, policy: str, views: int, picture: Named) -> Prepared:
