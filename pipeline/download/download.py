@@ -79,7 +79,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
     settings = source.download
     policy = guard or Guard.of(settings)
     limits = Limits(settings.image_size, settings.quality, settings.max_pixels)
-    server, taken_down = ForkServer(), blocklist.binding(source, storage)
+    server, taken_down = ForkServer(), blocklist.in_force(source, storage)
 
     def download(shard: Shard) -> None:
         tar, parquet = made_by.item(shard.number, ".tar"), made_by.item(shard.number, ".parquet")
