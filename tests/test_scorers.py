@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter
 
 from pipeline.demo import pool, rendering
 from pipeline.errors import ModelError
-from pipeline.images.sandbox import Decoder, Limits
+from pipeline.images.decode_process import Limits
+from pipeline.images.sandbox import Decoder
 from pipeline.models.pinned import fetched
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec

@@ -37,10 +37,10 @@ from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW
 from pipeline.scoring.pictures import Pictures
-from pipeline.scoring.plan import Plan as ScoringPlan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.settings.download import Download
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class Bench:
     """A model, a source whose shards are there, and the loops over them."""
 
     def __init__(self, workload: Workload, folder: Path) -> None:
-        self._model = LOCAL + str(random_model(workload.model, folder / "model"))
+        self._model = LOCAL_DIR + str(random_model(workload.model, folder / "model"))
         self.spec = ClipSpec.model_validate(
             {"kind": "clip", "model": self._model, "precision": workload.precision, "batch": workload.batch}
         )
@@ -144,7 +144,7 @@ class Bench:
         source, self._storage, self._shards = synthetic.source(folder, workload.pairs, workload.side, size)
         self._decoder = workload.decoder
         source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": workload.decoder})
-        scored = ScoringPlan.of(source)
+        scored = Plan.of(source)
         self._scoring = Scoring(scored, self._storage)
         clip = self._scoring.load("clip")
         assert isinstance(clip, ClipScorer)
@@ -220,7 +220,7 @@ class Bench:
             for tar in tars:
                 with tarfile.open(tar) as opened:
                     members = opened.getnames()
-                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.get(self._decoder))) as pictures:
+                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.decoder(self._decoder))) as pictures:
                     for start in range(0, len(members), WINDOW):
                         pictures.take(members[start : start + WINDOW])
 

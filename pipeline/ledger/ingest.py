@@ -31,7 +31,7 @@ def update(source: Source, storage: Storage, progress: Callable[[int], None] = l
         _compare(con, files, [storage.fetch(shard.key) for shard in committed(storage)])
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
-            blocked = blocklist.binding(source, storage)
+            blocked = blocklist.in_force(source, storage)
             appended = _append(con, storage, scratch, source.download.shard_size, blocked)
             _add_seen(con, [storage.fetch(shard.key) for shard in appended])
         return _snapshot(con, storage, scratch, amended)
@@ -107,7 +107,7 @@ def _append(
     shards: list[Shard] = []
     late: set[str] = set()
     for number, table in enumerate(cut(con, size), start):
-        gone = blocked.among(table)
+        gone = blocked.covers_rows(table)
         late.update(table.filter(gone)["uid"].to_pylist())
         shards.append(put_shard(storage, scratch, number, wordless(table, gone), revised))
     Blocked(uids=frozenset(late - blocked.uids)).commit(storage)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.core import Filter
-from pipeline.errors import SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.thresholds import Comparison
 from pipeline.review.rates import Rate
 from pipeline.review.rule import best_edge, roundings
@@ -135,7 +135,7 @@ def _calibrate(con: duckdb.DuckDBPyConnection, row: FilterRow, known: Labelled) 
     values, bad, aside = _values(con, row, known, compared.column if compared else None)
     found = Calibration(row.name, row.catches, int(bad.sum()), int((~bad).sum()), aside)
     for label in [label for label in row.catches if label not in known.counts]:
-        found = found.remark(f"no pair is labelled {label!r}{nearest(label, known.counts)}")
+        found = found.remark(f"no pair is labelled {label!r}{did_you_mean(label, known.counts)}")
     if not found.bad or not found.good:
         return found.remark(
             "nothing to compare: the sample needs downloaded pairs that are good, and others that it catches"
