@@ -11,14 +11,14 @@ from prefect import flow, get_run_logger
 
 from flows import sources, tasks
 from flows.events import announce
-from flows.labels import sample_source
+from flows.labels import labelled_source
 from flows.progress import warn
 from pipeline.demo import world
 from pipeline.download import download
 from pipeline.errors import WinnowError
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.manifest.manifest import Manifest
-from pipeline.review import calibrate
+from pipeline.review.sample_source import sample_storage
 from pipeline.scorers.spec import PoolSpec
 from pipeline.scoring.plan import Plan
 from pipeline.sources.source import Source
@@ -88,8 +88,8 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
     `labels` is a path; by default the source file's. A second run does nothing.
     """
     described, storage = sources.load(source, Path(root))
-    sampled = sample_source(described, storage, Path(labels) if labels else None)
-    return _curate(sampled, calibrate.room(storage))
+    sampled = labelled_source(described, storage, Path(labels) if labels else None)
+    return _curate(sampled, sample_storage(storage))
 
 
 def _curate(described: Source, storage: Storage) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _curate(described: Source, storage: Storage) -> dict[str, Any]:
         ledger = tasks.update_ledger(served, storage)
         if served.union:
             tasks.reuse_shards(plan, storage, ledger)
-        if line := download.nameless(served, storage, ledger.shards):
+        if line := download.missing_contact(served, storage, ledger.shards):
             warn(line)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.demo import truth
 from pipeline.errors import SourceError
-from pipeline.review import calibrate
+from pipeline.review.sample_source import sample_source, sample_storage
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
@@ -22,15 +22,15 @@ def labels(described: Source, storage: Storage, file: Path | None) -> Path:
 def sample_labels(described: Source, storage: Storage, file: Path | None) -> Path:
     """The labels of the sample that thresholds are chosen on. The demo has a stream of its own for it."""
     if _named(described, file) is None and described.demo is not None:
-        return truth.labels(truth.sample(described), calibrate.room(storage))
+        return truth.labels(truth.sample(described), sample_storage(storage))
     return labels(described, storage, file)
 
 
-def sample_source(described: Source, storage: Storage, file: Path | None) -> Source:
+def labelled_source(described: Source, storage: Storage, file: Path | None) -> Source:
     """That sample as a source of its own. Raises SourceError for pairs that the demo does not serve."""
     path = _named(described, file)
     if described.demo is None:
-        return calibrate.sample(described, labels(described, storage, file))
+        return sample_source(described, labels(described, storage, file))
     if path is not None:
         raise SourceError(f"{path.name} has pairs that {described.name} did not publish, and the demo serves no others")
     return truth.sample(described)

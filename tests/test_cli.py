@@ -337,7 +337,7 @@ def test_calibrate_prints_figures_and_toml(root, toml, labelled, monkeypatch):
     assert (status, err) == (0, "")
     assert re.search(r"sharp +now +pixels_sharpness >= 50 +0.\d+ \[", out)
     assert 'sql = "pixels_sharpness >= 48.5"\n' in out
-    assert "fewer than 20 pairs of one side" in out
+    assert "fewer than 20 good or bad pairs" in out
     assert "Nothing was changed" in out
     assert toml.read_bytes() == before
     told = json.loads(run("calibrate", toml, "--labels", labelled, "--root", root, "--json")[1].splitlines()[-1])

@@ -117,7 +117,8 @@ def calibrate_filters(
     from flows.console.labels import calibration, toml
     from flows.console.output import show
     from flows.labels import sample_labels
-    from pipeline.review.calibrate import measure, rows, scored
+    from pipeline.review.calibrate import measure, rows
+    from pipeline.review.sample_source import scored
 
     described = sources.check(source)
     rows(described)

@@ -93,8 +93,8 @@ def measure_speed(
     else:
         from pipeline.bench import scoring
 
-        plan = scoring.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
-        found = scoring.run(plan, tell=progress)
+        workload = scoring.Workload(model, precision.value, pairs, side, decoder.value, batch, repeats)
+        found = scoring.run(workload, tell=progress)
         show(bench.scoring(found), as_json)
     print_json(as_json, found)
 
