@@ -83,14 +83,15 @@ def write_report(
 ) -> None:
     """Write a page to look at: funnel, histograms, kept and dropped pairs, failures by cause, and the gain."""
     from flows import sources
+    from flows.labels import labelled_pairs
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages import report
     from pipeline.trials.trials import gain_of
 
-    _, storage = sources.load(source, root)
+    described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
     path = storage.root / "report.html"
-    report.write(storage, found, gain_of(storage, found.id), path)
+    report.write(storage, found, gain_of(storage, found.id), path, labelled_pairs(described, storage))
     echo(str(path), as_json)
     print_json(as_json, {"report": str(path), "manifest": found.id})
 
