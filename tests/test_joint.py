@@ -46,7 +46,7 @@ def test_where_a_word_may_be_no_side_nothing_is_flipped(caption):
     assert "flip" not in joint.allowed_steps(CLASSIC, caption)
     for seed in range(20):
         made = joint.augment(training_sources.gradient(), caption, joint.allowed_steps(CLASSIC, caption), "words", seed)
-        assert "flip" not in made.taken
+        assert "flip" not in made.applied
         assert rises(made.pixels)
 
 
@@ -61,7 +61,7 @@ def test_picture_and_caption_are_flipped_together():
         made = joint.augment(training_sources.gradient(), caption, joint.allowed_steps(CLASSIC, caption), "swap", seed)
         said = sorted(made.caption.lower().split())
         assert ("left" in said, "right" in said) == (rises(made.pixels), not rises(made.pixels))
-        seen.add("flip" in made.taken)
+        seen.add("flip" in made.applied)
     assert seen == {True, False}
 
 
@@ -92,5 +92,5 @@ def test_versions_are_the_same_again_and_differ_by_seed():
         joint.augment(training_sources.gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)
     ]
     assert np.array_equal(made[0].pixels, made[1].pixels)
-    assert (made[0].caption, made[0].taken) == (made[1].caption, made[1].taken)
+    assert (made[0].caption, made[0].applied) == (made[1].caption, made[1].applied)
     assert not np.array_equal(made[0].pixels, made[2].pixels)

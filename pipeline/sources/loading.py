@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.errors import SourceError, nearest
+from pipeline.errors import SourceError, did_you_mean
 from pipeline.schema import ORIGIN
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.sources.columns import check_columns
@@ -40,7 +40,7 @@ def extra_names(source: Source) -> tuple[str, ...]:
     return (ORIGIN, *dict.fromkeys(named)) if source.union else ()
 
 
-def with_test(source: Source) -> Source:
+def with_test_set(source: Source) -> Source:
     """The source whose leaks are looked for in the test set of its task, too."""
     if source.task is None or source.task.test is None:
         return source
@@ -60,11 +60,13 @@ def find(path_or_name: str) -> Path:
         return Path(path_or_name).resolve()
     known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
     if path_or_name not in known:
-        raise SourceError(f"no source is called {path_or_name!r}{nearest(path_or_name, known)}; a path ends in .toml")
+        raise SourceError(
+            f"no source is called {path_or_name!r}{did_you_mean(path_or_name, known)}; a path ends in .toml"
+        )
     return known[path_or_name].resolve()
 
 
-def every() -> list[Path]:
+def source_files() -> list[Path]:
     """All source files of data_manifests/, the template left out, sorted by name."""
     known = {path.stem: path for folder in _FOLDERS for path in folder.glob("*.toml")}
     return [path.resolve() for name, path in sorted(known.items()) if name != "template"]
@@ -74,7 +76,7 @@ def load(path_or_name: str | Path) -> Source:
     """Read and check a source file: keys, types, files, filter names. Raises SourceError with the first fault."""
     source = _read(find(str(path_or_name)))
     _check_union(source)
-    return with_test(source)
+    return with_test_set(source)
 
 
 def _check_union(source: Source) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from pipeline.engine.machine import cores
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import StorageError
 from pipeline.images import decoders
 from pipeline.images.phash import phash
@@ -47,7 +47,7 @@ NamedPicture = tuple[str, bytes]
 """What errors call a picture, and its file."""
 
 Resize = Callable[[picture_policies.Pixels], Image.Image]
-"""From pixels to the picture that an encoder prepares: one of `decoders.drawn`."""
+"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Extractor:
         budget: Budget | None,
         workers: int | None = None,
     ) -> None:
-        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.made_by(decoder))}
-        self.encoder, self.resize = encoder, decoders.drawn(decoder)
+        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.identity(decoder))}
+        self.encoder, self.resize = encoder, decoders.from_pixels(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.LoadedEncoder | None = None
 
@@ -163,7 +163,7 @@ def decode(
                 while window := list(islice(coming, WINDOW)):
                     yield key, list(pool.map(make, window))
 
-        yield Ahead(windows(), reading)
+        yield Prefetched(windows(), reading)
 
 
 def prepare(

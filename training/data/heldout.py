@@ -82,7 +82,7 @@ def agreed_labels(
     `picture` is the picture of each row. Rows have a caption, or a `target`. At least `agree` captions must name the
     class; the values of a column must all be equal. Where the task is about captions, a picture that has one gets 0.
     """
-    if task.of_pairs:
+    if task.evaluates_pairs:
         captioned = np.full(pictures, labels.NONE, np.int16)
         captioned[picture[_captioned(rows)]] = 0
         return captioned, 0
@@ -110,7 +110,7 @@ def caption_pairs(
 
     For a task of matches without a `target` that says which match, half of the pairs get another picture's caption.
     """
-    if not task.of_pairs:
+    if not task.evaluates_pairs:
         return None
     place = np.full(int(picture.max()) + 1, -1, np.int64)
     place[chosen] = np.arange(len(chosen))
@@ -134,7 +134,7 @@ def _captioned(rows: pa.Table) -> npt.NDArray[np.bool_]:
 
 def _lacking(rows: pa.Table, task: Task, agree: int) -> str:
     """What no picture has, for an error."""
-    if task.of_pairs:
+    if task.evaluates_pairs:
         return "has a caption"
     if "target" in rows.column_names:
         return "has a value"
@@ -145,7 +145,7 @@ def _rows(test: TestSet, task: Task) -> pa.Table:
     """image; caption, target, or both, as the task needs. Raises SourceError as `picture_lists.read` does."""
     target = test.column or task.column
     columns = {"image": test.image}
-    if task.of_pairs or target is None:
+    if task.evaluates_pairs or target is None:
         columns["caption"] = test.caption
     if target is not None:
         columns["target"] = target

@@ -81,7 +81,7 @@ def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table
     tables = []
     for batch in batches:
         targets = _targets(batch, task)
-        usable = has_caption(batch["caption"]) if task.of_captions else known(targets)
+        usable = has_caption(batch["caption"]) if task.trains_on_captions else known(targets)
         counts["downloaded"] += len(targets)
         for name in reasons:
             unused = targets == _UNUSED[name] if name in _UNUSED else ~usable
@@ -96,7 +96,7 @@ def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table
 
 def _counts(task: Task) -> tuple[list[str], str]:
     """The names of counts: of pairs that cannot be trained on, by what they lack, and of those that can."""
-    if task.of_captions:
+    if task.trains_on_captions:
         return ["no_caption"], "captioned"
     if task.kind == "number":
         return ["no_number"], "labelled"
@@ -108,7 +108,7 @@ def _targets(batch: pa.RecordBatch, task: Task) -> Targets:
         return numbers(batch["target"])
     if task.kind == "label":
         return classes_of_values(batch["target"], task.classes)
-    if task.of_pairs:
+    if task.evaluates_pairs:
         return np.full(len(batch), NONE, np.int16)
     return single_class(classes_named(batch["caption"], task.classes))
 

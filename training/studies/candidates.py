@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings.encoder import RANDOM, Encoder, Network
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 from training.encoders import encoders, timm_weights
 
 _AT_224 = {"options": {"img_size": 224}, "preprocess": {"input_size": [3, 224, 224]}}
@@ -49,8 +49,8 @@ def weights_of(encoder: Encoder) -> dict[str, str | None]:
     identity = encoders.identity(encoder)
     if encoder.weights == RANDOM:
         return {"from": "RANDOM", "name": None, "sha256": None}
-    if encoder.model.startswith(LOCAL):
-        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL)).name}
+    if encoder.model.startswith(LOCAL_DIR):
+        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL_DIR)).name}
     elif encoder.weights and encoder.weights.endswith(timm_weights.FILE):
         place = {"from": "file", "name": Path(encoder.weights).name}
     else:

@@ -91,7 +91,7 @@ def compare(
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
-        "budget": {**task.budget.trial, "seeds": task.budget.seeds},
+        "budget": {**task.budget.per_trial, "seeds": task.budget.seeds},
         "test_pictures": len(probing.pool.test.labels),
         "baseline": gain.baseline(probing.pool, measure),
         "interval": f"{intervals.LEVEL:.0%}, {intervals.METHOD}",

@@ -50,7 +50,7 @@ def validation_set(task: Task, pool: Pool, learner: Learner, drawn: npt.NDArray[
     rows, texts = undrawn(task, pool, drawn, seed), learner.texts.heldout if learner.texts else None
     picture, labels = (pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
     pairs = None
-    if task.of_pairs and learner.texts:
+    if task.evaluates_pairs and learner.texts:
         texts, text = np.unique(learner.texts.plain[rows], axis=0, return_inverse=True)
         picture, place = np.unique(picture, return_inverse=True)
         pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))

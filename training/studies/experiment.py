@@ -114,7 +114,7 @@ class Experiment:
             augmented=bool(augmented),
             augmentation=augmented if isinstance(augmented, str) else "image",
             seed=seed,
-            budget=self.task.budget.trial,
+            budget=self.task.budget.per_trial,
             encoder=learner.encoder,
             kind=self.task.kind,
             column=self.task.column,
@@ -127,7 +127,7 @@ class Experiment:
         uids = arms.draw(self.pool.usable, seed, self.filters)
         rows = {arm: pc.index_in(drawn, value_set=self.pool.table["uid"]).to_numpy() for arm, drawn in uids.items()}
         check_leaks(rows, self.shows_test)
-        classes = () if self.task.of_captions else tuple(self.task.classes)
+        classes = () if self.task.trains_on_captions else tuple(self.task.classes)
         for arm, drawn in rows.items():
             check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], classes)
         return rows
@@ -158,11 +158,11 @@ class Experiment:
         start = time.perf_counter()
         rate, predictions = self.best(learner, setting, drawn)
         trained = Trained(predictions, time.perf_counter() - start, rate)
-        return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.tries))
+        return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.candidates))
 
     def best(self, learner: Learner, setting: Setting, drawn: Rows) -> tuple[float, Mapping[int, Predictions]]:
         """The learning rate that is best on the validation set, and the predictions under it for the test set."""
-        sets, budgets = [test_set(self.task, self.test, learner)], self.task.budget.tries
+        sets, budgets = [test_set(self.task, self.test, learner)], self.task.budget.candidates
         if len(budgets) > 1 or self.task.kind == "match":
             sets.append(validation_set(self.task, self.pool, learner, drawn["raw"], setting.seed))
         by_rate = {each.learning_rate: self.train(learner, setting, drawn, sets, each) for each in budgets}

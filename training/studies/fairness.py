@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CompareError
-from pipeline.settings.task import LEAST, Task
+from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.store.digests import canonical_json
 from pipeline.trials.trials import Trial
 from training.data.heldout import HeldOut
@@ -15,7 +15,7 @@ from training.studies.summary import trials_of
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
-    """All cells of the learner `name` have the same seeds, LEAST or more, and all else but the cell is equal."""
+    """All cells of the learner `name` have the same seeds, MIN_SEEDS or more, and all else but the cell is equal."""
     for factor in ("budget", "encoder", "kind", "column", "classes", "test", "choice", "head", "code"):
         if len({canonical_json(getattr(each.setting, factor)) for each in trials}) > 1:
             raise CompareError(
@@ -25,8 +25,8 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
     seeds = {cell: [each.setting.seed for each in trials_of(cell, trials)] for cell in cells}
     if len({tuple(of_cell) for of_cell in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
-    if len(set(seeds[CELLS[0]])) < LEAST:
-        raise CompareError(f"a comparison needs at least {LEAST} seeds: raise task.budget.seeds")
+    if len(set(seeds[CELLS[0]])) < MIN_SEEDS:
+        raise CompareError(f"a comparison needs at least {MIN_SEEDS} seeds: raise task.budget.seeds")
 
 
 def check_test(test: HeldOut, task: Task) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import SourceError
-from pipeline.manifest import arms
+from pipeline.manifest import arms, recipes
 from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
 from pipeline.settings.encoder import Encoder, Network
@@ -46,7 +46,8 @@ def measure(
     nothing is trained, and after a crash the next run resumes at the missing trial. Raises SourceError if the source
     has no task or test set, and CompareError for a comparison that would not be fair.
     """
-    task, choice = task_of(source), arms.Choice.open(storage, manifest_id, recipe)
+    task, chosen = task_of(source), recipes.find(source, storage, recipe) if recipe else None
+    choice = arms.Choice.open(storage, manifest_id, chosen)
     test = HeldOut.read(task.test, task) if task.test else None
     if test:
         check_test(test, task)
