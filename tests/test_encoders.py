@@ -152,7 +152,7 @@ def test_what_has_nothing_to_do_with_memory_stays_what_it_is():
 def test_features_that_are_no_numbers_are_an_error():
     broken = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 4), torch.nn.Flatten())
     torch.nn.init.constant_(broken[0].weight, torch.nan)
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="are not finite"):
         tower_of(broken.requires_grad_(False), 2).encode(plain(1))
 
 
