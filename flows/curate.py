@@ -177,7 +177,7 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 @task(name="score", persist_result=True, **SETTINGS)
 def rate(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-    return _run("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
+    return _run("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.visible_gpus()), shards)
 
 
 @task(name="pool", **SETTINGS)
