@@ -44,6 +44,11 @@ class ClustersSpec(PoolSpec):
         """The scorer whose embeddings it reads."""
         return (self.of,)
 
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
+        return None if self.targets.suffix == targets.VECTORS else self.of
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """cluster: the number of the picture's centroid, from 0; size: pairs in the cluster, this one included;
         near_target: whether a target picture is in the cluster. NULL without an image embedding.
@@ -68,7 +73,6 @@ class ClustersSpec(PoolSpec):
 
     def load(self, of: Callable[[], Any] | None = None) -> "Clusters":
         """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""
-        assert of is not None
         return Clusters(self.of, self.count, self.sample, targets.embed(self.targets, of))
 
 

@@ -30,12 +30,15 @@ def check(path: Path, name: str, of: Spec) -> None:
         raise ModelError(f"there is no picture in {path}, which targets means")
 
 
-def embed(path: Path, of: Callable[[], Any]) -> npt.NDArray[np.float32]:
+def embed(path: Path, of: Callable[[], Any] | None) -> npt.NDArray[np.float32]:
     """The embeddings of all targets: float32 [targets, dim], L2-normalised. `of` returns the loaded CLIP.
 
     `of` is called only for pictures. Raises ModelError for a broken picture, and for a file that holds no embeddings.
     """
-    return _read(path) if path.suffix == VECTORS else _encode(path, of())
+    if path.suffix == VECTORS:
+        return _read(path)
+    assert of is not None
+    return _encode(path, of())
 
 
 def check_width(vectors: npt.NDArray[np.float32], dim: int) -> None:
