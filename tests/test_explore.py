@@ -381,7 +381,7 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
         assert not post(client, "publish", name="mine", filters=filters)["new"]
         assert "use lower-case letters" in post(client, "publish", 400, name="My own", filters=filters)["detail"]
         with store.lock():
-            assert "another run is at work" in post(client, "publish", 400, name="other", filters=filters)["detail"]
+            assert "another run is writing" in post(client, "publish", 400, name="other", filters=filters)["detail"]
     assert len(log(store)) == 2
 
 

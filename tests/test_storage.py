@@ -77,7 +77,7 @@ def test_only_one_run_at_a_time_and_a_killed_ones_leavings_are_swept(store):
     other = subprocess.Popen([sys.executable, "-c", held, str(store.root)], stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(BusyError, match="another run is at work"), store.lock():
+        with pytest.raises(BusyError, match="another run is writing"), store.lock():
             pass
         assert list((store.root / ".tmp").rglob("half"))
     finally:
