@@ -43,7 +43,7 @@ def test_a_file_from_another_disk_is_put_whole(store, tmp_path):
 
 
 def test_a_missing_object_says_what_to_do(store):
-    with pytest.raises(StorageError, match="gone.parquet is missing .* run `winnow curate` again"):
+    with pytest.raises(StorageError, match="gone.parquet is missing .* run `winnow curate`"):
         store.fetch("gone.parquet")
 
 
