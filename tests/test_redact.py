@@ -15,7 +15,7 @@ from pipeline.ledger import lists
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.query import sandbox
-from pipeline.redact import hidden, hide
+from pipeline.redact import redact, redact_column
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
@@ -44,8 +44,8 @@ ADDRESSES = {
 
 
 def test_what_is_hidden_of_an_address():
-    assert {text: hidden(text) for text in ADDRESSES} == ADDRESSES
-    assert hide(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
+    assert {text: redact(text) for text in ADDRESSES} == ADDRESSES
+    assert redact_column(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_no_message_quotes_an_address(url):
 
 FAULTS = {
     "gone.tsv": "cannot be fetched: 404",
-    "list.bin": "no format is known",
+    "list.bin": "unknown ending",
     "empty.tsv": "has no rows",
     "other.tsv": "has no column 'url'",
     "short.csv": "the first row has 1 of 2 columns",

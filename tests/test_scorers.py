@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.demo import pool, scenes
+from pipeline.demo import pool, rendering
 from pipeline.errors import ModelError
-from pipeline.images.sandbox import Decoder, Limits
-from pipeline.models.pinned import fetched
+from pipeline.images.decode_process import Limits
+from pipeline.images.sandbox import Decoder
+from pipeline.models.pinned import fetch
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.spec import Batch
@@ -114,7 +115,7 @@ def test_sharpness_falls_with_blur_and_does_not_depend_on_the_stored_size():
     assert doubled == pytest.approx(found[0], rel=0.3)  # measured as they are, the two differ fourfold
 
 
-@pytest.mark.parametrize(("side", "least"), [(scenes.SIZE, 0.999), (scenes.SIZE * 3 // 4, 0.97)])
+@pytest.mark.parametrize(("side", "least"), [(rendering.SIZE, 0.999), (rendering.SIZE * 3 // 4, 0.97)])
 def test_blockiness_tells_compressed_uploads_although_they_are_stored_anew(side, least):
     random = np.random.default_rng(5)
     photographs = [Image.fromarray(pool.photograph(11, pool.CALIBRATION, number)) for number in range(24)]
@@ -127,7 +128,7 @@ def test_blockiness_tells_compressed_uploads_although_they_are_stored_anew(side,
     bad, good = found
     assert (bad[:, None] > good).mean() >= least  # the area under the ROC curve
     assert (good < 1.6).all()
-    if side == scenes.SIZE:
+    if side == rendering.SIZE:
         assert (bad > 1.6).all()
 
 
@@ -287,18 +288,18 @@ def test_weights_are_fetched_once_and_checked_each_time(httpserver_folder, tmp_p
     (folder / "head.safetensors").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     url = f"{address}/head.safetensors?download=true"
-    path = fetched(url, digest)
+    path = fetch(url, digest)
     assert path.name == "head.safetensors"
     assert path.read_bytes() == content
     (folder / "head.safetensors").unlink()
-    assert fetched(url, digest) == path
+    assert fetch(url, digest) == path
     path.write_bytes(b"changed")
     with pytest.raises(ModelError, match="404.*or name a local file"):
-        fetched(url, digest)
+        fetch(url, digest)
     (folder / "head.safetensors").write_bytes(b"something else")
     with pytest.raises(ModelError, match="has sha256 .*: it was changed"):
-        fetched(url, digest)
+        fetch(url, digest)
     assert path.read_bytes() == b"changed"
     (folder / "head.safetensors").write_bytes(content)
-    assert fetched(url, digest).read_bytes() == content
+    assert fetch(url, digest).read_bytes() == content
     assert [each.name for each in path.parent.iterdir()] == ["head.safetensors"]

@@ -103,7 +103,7 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
         )
         tried = experiment.Experiment("", None, task, known, test, (learner,))
         setting = trials.Setting(
-            0, "", "", "", "", "linear", "linear", "raw", False, 1, task.budget.trial, {}, "classes", None, {}, ""
+            0, "", "", "", "", "linear", "linear", "raw", False, 1, task.budget.per_trial, {}, "classes", None, {}, ""
         )
         told.append(tried.trial(learner, setting, lambda seed: {"raw": np.arange(150)}))
     searched, fixed = told

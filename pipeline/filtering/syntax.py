@@ -140,7 +140,8 @@ def tables(tree: Any, known: Collection[str]) -> Iterator[str]:
             waiting += ((inner, scope) for inner in each)
         if not isinstance(each, dict):
             continue
-        for entry in (each.get("cte_map") or {}).get("map", ()):
+        ctes: list[Node] = (each.get("cte_map") or {}).get("map") or []
+        for entry in ctes:
             own = frozenset([entry["key"].lower()])
             recursive = entry["value"].get("query_node", {}).get("type") == "RECURSIVE_CTE_NODE"
             waiting.append((entry["value"], scope | own if recursive else scope))

@@ -13,7 +13,7 @@ from pipeline.ledger import lists
 from pipeline.schema import ORIGIN
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
-from pipeline.uids import draws, shares, uid
+from pipeline.uids import fractions, random_bits, uid
 
 ORDINAL = "__ordinal"
 """The column with a row's place in the list, from 0. The members of a union are counted one after the other."""
@@ -46,7 +46,7 @@ def _draw(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
     """The share of the pairs that the union draws, with their `ORIGIN`. A larger share holds all pairs of a smaller."""
     uids = _uids(batch)
     batch = batch.append_column(ORIGIN, pa.array([name] * len(uids), pa.string()))
-    return batch.filter(pa.array(shares(draws("union", uids)) < share))
+    return batch.filter(pa.array(fractions(random_bits("union", uids)) < share))
 
 
 def _write(batches: Iterable[pa.RecordBatch], target: Path, start: int, progress: Callable[[int], None]) -> int:

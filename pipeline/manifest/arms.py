@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.core import Recipe
-from pipeline.errors import SourceError, StorageError, nearest
-from pipeline.filtering.recipes import find_recipe
+from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
@@ -42,14 +41,12 @@ class Choice:
     published: bool
 
     @classmethod
-    def open(cls, storage: Storage, id: str | None = None, recipe: str | None = None) -> Self:  # noqa: A002
-        """The manifest that `id` means, with its own recipe or a named one. Raises StorageError and RecipeError."""
+    def open(cls, storage: Storage, id: str | None = None, recipe: Recipe | None = None) -> Self:  # noqa: A002
+        """The manifest that `id` means, with its own recipe or with another. Raises StorageError."""
         manifest = Manifest.open(storage, id)
-        if recipe is None:
+        if recipe is None or _asked(recipe) == _asked(manifest.recipe):
             return cls(manifest, manifest.recipe, published=True)
-        other = find_recipe(recipe)
-        same = _asked(other) == _asked(manifest.recipe)
-        return cls(manifest, manifest.recipe if same else other, published=same)
+        return cls(manifest, recipe, published=False)
 
     @property
     def key(self) -> str:
@@ -66,7 +63,7 @@ class Choice:
         known = self.manifest.columns.names
         if column is not None and column not in known:
             way = "name it in pairs.extra, and run `winnow curate`"
-            raise SourceError(f"task.column: the rows have no column {column!r}{nearest(column, known)} ({way})")
+            raise SourceError(f"task.column: the rows have no column {column!r}{did_you_mean(column, known)} ({way})")
         also = f', "{column}" AS target' if column is not None else ""
         spared = {
             without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()

@@ -62,7 +62,7 @@ def publish(
     StorageError for a result that is missing or does not line up with its pairs.
     """
     source, made = plan.source, plan.results(storage, ledger, quarantined)
-    recipe, neighbours = recipe or source.chosen, _neighbours(source, made)
+    recipe, neighbours = recipe or source.own_recipe, _neighbours(source, made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
@@ -160,7 +160,7 @@ def _neighbours(source: Source, made: Results) -> dict[str, Neighbours]:
     """Where the source's edges between near-duplicates lie, by the scorer that found them."""
     return {
         name: Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.pictures(name), spec.radius)
-        for name, spec in source.neighbours.items()
+        for name, spec in source.neighbour_scorers.items()
     }
 
 

@@ -24,6 +24,7 @@ from pipeline.manifest import views
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.process import confinement, lifeline
 from pipeline.query import statement
+from pipeline.query.portable import portable
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -102,7 +103,7 @@ def _answer(job: _Job) -> None:
         con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        reader = con.sql(job.sql).to_arrow_reader(10_000)
+        reader = portable(con.sql(job.sql)).to_arrow_reader(10_000)
         schema = _distinct_names(reader.schema)
         _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.models import device
-from pipeline.models.clip_weights import Found, find
+from pipeline.models.clip_weights import ModelFiles, find_model
 from pipeline.scorers.spec import Scorer, Spec
-from pipeline.settings.fields import LOCAL, ModelName, Weights
+from pipeline.settings.fields import LOCAL_DIR, ModelName, Weights
 
 VERSION = 3
 """Raised whenever the same model and pair would get another score."""
@@ -44,9 +44,8 @@ class ClipSpec(Spec):
     @property
     def encoder(self) -> str:
         """The model's name and the weights' (of files and folders: the last part)."""
-        return (
-            f"{Path(self.model).name if self.model.startswith(LOCAL) else self.model}/{Path(self.weights or '').name}"
-        )
+        model = Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
+        return f"{model}/{Path(self.weights or '').name}"
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1.
@@ -85,9 +84,9 @@ class ClipSpec(Spec):
         clip.certificate = certify(clip, found, *self.place())
         return clip
 
-    def _found(self) -> Found:
-        return find(self.model, self.weights, self.quick_gelu)
+    def _found(self) -> ModelFiles:
+        return find_model(self.model, self.weights, self.quick_gelu)
 
     def place(self) -> tuple[str, str]:
         """The device kind and the precision that are really used."""
-        return device.kind(), device.precision() if self.precision == "auto" else self.precision
+        return device.kind(), device.best_precision() if self.precision == "auto" else self.precision

@@ -23,7 +23,7 @@ from pipeline.progress import StepProgress
 from pipeline.scorers import gathering
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
-from pipeline.uids import draws
+from pipeline.uids import random_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,7 @@ def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np
 
     Pairs are ordered by what they draw for the shuffle: who meets whom depends on the pairs, not on their order.
     """
-    order = np.argsort(draws(str(shuffle), uids), kind="stable")
+    order = np.argsort(random_bits(str(shuffle), uids), kind="stable")
     return np.array_split(order, max(math.ceil(len(uids) / size), 1))
 
 

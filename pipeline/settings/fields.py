@@ -1,22 +1,22 @@
-"""What the tables of a source file share: strictness, and paths that are relative to the file."""
+"""What all tables of a source file share: unknown keys are errors, and paths are relative to the file."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
-LOCAL = "local-dir:"
-"""Before the folder of an open_clip model."""
+LOCAL_DIR = "local-dir:"
+"""The prefix of a model that is a local open_clip folder."""
 
 
 class Table(BaseModel):
-    """A table of a source file: an unknown key is an error, and what was read stays as it is."""
+    """A table of a source file: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def existing(path: Path, info: ValidationInfo) -> Path:
-    """A path relative to the source file that names it. Raises ValueError if nothing is there."""
+def existing_path(path: Path, info: ValidationInfo) -> Path:
+    """A path relative to the source file that names it. Raises ValueError if it does not exist."""
     found = Path((info.context or {}).get("folder", Path()), path.expanduser()).resolve()
     if not found.exists():
         raise ValueError(f"there is no file {found}")
@@ -24,14 +24,16 @@ def existing(path: Path, info: ValidationInfo) -> Path:
 
 
 def _model(name: str, info: ValidationInfo) -> str:
-    return LOCAL + str(existing(Path(name.removeprefix(LOCAL)), info)) if name.startswith(LOCAL) else name
+    return (
+        LOCAL_DIR + str(existing_path(Path(name.removeprefix(LOCAL_DIR)), info)) if name.startswith(LOCAL_DIR) else name
+    )
 
 
 def _weights(weights: str | None, info: ValidationInfo) -> str | None:
-    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
+    return str(existing_path(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
 
 
-ExistingPath = Annotated[Path, AfterValidator(existing)]
+ExistingPath = Annotated[Path, AfterValidator(existing_path)]
 """A file or folder, relative to the source file. It must exist."""
 
 ModelName = Annotated[str, AfterValidator(_model)]

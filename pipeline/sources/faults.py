@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import nearest
+from pipeline.errors import did_you_mean
 
 
 def first_fault(path: Path, error: ValidationError, top: type[BaseModel]) -> str:
@@ -22,10 +22,10 @@ def _line(fault: ErrorDetails, top: type[BaseModel]) -> str:
     location = fault["loc"]
     key = ".".join(map(str, _keys(top, location)))
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}{nearest(str(location[-1]), _known_keys(top, location[:-1]))}"
+        return f"unknown key {key}{did_you_mean(str(location[-1]), _known_keys(top, location[:-1]))}"
     if fault["type"] == "union_tag_invalid":
         kinds = [kind.strip("' ") for kind in fault["ctx"]["expected_tags"].split(",")]
-        return f"{key}.kind: {fault['ctx']['tag']!r} is unknown{nearest(fault['ctx']['tag'], kinds)}"
+        return f"{key}.kind: {fault['ctx']['tag']!r} is unknown{did_you_mean(fault['ctx']['tag'], kinds)}"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
 

@@ -1,14 +1,14 @@
-"""Pairs that are published, to be published anew from what is stored, perhaps with one more score.
+"""Publishing the pairs of a manifest again from what is stored, perhaps with one more score.
 
-Nothing is listed, fetched or scored that is there.
+No list is read, and nothing that is stored is fetched or scored again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import SourceError, nearest
+from pipeline.errors import SourceError, did_you_mean
 from pipeline.filtering import predicates
-from pipeline.ledger.ledger import Ledger, Shard, recalled
+from pipeline.ledger.ledger import Ledger, Shard, past_ledger
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.spec import PoolSpec
 from pipeline.scoring.plan import Plan
@@ -16,8 +16,8 @@ from pipeline.sources.source import Source
 
 
 @dataclass(frozen=True)
-class Addition:
-    """A manifest's pairs, the reasons of its quarantined shards, and the plan of the scores that it is to have."""
+class Backfill:
+    """The pairs of a manifest, the reasons of its quarantined shards, and the plan of the scores to publish."""
 
     plan: Plan
     ledger: Ledger
@@ -25,37 +25,37 @@ class Addition:
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """Those that have scores."""
+        """The shards that are not quarantined."""
         return [shard for shard in self.ledger.shards if shard.number not in self.quarantined]
 
 
-def addition(source: Source, manifest: Manifest, scorer: str) -> Addition:
-    """What publishes the manifest's pairs with the scores of one more scorer. Loads no model.
+def add_scorer(source: Source, manifest: Manifest, scorer: str) -> Backfill:
+    """The manifest's pairs with the scores of one more scorer. Loads no model.
 
-    Raises SourceError for an unknown scorer, and as `stored` does; RecipeError for a filter that needs another score.
+    Raises SourceError for an unknown scorer, and as `from_manifest` does; RecipeError for a filter without its score.
     """
     if scorer not in source.scorers:
-        raise SourceError(f"{source.name}: there is no scorer {scorer!r}{nearest(scorer, source.scorers)}")
-    found = stored(source, manifest, {scorer, *source.scorers[scorer].builds_on})
+        raise SourceError(f"{source.name}: there is no scorer {scorer!r}{did_you_mean(scorer, source.scorers)}")
+    found = from_manifest(source, manifest, {scorer, *source.scorers[scorer].builds_on})
     made = found.plan.results(manifest.storage, found.ledger, found.quarantined)
-    predicates.bind(source.chosen.filters, made.columns)
+    predicates.bind(source.own_recipe.filters, made.columns)
     return found
 
 
-def stored(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Addition:
-    """What publishes the manifest's pairs anew: with the scores that it has, and those of `more` scorers.
+def from_manifest(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Backfill:
+    """The manifest's pairs with the scores that it has, and those of `more` scorers of the source.
 
-    Other scorers of the source are left out. Raises SourceError for settings that are not those of the manifest.
+    Raises SourceError if settings have changed since the manifest was published.
     """
     stages = manifest.document["stages"]
     scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages["scores"], *more}}
     narrow = source.model_copy(update={"scorers": scorers})
     with manifest.connection() as con:
-        told = con.execute(
+        shards = con.execute(
             "SELECT shard, any_value(error) FILTER (status = 'quarantined') FROM rows GROUP BY shard"
         ).fetchall()
-    reasons = {number: reason for number, reason in told if reason is not None}
-    ledger = recalled(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in told})
+    reasons = {number: reason for number, reason in shards if reason is not None}
+    ledger = past_ledger(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in shards})
     plan = Plan.of(narrow)
     made = plan.results(manifest.storage, ledger, reasons)
     if plan.shards.key != stages["shards"]:
@@ -64,4 +64,4 @@ def stored(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Ad
         same = stages["scores"].get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
         if name not in more and not same:
             raise SourceError(f"scorers.{name} has changed since it was published: `winnow curate` scores it anew")
-    return Addition(plan, ledger, reasons)
+    return Backfill(plan, ledger, reasons)

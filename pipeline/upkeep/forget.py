@@ -11,7 +11,7 @@ from pipeline.errors import SourceError, WinnowError
 from pipeline.ledger import blocklist
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest, log
-from pipeline.review import calibrate
+from pipeline.review.sample_source import sample_storage
 from pipeline.scoring import pool
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -19,7 +19,7 @@ from pipeline.takedown.request import Request
 from pipeline.takedown.result import Takedown
 from pipeline.takedown.targets import targets
 from pipeline.takedown.writing import finishing
-from pipeline.upkeep.backfill import stored
+from pipeline.upkeep.backfill import from_manifest
 
 
 def preview(storage: Storage, request: Request) -> Takedown:
@@ -36,7 +36,7 @@ def forget(storage: Storage, request: Request, source: Source | None) -> Takedow
     Raises BusyError if another run writes.
     """
     result = Takedown()
-    sample = calibrate.room(storage)
+    sample = sample_storage(storage)
     with sample.lock():
         targets(sample, request).blocked.commit(sample)
         with finishing(sample, result):
@@ -63,7 +63,7 @@ def _publish(storage: Storage, source: Source | None) -> tuple[str, bool]:
         raise SourceError(
             f"no source file is called {storage.root.name!r}; name it by its path, or run `winnow curate`"
         )
-    left = stored(source, newest)
+    left = from_manifest(source, newest)
     pool.run(left.plan, storage, left.ledger, left.quarantined)
     published = publish.publish(left.plan, storage, left.ledger, left.quarantined, newest.recipe)
     return published.id, published.new

@@ -28,7 +28,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.progress import Progress, silent
 from pipeline.settings.encoder import RANDOM, Encoder, Network
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -126,12 +126,12 @@ def compare(
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
-        "budget": {**task.budget.trial, "seeds": task.budget.seeds},
+        "budget": {**task.budget.per_trial, "seeds": task.budget.seeds},
         "test_pictures": len(probe.known.test.labels),
         "baseline": gain.baseline(probe.known, measure),
         "interval": f"{intervals.LEVEL:.0%}, {intervals.SAYS}",
         "costs_on": {"pictures": len(sample), "bytes": sum(map(len, sample)) // len(sample)},
-        "device": device.described("float32"),
+        "device": device.describe("float32"),
         "cores": cores(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
         "best": best,
@@ -193,7 +193,7 @@ class Probe:
         rows, started = experiment.drawn(setting.seed)[setting.arm], time.perf_counter()
         tars = tarfiles.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
-        pictures = Pictures(tars, heldout, decoders.drawn(self.decoder))
+        pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)
         predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         return experiment.told(setting, rows, {setting.budget["steps"]: predicted}, time.perf_counter() - started)
@@ -296,8 +296,8 @@ def _weights(encoder: Encoder) -> dict[str, str | None]:
     known = encoders.identity(encoder)
     if encoder.weights == RANDOM:
         return {"from": "RANDOM", "name": None, "sha256": None}
-    if encoder.model.startswith(LOCAL):
-        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL)).name}
+    if encoder.model.startswith(LOCAL_DIR):
+        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL_DIR)).name}
     elif encoder.weights and encoder.weights.endswith(timm_weights.FILE):
         place = {"from": "file", "name": Path(encoder.weights).name}
     else:

@@ -143,7 +143,7 @@ class Experiment:
             augmented=bool(augmented),
             augmentation=augmented if isinstance(augmented, str) else "image",
             seed=seed,
-            budget=self.task.budget.trial,
+            budget=self.task.budget.per_trial,
             encoder=learner.encoder,
             kind=self.task.kind,
             column=self.task.column,
@@ -157,7 +157,7 @@ class Experiment:
         rows = {arm: pc.index_in(drawn, value_set=self.pool.table["uid"]).to_numpy() for arm, drawn in uids.items()}
         check_leaks(rows, self.tested)
         for arm, drawn in rows.items():
-            named = [] if self.task.of_captions else list(self.task.classes)
+            named = [] if self.task.trains_on_captions else list(self.task.classes)
             check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], named)
         return rows
 
@@ -187,7 +187,7 @@ class Experiment:
         start = time.perf_counter()
         rate, said = self.said(learner, setting, drawn)
         spent = time.perf_counter() - start
-        return self.told(setting, drawn[setting.arm], said, spent, len(self.task.budget.tries), rate)
+        return self.told(setting, drawn[setting.arm], said, spent, len(self.task.budget.candidates), rate)
 
     def views(self, learner: Learner, how: bool | str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """What a learner sees of rows of the pool, the plain picture first: [rows, versions, dim]."""
@@ -204,7 +204,7 @@ class Experiment:
 
         Of several learning rates that which is best on the dev set, and what was said under it.
         """
-        exams, budgets = [self.exam(learner)], self.task.budget.tries
+        exams, budgets = [self.exam(learner)], self.task.budget.candidates
         if len(budgets) > 1 or self.task.kind == "match":
             exams.append(self.dev(learner, drawn["raw"], setting.seed))
         found = {each.learning_rate: self.trained(learner, setting, drawn, exams, each) for each in budgets}
@@ -245,7 +245,7 @@ class Experiment:
         rows, asked = self.undrawn(drawn, seed), learner.texts.heldout if learner.texts else None
         picture, labels = (self.pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
         pairs = None
-        if self.task.of_pairs and learner.texts:
+        if self.task.evaluates_pairs and learner.texts:
             asked, text = np.unique(learner.texts.plain[rows], axis=0, return_inverse=True)
             picture, place = np.unique(picture, return_inverse=True)
             pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))

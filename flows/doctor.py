@@ -120,7 +120,7 @@ def _prefect() -> Finding:
         import prefect.server.api.server
     except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
         return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
-    api = os.environ.get("PREFECT_API_URL") or server.address()
+    api = os.environ.get("PREFECT_API_URL") or server.url()
     seen = server.state(api.rstrip("/"))
     text = f"{prefect.__version__}; {api}: {seen.value}"
     if seen is server.State.OPEN:
@@ -136,7 +136,7 @@ def _device() -> Finding:
         return Finding("device", "fault", "torch is not installed", _AGAIN)
     from pipeline.models import device
 
-    return Finding("device", "ok", device.described())
+    return Finding("device", "ok", device.describe())
 
 
 def sources() -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def sources() -> Iterator[Finding]:
     from pipeline.sources import loading
     from training.encoders import encoders
 
-    for path in loading.every():
+    for path in loading.source_files():
         what = f"source {path.stem}"
         try:
             described = loading.load(path)
