@@ -29,7 +29,7 @@ def read(test: TestSet, columns: Collection[str]) -> pa.Table:
     return table.select(list(dict.fromkeys(columns)))
 
 
-def pictures(test: TestSet) -> list[Path]:
+def list_pictures(test: TestSet) -> list[Path]:
     """The pictures that the list names, sorted, relative to its folder. Raises SourceError for a missing one."""
     names = pc.unique(read(test, [test.image])[test.image]).to_pylist()
     paths = [Path(str(name)) for name in sorted(names, key=str)]
