@@ -26,7 +26,7 @@ class Change:
     """The part of one filter.
 
     `drops` rows were kept before, and this filter drops them now. `frees` rows are kept now, and this filter dropped
-    them before. `before` and `after` count the pairs that pass it in sequence, None where the recipe has no such filter.
+    them before. `before` and `after` count the pairs that pass it in sequence, None without such a filter.
     """
 
     filter: str
