@@ -12,7 +12,8 @@ from flows.sources import opened
 from pipeline.demo import world
 from pipeline.errors import WinnowError
 from pipeline.manifest import database
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.review import drift
 from pipeline.sources import loading
@@ -50,7 +51,7 @@ def reconcile(root: str = "data") -> list[str]:
     for path in loading.every():
         try:
             described, storage = opened(str(path), Path(root))
-            if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):
+            if described.task is None or not commits(storage) or gain_of(storage, Manifest.open(storage).id):
                 continue
             if held := drift.hold(described, storage, Manifest.open(storage)):
                 logger.warning("%s: %s", path.name, held)

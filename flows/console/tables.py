@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.filtering.funnel import Comparison, Overlap, Step
-from pipeline.manifest.manifest import Counts
+from pipeline.manifest.document import Counts
 from pipeline.review.audit import Audit
 from pipeline.review.diff import Difference
 from pipeline.takedown.result import Takedown

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from pipeline.errors import QueryError, StorageError
 from pipeline.manifest import views
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -53,7 +54,7 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
     `rows` has a column `source`; `limit` cuts the answer, None gives all of it. Raises QueryError, in one line, for
     anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
     """
-    newest = [Manifest.open(storage) for storage in storages if log(storage)]
+    newest = [Manifest.open(storage) for storage in storages if commits(storage)]
     if not newest:
         raise StorageError("nothing is published yet: run `winnow curate` first")
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from filters.core import Filter
 from pipeline.errors import SourceError, StorageError, nearest
 from pipeline.filtering.thresholds import Comparison
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.review.rates import Rate
 from pipeline.review.sample import Labelled
 from pipeline.scorers.leaks import LeaksSpec
@@ -125,7 +126,7 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
     known = Labelled.read(labels, source.calibration.good)
     plan = Plan.of(source)
     for each in (storage, room(storage)):
-        manifest = Manifest.open(each) if log(each) else None
+        manifest = Manifest.open(each) if commits(each) else None
         if manifest and manifest.complete and _same(manifest, plan) and _whole(manifest, known):
             return known, manifest
     return None
@@ -133,9 +134,9 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
 
 def _same(manifest: Manifest, plan: Plan) -> bool:
     """Whether the pairs were scored so. Scores of the whole pool are those of the manifest's own."""
-    stages = manifest.document["stages"]
-    same = all(stages["scores"].get(name) == stage.key for name, stage in plan.scores.items())
-    return same and bool(stages["shards"] == plan.shards.key)
+    stages = manifest.stages
+    same = all(stages.scores.get(name) == stage.key for name, stage in plan.scores.items())
+    return same and stages.shards == plan.shards.key
 
 
 def _whole(manifest: Manifest, known: Labelled) -> bool:

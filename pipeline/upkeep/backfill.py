@@ -4,7 +4,7 @@ Nothing is listed, fetched or scored that is there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pipeline.errors import SourceError, nearest
 from pipeline.filtering import predicates
@@ -47,21 +47,23 @@ def stored(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Ad
 
     Other scorers of the source are left out. Raises SourceError for settings that are not those of the manifest.
     """
-    stages = manifest.document["stages"]
-    scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages["scores"], *more}}
+    stages = manifest.stages
+    scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages.scores, *more}}
     narrow = source.model_copy(update={"scorers": scorers})
     with manifest.connection() as con:
         told = con.execute(
             "SELECT shard, any_value(error) FILTER (status = 'quarantined') FROM rows GROUP BY shard"
         ).fetchall()
     reasons = {number: reason for number, reason in told if reason is not None}
-    ledger = recalled(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in told})
+    ledger = recalled(
+        manifest.storage, **asdict(manifest.document.inputs.ledger), numbers={number for number, _ in told}
+    )
     plan = Plan.of(narrow)
     made = plan.results(manifest.storage, ledger, reasons)
-    if plan.shards.key != stages["shards"]:
+    if plan.shards.key != stages.shards:
         raise SourceError("[download] has changed since the pictures were stored: `winnow curate` fetches them anew")
     for name, key in made.keys["scores"].items():
-        same = stages["scores"].get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
+        same = stages.scores.get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
         if name not in more and not same:
             raise SourceError(f"scorers.{name} has changed since it was published: `winnow curate` scores it anew")
     return Addition(plan, ledger, reasons)

@@ -142,7 +142,7 @@ class Explorer:
         """All that does not change while the page is open."""
         totals = self.rows.totals()
         return {
-            "source": self._manifest.document["source"],
+            "source": self._manifest.source,
             "manifest": self._manifest.id,
             "pool": self.rows.pool,
             "axes": [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self.rows.axes],
