@@ -38,7 +38,7 @@ from pipeline.store.storage import Storage
 from pipeline.takedown.writing import writing
 from pipeline.upkeep import retry as again
 from pipeline.upkeep import reuse
-from pipeline.upkeep.backfill import addition
+from pipeline.upkeep.backfill import add_scorer
 
 PUBLISHED = "winnow.manifest.published"
 """The event after a commit. Its payload: source (a path), root and manifest, which are the parameters of `retrain`."""
@@ -104,7 +104,7 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     """
     described, storage = opened(source, Path(root))
     with writing(storage):
-        added = addition(described, Manifest.open(storage), scorer)
+        added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             failed = rate.with_options(name=f"score {_span(block)}")(added.plan, storage, block)
             if failed:
@@ -191,7 +191,7 @@ def compare(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[i
 def commit(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
     published = publish.publish(plan, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(plan.source.chosen)
+    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
     create_table_artifact([asdict(published.counts)], key=artifact(plan.source, "counts"), description=published.id)
     create_table_artifact(
         [asdict(step) for step in steps], key=artifact(plan.source, "funnel"), description=published.id

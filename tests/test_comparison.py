@@ -61,7 +61,7 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 
 
 def test_a_picture_that_cannot_be_decoded_is_named():
-    loaded = encoders.load(encoder.encoder("hog"))
+    loaded = encoders.load(encoder.parse_encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
     with features.decoded(asked, partial(features.prepared, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
@@ -69,7 +69,7 @@ def test_a_picture_that_cannot_be_decoded_is_named():
 
 
 def test_what_an_encoder_costs():
-    found = cost.measure(encoder.encoder("timm:test_resnet@random"), JPEGS)
+    found = cost.measure(encoder.parse_encoder("timm:test_resnet@random"), JPEGS)
     assert (found.dim, found.batch, found.halved) == (96, encoders.PIXELS // 160**2, False)
     assert found.parameters == 372_688  # without the classifier
     assert found.flops > 2 * found.parameters  # every weight of a convolution is used more than once
@@ -78,7 +78,7 @@ def test_what_an_encoder_costs():
     for loop in (found.one_by_one, *found.streamed):
         assert 0 < loop.busy < 1
     assert found.one_by_one.workers == 0
-    pixels = cost.measure(encoder.encoder("pixels"), JPEGS)
+    pixels = cost.measure(encoder.parse_encoder("pixels"), JPEGS)
     assert (pixels.dim, pixels.parameters, pixels.flops, pixels.batch) == (3 * 32 * 32, 0, None, None)
 
 
@@ -131,7 +131,9 @@ def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
     described = loading.load(published[0])
     asked = described.task.model_copy(update={"kind": "retrieval"})
     with pytest.raises(CompareError, match="on tasks of kind classes, label, number, not retrieval"):
-        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.encoder("hog")])
+        comparison.compare(
+            described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.parse_encoder("hog")]
+        )
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
 @pytest.mark.parametrize("name", ["pillow", *HERE])
 def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
     """Training draws pixels that it may have augmented; the same pixels come out as they do of a stored picture."""
-    network = encoder.encoder("timm:test_resnet@random")
+    network = encoder.parse_encoder("timm:test_resnet@random")
     loaded, decode, drawn = encoders.load(network), decoders.get(name), decoders.drawn(name)
     for content in jpegs[:8]:
         seen = loaded.prepare(decode(content))

@@ -1,8 +1,10 @@
 import dataclasses
+import hashlib
 import io
 import json
 from functools import partial
 
+import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,15 +15,18 @@ from PIL import Image
 from rich.console import Console
 
 from flows.console import gain as gains
+from pipeline import progress
 from pipeline.errors import CompareError, SourceError
+from pipeline.manifest import arms
 from pipeline.manifest.manifest import Manifest
 from pipeline.query import sandbox
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget, Task
 from pipeline.settings.task import TestSet as Held
 from pipeline.sources import loading
+from pipeline.store import tarfiles
 from pipeline.trials import trials
-from training.data import heldout, labels
+from training.data import heldout, labels, pool
 from training.data.heldout import HeldOut
 from training.encoders import encoders
 from training.learners import probe
@@ -443,21 +448,75 @@ def test_another_budget_trains_anew_on_the_same_features(tmp_path):
     assert len(trials.finished(storage)) == 30 + 30 + 6  # a seed more is a seed more
 
 
+def pictures(storage):
+    """By uid, the picture that each row of the newest manifest has in the store."""
+    stages = Manifest.open(storage).stages
+    rows = sandbox.run("SELECT uid, shard, member FROM rows", [storage]).to_pylist()
+    tars = {row["shard"] for row in rows}
+    stored = {number: dict(tarfiles.read(storage.fetch(f"shards-{stages.shards}/{number:05d}.tar"))) for number in tars}
+    return {row["uid"]: stored[row["shard"]][row["member"]] for row in rows}
+
+
+def shows(pictures, held):
+    """The uids of the pictures that are those of the files `held`: the same bytes, or nearly the same to the eye."""
+
+    def seen(picture):
+        return imagehash.phash(Image.open(io.BytesIO(picture)).convert("RGB"))
+
+    digests, looks = {hashlib.sha256(each).digest() for each in held}, [seen(each) for each in held]
+    return {
+        uid
+        for uid, picture in pictures.items()
+        if hashlib.sha256(picture).digest() in digests or min(seen(picture) - each for each in looks) <= 4
+    }
+
+
 def test_pictures_of_the_test_set_do_not_train(tmp_path):
-    """An exact copy, a copy encoded again and smaller, and one at two addresses of the list."""
+    """An exact copy, a copy encoded again and smaller, and one at two addresses of the list: by what the store says."""
     exact, near = training_sources.picture("stripes", 10_004), training_sources.picture("cross", 10_005)
     small = io.BytesIO()
     Image.open(io.BytesIO(near)).resize((56, 56)).save(small, "JPEG", quality=70)
     copies = {4: exact, 5: small.getvalue(), 7: exact}
-    described, storage = training_sources.task(tmp_path / "task", count=60, pictures=copies)
+    described, storage = training_sources.task(tmp_path / "task", count=60, lies=range(9, 20), pictures=copies, steps=5)
     counts = gain.measure(described, storage)["counts"]
     assert (counts["leaked_exact"], counts["leaked_near"]) == (2, 1)
     assert counts["pool"] == 57
+    assert counts["pool_kept"] == 46
+
+    stored = pictures(storage)
+    of_test = shows(stored, [path.read_bytes() for path in sorted((tmp_path / "task" / "test").iterdir())])
+    planted = sandbox.run("SELECT uid FROM rows WHERE kept AND url SIMILAR TO 'http://host/[457].jpg'", [storage])
+    assert of_test == set(planted["uid"].to_pylist())
+    assert len(of_test) == 3
+    drawn = [pq.read_table(storage.fetch(key)) for key in storage.keys("draws")]
+    assert len(drawn) == 5
+    for table in drawn:
+        assert set(table["arm"].to_pylist()) == {"raw", "filtered", "random", "without-honest", "random-without-honest"}
+        assert not of_test & set(table["uid"].to_pylist())
+    assert len({uid for table in drawn for uid in table["uid"].to_pylist()}) > 50
+    trained = sandbox.run("SELECT key, sum(times) AS pairs, count(*) AS n FROM trained_on GROUP BY key", [storage])
+    found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
+    assert {(row["key"], row["pairs"], row["n"]) for row in trained.to_pylist()} == {
+        (each.setting.key.partition("/")[2], each.pairs, each.distinct) for each in found
+    }
 
 
-def test_a_leaked_pair_in_an_arm_is_refused():
-    with pytest.raises(CompareError, match="trains on a picture of the test set"):
-        experiment.check_leaks({"raw": pa.array(["a", "b"])}, pa.array(["b"]))
+def test_an_arm_with_a_picture_of_the_test_set_is_refused(tmp_path):
+    """Whatever the mask of the pool says: a copy, and one that is encoded again."""
+    exact = training_sources.picture("stripes", 10_004)
+    again = training_sources.encoded(np.asarray(Image.open(io.BytesIO(training_sources.picture("cross", 10_005)))), 70)
+    described, storage = training_sources.task(tmp_path / "task", count=60, pictures={4: exact, 5: again})
+    test = HeldOut.read(described.task.test, described.task)
+    extractors = gain._extractors(described, storage)
+    known = pool.read(arms.Choice.open(storage), described.task, extractors, test, progress.silent)
+    own = partial(experiment.Experiment, "", None, described.task, test=test, learners=())
+    assert np.flatnonzero(own(pool=known).tested).tolist() == np.flatnonzero(known.leaked).tolist() == [4, 5]
+    for seed in range(5):
+        assert not known.leaked[np.concatenate(list(own(pool=known).drawn(seed).values()))].any()
+    for unseen in (4, 5):
+        forgetful = dataclasses.replace(known, leaked=known.leaked & (np.arange(60) != unseen))
+        with pytest.raises(CompareError, match="the arm 'raw' trains on a picture of the test set"):
+            list(map(own(pool=forgetful).drawn, range(20)))
 
 
 @pytest.mark.parametrize(

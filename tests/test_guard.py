@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from loopback_web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
 
-from pipeline.failure import RowError, told
+from pipeline.failure import RowError, parse_row_error
 from pipeline.web.client import Opener
 from pipeline.web.guard import Guard, is_public, system_resolver
 from pipeline.web.robots import opted_out
@@ -389,8 +389,8 @@ def test_opting_out(lines, out):
 
 def test_a_failure_survives_its_own_text():
     failure = RowError("tls", "two\nlines: " + "x" * 500)
-    again = told(str(failure))
+    again = parse_row_error(str(failure))
     assert (again.cause, again.error) == (failure.cause, failure.error)
     assert len(again.error) <= 200
     assert "\n" not in again.error
-    assert told("unknown url type: 'x'") is None
+    assert parse_row_error("unknown url type: 'x'") is None

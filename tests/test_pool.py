@@ -180,7 +180,7 @@ def test_funnel_selection_and_verdicts_agree(tmp_path, store):
     )
     done = published_sources.published(described, store, failed={42})
     manifest = Manifest.open(store)
-    assert manifest.recipe == described.chosen
+    assert manifest.recipe == described.own_recipe
     steps = manifest.funnel(manifest.recipe)
     assert [(step.filter, step.alone, step.fails, step.unscored, step.sequence) for step in steps] == [
         ("blunt", 2, 4, 0, 2),
@@ -191,8 +191,8 @@ def test_funnel_selection_and_verdicts_agree(tmp_path, store):
         assert step.costs == len(manifest.select(manifest.recipe.without(step.filter))) - done.counts.kept
     plain = manifest.recipe.without("distinct")
     assert [each.both for each in manifest.compare([manifest.recipe, plain]).shared] == [done.counts.kept]
-    assert manifest.select(described.chosen) == manifest.select()
-    assert len(manifest.select(described.chosen.without("distinct"))) == 2
+    assert manifest.select(described.own_recipe) == manifest.select()
+    assert len(manifest.select(described.own_recipe.without("distinct"))) == 2
     only = Recipe("only", distinct=Distinct(4, "-pixels_sharpness"))
     assert [step.sequence for step in manifest.funnel(only)] == [len(manifest.select(only))]
 

@@ -15,7 +15,7 @@ from pipeline.ledger import lists
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.query import sandbox
-from pipeline.redact import hidden, hide
+from pipeline.redact import redact, redact_column
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
@@ -44,8 +44,8 @@ ADDRESSES = {
 
 
 def test_what_is_hidden_of_an_address():
-    assert {text: hidden(text) for text in ADDRESSES} == ADDRESSES
-    assert hide(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
+    assert {text: redact(text) for text in ADDRESSES} == ADDRESSES
+    assert redact_column(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from flows import sources
 from pipeline.errors import RecipeError, SourceError
+from pipeline.filtering.recipes import find_recipe
 from pipeline.sources import loading
 
 PAIRS = '[pairs]\nlocation = "list.tsv"\n'
@@ -37,7 +38,7 @@ FAULTS = {
         'recipe = "default"\n' + PAIRS + ONE,
         "give recipe or filters, not both",
     ),
-    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "recipe 'defualt' is unknown; did you mean 'default'?"),
+    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "no recipe is called 'defualt'; did you mean 'default'?"),
     "filter name": (PAIRS + '[[filters]]\nname = "A B"\nsql = "true"\n', "filter name 'A B'"),
     "two filters of one name": (PAIRS + ONE + ONE, "two filters called 'a'"),
     "reserved column": ('[pairs]\nlocation = "list.tsv"\nextra = ["kept"]\n', "winnow makes a column 'kept' itself"),
@@ -114,7 +115,7 @@ def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
 def test_shipped_sources_are_right(name):
     described = sources.checked(name)
     assert described.name == name
-    assert described.chosen.filters
+    assert described.own_recipe.filters
 
 
 def test_the_real_layouts():
@@ -123,8 +124,8 @@ def test_the_real_layouts():
 
 
 def test_the_template_is_no_source_to_serve():
-    assert "template" not in [path.stem for path in loading.every()]
-    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in loading.every()}
+    assert "template" not in [path.stem for path in loading.source_files()]
+    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in loading.source_files()}
 
 
 def test_the_template_tells_the_defaults(file):
@@ -169,10 +170,10 @@ def test_filters_are_bound_before_anything_runs(file, sql, told):
 def test_extra_columns_and_scores_can_be_filtered_on(file):
     text = '[pairs]\nlocation = "list.tsv"\nextra = ["label"]\n[scorers.p]\nkind = "pixels"\n'
     path = file(text + '[[filters]]\nname = "a"\nsql = "label = \'x\' AND p_sharpness > 3"\n')
-    assert [each.name for each in sources.checked(str(path)).chosen.filters] == ["a"]
+    assert [each.name for each in sources.checked(str(path)).own_recipe.filters] == ["a"]
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'clip-top30'"):
-        sources.recipe("clip-top3")
-    assert sources.recipe("default").filters
+        find_recipe("clip-top3")
+    assert find_recipe("default").filters

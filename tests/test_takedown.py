@@ -20,7 +20,7 @@ from pipeline.ledger.ledger import committed
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.query import sandbox
-from pipeline.redact import hidden
+from pipeline.redact import redact
 from pipeline.review.labels import Labels
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
@@ -192,12 +192,12 @@ def test_opening_for_writing_finishes_a_takedown_and_nothing_is_published_from_r
     described, _, second = published(tmp_path, store)
     targets(store, names(tmp_path, GONE)).blocked.commit(store)  # and the process was killed
     with pytest.raises(StorageError, match="a takedown was interrupted: run `winnow curate`"), writing(store):
-        publish.republish(store, described.chosen)
+        publish.republish(store, described.own_recipe)
     assert traces(store, UIDS) == []
     assert not Manifest.open(store, second.id).complete
     with writing(store):
         assert published_sources.published(described, store).counts.failed == 3
-    assert publish.republish(store, described.chosen).new is False
+    assert publish.republish(store, described.own_recipe).new is False
 
 
 def test_every_writer_opens_its_store_in_one_way():
@@ -271,7 +271,7 @@ def test_what_comes_after_its_takedown_leaves_no_words_in_the_ledger(tmp_path, s
 
     token = "http://host/45.jpg?token=abc"
     update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"), (token, "a label", "secret"))
-    Labels(store).put(hidden(token), "a label", "good")
+    Labels(store).put(redact(token), "a label", "good")
     Labels(store).put("http://host/46.jpg", "fine", "good")
     assert forget.forget(store, names(tmp_path, GONE, token), None).pairs == 2
     assert Labels(store).table["caption"].to_pylist() == ["fine"]

@@ -43,7 +43,7 @@ from pipeline.scoring.pictures import Pictures
 from pipeline.scoring.plan import Plan as ScoringPlan
 from pipeline.scoring.run import Scoring
 from pipeline.settings.download import Download
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Bench:
     """A model, a source whose shards are there, and the loops over them."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self._model = LOCAL + str(random_model(plan.model, folder / "model"))
+        self._model = LOCAL_DIR + str(random_model(plan.model, folder / "model"))
         self.spec = ClipSpec.model_validate(
             {"kind": "clip", "model": self._model, "precision": plan.precision, "batch": plan.batch}
         )

@@ -75,7 +75,7 @@ def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
         commit(storage, [put_shard(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
-def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
+def past_ledger(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
     """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
     current = current_key(digest)
     return Ledger(

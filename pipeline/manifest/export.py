@@ -24,7 +24,7 @@ from pipeline.progress import Progress, silent
 from pipeline.schema import EXPORTED
 from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
-from pipeline.store.parquet import cut
+from pipeline.store.parquet import rechunk
 
 VERSION = 1
 """Raised whenever the same subset would be written otherwise."""
@@ -165,7 +165,7 @@ def _pairs(manifest: Manifest, uids: pa.Table, piece: int) -> Iterator[pa.Table]
         con.from_arrow(uids).create("chosen")
         chosen = con.sql("FROM rows SEMI JOIN chosen USING (uid) ORDER BY shard, member, uid")
         batches = (pa.Table.from_batches([batch]) for batch in chosen.to_arrow_reader(piece))
-        yield from filter(len, cut(batches, piece))
+        yield from filter(len, rechunk(batches, piece))
 
 
 def _pictures(tars: tarfiles.Tars, pairs: pa.Table) -> Iterator[bytes]:

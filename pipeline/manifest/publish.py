@@ -46,7 +46,7 @@ def publish(
     StorageError for a result that is missing or does not line up with its pairs.
     """
     made = plan.results(storage, ledger, quarantined)
-    recipe, neighbours = recipe or plan.source.chosen, _neighbours(made)
+    recipe, neighbours = recipe or plan.source.own_recipe, _neighbours(made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
@@ -117,7 +117,7 @@ def _neighbours(made: Results) -> dict[str, Neighbours]:
     """The edges between near-duplicates, by the scorer that found them."""
     return {
         name: Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.pictures(name), spec.radius)
-        for name, spec in made.plan.source.neighbours.items()
+        for name, spec in made.plan.source.neighbour_scorers.items()
     }
 
 

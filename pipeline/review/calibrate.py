@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.core import Filter
-from pipeline.errors import SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
@@ -192,7 +192,7 @@ def _calibrated(con: duckdb.DuckDBPyConnection, row: FilterRow, known: Labelled)
     values, bad, aside = _looked_at(con, row, known, compared.column if compared else None)
     found = Calibrated(row.name, row.catches, int(bad.sum()), int((~bad).sum()), aside)
     for label in [label for label in row.catches if label not in known.counts]:
-        found = found.remark(f"no pair is labelled {label!r}{nearest(label, known.counts)}")
+        found = found.remark(f"no pair is labelled {label!r}{did_you_mean(label, known.counts)}")
     if not found.bad or not found.good:
         return found.remark("nothing to compare: it takes downloaded pairs that are good, and others that it catches")
     if min(found.bad, found.good) < FEWEST:

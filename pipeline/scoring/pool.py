@@ -7,7 +7,6 @@ key of such a stage holds the pool's digest: the same pool computes nothing agai
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,13 +107,9 @@ def run(
         read = sorted({of for spec in missing.values() for of in spec.builds_on})
         pool = StoredPool(storage, scratch, made, shards, ledger, read)
         for name, spec in missing.items():
-            columns = spec.load(partial(_first, plan, spec)).score(pool, partial(progress, name))
+            load_model = plan.source.scorers[spec.model_of].load if spec.model_of else None
+            columns = spec.load(load_model).score(pool, partial(progress, name))
             _store(storage, pool, name, spec, made.scores[name], columns)
-
-
-def _first(plan: Plan, spec: PoolSpec) -> Any:
-    """The loaded scorer that the spec builds on."""
-    return plan.source.scorers[spec.builds_on[0]].load()
 
 
 def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard]) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.failure import FORGOTTEN, TAKEN_DOWN
 from pipeline.ledger import blocklist, ingest
 from pipeline.ledger.ledger import committed, replace_shard
-from pipeline.redact import hidden
+from pipeline.redact import redact
 from pipeline.review.labels import Labels
 from pipeline.store import tarfiles
 from pipeline.store.parquet import ROW_GROUP
@@ -29,8 +29,8 @@ def purge(storage: Storage, uids: frozenset[str], result: Takedown) -> None:
         if not gone.true_count:
             continue
         for row in table.filter(gone).select(["url", "caption"]).to_pylist() if labelled else ():
-            if (hidden(row["url"]), row["caption"]) in labelled:
-                labels.put(hidden(row["url"]), row["caption"], None)
+            if (redact(row["url"]), row["caption"]) in labelled:
+                labels.put(redact(row["url"]), row["caption"], None)
         _purge_results(storage, shard.number, gone, result)
         blank = ingest.wordless(table, gone)
         if not blank.equals(table):

@@ -39,4 +39,4 @@ def finishing(storage: Storage, result: Takedown) -> Iterator[None]:
     finally:
         if uids:
             sweep(storage, uids, result)
-    blocklist.settle(storage)
+    blocklist.mark_done(storage)

@@ -20,7 +20,7 @@ from pipeline.takedown.request import Request
 from pipeline.takedown.result import Takedown
 from pipeline.takedown.targets import targets
 from pipeline.takedown.writing import finishing
-from pipeline.upkeep.backfill import stored
+from pipeline.upkeep.backfill import from_manifest
 
 
 def preview(storage: Storage, request: Request) -> Takedown:
@@ -64,7 +64,7 @@ def _publish(storage: Storage, source: Source | None) -> tuple[str, bool]:
         raise SourceError(
             f"no source file is called {storage.root.name!r}; name it by its path, or run `winnow curate`"
         )
-    left = stored(source, newest)
+    left = from_manifest(source, newest)
     pool.run(left.plan, storage, left.ledger, left.quarantined)
     published = publish.publish(left.plan, storage, left.ledger, left.quarantined, newest.recipe)
     return published.id, published.new

@@ -79,7 +79,7 @@ class _Taking:
     def __init__(self, plan: Plan, storage: Storage) -> None:
         self._plan, self._storage, source = plan, storage, plan.source
         self._members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
-        self._blocked = blocklist.binding(source, storage)
+        self._blocked = blocklist.in_force(source, storage)
         self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(plan.shards, ".tar"), (plan.shards, ".parquet")]}
         for name, stage in plan.scores.items():
             embeddings = [(plan.embeddings[name], ".npy")] if name in plan.embeddings else []
@@ -94,7 +94,7 @@ class _Taking:
         rows = (
             pq.read_table(self._storage.fetch(shard.key), columns=["uid", "url"]).to_pylist() if self._blocked else ()
         )
-        return any(self._blocked.names(row["uid"], row["url"]) for row in rows)
+        return any(self._blocked.covers(row["uid"], row["url"]) for row in rows)
 
     def locate(self, con: duckdb.DuckDBPyConnection, wanted: Sequence[Shard]) -> bool:
         """Leave the table `places`, a row for each pair of the shards; False where no member has any shard."""
@@ -146,10 +146,12 @@ class _Taking:
             for name, content in tarfiles.read(self._fetch(self._members[whose[0]], PICTURES, whose[1], ".tar"))
             if (whose, name) in wanted
         }
-        renamed = pa.array([None if member is None else tarfiles.member(url) for _, member, url in rows], pa.string())
+        renamed = pa.array(
+            [None if member is None else tarfiles.member_name(url) for _, member, url in rows], pa.string()
+        )
         downloaded = downloaded.set_column(downloaded.schema.get_field_index("member"), "member", renamed)
         with self._storage.scratch() as scratch:
-            tarfiles.write(scratch / "tar", ((tarfiles.member(url), pictures[url]) for url in sorted(pictures)))
+            tarfiles.write(scratch / "tar", ((tarfiles.member_name(url), pictures[url]) for url in sorted(pictures)))
             pq.write_table(downloaded, scratch / "parquet", compression="zstd")
             self._put(PICTURES, number, [scratch / "tar", scratch / "parquet"])
 

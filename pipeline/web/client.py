@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin
 from urllib.response import addinfourl
 
-from pipeline.failure import RowError, passing
+from pipeline.failure import RowError, is_transient
 from pipeline.web import response
 from pipeline.web.guard import Guard
 from pipeline.web.robots import MAX_ROBOTS_BYTES, Rules, opted_out, robot_name
@@ -60,7 +60,7 @@ class Opener(urllib.request.OpenerDirector):
             try:
                 return self._follow(url, self._turn, self._check_opt_out)
             except RowError as failure:
-                if not passing(failure.cause) or attempt == self.guard.retries:
+                if not is_transient(failure.cause) or attempt == self.guard.retries:
                     raise
             time.sleep(_FIRST_PAUSE * 2**attempt)
         raise AssertionError("the last attempt returns or raises")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.failure import RowError, passing
+from pipeline.failure import RowError, is_transient
 from pipeline.web.robots import Rules
 
 FIRST_BACKOFF, MAX_BACKOFF = 1.0, 60.0
@@ -61,7 +61,7 @@ class Host:
             try:
                 self._rules = self._rules or read()
             except RowError as failure:
-                if passing(failure.cause):
+                if is_transient(failure.cause):
                     raise
                 self._rules = failure
             if isinstance(self._rules, RowError):

@@ -110,9 +110,7 @@ def main(seeds, folder, rates):
             wrong = flickr_photographs.wrong(table, label, swapped)[pool]
             noise.append((wrong.mean(), wrong[kept].mean(), (wrong & ~kept).sum() / max(wrong.sum(), 1), kept.mean()))
             print(f"{rate:.0%}, seed {seed}: {time.process_time() - started:.0f} s", file=sys.stderr)
-            drawn = arms.draw(
-                pa.table({"uid": [str(row) for row in pool], "kept": kept}), seed, pa.array([], pa.string())
-            )
+            drawn = arms.draw(pa.table({"uid": [str(row) for row in pool], "kept": kept}), seed)
             rows = {arm: np.array(uids.to_pylist(), np.int64) for arm, uids in drawn.items()}
             for (name, (arm, augmented)), found in said.items():
                 head, encoder = LEARNERS[name]

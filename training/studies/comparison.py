@@ -28,7 +28,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.progress import Progress, silent
 from pipeline.settings.encoder import RANDOM, Encoder, Network
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -126,7 +126,7 @@ def compare(
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
-        "budget": {**task.budget.trial, "seeds": task.budget.seeds},
+        "budget": {**task.budget.per_trial, "seeds": task.budget.seeds},
         "test_pictures": len(probe.known.test.labels),
         "baseline": gain.baseline(probe.known, measure),
         "interval": f"{intervals.LEVEL:.0%}, {intervals.SAYS}",
@@ -296,8 +296,8 @@ def _weights(encoder: Encoder) -> dict[str, str | None]:
     known = encoders.identity(encoder)
     if encoder.weights == RANDOM:
         return {"from": "RANDOM", "name": None, "sha256": None}
-    if encoder.model.startswith(LOCAL):
-        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL)).name}
+    if encoder.model.startswith(LOCAL_DIR):
+        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL_DIR)).name}
     elif encoder.weights and encoder.weights.endswith(timm_weights.FILE):
         place = {"from": "file", "name": Path(encoder.weights).name}
     else:

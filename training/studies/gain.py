@@ -14,7 +14,7 @@ from pipeline.manifest import arms
 from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
 from pipeline.settings.encoder import Encoder, Network
-from pipeline.settings.task import LEAST, Task
+from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
@@ -105,7 +105,7 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
-    """Raises CompareError unless all cells have the same seeds, LEAST or more, and all else but the cell is equal.
+    """Raises CompareError unless all cells have the same seeds, MIN_SEEDS or more, and all else but the cell is equal.
 
     `name` is that of the learner whose trials they are.
     """
@@ -118,8 +118,8 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
     seeds = {cell: [each.setting.seed for each in trials_of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
-    if len(set(seeds[CELLS[0]])) < LEAST:
-        raise CompareError(f"a comparison needs at least {LEAST} seeds: raise task.budget.seeds")
+    if len(set(seeds[CELLS[0]])) < MIN_SEEDS:
+        raise CompareError(f"a comparison needs at least {MIN_SEEDS} seeds: raise task.budget.seeds")
 
 
 def check_test(test: HeldOut, task: Task) -> None:
