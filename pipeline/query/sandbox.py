@@ -23,6 +23,7 @@ from pipeline.errors import QueryError, StorageError, WinnowError
 from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.query.portable import portable
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -97,7 +98,7 @@ def _answer(job: _Job) -> None:
         con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        reader = con.sql(job.sql).to_arrow_reader(10_000)
+        reader = portable(con.sql(job.sql)).to_arrow_reader(10_000)
         schema = _distinct_names(reader.schema)
         _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
 
