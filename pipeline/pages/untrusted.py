@@ -26,7 +26,7 @@ class Thumbnails:
     """Thumbnails of a manifest's stored pictures. Of a tar only the headers and the one picture are read."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._tars = Tars(storage, manifest.document["stages"]["shards"])
+        self._tars = Tars(storage, manifest.stages.shards)
 
     def read(self, shard: int, member: str, longer: int = THUMBNAIL) -> bytes | None:
         """A JPEG, or None if the tar is gone or has no such member. Raises StorageError for a damaged tar."""
