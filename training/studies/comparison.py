@@ -87,7 +87,7 @@ def compare(
         "code": trials.COMPARED,
         "source": source.name,
         "manifest": manifest.id,
-        "recipe": manifest.document["recipe"]["name"],
+        "recipe": manifest.document.inputs.recipe.name,
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
@@ -106,7 +106,7 @@ def compare(
 
 def stored_pictures(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
     """The stored pictures of a manifest, shard after shard."""
-    for key in storage.keys(f"shards-{manifest.document['stages']['shards']}"):
+    for key in storage.keys(f"shards-{manifest.stages.shards}"):
         if key.endswith(".tar"):
             yield from (content for _, content in tarfiles.read(storage.fetch(key)))
 

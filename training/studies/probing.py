@@ -79,7 +79,7 @@ class Probing:
 
     def _finetune(self, experiment: Experiment, encoder: Network, setting: Setting) -> Trial:
         rows, started = experiment.draw(setting.seed)[setting.arm], time.perf_counter()
-        tars = tarfiles.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
+        tars = tarfiles.Tars(self._storage, self._choice.manifest.stages.shards)
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
         pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)
