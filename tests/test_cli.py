@@ -429,9 +429,11 @@ def test_json_has_numbers_iso_dates_and_base64(root):
 
 
 def test_csv_of_dates_in_lists_and_of_bytes(root):
-    query = "select [date '2024-02-29'] as days, 'ab'::blob as blob, 1.50::decimal(4, 2) as price"
+    query = (
+        "select [date '2024-02-29'] as days, 'ab'::blob as blob, 1.50::decimal(4, 2) as price, 0::decimal(9, 8) as no"
+    )
     out = run("sql", query, "--root", root, "--format", "csv")[1]
-    assert list(csv.reader(io.StringIO(out)))[1] == ['["2024-02-29"]', "YWI=", "1.50"]
+    assert list(csv.reader(io.StringIO(out)))[1] == ['["2024-02-29"]', "YWI=", "1.50", "0.00000000"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120, None])
