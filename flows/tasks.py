@@ -78,7 +78,9 @@ def download_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -
 @task(persist_result=True, **SETTINGS)
 def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards on every GPU of this machine. Returns the errors of those that failed, by number."""
-    return _errors("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
+    return _errors(
+        "score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.visible_gpus()), shards
+    )
 
 
 @task(**SETTINGS)

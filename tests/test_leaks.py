@@ -18,7 +18,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.images.phash import phash, phash_of_file
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours.hamming import nearest_targets
-from pipeline.scorers.leaks import Evaluated, Known
+from pipeline.scorers.leak_index import LeakIndex, SetPicture
 from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
@@ -160,8 +160,8 @@ DISGUISES = {
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 def test_a_copy_in_disguise_is_found(disguise):
-    pictures = [Evaluated("set", str(seed), "", scene(seed)) for seed in range(10)]
-    known = Known.read(pictures, None)
+    pictures = [SetPicture("set", str(seed), "", scene(seed)) for seed in range(10)]
+    known = LeakIndex.read(pictures, None)
     copies = np.array([phash(DISGUISES[disguise](each.image)) for each in pictures], np.uint64)
     bits, which = known.by_hash(copies, 8, lambda done, total: None)
     assert np.mean(which == np.arange(10)) >= 0.8
@@ -201,7 +201,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
     hashes = [first ^ 0b111111, second ^ 0b11111 << 9, first ^ 0b111111, first ^ 0b111111, first ^ 0xFFFFF]
     described = published_sources.listed(tmp_path, range(40, 45), filters=(), more=more)
     clip = described.scorers["clip"].load()
-    own = clip.pictures([clip.prepare(scene(number)) for number in range(2)])
+    own = clip.encode_pictures([clip.prepare(scene(number)) for number in range(2)])
     aside = np.roll(own[0], 7)
     images = np.stack([own[0], own[1] + 0.1 * aside, aside, np.full_like(aside, np.nan), own[0]])
     images /= np.linalg.norm(images, axis=1, keepdims=True)

@@ -113,7 +113,7 @@ def explore_pairs(
     from flows import sources
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages.explore.app import listening
-    from pipeline.pages.explore.questions import Explorer, offered
+    from pipeline.pages.explore.explorer import Explorer, choices
     from pipeline.pages.explore.rows import Rows
 
     described, storage = sources.load(source, root)
@@ -123,7 +123,7 @@ def explore_pairs(
     with (
         contextlib.suppress(KeyboardInterrupt),
         storage.scratch() as scratch,
-        listening(Explorer(Rows(found, scratch), offered(found, described.own_recipe)), port) as (address, serve, _),
+        listening(Explorer(Rows(found, scratch), choices(found, described.own_recipe)), port) as (address, serve, _),
     ):
         echo(address, to_stderr=False)
         echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
