@@ -21,7 +21,8 @@ from starlette.testclient import TestClient
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import QueryError, StorageError
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.app import app, listening
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.explorer import Explorer, choices
@@ -389,7 +390,7 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
         assert "use lower-case letters" in post(client, "publish", 400, name="My own", filters=filters)["detail"]
         with store.lock():
             assert "another run is writing" in post(client, "publish", 400, name="other", filters=filters)["detail"]
-    assert len(log(store)) == 2
+    assert len(commits(store)) == 2
 
 
 def test_labels_are_a_sample_that_calibrate_reads(own):

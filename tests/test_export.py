@@ -32,7 +32,7 @@ def manifest(tmp_path):
 
 def kept(manifest):
     """By uid the caption and the stored picture."""
-    tars = Tars(manifest.storage, manifest.document["stages"]["shards"])
+    tars = Tars(manifest.storage, manifest.stages.shards)
     with manifest.connection() as con:
         rows = con.execute("SELECT uid, coalesce(caption, ''), shard, member FROM rows WHERE kept").fetchall()
     return {uid: (caption, tars.read(shard, member)) for uid, caption, shard, member in rows}
@@ -147,7 +147,7 @@ def test_another_recipe_of_the_same_scores(manifest, tmp_path):
 
 
 def test_a_missing_picture_stops_it_with_the_way_out(manifest, tmp_path):
-    for tar in (manifest.storage.root / f"shards-{manifest.document['stages']['shards']}").glob("00001.tar"):
+    for tar in (manifest.storage.root / f"shards-{manifest.stages.shards}").glob("00001.tar"):
         tar.unlink()
     with pytest.raises(StorageError, match=r"shard 00001 has no picture .*run `winnow curate`"):
         export.write(manifest, None, "webdataset", tmp_path / "out")

@@ -450,12 +450,10 @@ def test_another_budget_trains_anew_on_the_same_features(tmp_path):
 
 def pictures(storage):
     """By uid, the picture that each row of the newest manifest has in the store."""
-    stages = Manifest.open(storage).document["stages"]
+    stages = Manifest.open(storage).stages
     rows = sandbox.run("SELECT uid, shard, member FROM rows", [storage]).to_pylist()
     tars = {row["shard"] for row in rows}
-    stored = {
-        number: dict(tarfiles.read(storage.fetch(f"shards-{stages['shards']}/{number:05d}.tar"))) for number in tars
-    }
+    stored = {number: dict(tarfiles.read(storage.fetch(f"shards-{stages.shards}/{number:05d}.tar"))) for number in tars}
     return {row["uid"]: stored[row["shard"]][row["member"]] for row in rows}
 
 

@@ -105,9 +105,7 @@ def test_versions_follow_the_rules_and_are_counted(tried):
     maker = versions.Maker(storage, described.task.budget, CLIP)
     with choice.manifest.connection() as con:
         pairs = versions.captions(choice, con.sql("SELECT uid FROM rows").to_arrow_table()["uid"])
-    made = maker.shard(
-        choice.manifest.document["stages"]["shards"], 0, pairs.filter(pc.equal(pairs["shard"], 0))
-    ).to_pylist()
+    made = maker.shard(choice.manifest.stages.shards, 0, pairs.filter(pc.equal(pairs["shard"], 0))).to_pylist()
     caption = dict(zip(pairs["uid"].to_pylist(), pairs["caption"].to_pylist(), strict=True))
     for each in made:
         sided = "on the left" in caption[each["uid"]]

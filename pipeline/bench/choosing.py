@@ -31,7 +31,8 @@ from filters import image, pair, text
 from filters.core import Recipe
 from pipeline.bench import synthetic
 from pipeline.engine import machine
-from pipeline.manifest import parts, publish
+from pipeline.manifest import card, parts, publish
+from pipeline.manifest.document import Inputs, LedgerState, StageKeys, without_why
 from pipeline.manifest.manifest import Manifest
 from pipeline.settings.download import Download
 from pipeline.store import parquet
@@ -124,15 +125,17 @@ def published(storage: Storage, rows: int, tell: Callable[[str], None] = lambda 
             if len(made) % 10 == 1:
                 tell(f"made {sum(one.count for one in made):,} of {rows:,} rows")
     tell("publishing them")
-    sketch = {
-        "source": "benchmark",
-        "ledger": {"digest": "", "input": rows, "repeated": 0},
-        "stages": {"shards": "", "scores": {}},
-        "quarantined": [],
-        "rows": [asdict(each) for each in made],
-        "recipe": publish.written(RECIPE),
-    }
-    return Manifest.open(storage, publish.decide(storage, sketch, {}, RECIPE, 0.0).id)
+    inputs = Inputs(
+        format=parts.FORMAT,
+        source="benchmark",
+        ledger=LedgerState("", rows, 0),
+        stages=StageKeys("", {}),
+        quarantined=(),
+        rows=tuple(made),
+        recipe=without_why(RECIPE),
+        neighbours={},
+    )
+    return Manifest.open(storage, publish.decide(storage, inputs, card.why(RECIPE)).id)
 
 
 def table(start: int, count: int) -> pa.Table:

@@ -98,7 +98,7 @@ def write(
             raise StorageError(f"{part} holds another export, unfinished: finish that one, or remove the folder")
         (part / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
         made = FORMS[form]
-        tars = tarfiles.Tars(manifest.storage, manifest.document["stages"]["shards"])
+        tars = tarfiles.Tars(manifest.storage, manifest.stages.shards)
         names = [made.name.format(piece=number, pieces=pieces) for number in range(pieces)]
         done = 0
         for name, table in zip(names, _pairs(manifest, uids, piece), strict=True):
@@ -132,7 +132,7 @@ def _card(manifest: Manifest, recipe: Recipe, form: str, pairs: int) -> dict[str
     return {
         "version": VERSION,
         "format": form,
-        "source": manifest.document["source"],
+        "source": manifest.source,
         "manifest": manifest.id,
         "recipe": recipe.name,
         "filters": {each.name: each.sql for each in recipe.filters},

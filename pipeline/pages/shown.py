@@ -26,7 +26,7 @@ class Thumbnails:
     """The stored pictures of a manifest's pairs, made small. Of a tar only the headers and the one picture are read."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._tars = Tars(storage, manifest.document["stages"]["shards"])
+        self._tars = Tars(storage, manifest.stages.shards)
 
     def read(self, shard: int, member: str, longer: int = THUMBNAIL) -> bytes | None:
         """A JPEG, or None where the tar is gone or has no such member. Raises StorageError for a damaged tar."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from pipeline.manifest.document import Inputs
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import drift
 from pipeline.review.drift import Drift
@@ -72,7 +73,7 @@ def between(before: Manifest, after: Manifest, examples: int) -> Difference:
     return Difference(
         before=before.id,
         after=after.id,
-        changed=list(_changed(before.document, after.document)),
+        changed=list(_changed(before.document.inputs, after.document.inputs)),
         certificates=certificates,
         rows=(sum(part.count for part in before.parts), sum(part.count for part in after.parts)),
         moves=[Move(*row) for row in moves],
@@ -96,8 +97,8 @@ def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> 
     selects = [
         "SELECT coalesce(a.uid, b.uid) AS uid, "
         "coalesce(b.side, 'absent') AS before, coalesce(a.side, 'absent') AS after, "
-        f"{before.reasons('b.bits')} AS were, {after.reasons('a.bits')} AS are FROM ({before.sides(one)}) b "
-        f"{join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
+        f"{before.reasons.listed('b.bits')} AS were, {after.reasons.listed('a.bits')} AS are "
+        f"FROM ({before.sides(one)}) b {join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
         for join, using, (one, other) in joins
     ]
     con.execute(f"CREATE TABLE moved AS {' UNION ALL '.join(selects)}")
@@ -135,21 +136,22 @@ def _reasons(con: duckdb.DuckDBPyConnection, before: str, after: str, reasons: s
     return dict(found.fetchall())
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _changed(before: Inputs, after: Inputs) -> list[str]:
     """What differs in the making of two manifests."""
     found = []
-    if before["ledger"]["digest"] != after["ledger"]["digest"]:
+    if before.ledger.digest != after.ledger.digest:
         found.append("the list of pairs")
-    if before["stages"]["shards"] != after["stages"]["shards"]:
+    if before.stages.shards != after.stages.shards:
         found.append("how pictures are fetched")
-    was, is_ = (document["stages"]["scores"] for document in (before, after))
+    was, is_ = before.stages.scores, after.stages.scores
     found += [f"the scorer {name}" for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
-    if before["recipe"] != after["recipe"]:
-        names = [document["recipe"]["name"] for document in (before, after)]
-        found.append(f"the recipe: {names[0]}, then {names[1]}" if names[0] != names[1] else "the recipe's SQL")
-    if before["quarantined"] != after["quarantined"]:
+    if before.recipe != after.recipe:
+        renamed = before.recipe.name != after.recipe.name
+        names = f"the recipe: {before.recipe.name}, then {after.recipe.name}"
+        found.append(names if renamed else "the recipe's SQL")
+    if before.quarantined != after.quarantined:
         found.append("which shards are quarantined")
-    if not found and before["rows"] != after["rows"]:
+    if not found and before.rows != after.rows:
         found.append("pairs that were fetched again or taken down")
     return found
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import gain_of
@@ -182,7 +183,7 @@ def _sorted(column: pa.ChunkedArray) -> Values:
 
 def _reference(storage: Storage, manifest: Manifest) -> Manifest | None:
     """The last manifest before this one that was trained on; its parent if none was; None without a complete one."""
-    earlier = [commit.id for commit in log(storage)]
+    earlier = [commit.id for commit in commits(storage)]
     names = earlier[: len(earlier) - 1 - earlier[::-1].index(manifest.id)]
     before = [each for name in names if (each := Manifest.open(storage, name)).complete]
     for each in reversed(before):

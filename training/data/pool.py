@@ -58,7 +58,7 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     table, counts = labels.labelled(choice.downloaded(task.column), task)
     if not len(table):
         raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
-    table, features = _with_features(table, choice.manifest.document["stages"]["shards"], extractors, progress)
+    table, features = _with_features(table, choice.manifest.stages.shards, extractors, progress)
     if test is None:
         assert task.split
         apart = heldout.apart(features[0].phash, task.split)[table["picture"].to_numpy()]

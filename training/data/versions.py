@@ -232,7 +232,7 @@ def read(
             "nothing is there to augment: the manifest keeps no pair that can be trained on; loosen its filters"
         )
     pairs = captions(choice, wanted["uid"])
-    shards_key = choice.manifest.document["stages"]["shards"]
+    shards_key = choice.manifest.stages.shards
     tables: list[pa.Table] = []
     views: list[list[npt.NDArray[np.float16]]] = [[] for _ in extractors]
     numbers = pc.unique(pairs["shard"]).to_pylist()

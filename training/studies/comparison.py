@@ -122,7 +122,7 @@ def compare(
         "code": trials.COMPARED,
         "source": source.name,
         "manifest": manifest.id,
-        "recipe": manifest.document["recipe"]["name"],
+        "recipe": manifest.document.inputs.recipe.name,
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
@@ -141,7 +141,7 @@ def compare(
 
 def stored(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
     """The pictures that the manifest was made of, as they are stored, shard after shard."""
-    for key in storage.keys(f"shards-{manifest.document['stages']['shards']}"):
+    for key in storage.keys(f"shards-{manifest.stages.shards}"):
         if key.endswith(".tar"):
             yield from (content for _, content in tarfiles.read(storage.fetch(key)))
 
@@ -191,7 +191,7 @@ class Probe:
 
     def _finetune(self, experiment: Experiment, encoder: Network, setting: Setting) -> Trial:
         rows, started = experiment.drawn(setting.seed)[setting.arm], time.perf_counter()
-        tars = tarfiles.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
+        tars = tarfiles.Tars(self._storage, self._choice.manifest.stages.shards)
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
         pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)

@@ -69,7 +69,7 @@ class Explorer:
         """All that does not change while the page is open."""
         totals = self._histograms.totals()
         return {
-            "source": self._manifest.document["source"],
+            "source": self._manifest.source,
             "manifest": self._manifest.id,
             "pool": self._rows.pool,
             "axes": [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self._rows.axes],
