@@ -438,7 +438,7 @@ def test_a_list_of_labels_that_is_none_is_left_alone(tmp_path):
     store = Storage(tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / KEY).write_bytes(b"what is this")
-    with pytest.raises(StorageError, match="is no list of labels, so none is added: move it away"):
+    with pytest.raises(StorageError, match="is no list of labels, and is left as it is: move it away"):
         Labels(store).put("http://a", "b", "match")
     assert (tmp_path / KEY).read_bytes() == b"what is this"
 

@@ -20,7 +20,7 @@ from pipeline.manifest import placeholders
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries
-from pipeline.pages.shown import plain
+from pipeline.pages.untrusted import plain
 from pipeline.review import caught, diff
 from pipeline.review.diff import Difference
 from pipeline.review.drift import Drift
@@ -69,7 +69,7 @@ def write(
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
     recipe, published = manifest.recipe, [commit for commit in commits(storage) if commit.id == manifest.id]
-    numbers = charts.numbers(manifest)
+    numbers = charts.histogram_fields(manifest)
     named = [each for each in catalog.recipes().values() if each.filters and manifest.fits(each)]
     others = [each for each in named if each.name != recipe.name]
     compared = manifest.compare([recipe, *others])
@@ -116,8 +116,8 @@ def _encoders(folder: Path) -> dict[str, Any] | None:
     found: dict[str, Any] = json.loads((folder / ENCODERS).read_bytes())
     if found["code"] != COMPARED:
         return None
-    drawn = base64.b64encode((folder / PARETO).read_bytes()).decode()
-    return found | {"plot": f"data:image/svg+xml;base64,{drawn}"}
+    plot = base64.b64encode((folder / PARETO).read_bytes()).decode()
+    return found | {"plot": f"data:image/svg+xml;base64,{plot}"}
 
 
 def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str, list[Overlap | None]]]:

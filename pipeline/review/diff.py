@@ -1,4 +1,4 @@
-"""What is different between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
+"""The difference between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipeline.store import duck
 
 @dataclass(frozen=True)
 class Move:
-    """Rows that went from one side to another: kept, dropped, failed, quarantined, or absent from that manifest."""
+    """Rows that changed sides. A side is kept, dropped, failed, quarantined, or absent from the manifest."""
 
     before: str
     after: str
@@ -24,9 +24,11 @@ class Move:
 
 @dataclass(frozen=True)
 class Change:
-    """A filter's part. `drops` rows were kept and are dropped now, by this filter among others; `frees` were dropped,
-    by this filter among others, and are kept now. `before` and `after` are the pairs that pass it in sequence, None
-    where the recipe has no such filter."""
+    """The part of one filter.
+
+    `drops` rows were kept before, and this filter drops them now. `frees` rows are kept now, and this filter dropped
+    them before. `before` and `after` count the pairs that pass it in sequence, None without such a filter.
+    """
 
     filter: str
     drops: int
@@ -37,11 +39,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """From manifest `before` to manifest `after`. `changed` says what differs in their making, in words, `certificates`
-    of which scorers both have one and the two are not equal: then decisions flip for no reason in the data.
+    """From manifest `before` to manifest `after`. `changed` lists the inputs and settings that differ. `certificates`
+    lists the scorers whose certificates differ: their decisions may flip although the data did not change.
 
-    `moves` leave out the rows that stayed; `examples` have uid, url, caption, both sides and the filters that dropped
-    the row on each. Drift is told for the downloaded pairs (`inputs`) and for those that were kept.
+    `moves` has no rows that stayed on their side. `examples` have uid, url, caption, both sides, and the filters that
+    dropped the row in each manifest. `inputs` is the drift of the downloaded pairs, `kept` that of the kept pairs.
     """
 
     before: str
@@ -57,11 +59,11 @@ class Difference:
 
 
 FLIPPED = 20
-"""Examples of each move that are shown at least where certificates are not equal."""
+"""The least number of examples of each move if certificates differ."""
 
 
 def between(before: Manifest, after: Manifest, examples: int) -> Difference:
-    """Compare two manifests. `examples` rows of each move are shown, the first by uid; more if certificates differ."""
+    """Compare two manifests, with `examples` rows of each move, the first by uid; more if certificates differ."""
     for manifest in (before, after):
         manifest.files()  # raises StorageError for one that is no longer complete
     certificates = list(_certificates(before.card, after.card))
@@ -85,9 +87,9 @@ def between(before: Manifest, after: Manifest, examples: int) -> Difference:
 
 
 def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> None:
-    """Leave the table `moved`: every row that is on another side, with its reasons.
+    """Create the table `moved`: every row that changed sides, with its reasons.
 
-    Parts that both have hold the same rows in the same order: only the others are joined by uid.
+    Parts that both manifests have hold the same rows in the same order. Only the others need a join by uid.
     """
     was, is_ = ({part.rows: part for part in manifest.parts} for manifest in (before, after))
     shared = [key for key in was if key in is_]
@@ -105,7 +107,7 @@ def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> 
 
 
 def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, examples: int) -> list[dict[str, Any]]:
-    """So many rows of each move, the first by uid."""
+    """The first `examples` rows of each move, by uid."""
     if not examples:
         return []
     con.execute(
@@ -117,7 +119,7 @@ def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, ex
         return []
     rows = (manifest.storage.fetch(part.rows) for manifest in (before, after) for part in manifest.parts)
     files = duck.parquet(dict.fromkeys(rows))
-    wanted = ", ".join(map(duck.literal, uids))  # as constants they spare the scan what it need not unpack
+    wanted = ", ".join(map(duck.literal, uids))  # constants let the scan skip what has none of them
     found = con.sql(
         "SELECT uid, any_value(r.url) AS url, any_value(r.caption) AS caption, before, after, "
         "were AS dropped_before, are AS dropped_after FROM shown JOIN "
@@ -137,7 +139,7 @@ def _reasons(con: duckdb.DuckDBPyConnection, before: str, after: str, reasons: s
 
 
 def _changed(before: Inputs, after: Inputs) -> list[str]:
-    """What differs in the making of two manifests."""
+    """The inputs and settings that differ between two manifests, in words."""
     found = []
     if before.ledger.digest != after.ledger.digest:
         found.append("the list of pairs")
@@ -157,7 +159,7 @@ def _changed(before: Inputs, after: Inputs) -> list[str]:
 
 
 def _certificates(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """The scorers whose certificates on two cards are not equal, each with what is not and how far scores are apart."""
+    """The scorers whose certificates on two cards differ, with these fields and the distance of the scores."""
     was, is_ = (card.get("certificates", {}) for card in (before, after))
     for name in sorted({*was} & {*is_}):
         one, other = was[name], is_[name]

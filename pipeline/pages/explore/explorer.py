@@ -17,7 +17,7 @@ from pipeline.pages.explore.histograms import Histograms
 from pipeline.pages.explore.recipe_text import handle
 from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
 from pipeline.pages.explore.rows import Pairs, Rows
-from pipeline.pages.shown import THUMBNAIL, Thumbnails, plain
+from pipeline.pages.untrusted import THUMBNAIL, Thumbnails, plain
 from pipeline.review.labels import GOOD, KEY, WORDS, Labels
 from pipeline.takedown.writing import writing
 from pipeline.uids import uid
