@@ -105,7 +105,7 @@ def test_a_caption_names_the_main_shape_and_no_word_means_two():
     assert len(words) == len(set(words))
     drawn = [scenes.draw(np.random.default_rng(number)) for number in range(300)]
     said = [captions.caption(scene, np.random.default_rng(number)) for number, scene in enumerate(drawn)]
-    named = labels.named(pa.array(said), captions.SHAPE_WORDS)
+    named = labels.classes_named(pa.array(said), captions.SHAPE_WORDS)
     names = list(captions.SHAPE_WORDS)
     assert all(row[names.index(scene.things[0].shape)] for row, scene in zip(named, drawn, strict=True))
     assert all(row.sum() == 1 for row, scene in zip(named, drawn, strict=True) if len(scene.things) == 1)
