@@ -13,6 +13,7 @@ from PIL import Image
 from filters import recipes
 from pipeline.errors import BusyError, RecipeError, StorageError
 from pipeline.manifest import export
+from pipeline.manifest.formats import FORMATS, nonmissing
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 from pipeline.store.tarfiles import Tars
@@ -82,12 +83,12 @@ def test_what_pandas_takes_for_missing_stays_a_caption():
 
     text = io.StringIO()
     rows = csv.writer(text, delimiter="\t", lineterminator="\n")
-    rows.writerows([["title", "x"], *([export.present(word), "x"] for word in sorted(STR_NA_VALUES))])
+    rows.writerows([["title", "x"], *([nonmissing(word), "x"] for word in sorted(STR_NA_VALUES))])
     table = pd.read_csv(io.StringIO(text.getvalue()), sep="\t")
     assert [each.strip() for each in table["title"]] == sorted(STR_NA_VALUES)
 
 
-@pytest.mark.parametrize("form", export.FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(manifest, tmp_path, form):
     def stop(step, done, total):
         if done >= 20:

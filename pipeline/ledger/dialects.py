@@ -24,8 +24,8 @@ class Dialect:
 def find_dialect(sample: str, pairs: Pairs) -> Dialect:
     """The dialect that [pairs] names, or else that of the beginning of the list, where it is certain, or the usual one.
 
-    Another delimiter than usual is certain if the header line has all columns with it alone. Quotes in a TSV are certain
-    if a CSV writer would write the same text again, or if the first line has every field in quotes.
+    Another delimiter than usual is certain if the header line has all columns with it alone. Quotes in a TSV are
+    certain if a CSV writer would write the same text again, or if the first line has every field in quotes.
     """
     comma = pairs.file_format == "csv"
     delimiter = pairs.delimiter or _delimiter(sample, "," if comma else "\t", pairs)

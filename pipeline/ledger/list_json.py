@@ -46,9 +46,7 @@ def _check_first(row: Mapping[str, Any] | None, number: int, pairs: Pairs) -> No
     check_names(row, pairs)
     name = _nested(row, pairs)
     if name:
-        raise SourceError(
-            f"{pairs.safe_location}, line {number}: the column {name!r} is not text: name a column of text"
-        )
+        raise SourceError(f"{pairs.safe_location}, line {number}: the column {name!r} is not text: name one that is")
 
 
 def _nested(row: Mapping[str, Any], pairs: Pairs) -> str | None:

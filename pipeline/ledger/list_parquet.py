@@ -29,6 +29,7 @@ def parquet_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.Recor
             invalid: set[int] = set()
             columns = [_valid(column, invalid) for column in columns]
             notes.invalid += len(invalid)
+            columns[2:] = [_storable(column) for column in columns[2:]]
             columns[:2] = [column.cast(pa.string()).fill_null("") for column in columns[:2]]
             yield pa.record_batch(columns, names=["url", "caption", *pairs.extra])
 
@@ -37,7 +38,7 @@ def _check_text(name: str, kind: pa.DataType, pairs: Pairs, *, lists: bool) -> N
     """Raises SourceError for a column that is no text, nor a list of texts where `lists` are read."""
     inner = kind.value_type if (lists and _is_list(kind)) or pa.types.is_dictionary(kind) else kind
     if pa.types.is_nested(inner):
-        raise SourceError(f"{pairs.safe_location}: the column {name!r} is {kind}, not text: name a column of text")
+        raise SourceError(f"{pairs.safe_location}: the column {name!r} is {kind}, not text: name one that is")
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -80,6 +81,19 @@ def _valid(column: pa.Array, invalid: set[int]) -> pa.Array:
         row for row, text in enumerate(texts) if text is not None and "\ufffd" in text and text.encode() != values[row]
     )
     return pa.array(texts, column.type)
+
+
+def _storable(column: pa.Array) -> pa.Array:
+    """The column; as ISO text if it holds times beyond those that DuckDB counts in microseconds."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    try:
+        column.cast(pa.timestamp("us", column.type.tz), safe=column.type.unit != "ns")
+    except pa.ArrowInvalid:
+        times = column.cast(pa.int64()).to_pylist()
+        unit = column.type.unit
+        return pa.array([None if time is None else str(np.datetime64(time, unit)) for time in times], pa.string())
+    return column
 
 
 def _is_valid(column: pa.Array) -> bool:

@@ -16,10 +16,11 @@ from filters.core import Recipe
 from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 ARMS = ("raw", "filtered", "random")
-"""All of the resample; those of it that the manifest kept; as many as those, taken blindly."""
+"""All of the resample; those of it that the manifest kept; a random subset of the same size."""
 
 
 def without(name: str) -> str:
@@ -28,7 +29,7 @@ def without(name: str) -> str:
 
 
 def as_many(arm: str) -> str:
-    """The arm that has as many pairs as another, taken blindly from the resample."""
+    """The arm that is a random subset of the resample, as large as another arm."""
     return "random" if arm == "filtered" else f"random-{arm}"
 
 
@@ -73,7 +74,7 @@ class Choice:
         with self.manifest.connection() as con:
             for batch in con.sql(
                 f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
-            ).to_arrow_reader(65_536):
+            ).to_arrow_reader(ROW_GROUP):
                 judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
                 for name, uids in spared.items():
                     judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))

@@ -6,7 +6,6 @@ their verdicts. It is committed by one object, `log/<n>.json`; whoever reads see
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +26,7 @@ from pipeline.filtering.reasons import Reasons, where
 from pipeline.ledger.blocklist import FOLDER as FORGOTTEN
 from pipeline.manifest import card, verdicts
 from pipeline.manifest.document import Counts, Document, StageKeys
-from pipeline.manifest.log import commits
+from pipeline.manifest.log import newest
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -51,22 +50,9 @@ class Manifest:
 
     @classmethod
     def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
-        """The newest manifest, or the one whose id begins with `id`; "-2" is the one before the newest, and so on.
-
-        Raises StorageError unless there is just one.
-        """
-        known = [commit.id for commit in commits(storage)]
-        if not known:
-            raise StorageError(f"nothing is published in {storage.root} yet: run `winnow curate` first")
-        if id is not None and re.fullmatch(r"-[1-9]\d*", id):
-            if int(id[1:]) > len(known):
-                raise StorageError(f"there is no manifest {id}: only {len(known)} were published so far")
-            id = known[int(id)]  # noqa: A001
-        found = known[-1:] if id is None else sorted({each for each in known if each.startswith(id)})
-        if len(found) != 1:
-            some = ", ".join(each[:12] for each in found or known[-5:])
-            raise StorageError(f"{len(found)} manifests begin with {id!r}; choose one of {some}")
-        return cls(storage, found[0], Document.parse(storage.fetch(f"manifests/{found[0]}.json").read_bytes()))
+        """The newest manifest, or the one that `id` means (`pipeline.manifest.log.newest`). Raises StorageError."""
+        id = newest(storage, id)  # noqa: A001
+        return cls(storage, id, Document.parse(storage.fetch(f"manifests/{id}.json").read_bytes()))
 
     @property
     def counts(self) -> Counts:

@@ -57,7 +57,7 @@ def _expand(text: str, format: str | None, info: ValidationInfo) -> list[str]:  
 
 def _matches(pattern: str, folder: Path) -> list[str]:
     """The files that a glob matches. Only the pattern is a glob; the folder of the source file is taken as it is."""
-    names = glob.glob(str(Path(pattern).expanduser()), root_dir=folder, recursive=True)
+    names = glob.glob(str(Path(pattern).expanduser()), root_dir=folder, recursive=True)  # noqa: PTH207
     files = [path.resolve() for name in names if (path := Path(folder, name)).is_file()]
     if not files:
         raise ValueError(f"no file matches {Path(folder, pattern)}")
