@@ -450,7 +450,9 @@ def test_the_rest_of_many_filters_grows_with_their_number():
     sequence = in_sequence(filters)
     assert max(len(each.shared) for each in sequence) < 300
     assert sum(len(select) for _, select in sequence[-1].rests) < 20_000
-    predicates.bind(filters, COLUMNS)
+    predicates.bind(filters[: predicates.MOST_RESTS], COLUMNS)
+    with pytest.raises(RecipeError, match="filter 'f16': 63 filters ask for {rest}, and at most 16 can"):
+        predicates.bind(filters, COLUMNS)
 
 
 def test_the_rest_is_what_every_filter_before_leaves():

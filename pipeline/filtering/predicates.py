@@ -27,8 +27,19 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     _bind(tuple(filters), columns)
 
 
+MOST_RESTS = 16
+"""Filters of a recipe that may ask for `{rest}`: a funnel leaves out each filter in turn, and every later one of these
+is another question then."""
+
+
 @lru_cache(maxsize=64)  # a funnel and the selection after it ask the same
 def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
+    asking = [each.name for each in filters if REST in each.sql]
+    if len(asking) > MOST_RESTS:
+        raise RecipeError(
+            f"filter {asking[MOST_RESTS]!r}: {len(asking)} filters ask for {REST}, and at most {MOST_RESTS} can: "
+            "take quantiles of all rows in the others"
+        )
     with duckdb.connect(":memory:", config=SETTINGS) as con:
         none = pa.Table.from_batches([], columns)  # columns.empty_table() would import pandas
         con.from_arrow(none).create("rows")
