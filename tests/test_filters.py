@@ -475,3 +475,21 @@ def test_the_rest_is_what_every_filter_before_leaves():
             shared = con.sql(select).to_arrow_table()["yes"].to_numpy()
             assert (alone == expected).all()
             assert (shared == expected).all()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "len(repeat(repeat('x', 100000), 20000)) > 0",
+        "width > 3 OR list_sum(range(300000000)) > width",
+        "(SELECT max(len(repeat('x', 4000000000))) FROM rows) > 0",
+        "list_reduce(['x', 'y', 'z'], lambda a, b: repeat(a || b, 30000)) > 'x'",
+    ],
+)
+def test_constants_that_take_too_much_are_refused_while_binding(sql):
+    """The first took 58 s and 5.9 GB, in the command itself, before any deadline."""
+    assert "constants take more than 10 s or 2 GB" in refused(sql)
+
+
+def test_constants_that_are_cheap_bind():
+    predicates.bind([Filter("mine", "len(repeat('x', 10)) < width AND regexp_matches('abc', 'b')")], COLUMNS)

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from filters.core import REST, Filter
 from pipeline.errors import RecipeError
-from pipeline.filtering import syntax
+from pipeline.filtering import constants, syntax
 from pipeline.filtering.functions import STEADY, VALUES
 from pipeline.filtering.sequence import in_sequence, with_rests
-from pipeline.store.duck import SETTINGS, parquet
+from pipeline.store.duck import SETTINGS, identifier, parquet
 
 
 def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
@@ -44,9 +44,12 @@ def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
         none = pa.Table.from_batches([], columns)  # columns.empty_table() would import pandas
         con.from_arrow(none).create("rows")
         con.execute("SET enable_external_access = false")
+        described = con.execute("DESCRIBE rows").fetchall()
+        names_and_types = [(identifier(name), kind) for name, kind, *_ in described]
         for each, sequenced in zip(filters, in_sequence(filters), strict=True):
             try:
                 _check(_one_expression(each.sql.replace(REST, "true")), columns.names)
+                constants.check(each.sql.replace(REST, "true"), names_and_types)
                 _bind_one(con, each.sql.replace(REST, "true"))
                 if sequenced.sql != each.sql:
                     _bind_one(con, sequenced.shared, with_rests(sequenced.rests))
