@@ -375,6 +375,7 @@ def test_forget_says_what_went_and_a_second_time_nothing_does(root, toml, tmp_pa
     assert fails("diff", toml, "--root", root).count("no longer complete")
     status, _, err = run("forget", "--file", tmp_path / "gone.txt", "--root", root)
     assert (status, "name a SOURCE, or give --all" in err) == (2, True)
+    assert run("forget", toml, "--root", root)[0] == 2
     assert "no pair failed with the cause 'timeot'" in fails("retry", toml, "--cause", "timeot", "--root", root)
     assert run("forget", "--all", "--file", tmp_path / "gone.txt", "--root", root)[0] == 0
     (tmp_path / "gone.txt").write_text("http://host/46.jpg\n")

@@ -114,7 +114,7 @@ def _bind_one(con: duckdb.DuckDBPyConnection, sql: str, rests: str = "") -> None
 
 
 def _plain(error: Exception, columns: list[str]) -> str:
-    """The first line of what was said, and the nearest column where one is missing."""
+    """The first line of the message, and the nearest column if one is missing."""
     text = str(error).splitlines()[0].rstrip("!")
     missing = re.search(r'column (?:named )?"(\w+)"', text)
     close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
@@ -140,9 +140,9 @@ def judged(
     `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
     """
     sequenced = in_sequence(filters)
-    told = {f"f{number}": each.shared for number, each in enumerate(sequenced)} | dict(also or {})
+    expressions = {f"f{number}": each.shared for number, each in enumerate(sequenced)} | dict(also or {})
     rests = [*rests, *(rest for each in sequenced for rest in each.rests)]
-    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
+    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in expressions.items())
     return (
         f"{with_rests(rests)}SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
         f"FROM {parquet(parts, 'file_row_number')} AS rows"

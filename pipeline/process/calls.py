@@ -26,8 +26,9 @@ def call(target: str, *arguments: Any, deadline: float, memory: int, written: in
     the process ends without an answer.
     """
     command = [sys.executable, "-m", "pipeline.process.calls", target, str(memory), str(written)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with lifeline.start(command, start_new_session=True, **pipes) as process:
+    with lifeline.start(
+        command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
             answer, words = process.communicate(pickle.dumps((sys.path, arguments)), deadline)
         except subprocess.TimeoutExpired:
