@@ -67,7 +67,7 @@ class Distinct:
 class Recipe:
     """Keep the rows that pass every filter, and of near-duplicates among them the best if there is a `distinct`.
 
-    The order of the filters decides how the funnel is told, and what the `{rest}` of a filter is. Raises ValueError for
+    The order of the filters is the order of the funnel, and decides what `{rest}` means. Raises ValueError for
     two filters of one name, or more than `MOST_FILTERS`.
     """
 

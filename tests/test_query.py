@@ -298,7 +298,6 @@ def test_tables_of_a_select(sql, tables):
 
 def test_history_that_is_no_table_is_text(store):
     assert ask(store, "SELECT count(*) AS history FROM rows WHERE caption <> 'history'") == [{"history": 25}]
-    assert ask(store, "SELECT count(DISTINCT manifest) AS n FROM query('FROM history')") == [{"n": 2}]
     assert ask(store, "WITH history AS (SELECT 1 AS one) FROM history") == [{"one": 1}]
 
 

@@ -148,19 +148,19 @@ def _patterns(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], predicates:
     names = [f"p{number}" for number in range(len(predicates))]
     answers = judged(parts, (), dict(zip(names, predicates, strict=True)))
     counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
-    told = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
-    found = np.array(con.execute(f"SELECT {told} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
+    columns = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
+    found = np.array(con.execute(f"SELECT {columns} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
     return _Patterns(found[:, :-1], found[:, -1])
 
 
 def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
     recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
-    told = [(each.name, each.sql, each.why) for each in recipe.filters]
+    filters = [(each.name, each.sql, each.why) for each in recipe.filters]
     if recipe.distinct:
         last = ending(recipe.distinct)
-        told.append((last.name, last.sql, last.why))
+        filters.append((last.name, last.sql, last.why))
     steps = []
-    for at, words in enumerate(told):
+    for at, words in enumerate(filters):
         alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
         sequence = patterns.count(patterns.yes(asked.keeps[: at + 1]))
         costs = patterns.count(patterns.yes(asked.without[at])) - kept
@@ -170,7 +170,7 @@ def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
 
 
 def ending(last: Distinct) -> Filter:
-    """How `Distinct` is told beside the filters; the SQL is none."""
+    """`Distinct` as a row beside the filters. Its `sql` is a description and cannot be run."""
     return Filter(
         DISTINCT,
         f"of {last.of}, within {last.radius}, best by {last.best_by}",

@@ -87,8 +87,10 @@ def _look_through(expression: dict[str, Any], unsteady: set[str], clocks: set[st
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _nodes(inner)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _nodes(inner)
 
 
 def _bind_one(con: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -100,7 +102,7 @@ def _bind_one(con: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _plain(error: Exception, columns: list[str]) -> str:
-    """The first line of what was said, and the nearest column where one is missing."""
+    """The first line of the message, and the nearest column if one is missing."""
     text = str(error).splitlines()[0].rstrip("!")
     missing = re.search(r'column (?:named )?"(\w+)"', text)
     close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
@@ -120,8 +122,8 @@ def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, 
 
     `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
     """
-    told = {f"f{number}": each.sql for number, each in enumerate(in_sequence(filters))} | dict(also or {})
-    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
+    expressions = {f"f{number}": each.sql for number, each in enumerate(in_sequence(filters))} | dict(also or {})
+    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in expressions.items())
     return (
         f"SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
         f"FROM {parquet(parts, 'file_row_number')} AS rows"

@@ -61,7 +61,7 @@ class ClipSpec(Spec):
         return {
             "version": VERSION,
             **{package: version(package) for package in ("open_clip_torch", "torch", "torchvision", "pillow")},
-            **self._found().identity(),
+            **self._files().identity(),
             "device": kind,
             "precision": precision,
             "batch": self.batch,
@@ -77,12 +77,12 @@ class ClipSpec(Spec):
         from pipeline.models.certificate import certify
         from pipeline.scorers.clip_scorer import ClipScorer
 
-        found = self._found()
-        clip = ClipScorer(found, self.batch, self.sigmoid)
-        clip.certificate = certify(clip, found, *self.place())
+        files = self._files()
+        clip = ClipScorer(files, self.batch, self.sigmoid)
+        clip.certificate = certify(clip, files, *self.place())
         return clip
 
-    def _found(self) -> ModelFiles:
+    def _files(self) -> ModelFiles:
         return find_model(self.model, self.weights, self.quick_gelu)
 
     def place(self) -> tuple[str, str]:

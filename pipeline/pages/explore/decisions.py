@@ -158,4 +158,4 @@ class Decisions:
     def _read_lines(self, sql: str) -> Sequence[Threshold]:
         with self._rows.cursor() as con:
             recipe = Recipe("typed", (Filter("typed", sql),))
-            return thresholds.drawn(con, recipe, [axis.column for axis in self._rows.axes])
+            return thresholds.find(con, recipe, [axis.column for axis in self._rows.axes])
