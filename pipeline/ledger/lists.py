@@ -30,7 +30,7 @@ def read(pairs: Pairs, scratch: Path, warn: Callable[[str], None] = lambda line:
     """Batches with the columns url and caption (strings, never NULL) and the extra columns.
 
     Extra columns are strings; those of a Parquet list keep their type, which may differ from file to file. A list
-    behind an address is downloaded into `scratch`. `warn` is called at the end, with a line for each kind of suspect rows.
+    behind an address is downloaded into `scratch`. `warn` is called with a line for each kind of suspect rows.
     Raises SourceError for a list that is empty, cannot be read, or lacks a column.
     """
     rows = 0

@@ -17,13 +17,13 @@ OPT_OUTS: tuple[Literal["noai", "noimageai", "noindex", "noimageindex"], ...] = 
 
 
 def _host_and_port(place: str) -> str:
-    host, _, port = place.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        host = f"[{place}]" if place.count(":") > 1 and not place.startswith("[") else place
-        raise ValueError(f'{place!r} has no port, and would match no URL: write "{host}:80", or :443 for https')
-    if not host or re.search(r"[/@\s]", host) or (":" in host and not bracketed):
+    if not place or re.search(r"[/@\s]", place):
         raise ValueError(f'{place!r} is no host and port: write them as in "localhost:8000" or "[::1]:8000"')
+    bare = place.count(":") > 1 and not place.startswith("[")
+    parts = None if bare else re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+):([0-9]{1,5})", place)
+    if parts is None or not 0 < int(parts[2]) < 65536:
+        host = f"[{place}]" if bare else re.sub(r":[^:\]]*$", "", place)
+        raise ValueError(f'{place!r} has no port, and would match no URL: write "{host}:80", or :443 for https')
     return place
 
 

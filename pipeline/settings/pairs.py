@@ -4,7 +4,7 @@ import codecs
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from pipeline.errors import SourceError
 from pipeline.redact import redact
@@ -12,6 +12,12 @@ from pipeline.settings.fields import Table
 from pipeline.settings.locations import ADDRESS, format_of, list_files
 
 Format = Literal["tsv", "csv", "parquet", "jsonl"]
+
+
+def _texts(location: object) -> object:
+    if isinstance(location, str) or (isinstance(location, list | tuple) and all(isinstance(x, str) for x in location)):
+        return location
+    raise ValueError("write one text, or a list of texts")
 
 
 def _location(location: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
@@ -48,7 +54,7 @@ class Pairs(Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
     format: Format | None = Field(None, description="by the file's ending if unset")
-    location: Annotated[str | tuple[str, ...], AfterValidator(_location)] = Field(
+    location: Annotated[str | tuple[str, ...], BeforeValidator(_texts), AfterValidator(_location)] = Field(
         description="a file, a folder or a glob (relative to this file), an http(s) address, or a list of these, which "
         "are read as one list, sorted; .gz is unpacked"
     )
