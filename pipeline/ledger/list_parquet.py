@@ -42,7 +42,7 @@ def _check_text(name: str, kind: pa.DataType, pairs: Pairs, *, lists: bool) -> N
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any(check(kind) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def _a_row_a_caption(columns: list[pa.Array]) -> list[pa.Array]:

@@ -91,7 +91,7 @@ def _entries(uids: list[str], batch: pa.RecordBatch, extra: Sequence[str]) -> pa
 def _values(column: pa.Array) -> list[Any]:
     """The values of a column; Arrow's text for those that Python cannot hold, such as dates after the year 9999."""
     try:
-        return column.to_pylist()
+        return list(column.to_pylist())
     except (OverflowError, ValueError):
         return [_value(column, row) for row in range(len(column))]
 
