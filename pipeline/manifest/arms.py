@@ -20,7 +20,7 @@ from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 ARMS = ("raw", "filtered", "random")
-"""All of the resample; those of it that the manifest kept; as many as those, taken blindly."""
+"""All of the resample; those of it that the manifest kept; a random subset of the same size."""
 
 
 def without(name: str) -> str:
@@ -29,7 +29,7 @@ def without(name: str) -> str:
 
 
 def as_many(arm: str) -> str:
-    """The arm that has as many pairs as another, taken blindly from the resample."""
+    """The arm that is a random subset of the resample, as large as another arm."""
     return "random" if arm == "filtered" else f"random-{arm}"
 
 

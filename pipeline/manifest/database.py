@@ -1,6 +1,6 @@
 """`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
 
-Beside it lies `trials.parquet`, the view `trials`, for whoever has none.
+Beside it is `trials.parquet`, the view `trials`, for people who have none.
 
 Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
 Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
@@ -34,7 +34,7 @@ def refresh(storage: Storage) -> None:
 
 
 def _now(storage: Storage) -> tuple[str, int, int]:
-    """What a catalogue depends on: where the source lies, and how many manifests and trials there are."""
+    """What a catalogue depends on: the folder of the source, and how many manifests and trials there are."""
     return str(storage.root), len(commits(storage)), len(finished(storage))
 
 

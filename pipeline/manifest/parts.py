@@ -39,8 +39,8 @@ def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[
     found = []
     for _, group in groupby(ledger.shards, key=lambda shard: shard.number // SHARDS):
         shards = list(group)
-        told = [[each.number, each.key, gone.get(each.number), quarantined.get(each.number)] for each in shards]
-        index = f"rows/by-input/{digest([FORMAT, columns, made.keys, told])}.json"
+        state = [[each.number, each.key, gone.get(each.number), quarantined.get(each.number)] for each in shards]
+        index = f"rows/by-input/{digest([FORMAT, columns, made.keys, state])}.json"
         if storage.done(index) and storage.done((known := Rows(**json.loads(storage.fetch(index).read_bytes()))).key):
             found.append(known)
             continue

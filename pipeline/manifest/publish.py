@@ -67,9 +67,9 @@ def publish(
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
         paths = [storage.fetch(part.key) for part in rows]
-        facts = card.describe(con, storage, made, paths) | placeholders.told(con, storage, paths) | card.why(recipe)
+        facts = card.describe(con, storage, made, paths) | placeholders.count(con, storage, paths) | card.why(recipe)
     if neighbours:
-        facts |= {"neighbours": distinct.told(storage, neighbours)}
+        facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}
     return decide(storage, inputs, facts, seconds)
 
 
@@ -77,7 +77,7 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
 
     The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
-    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores, and
+    does not bind, fails on a row, or has no answer for any pair, as when its scores were never computed, and
     StorageError after an interrupted takedown, whose pairs are in these rows.
     """
     if blocklist.pending(storage).uids:
