@@ -155,6 +155,93 @@ def test_all_modes_become_rgb(decoder):
         assert decoded(decoder, encoded(quarters().convert(mode))).mode == "RGB"
 
 
+def picture_of_noise():
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+RAMP = np.linspace(0, 255, 40 * 40).reshape(40, 40)
+
+
+def tiff(mode, values, kind):
+    """A grey TIFF of the raw values in this byte order."""
+    return encoded(Image.frombytes(mode, values.shape[::-1], values.astype(kind).tobytes()), "TIFF")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff("I;16", RAMP * 257, "<u2"),
+        tiff("I;16B", RAMP * 257, ">u2"),
+        tiff("I", RAMP * 1e7 - 1e9, "<i4"),
+        tiff("F", RAMP / 1e3 - 0.1, "<f4"),
+        encoded(Image.fromarray((RAMP * 257).astype(np.uint16))),
+        encoded(Image.fromarray((RAMP * 257).astype(np.uint16)), "PPM"),
+    ],
+    ids=["16le", "16be", "32", "float", "png", "pgm"],
+)
+def test_deep_grey_keeps_its_range(decoder, data):
+    assert np.abs(np.asarray(decoded(decoder, data), float)[..., 0] - RAMP).max() < 8
+
+
+@pytest.mark.parametrize("missing", [2, 100])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_cut_jpeg_is_undecodable(decoder, missing, progressive):
+    """Also one that lacks only its end marker: Pillow cannot tell it from one that lacks its last rows."""
+    data = encoded(picture_of_noise(), "JPEG", progressive=progressive)
+    assert cause_of(decoder, data[:-missing]) == "undecodable"
+
+
+def test_grey_without_a_number_is_undecodable(decoder):
+    assert cause_of(decoder, tiff("F", np.full((40, 40), np.nan), "<f4")) == "undecodable"
+
+
+def profile(primaries, gamma):
+    """A matrix profile of RGB: columns of XYZ under D50 for red, green and blue, and one exponent."""
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    tags = {f"{name}XYZ".encode(): b"XYZ \0\0\0\0" + b"".join(map(fixed, xyz)) for name, xyz in primaries.items()}
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags |= {f"{name}TRC".encode(): curve for name in "rgb"}
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    tags[b"cprt"] = b"text\0\0\0\0none\0"
+    start, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + b"".join(map(fixed, (0.9642, 1, 0.8249)))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+ADOBE = {"r": (0.60974, 0.31111, 0.01947), "g": (0.20528, 0.62567, 0.06087), "b": (0.14919, 0.06322, 0.74457)}
+"""Adobe RGB (1998), adapted to D50; its exponent is 2.19921875."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_wide_colours_become_srgb(decoder, kind):
+    """By hand: (200, 60, 50) in sRGB is (172, 63, 54) in Adobe RGB, up to a step."""
+    options = {"quality": 98} if kind in ("JPEG", "WEBP") else {}
+    wide = encoded(Image.new("RGB", (40, 40), (172, 63, 54)), kind, icc_profile=profile(ADOBE, 2.19921875), **options)
+    assert np.allclose(decoded(decoder, wide).getpixel((20, 20)), (200, 60, 50), atol=5)
+
+
+def test_a_profile_that_is_broken_or_for_another_kind_of_picture_is_ignored(decoder):
+    for bad in (b"no profile", profile(ADOBE, 2.2)[:150], bytes(500)):
+        plain = encoded(Image.new("RGB", (40, 40), (172, 63, 54)), icc_profile=bad)
+        assert np.allclose(decoded(decoder, plain).getpixel((20, 20)), (172, 63, 54), atol=3)
+    grey = encoded(Image.new("L", (40, 40), 100), icc_profile=profile(ADOBE, 2.19921875))
+    assert np.allclose(decoded(decoder, grey).getpixel((20, 20)), (100, 100, 100), atol=3)
+
+
+def test_transparency_stays_beside_a_profile(decoder):
+    clear = Image.new("RGBA", (40, 40), (172, 63, 54, 0))
+    image = decoded(decoder, encoded(clear, icc_profile=profile(ADOBE, 2.19921875)))
+    assert image.getpixel((20, 20)) > (250, 250, 250)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_is_white(decoder, mode):
     clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))

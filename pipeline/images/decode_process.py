@@ -8,6 +8,7 @@ Standard input is a socket. A request is the size of a file and the file. A repl
 
 import contextlib
 import json
+import math
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, cast
 
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, ImageCms
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "ICO", "PPM")
 """The formats that are decoded. No EPS (it starts Ghostscript), no JPEG 2000, none that browsers never showed."""
@@ -125,16 +126,47 @@ def _picture(data: bytes, limits: Limits) -> Picture:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent."""
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
-    elif image.mode == "F":
-        low, high = cast(tuple[float, float], image.getextrema())
-        gain = 255 / ((high - low) or 1)
-        image = image.point(lambda value: value * gain - low * gain).convert("L")
-    return image.convert("RGB")
+    """sRGB, with alpha where something is transparent."""
+    transparent = image.has_transparency_data and not image.mode.startswith(("I", "F"))
+    plain = _eight_bits(image)
+    profile = image.info.get("icc_profile")
+    srgb = _to_srgb(plain, profile) if profile else None
+    if srgb is None:
+        return plain.convert("RGBA" if transparent else "RGB")
+    if transparent:
+        srgb.putalpha(plain.convert("RGBA").getchannel("A"))
+    return srgb
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits divided by 256; of 32 bits, integer or float, spread from the lowest value to the highest."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.mode not in ("I", "F"):
+        return image
+    low, high = cast(tuple[float, float], image.getextrema())
+    if image.mode == "I" and low >= 0 and high < 1 << 16 and image.format != "TIFF":
+        return image.point(lambda value: value * (1 / 256)).convert("L")
+    if not math.isfinite(high - low):
+        raise ValueError("grey values that are no numbers")
+    gain = 255 / ((high - low) or 1)
+    return image.convert("F").point(lambda value: value * gain - low * gain).convert("L")
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """The colours in sRGB; None for a profile that is broken or for another kind of picture."""
+    modes = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        mode = modes[source.profile.xcolor_space]
+        if (mode == "L") != (image.mode in ("1", "L", "LA")) or (mode == "CMYK") != (image.mode == "CMYK"):
+            return None
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image.convert(mode), source, srgb, intent, "RGB", flags=flags)
+    except (ImageCms.PyCMSError, KeyError, OSError, TypeError, ValueError):
+        return None
 
 
 def _orientation(image: Image.Image) -> int:

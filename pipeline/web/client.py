@@ -144,7 +144,7 @@ class Opener(urllib.request.OpenerDirector):
             "Connection": "close",
         }
         client.request("GET", url.target, headers=headers)
-        answer = client.getresponse()
+        answer = response.final(client.getresponse(), connection)
         redirected = answer.status in _REDIRECTS and answer.getheader("Location") is not None
         if answer.status in _OVERLOADED:
             self._hosts[url.authority].record_refusal(retry_after(answer.getheader("Retry-After")))
