@@ -273,7 +273,7 @@ def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
     rows = ask(store, "SELECT leaks_leaked, leaks_set, leaks_image FROM rows")
     assert rows == [(True, "test", "test.jpg"), (False, None, None)]
     (tmp_path / "test.csv").write_text("image,caption\ngone.jpg,a dog\n")
-    with pytest.raises(ModelError, match="there is no picture .*gone.jpg"):
+    with pytest.raises(SourceError, match="there is no picture .*gone.jpg"):
         published_sources.published(described, store)
 
 

@@ -312,7 +312,7 @@ def test_a_named_query_runs_where_its_columns_are(folder, name):
     answer = sandbox.run(
         f"WITH rows AS ({known}), kept AS (FROM rows WHERE kept), "
         "dropped AS (FROM rows WHERE status = 'ok' AND NOT kept) "
-        f"{named.named('@' + name)}",
+        f"{named.resolve('@' + name)}",
         [store],
     )
     assert len(answer) == {"funnel": 1, "worst-domains": 1, "score-by-language": 1, "link-rot": 1, "duplicates": 1}.get(
@@ -321,17 +321,17 @@ def test_a_named_query_runs_where_its_columns_are(folder, name):
 
 
 def test_figures_of_named_queries(store):
-    assert ask(store, named.named("@funnel")) == [
+    assert ask(store, named.resolve("@funnel")) == [
         {"filter": "sharp", "drops": 11, "alone_drops": 10, "unscored": 1},
         {"filter": "worded", "drops": 1, "alone_drops": 0, "unscored": 1},
     ]
-    assert ask(store, named.named("@link-rot")) == [{"cause": "http_404", "pairs": 1, "of_all": 0.04}]
-    assert ask(store, named.named("@worst-domains")) == [
+    assert ask(store, named.resolve("@link-rot")) == [{"cause": "http_404", "pairs": 1, "of_all": 0.04}]
+    assert ask(store, named.resolve("@worst-domains")) == [
         {"domain": "host", "pairs": 25, "failed": 6, "dropped": 11, "lost": 0.68}
     ]
-    assert named.named("SELECT 1") == "SELECT 1"
+    assert named.resolve("SELECT 1") == "SELECT 1"
     with pytest.raises(QueryError, match="no query is called 'funel'; did you mean 'funnel'"):
-        named.named("@funel")
+        named.resolve("@funel")
 
 
 WRITES = [

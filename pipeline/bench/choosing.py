@@ -1,10 +1,10 @@
-"""How fast choosing is: the funnel and the selection of six filters, beside the same filters as masks in pandas.
+"""The speed of choosing: funnel and selection of six filters, compared with the same filters as masks in pandas.
 
-A manifest is made up, in parts and row groups as every other. Then both sides answer in turn, several times in one run,
-each in a process of its own, so that its peak of memory is its own. The clock starts when the libraries are imported;
-the files lie in the system's cache. winnow opens the manifest and gives its funnel and its selection. pandas reads the
-columns of the six filters and `uid`, no others, of all files at once with pyarrow's threads; it counts what passes each
-mask, all masks in sequence and all but one, and takes the uids. Both must count the same and name the same rows.
+The rows of the manifest are synthetic; its parts and row groups are like those of every manifest. Both sides run in
+turn, several times, each in a process of its own, so that peaks of memory do not mix. The clock starts after the
+imports, and the files are in the system's cache. winnow opens the manifest and computes its funnel and its selection.
+pandas reads the columns of the six filters and `uid`, of all files at once with pyarrow's threads. It counts the rows
+that pass each mask, all masks in sequence, and all masks but one, and takes the uids. Both results must be equal.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ from filters import image, pair, text
 from filters.core import Recipe
 from pipeline.bench import synthetic
 from pipeline.engine import machine
-from pipeline.manifest import parts, publish
+from pipeline.manifest import card, parts, publish
+from pipeline.manifest.document import Inputs, LedgerState, StageKeys, without_why
 from pipeline.manifest.manifest import Manifest
 from pipeline.settings.download import Download
 from pipeline.store import parquet
@@ -54,8 +55,11 @@ SIDES = ("winnow", "pandas")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one side said. `funnel` has for each filter how many pairs pass it alone, pass it and all before it, and
-    would be kept besides without it; `uids` is a digest of those that are kept, in ledger order."""
+    """The result of one side.
+
+    `funnel` has for each filter the pairs that pass it alone, that pass it and all before it, and that would be kept in
+    addition without it. `uids` is a digest of the kept uids in ledger order.
+    """
 
     funnel: list[tuple[int, int, int]]
     kept: int
@@ -66,12 +70,12 @@ class Answer:
 
     @property
     def seconds(self) -> float:
-        """Of the funnel and the selection together."""
+        """Seconds of the funnel and the selection together."""
         return self.funnel_seconds + self.select_seconds
 
 
 def run(rows: int, repeats: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure; `tell` hears what is being done. Seconds are medians, the ratio the median of those inside a repeat."""
+    """Measure; `tell` is called with each step. Seconds are medians, and a ratio the median of those in each repeat."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
         published(Storage(Path(folder)), rows, tell)
@@ -111,7 +115,7 @@ def figures(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
 
 
 def published(storage: Storage, rows: int, tell: Callable[[str], None] = lambda line: None) -> Manifest:
-    """Make up `rows` rows, and publish them under `RECIPE`."""
+    """Publish `rows` synthetic rows under `RECIPE`."""
     made: list[parquet.Rows] = []
 
     def part(start: int) -> parquet.Rows:
@@ -124,19 +128,21 @@ def published(storage: Storage, rows: int, tell: Callable[[str], None] = lambda 
             if len(made) % 10 == 1:
                 tell(f"made {sum(one.count for one in made):,} of {rows:,} rows")
     tell("publishing them")
-    sketch = {
-        "source": "benchmark",
-        "ledger": {"digest": "", "input": rows, "repeated": 0},
-        "stages": {"shards": "", "scores": {}},
-        "quarantined": [],
-        "rows": [asdict(each) for each in made],
-        "recipe": publish.written(RECIPE),
-    }
-    return Manifest.open(storage, publish.decide(storage, sketch, {}, RECIPE, 0.0).id)
+    inputs = Inputs(
+        format=parts.FORMAT,
+        source="benchmark",
+        ledger=LedgerState("", rows, 0),
+        stages=StageKeys("", {}),
+        quarantined=(),
+        rows=tuple(made),
+        recipe=without_why(RECIPE),
+        neighbours={},
+    )
+    return Manifest.open(storage, publish.decide(storage, inputs, card.why(RECIPE)).id)
 
 
 def table(start: int, count: int) -> pa.Table:
-    """The rows from number `start` on, in 20 columns; the same numbers, the same rows."""
+    """`count` synthetic rows from number `start` on, in 20 columns. The same numbers give the same rows."""
     generator = np.random.default_rng(start)
     missing = generator.random(count) < FAILED
     words = generator.integers(1, 30, count, dtype=np.int32)
@@ -179,14 +185,14 @@ def _phrases() -> pa.Array:
 
 
 def _apart(side: str, folder: str) -> Answer:
-    """The answer of a side, from a process of its own."""
+    """The result of one side, from a process of its own."""
     command = [sys.executable, "-m", "pipeline.bench.choosing", side, folder]
-    said = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return Answer(**said | {"funnel": [tuple(each) for each in said["funnel"]]})
+    answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return Answer(**answer | {"funnel": [tuple(each) for each in answer["funnel"]]})
 
 
 def winnow(storage: Storage) -> Answer:
-    """The answer of a manifest."""
+    """The result of winnow."""
     started = time.perf_counter()
     manifest = Manifest.open(storage)
     steps = manifest.funnel(RECIPE)
@@ -198,7 +204,7 @@ def winnow(storage: Storage) -> Answer:
 
 
 def pandas(storage: Storage) -> Answer:
-    """The answer of masks over a data frame."""
+    """The result of masks over a data frame."""
     import pandas as pd
 
     started = time.perf_counter()

@@ -106,7 +106,7 @@ def calls(tree: Any) -> Iterator[str]:
         name = str(node["function_name"]).lower()
         path = node.get("qualified_name", {}).get("path") or [name]
         yield name if name == str(path[-1]).lower() else f"{name} as {path[-1]}"
-        arguments = [each.get("expression", each) for each in node.get("arguments", node.get("children", ()))]
+        arguments = [each.get("expression", each) for each in node.get("arguments", node.get("children")) or ()]
         if name in _LISTS and len(arguments) > 1:
             yield _constant(arguments[1]) or "an aggregate by a computed name"
         if name == "age" and len(arguments) == 1:

@@ -16,6 +16,7 @@ from filters.core import Recipe
 from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 ARMS = ("raw", "filtered", "random")
@@ -73,7 +74,7 @@ class Choice:
         with self.manifest.connection() as con:
             for batch in con.sql(
                 f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
-            ).to_arrow_reader(65_536):
+            ).to_arrow_reader(ROW_GROUP):
                 judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
                 for name, uids in spared.items():
                     judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from pipeline.errors import QueryError, StorageError, WinnowError
 from pipeline.manifest import views
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.process import confinement, lifeline
 from pipeline.query import statement
 from pipeline.query.portable import portable
@@ -54,7 +55,7 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
     `rows` has a column `source`; `limit` is the most rows of the answer, None for all. Raises QueryError, in one line,
     for anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
     """
-    published = [str(storage.root) for storage in storages if log(storage)]
+    published = [str(storage.root) for storage in storages if commits(storage)]
     if not published:
         raise StorageError("nothing is published yet: run `winnow curate` first")
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:

@@ -22,6 +22,7 @@ from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.settings.fields import ExistingPath
 from pipeline.store import duck
 from pipeline.store.digests import file_digest
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.uids import fractions, random_bits
 
 VERSION = 1
@@ -29,9 +30,6 @@ VERSION = 1
 LIMIT, LIMIT_PAIRS = 20_000, 400_000_000
 """The limit for an entry, and the number of pairs that it is for, of MetaCLIP and CLIP. The 400 million are the pairs
 that remained, of 1.6 billion for MetaCLIP: this limit keeps a larger share of a pool that is equally unbalanced."""
-
-ROWS = 65_536
-"""Captions that are searched at once."""
 
 _APART = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"} | dict.fromkeys("\t\n\r", " "))
 
@@ -146,7 +144,7 @@ class Entries:
         """Rows of the pool and the entries in their captions, one entry a row number."""
         start = 0
         with pq.ParquetFile(pool.rows) as file:
-            for batch in file.iter_batches(ROWS, columns=["caption"]):
+            for batch in file.iter_batches(ROW_GROUP, columns=["caption"]):
                 found = [sorted(self.matcher.find(caption)) for caption in batch["caption"].to_pylist()]
                 rows = np.repeat(np.arange(start, start + len(found)), [len(each) for each in found])
                 start += len(found)

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.errors import ModelError
 from pipeline.images import picture_sets, variants
 from pipeline.images.phash import phash
 from pipeline.neighbours import hamming
@@ -22,7 +19,6 @@ from pipeline.neighbours.cosine import normalize
 from pipeline.neighbours.hamming import Hashes
 from pipeline.progress import StepProgress
 from pipeline.scorers.spec import WINDOW
-from pipeline.settings.task import TestSet
 
 if TYPE_CHECKING:
     from pipeline.models.clip import Clip
@@ -113,21 +109,6 @@ class LeakIndex:
             near = near[np.argsort(cosines[row[near], other[near]], kind="stable")]  # the highest is assigned last
             bits[start + row[near]], target[start + row[near]] = apart[near], other[near]
         return best, bits, target
-
-
-def list_pictures(test: TestSet) -> list[Path]:
-    """The pictures that the list of a test set names, relative to its folder. Raises ModelError for a missing one."""
-    try:
-        if test.location.suffix == ".parquet":
-            table = pq.read_table(test.location, columns=[test.image])
-        else:
-            table = pyarrow.csv.read_csv(test.location).select([test.image])
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise ModelError(f"{test.location.name} is no list with a column {test.image!r}: {error}") from None
-    listed = [Path(str(name)) for name in sorted(pc.unique(table[test.image]).to_pylist(), key=str)]
-    if missing := next((name for name in listed if not (test.folder / name).is_file()), None):
-        raise ModelError(f"{test.location.name}: there is no picture {test.folder / missing}")
-    return listed
 
 
 def open_pictures(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> Iterator[SetPicture]:

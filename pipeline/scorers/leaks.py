@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError, SourceError
-from pipeline.images import picture_sets, variants
+from pipeline.images import picture_lists, picture_sets, variants
 from pipeline.neighbours.hamming import Hashes
 from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.leak_index import EmbeddingRule, LeakIndex, list_pictures, open_pictures
+from pipeline.scorers.leak_index import EmbeddingRule, LeakIndex, open_pictures
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
 from pipeline.settings.task import TestSet
@@ -75,7 +74,7 @@ class LeaksSpec(PoolSpec):
     def identity(self) -> Mapping[str, Any]:
         """The version, the settings, and the digests of all files of the sets."""
         sets = {name: picture_sets.digest(path) for name, path in self.sets.items()}
-        test = picture_sets.digest(self.test.folder, list_pictures(self.test)) if self.test else None
+        test = picture_sets.digest(self.test.folder, picture_lists.list_pictures(self.test)) if self.test else None
         settings = {"version": [VERSION, variants.VERSION], "radius": self.radius}
         settings |= {"loose": self.loose, "similarity": self.similarity} if self.embeddings else {}
         return {**settings, "sets": sets, **({"test": test} if test else {})}
@@ -99,7 +98,7 @@ class LeaksSpec(PoolSpec):
         sets = [(name, path, picture_sets.read(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder
-            sets.append(("test", folder, picture_sets.read_files(folder, list_pictures(self.test))))
+            sets.append(("test", folder, picture_sets.read_files(folder, picture_lists.list_pictures(self.test))))
         index = LeakIndex.read(open_pictures(sets), of() if of else None)
         if not len(index.names):
             raise ModelError("the test sets hold no picture: there is nothing to compare with")
