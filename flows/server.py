@@ -68,8 +68,8 @@ def state(api: str) -> State:
 
 
 def _admits(api: str, credentials: Mapping[str, str]) -> bool:
-    asked = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
-    return asked.is_success
+    answer = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
+    return answer.is_success
 
 
 def answers(api: str) -> bool:
@@ -84,14 +84,14 @@ def find(debug: bool) -> str | None:
     """
     _quieten(debug)
     named = os.environ.get("PREFECT_API_URL")
-    known = named.rstrip("/") if named else url()
-    seen = state(known)
+    api = named.rstrip("/") if named else url()
+    seen = state(api)
     if seen in (State.LOCKED, State.OTHER) and named:
         raise WinnowError(f"PREFECT_API_URL is {named}, but {seen.value}: {_WAYS_OUT[seen]}")
     if seen not in (State.READY, State.OPEN):
         return None
-    os.environ["PREFECT_API_URL"] = known
-    return known
+    os.environ["PREFECT_API_URL"] = api
+    return api
 
 
 @contextmanager

@@ -55,5 +55,5 @@ def count_caught(described: "Source", storage: "Storage", file: Path | None, man
     from pipeline.review.caught import count
     from pipeline.review.sample import Labelled
 
-    known = Labelled.read(labels(described, storage, file), described.calibration.good)
-    return count(Manifest.open(storage, manifest), known)
+    labelled = Labelled.read(labels(described, storage, file), described.calibration.good)
+    return count(Manifest.open(storage, manifest), labelled)
