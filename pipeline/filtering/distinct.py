@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from filters.core import DISTINCT, Distinct, Filter
 from pipeline.errors import RecipeError
 from pipeline.filtering import predicates
+from pipeline.filtering.finite import finite
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -119,7 +120,7 @@ def losers(
     if neighbours.edges:
         edges = duck.parquet([storage.fetch(neighbours.edges)])
         near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
-    also = {"picture": f'"{neighbours.pictures}"', "best": distinct.best_by}
+    also = {"picture": f'"{neighbours.pictures}"', "best": finite(distinct.best_by)}
     passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
     with predicates.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
         con.execute(

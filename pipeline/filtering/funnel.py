@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.filtering.distinct import Losers
 from pipeline.filtering.predicates import judged
+from pipeline.filtering.sequence import in_sequence
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,15 @@ def compare(
     predicates: dict[str, int] = {}
     places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
     removed: dict[Recipe, str] = {}
+    rests: dict[str, str] = {}
 
     def number(sql: str) -> int:
         return predicates.setdefault(sql, len(predicates))
 
     def keeps(recipe: Recipe) -> list[int]:
-        passed = [number(each.sql) for each in in_sequence(recipe.filters)]
+        sequenced = in_sequence(recipe.filters)
+        rests.update(rest for each in sequenced for rest in each.rests)
+        passed = [number(each.shared) for each in sequenced]
         if recipe.distinct is None:
             return passed
         ruled = replace(recipe, name=DISTINCT)
@@ -127,7 +131,7 @@ def compare(
         last = keeps(replace(recipe, filters=())) if recipe.distinct else []
         without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
         asked.append(_Asked(recipe, own, own[: len(recipe.filters)] + last, without))
-    patterns = _patterns(con, parts, list(predicates))
+    patterns = _patterns(con, parts, list(predicates), list(rests.items()))
     return Comparison(
         pool=int(patterns.pairs.sum()),
         funnels=[_funnel(each, patterns) for each in asked],
@@ -144,9 +148,14 @@ def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str)
     return f"CASE WHEN {unknown} THEN NULL ELSE ({places}) NOT IN (SELECT place FROM {table}) END"
 
 
-def _patterns(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], predicates: Sequence[str]) -> _Patterns:
+def _patterns(
+    con: duckdb.DuckDBPyConnection,
+    parts: Sequence[Path],
+    predicates: Sequence[str],
+    rests: Sequence[tuple[str, str]],
+) -> _Patterns:
     names = [f"p{number}" for number in range(len(predicates))]
-    answers = judged(parts, (), dict(zip(names, predicates, strict=True)))
+    answers = judged(parts, (), dict(zip(names, predicates, strict=True)), rests)
     counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
     columns = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
     found = np.array(con.execute(f"SELECT {columns} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
