@@ -42,6 +42,8 @@ def print_manifest(described: "Source", root: Path, published: Mapping[str, Any]
         show(funnel.funnel(manifest.recipe.name, manifest.counts.pool, manifest.funnel(manifest.recipe)), to_stderr)
     for line in (*distinct.remarks(manifest.card.get("neighbours", {})), *placeholders.remarks(manifest.card)):
         echo(line, to_stderr)
+    for key in published.get("repaired", ()):
+        echo(f"{key} was damaged, and was written again", to_stderr)
     unchanged = "" if published["new"] else ", as before: nothing changed"
     echo(f"manifest {manifest.id}{unchanged}", to_stderr)
     if held := published.get("held"):

@@ -7,7 +7,6 @@ Nobody is to write in it: open it read-only. `manifests` and `trials` are tables
 """
 
 import contextlib
-import tempfile
 from pathlib import Path
 
 import duckdb
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.process.scratch import temporary_folder
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import finished
 
@@ -50,7 +50,7 @@ def _about(storage: Storage) -> tuple[str, int, int] | None:
 
 def _write(storage: Storage, now: tuple[str, int, int]) -> None:
     manifest = Manifest.open(storage)
-    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:  # DuckDB cannot write below a folder with a ? in it
+    with temporary_folder() as folder:  # DuckDB cannot write below a folder with a ? in it
         made = Path(folder, KEY)
         with duckdb.connect(str(made), config={"storage_compatibility_version": READABLE}) as con:
             con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)
