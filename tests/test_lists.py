@@ -208,6 +208,7 @@ def test_dates_beyond_the_calendar_and_entries_of_the_others(tmp_path):
         (pa.int64(), pa.float64(), pa.float64()),
         (pa.float32(), pa.float64(), pa.float64()),
         (pa.int32(), pa.string(), pa.string()),
+        (pa.string(), pa.string(), pa.string()),
     ],
 )
 def test_a_column_that_grew_has_the_wider_type(tmp_path, before, after, agreed):
@@ -321,6 +322,16 @@ def test_a_tsv_that_a_csv_writer_wrote_loses_its_quotes(tmp_path, style):
     with (tmp_path / "list.tsv").open("w", newline="") as file:
         csv.writer(file, delimiter="\t", quoting=style).writerows([("url", "caption"), *ODD])
     assert rows_of(Pairs(location=str(tmp_path / "list.tsv"))) == (ODD, [])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_carriage_return_inside_a_line_ends_no_row(tmp_path, end):
+    content = f'url,caption{end}1,a\rb{end}2,"c\rd, e"{end}'
+    assert read(tmp_path, "list.csv", content) == ([("1", "a\rb"), ("2", "c\rd, e")], [])
+
+
+def test_lines_of_an_old_mac(tmp_path):
+    assert read(tmp_path, "list.csv", "url,caption\r1,a\r2,b\r") == ([("1", "a"), ("2", "b")], [])
 
 
 @pytest.mark.parametrize("caption", ['"the best" dog', '5" nails', '"hello"', '"', 'a ""b""'])

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pipeline.ledger.list_rows import wanted
 from pipeline.settings.pairs import Pairs
 
+CARRIAGE_RETURN = "\udf0d"
+"""Stands for a carriage return inside a line while csv reads it: outside quotes csv takes it for the end of a line."""
+
 _DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """`quote` is empty where nothing is quoted. With `any_line_end` a line also ends at a carriage return."""
+    """`quote` is empty where nothing is quoted. With `any_line_end` lines end at a carriage return, as of old Macs."""
 
     delimiter: str
     quote: str
@@ -32,7 +35,7 @@ def find_dialect(sample: str, pairs: Pairs) -> Dialect:
     quote = pairs.quote
     if quote is None:
         quote = '"' if comma or _is_quoted(sample, delimiter) else ""
-    return Dialect(delimiter, quote, any_line_end=comma)
+    return Dialect(delimiter, quote, any_line_end=comma and "\n" not in sample)
 
 
 def suggest_delimiter(line: str, count: int, delimiter: str) -> str:
@@ -62,7 +65,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 def _is_quoted(sample: str, delimiter: str) -> bool:
     if '"' not in sample:
         return False
-    sample = sample.replace("\r\n", "\n").strip("\n") + "\n"
+    sample = sample.replace("\r\n", "\n").replace("\r", CARRIAGE_RETURN).strip("\n") + "\n"
     first = sample[: sample.index("\n")].split(delimiter)
     if all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in first):
         return True

@@ -89,7 +89,7 @@ def unparsed(line: str, pairs: Pairs) -> Row:
 
 def agreed_type(types: Iterable[pa.DataType]) -> pa.DataType:
     """The type that holds the values of all of these: the wider of numbers or times, or else text."""
-    distinct = list(dict.fromkeys(types))
+    distinct = [each for each in dict.fromkeys(types) if not pa.types.is_null(each)] or [pa.string()]
     if len(distinct) == 1:
         return distinct[0]
     whole = [each for each in distinct if pa.types.is_integer(each)]

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NoReturn, TypeAlias
 
 from pipeline.errors import SourceError
-from pipeline.ledger.dialects import Dialect, suggest_delimiter
+from pipeline.ledger.dialects import CARRIAGE_RETURN, Dialect, suggest_delimiter
 from pipeline.ledger.list_rows import Notes, Row, check_names, unparsed, wanted
 from pipeline.settings.pairs import Pairs
 
@@ -71,6 +71,8 @@ def _plain(lines: Iterable[str], dialect: Dialect) -> Iterator[Record]:
 def _quoted(lines: Iterable[str], dialect: Dialect, pairs: Pairs) -> Iterator[Record]:
     """Python's csv, strict: a quote that never closes is an error, where other readers swallow the lines after it."""
     csv.field_size_limit(min(_FIELD, sys.maxsize))
+    if not dialect.any_line_end:
+        lines = map(_hide_returns, lines)
     table = csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
     while True:
         start = table.line_num + 1
@@ -83,4 +85,9 @@ def _quoted(lines: Iterable[str], dialect: Dialect, pairs: Pairs) -> Iterator[Re
                 f"{pairs.safe_location}, line {start}: the quotes of the row that begins here do not fit ({error}): "
                 f'close them and double those inside a field, or set quote = "" in [pairs] if nothing is quoted'
             ) from None
-        yield start, fields
+        yield start, [field.replace(CARRIAGE_RETURN, "\r") for field in fields]
+
+
+def _hide_returns(line: str) -> str:
+    end = 2 if line.endswith("\r\n") else 1
+    return line[:-end].replace("\r", CARRIAGE_RETURN) + line[-end:] if "\r" in line[:-end] else line

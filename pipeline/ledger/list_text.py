@@ -48,7 +48,7 @@ def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_text(path: Path, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
-    """Lines end at a line feed alone, since captions of the web hold carriage returns; CSV has its own rules."""
+    """Lines end at a line feed alone, since captions of the web hold carriage returns."""
     newline = "" if dialect.any_line_end else "\n"
     with _open_bytes(path) as plain, io.TextIOWrapper(plain, encoding, errors=DECODING, newline=newline) as text:
         yield text
