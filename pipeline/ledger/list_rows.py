@@ -11,6 +11,9 @@ import pyarrow as pa
 from pipeline.errors import SourceError
 from pipeline.settings.pairs import Pairs
 
+MAX_NAMES = 300
+"""Characters of the names of columns in a message."""
+
 MAX_LINE = 1000
 """Characters that are kept of a line that cannot be parsed."""
 
@@ -74,7 +77,11 @@ def check_names(columns: Iterable[str], pairs: Pairs) -> None:
     for name in wanted(pairs):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known[:20])}"
+            hint = (
+                f"; did you mean {close[0]!r}?"
+                if close
+                else f"; it has {' '.join(', '.join(known[:20]).split())[:MAX_NAMES]}"
+            )
             raise SourceError(f"{pairs.safe_location} has no column {name!r}{hint}")
         if known.count(name) > 1:
             raise SourceError(
