@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter
+from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.errors import RecipeError
 from pipeline.filtering import predicates
 from pipeline.filtering.finite import finite
@@ -111,11 +111,12 @@ def losers(
     storage: Storage,
     parts: Sequence[Path],
     counts: Sequence[int],
-    filters: Sequence[Filter],
-    distinct: Distinct,
+    recipe: Recipe,
     neighbours: Neighbours,
 ) -> Losers:
-    """What `distinct` removes from the rows that pass all filters. `parts` are files of so many rows each."""
+    """What the recipe's `distinct` removes from the rows that pass all its filters. `parts` have `counts` rows."""
+    filters, distinct = recipe.filters, recipe.distinct
+    assert distinct is not None
     near = "(SELECT picture AS low, picture AS high FROM survivors WHERE false)"
     if neighbours.edges:
         edges = duck.parquet([storage.fetch(neighbours.edges)])

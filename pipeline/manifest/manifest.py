@@ -157,7 +157,7 @@ class Manifest:
     def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
         assert recipe.distinct
         counts, among = [part.count for part in self.parts], distinct.among(recipe.distinct.of, self.neighbours)
-        return distinct.losers(con, self.storage, self._rows, counts, recipe.filters, recipe.distinct, among)
+        return distinct.losers(con, self.storage, self._rows, counts, recipe, among)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
         """The column `uid` of what the recipe keeps, in ledger order; without a recipe, of what was published."""

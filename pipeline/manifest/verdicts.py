@@ -53,7 +53,7 @@ def put(
     losers = None
     if recipe.distinct:
         among = distinct.among(recipe.distinct.of, neighbours)
-        losers = distinct.losers(con, storage, paths, counts, recipe.filters, recipe.distinct, among)
+        losers = distinct.losers(con, storage, paths, counts, recipe, among)
     with predicates.blaming(con, paths, recipe.filters):
         reader = con.sql(_judged(paths, recipe.filters, reasons)).to_arrow_reader(ROW_GROUP)
         keys, start = [], 0
