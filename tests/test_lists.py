@@ -330,6 +330,10 @@ def test_a_carriage_return_inside_a_line_ends_no_row(tmp_path, end):
     assert read(tmp_path, "list.csv", content) == ([("1", "a\rb"), ("2", "c\rd, e")], [])
 
 
+def test_a_quoted_carriage_return_in_a_tsv_of_windows(tmp_path):
+    assert read(tmp_path, "list.tsv", 'url\tcaption\r\n1\t"a\rb"\r\n') == ([("1", "a\rb")], [])
+
+
 def test_lines_of_an_old_mac(tmp_path):
     assert read(tmp_path, "list.csv", "url,caption\r1,a\r2,b\r") == ([("1", "a"), ("2", "b")], [])
 
