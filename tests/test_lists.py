@@ -235,6 +235,16 @@ def test_files_of_one_list_whose_types_differ(tmp_path):
     assert pq.read_table(store.fetch(ledger.shards[0].key))["votes"].to_pylist() == [0, 1]
 
 
+def test_files_of_one_list_with_types_that_nothing_holds_are_one_line(tmp_path):
+    (tmp_path / "parts").mkdir()
+    for number, value in enumerate(([1], True)):
+        content = table((str(number), "a")).append_column("votes", pa.array([value]))
+        pq.write_table(content, tmp_path / "parts" / f"{number}.parquet")
+    (tmp_path / "mine.toml").write_text('[pairs]\nlocation = "parts"\nextra = ["votes"]\n')
+    with pytest.raises(SourceError, match=r"'votes' is list<.*> and bool in the files of one list"):
+        ingest.update(loading.load(tmp_path / "mine.toml"), Storage(tmp_path / "store"))
+
+
 @pytest.fixture
 def parts(tmp_path):
     """A folder [1] with two lists, one of them deeper, and what is none."""
