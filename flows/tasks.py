@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows.labels import labelled_pairs
-from flows.progress import bars, track
+from flows.progress import bars, track, warn
 from pipeline.download import download
 from pipeline.engine import local
 from pipeline.errors import WinnowError
@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
 def update_ledger(served: Source, storage: Storage) -> Ledger:
     """Read the list and append new pairs to the ledger."""
     with bars() as progress:
-        return ingest.update(served, storage, lambda rows: progress("list", rows, 0))
+        return ingest.update(served, storage, lambda rows: progress("list", rows, 0), warn)
 
 
 @task(**SETTINGS)

@@ -20,15 +20,21 @@ from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 
-def update(source: Source, storage: Storage, progress: Callable[[int], None] = lambda rows: None) -> Ledger:
-    """Read the source's list and append what is new. `progress` is called with the number of rows read so far.
+def update(
+    source: Source,
+    storage: Storage,
+    progress: Callable[[int], None] = lambda rows: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Ledger:
+    """Read the source's list and append what is new. `progress` is called with the number of rows read so far, and
+    `warn` with what a person should know about the list.
 
     For a union, the lists of its members are read one after the other; `ORIGIN` is an extra column of the pairs that
     are drawn, and a pair of several members is the first one's.
     Raises SourceError for a list that is empty or cannot be read; nothing is appended then.
     """
     with storage.scratch() as scratch, duck.connect(scratch) as con:
-        files = write_list(source, scratch, progress)
+        files = write_list(source, scratch, progress, warn)
         _compare(con, files, pairs_files(storage, committed(storage)))
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):

@@ -1,12 +1,13 @@
-"""Reading a list of pairs: TSV, CSV, Parquet or JSON lines, a local file or an http(s) address, plain or gzipped.
+"""Reading a list of pairs: TSV, CSV, Parquet or JSON lines, local files or http(s) addresses, plain or gzipped.
 
 A line that cannot be parsed is not lost. It becomes a pair without a URL whose caption is the line itself, and so a
-failed row of the manifest. Each invalid UTF-8 sequence becomes U+FFFD before anything is hashed.
+failed row of the manifest. Bytes that are not text become U+FFFD before anything is hashed, and their rows are counted.
 """
 
 import csv
 import gzip
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.ledger.list_formats import check_names, parquet_batches, text_batches
+from pipeline.ledger.list_parquet import parquet_batches
+from pipeline.ledger.list_rows import Notes, agreed_type, check_names
+from pipeline.ledger.list_text import text_batches
 from pipeline.schema import ORIGIN
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.loading import members
@@ -23,36 +26,61 @@ from pipeline.web import trusted
 from pipeline.web.trusted import AddressError
 
 
-def read(pairs: Pairs, scratch: Path) -> Iterator[pa.RecordBatch]:
+def read(pairs: Pairs, scratch: Path, warn: Callable[[str], None] = lambda line: None) -> Iterator[pa.RecordBatch]:
     """Batches with the columns url and caption (strings, never NULL) and the extra columns.
 
-    Extra columns are strings; those of a Parquet list keep their type. A list behind an address is downloaded into
-    `scratch`. Raises SourceError for a list that is empty, cannot be read, or lacks a column.
+    Extra columns are strings; those of a Parquet list keep their type, which may differ from file to file. A list
+    behind an address is downloaded into `scratch`. `warn` is called with a line for each kind of suspect rows.
+    Raises SourceError for a list that is empty, cannot be read, or lacks a column.
     """
+    rows = 0
+    for part in pairs.files:
+        notes = Notes()
+        for batch in _read(part, scratch, notes):
+            rows += len(batch)
+            yield batch
+        for line in notes.lines(part):
+            warn(line)
+    if not rows:
+        raise SourceError(f"{pairs.safe_location} has no rows")
+
+
+def _read(pairs: Pairs, scratch: Path, notes: Notes) -> Iterator[pa.RecordBatch]:
+    """The batches of one file."""
     path = _local(pairs, scratch)
     try:
-        batches = parquet_batches(path, pairs) if pairs.file_format == "parquet" else text_batches(path, pairs)
-        first = next(batches, None)
-        if first is None:
-            raise SourceError(f"{pairs.safe_location} has no rows")
-        yield from chain([first], batches)
-    except (pa.ArrowInvalid, gzip.BadGzipFile, EOFError, csv.Error, IsADirectoryError) as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"{pairs.safe_location} cannot be read as {pairs.file_format}: {reason}") from error
+        yield from (parquet_batches if pairs.file_format == "parquet" else text_batches)(path, pairs, notes)
+    except (pa.ArrowException, gzip.BadGzipFile, zlib.error, EOFError, csv.Error, UnicodeError) as error:
+        raise SourceError(_unreadable(pairs, error)) from error
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, IsADirectoryError):
+            raise
+        raise SourceError(_unreadable(pairs, error)) from error
+
+
+def _unreadable(pairs: Pairs, error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{pairs.safe_location} cannot be read as {pairs.file_format}: {reason}"
 
 
 def extra_columns(source: Source) -> pa.Schema | None:
     """The extra columns and their types, before the list is read; None if only a list behind an address can tell."""
     if source.pairs is not None:
         return _extra_columns(source.pairs)
-    types: dict[str, pa.DataType] = {ORIGIN: pa.string()} if source.union else {}
+    columns = [pa.schema({ORIGIN: pa.string()})] if source.union else []
     for member, _ in members(source):
-        columns = extra_columns(member)
-        if columns is None:
+        found = extra_columns(member)
+        if found is None:
             return None
-        for field in columns:  # a column with one name and two types in two members becomes text
-            types[field.name] = field.type if types.get(field.name, field.type) == field.type else pa.string()
-    return pa.schema(types)
+        columns.append(found)
+    return _agreed(columns)
+
+
+def _agreed(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    types: dict[str, list[pa.DataType]] = {}
+    for field in chain.from_iterable(schemas):
+        types.setdefault(field.name, []).append(field.type)
+    return pa.schema({name: agreed_type(each) for name, each in types.items()})
 
 
 def _extra_columns(pairs: Pairs) -> pa.Schema | None:
@@ -60,6 +88,10 @@ def _extra_columns(pairs: Pairs) -> pa.Schema | None:
         return pa.schema({name: pa.string() for name in pairs.extra})
     if pairs.is_address:
         return None
+    return _agreed(_parquet_columns(part) for part in pairs.files)
+
+
+def _parquet_columns(pairs: Pairs) -> pa.Schema:
     try:
         schema = pq.read_schema(pairs.location)
     except pa.ArrowInvalid as error:
@@ -71,10 +103,10 @@ def _extra_columns(pairs: Pairs) -> pa.Schema | None:
 def _local(pairs: Pairs, scratch: Path) -> Path:
     """The list as a local file, downloaded if need be."""
     if not pairs.is_address:
-        return Path(pairs.location)
+        return Path(str(pairs.location))
     target = scratch / "list"
     try:
-        with trusted.stream(pairs.location) as blocks, target.open("wb") as file:
+        with trusted.stream(str(pairs.location)) as blocks, target.open("wb") as file:
             for block in blocks:
                 file.write(block)
     except AddressError as error:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,27 +21,32 @@ ORDINAL = "__ordinal"
 """The column with a row's place in the list, from 0. The members of a union are counted one after the other."""
 
 
-def write_list(source: Source, folder: Path, progress: Callable[[int], None]) -> list[Path]:
-    """Write the list of a source as a Parquet file in the folder, or one file for each member of a union.
+def write_list(
+    source: Source,
+    folder: Path,
+    progress: Callable[[int], None],
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write the list of a source as Parquet files in the folder: another one wherever the types of columns change.
 
-    Columns: `ORDINAL`, uid, entry, url, caption and the extra columns. `progress` is called with the rows read so far.
-    Raises SourceError if there is no pair.
+    Columns: `ORDINAL`, uid, entry, url, caption and the extra columns. `progress` is called with the rows read so far,
+    and `warn` with what a person should know about the list. Raises SourceError if there is no pair.
     """
     if source.pairs is not None:
-        _write(lists.read(source.pairs, folder), folder / "listed.parquet", 0, progress)
-        return [folder / "listed.parquet"]
+        return _write(lists.read(source.pairs, folder, warn), folder, progress)
     if not source.union:
         raise SourceError(f"{source.name}: the embedded source has no list until it is served")
-    files: list[Path] = []
-    rows = 0
-    for member, share in members(source):
-        assert member.pairs is not None
-        files.append(folder / f"listed-{len(files)}.parquet")
-        batches = (_draw(batch, member.name, share) for batch in lists.read(member.pairs, folder))
-        rows = _write(batches, files[-1], rows, progress)
-    if not rows:
+    files = _write(_drawn(source, folder, warn), folder, progress)
+    if not files:
         raise SourceError(f"{source.name}: no pair of its members is drawn: raise the shares in [union]")
     return files
+
+
+def _drawn(source: Source, folder: Path, warn: Callable[[str], None]) -> Iterator[pa.RecordBatch]:
+    for member, share in members(source):
+        assert member.pairs is not None
+        for batch in lists.read(member.pairs, folder, warn):
+            yield _draw(batch, member.name, share)
 
 
 def _draw(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
@@ -49,22 +56,22 @@ def _draw(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
     return batch.filter(pa.array(fractions(random_bits("union", uids)) < share))
 
 
-def _write(batches: Iterable[pa.RecordBatch], target: Path, start: int, progress: Callable[[int], None]) -> int:
-    """Write batches of a list, whose first row has the ordinal `start`. Gives the ordinal after the last row."""
-    writer, ordinal = None, start
-    for batch in batches:
-        extra = batch.schema.names[2:]
-        uids = _uids(batch)
-        ordinals = pa.array(range(ordinal, ordinal + len(batch)), pa.int64())
-        columns = [ordinals, pa.array(uids), _entries(uids, batch, extra), *batch.columns]
-        table = pa.record_batch(columns, names=[ORDINAL, "uid", "entry", *batch.schema.names])
-        writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd", compression_level=1)
-        writer.write_batch(table)
-        ordinal += len(batch)
-        progress(ordinal)
-    if writer:
-        writer.close()
-    return ordinal
+def _write(batches: Iterable[pa.RecordBatch], folder: Path, progress: Callable[[int], None]) -> list[Path]:
+    """Write batches of a list, a file for each run of batches with one schema. Gives the files that hold rows."""
+    files: list[Path] = []
+    ordinal = 0
+    for schema, group in groupby(batches, key=lambda batch: batch.schema):
+        files.append(folder / f"listed-{len(files)}.parquet")
+        fields = [(ORDINAL, pa.int64()), ("uid", pa.string()), ("entry", pa.string()), *schema]
+        with pq.ParquetWriter(files[-1], pa.schema(fields), compression="zstd", compression_level=1) as writer:
+            for batch in group:
+                uids = _uids(batch)
+                ordinals = pa.array(range(ordinal, ordinal + len(batch)), pa.int64())
+                columns = [ordinals, pa.array(uids, pa.string()), _entries(uids, batch, schema.names[2:])]
+                writer.write_batch(pa.record_batch([*columns, *batch.columns], schema=writer.schema))
+                ordinal += len(batch)
+                progress(ordinal)
+    return files if ordinal else []
 
 
 def _uids(batch: pa.RecordBatch) -> list[str]:
@@ -74,7 +81,23 @@ def _uids(batch: pa.RecordBatch) -> list[str]:
 def _entries(uids: list[str], batch: pa.RecordBatch, extra: Sequence[str]) -> pa.Array:
     """The uids; with extra columns, digests of uid and extra columns: blake2b-128 of JSON, in hex."""
     if not extra:
-        return pa.array(uids)
-    rows = batch.select(list(extra)).to_pylist()
+        return pa.array(uids, pa.string())
+    columns = {name: _values(batch[name]) for name in extra}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     texts = (json.dumps([key, row], sort_keys=True, default=str) for key, row in zip(uids, rows, strict=True))
-    return pa.array([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts])
+    return pa.array([hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts], pa.string())
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column; Arrow's text for those that Python cannot hold, such as dates after the year 9999."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_value(column, row) for row in range(len(column))]
+
+
+def _value(column: pa.Array, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except (OverflowError, ValueError):
+        return column.slice(row, 1).to_string(window=1 << 20)

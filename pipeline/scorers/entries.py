@@ -23,6 +23,7 @@ from pipeline.settings.fields import ExistingPath
 from pipeline.store import duck
 from pipeline.store.digests import file_digest
 from pipeline.store.parquet import ROW_GROUP
+from pipeline.text_files import read_text
 from pipeline.uids import fractions, random_bits
 
 VERSION = 1
@@ -155,7 +156,7 @@ class Entries:
 def _read_list(path: Path) -> list[str]:
     """The entries of a list, stripped. Raises ModelError for a file that is no list."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         lines = json.loads(text) if path.suffix == ".json" else text.splitlines()
         entries = [line.strip() for line in lines]
     except (ValueError, TypeError, AttributeError):

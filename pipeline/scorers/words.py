@@ -12,6 +12,7 @@ from pipeline.errors import ModelError
 from pipeline.scorers.captions import plain_words
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 from pipeline.settings.fields import ExistingPath
+from pipeline.text_files import read_text
 
 VERSION = 1
 
@@ -33,7 +34,7 @@ class WordsSpec(Spec):
     def load(self) -> Scorer:
         """The scorer with its list. Raises ModelError for a list without words."""
         try:
-            lines = self.file.read_text(encoding="utf-8").splitlines()
+            lines = read_text(self.file).splitlines()
         except UnicodeDecodeError:
             raise ModelError(f"{self.file} is no UTF-8 text, a word a line") from None
         words = frozenset(word for line in lines for word in plain_words(line) if len(line.split()) == 1)

@@ -13,6 +13,7 @@ from pipeline.download import download
 from pipeline.errors import SourceError, StorageError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.list_rows import agreed_type
 from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
 from pipeline.sources.columns import row_columns
 from pipeline.sources.loading import extra_names
@@ -127,13 +128,12 @@ def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.Chunked
 
 
 def _extra(shards: Iterable[Path]) -> pa.Schema:
-    """The source's extra columns, with the type that all shards agree on, or else as text."""
-    kinds: dict[str, set[pa.DataType]] = {}
+    """The source's extra columns, with the type that holds the values of all shards: the wider number, or else text."""
+    kinds: dict[str, list[pa.DataType]] = {}
     for path in shards:
         for field in pq.read_schema(path):
-            kinds.setdefault(field.name, set()).add(field.type)
-    agreed = {name: types - {pa.null()} for name, types in kinds.items() if name not in _OF_PAIRS}
-    return pa.schema({name: types.pop() if len(types) == 1 else pa.string() for name, types in agreed.items()})
+            kinds.setdefault(field.name, []).append(field.type)
+    return pa.schema({name: agreed_type(types) for name, types in kinds.items() if name not in _OF_PAIRS})
 
 
 def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:

@@ -1,8 +1,9 @@
 """How pictures are fetched: the table `[download]`."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.settings.fields import Table
 
@@ -13,6 +14,17 @@ OPT_OUTS: tuple[Literal["noai", "noimageai", "noindex", "noimageindex"], ...] = 
     "noimageindex",
 )
 """X-Robots-Tag directives that are honoured by default: those of img2dataset."""
+
+
+def _host_and_port(place: str) -> str:
+    if not place or re.search(r"[/@\s]", place):
+        raise ValueError(f'{place!r} is no host and port: write them as in "localhost:8000" or "[::1]:8000"')
+    bare = place.count(":") > 1 and not place.startswith("[")
+    parts = None if bare else re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+):([0-9]{1,5})", place)
+    if parts is None or not 0 < int(parts[2]) < 65536:
+        host = f"[{place}]" if bare else re.sub(r":[^:\]]*$", "", place)
+        raise ValueError(f'{place!r} has no port, and would match no URL: write "{host}:80", or :443 for https')
+    return place
 
 
 class Download(Table):
@@ -29,7 +41,9 @@ class Download(Table):
     max_bytes: int = Field(20_000_000, ge=1000, description="of one body")
     max_pixels: int = Field(50_000_000, ge=1000, description="read from the header, before decoding")
     shard_seconds: float = Field(900, gt=0, description="a shard that takes longer is stopped and quarantined")
-    allow_hosts: tuple[str, ...] = Field((), description="host:port that may be a private address")
+    allow_hosts: tuple[Annotated[str, AfterValidator(_host_and_port)], ...] = Field(
+        (), description="host:port that may be a private address"
+    )
     per_host: int = Field(16, ge=1, le=512, description="requests at once to one host")
     robots: tuple[Literal["robots.txt", "noai", "noimageai", "noindex", "noimageindex", "none"], ...] = Field(
         OPT_OUTS, description="opt-outs that are honoured: robots.txt, and directives of X-Robots-Tag"

@@ -1,56 +1,103 @@
 """Where pairs come from: the tables `[pairs]` and `[demo]`."""
 
-from pathlib import Path
+import codecs
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from pipeline.errors import SourceError
 from pipeline.redact import redact
-from pipeline.settings.fields import Table, existing_path
+from pipeline.settings.fields import Table
+from pipeline.settings.locations import ADDRESS, format_of, list_files
 
-ADDRESS = ("http://", "https://")
-"""How the location of a list begins that is not a local file."""
+Format = Literal["tsv", "csv", "parquet", "jsonl"]
 
 
-def _location(location: str, info: ValidationInfo) -> str:
-    return location if location.startswith(ADDRESS) else str(existing_path(Path(location), info))
+def _texts(location: object) -> object:
+    if isinstance(location, str) or (isinstance(location, list | tuple) and all(isinstance(x, str) for x in location)):
+        return location
+    raise ValueError("write one text, or a list of texts")
+
+
+def _location(location: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
+    files = list_files(location, info.data.get("format"), info)
+    return files[0] if len(files) == 1 else files
+
+
+def _encoding(name: str) -> str:
+    try:
+        known = codecs.lookup(name)
+        fits = known.incrementaldecoder(errors="replace").decode("url,\n".encode(known.name), final=True) == "url,\n"
+    except (LookupError, ValueError, TypeError):
+        fits = False
+    if not fits or known.name in ("idna", "punycode", "unicode_escape", "raw-unicode-escape"):
+        raise ValueError(
+            f"{name!r} is no text encoding that Python knows; examples: gb18030, cp1252, shift_jis, utf-16"
+        )
+    return name
+
+
+def _delimiter(text: str) -> str:
+    if len(text) != 1 or text in '\r\n"\0':
+        raise ValueError(f'{text!r} cannot delimit fields: write one character, such as ";" or "\\t"')
+    return text
+
+
+def _quote(text: str) -> str:
+    if len(text) > 1 or text in ("\r", "\n", "\0"):
+        raise ValueError(f'{text!r} cannot quote fields: write one character, or "" if nothing is quoted')
+    return text
 
 
 class Pairs(Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
-    location: Annotated[str, AfterValidator(_location)] = Field(
-        description="a file (relative to this one) or an http(s) address; .gz is unpacked"
+    format: Format | None = Field(None, description="by the file's ending if unset")
+    location: Annotated[str | tuple[str, ...], BeforeValidator(_texts), AfterValidator(_location)] = Field(
+        description="a file, a folder or a glob (relative to this file), an http(s) address, or a list of these, which "
+        "are read as one list, sorted; .gz is unpacked"
     )
-    format: Literal["tsv", "csv", "parquet", "jsonl"] | None = Field(None, description="by the file's ending if unset")
     columns: tuple[str, ...] | None = Field(None, description="the columns of a TSV or CSV without a header line")
     url: str = "url"
     caption: str = "caption"
     extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
+        None, description="of a text list, as Python names it; by its byte order mark, or else UTF-8, if unset"
+    )
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = Field(
+        None, description="between the fields of a TSV or CSV; by the header line if unset"
+    )
+    quote: Annotated[str, AfterValidator(_quote)] | None = Field(
+        None, description='around fields of a TSV or CSV; "" for none; by the format and the first lines if unset'
+    )
+
+    @property
+    def files(self) -> tuple["Pairs", ...]:
+        """These settings for each file or address of the list, in order."""
+        if isinstance(self.location, str):
+            return (self,)
+        return tuple(self.model_copy(update={"location": each}) for each in self.location)
 
     @property
     def safe_location(self) -> str:
         """`location` without secrets, for messages."""
-        return redact(self.location)
+        if isinstance(self.location, str):
+            return redact(self.location)
+        return f"{redact(self.location[0])} and {len(self.location) - 1} more"
 
     @property
     def is_address(self) -> bool:
-        """Whether the list is behind an http(s) address, and no local file."""
-        return self.location.startswith(ADDRESS)
+        """Whether the list, or a file of it, is behind an http(s) address."""
+        return any(str(each.location).startswith(ADDRESS) for each in self.files)
 
     @property
     def file_format(self) -> str:
         """`format`, or else the format that the ending of the file means. Raises SourceError for an unknown ending."""
-        if self.format:
-            return self.format
-        name = urlsplit(self.location).path.removesuffix(".gz")
-        ending = name.rpartition(".")[2].lower()
-        formats = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
-        if ending not in formats:
+        known = self.format or format_of(urlsplit(str(self.files[0].location)).path)
+        if known is None:
             raise SourceError(f"{self.safe_location}: unknown ending; set format = tsv, csv, parquet or jsonl")
-        return formats[ending]
+        return known
 
 
 class Demo(Table):

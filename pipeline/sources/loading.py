@@ -11,6 +11,7 @@ from pipeline.scorers.leaks import LeaksSpec
 from pipeline.sources.columns import check_columns
 from pipeline.sources.faults import first_fault
 from pipeline.sources.source import Source
+from pipeline.text_files import read_text
 
 _FOLDERS = (Path(__file__).parents[2] / "data_manifests", Path("data_manifests"))
 """Where source files are found by name; of two with one name the later folder's counts."""
@@ -87,7 +88,7 @@ def _files() -> dict[str, Path]:
 
 def _read(path: Path) -> Source:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path.name}: this is no TOML: {error}") from None
     table.setdefault("name", path.stem)

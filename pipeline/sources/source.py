@@ -1,11 +1,12 @@
 """A source file (`data_manifests/*.toml`), checked before anything runs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import did_you_mean
@@ -22,10 +23,28 @@ from pipeline.settings.task import Task
 from pipeline.sources.columns import check_columns
 
 
+def _source_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", name):
+        raise ValueError(
+            f"{name!r} cannot be the name of a source: it begins with a small letter a to z, and has at most 41 small "
+            "letters, digits, _ and -; rename the file, or set name in it"
+        )
+    return name
+
+
+def _scorer_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        raise ValueError(
+            f"{name!r} cannot be the name of a scorer: it begins with a small letter a to z, and has at most 31 small "
+            "letters, digits and _"
+        )
+    return name
+
+
 class Source(Table):
     """The tables and keys of a source file. Read one with `pipeline.sources.loading.load`."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")
+    name: Annotated[str, AfterValidator(_source_name)]
     schedule: str | None = Field(None, description="cron, in UTC")
     pairs: Pairs | None = None
     demo: Demo | None = None
@@ -34,7 +53,7 @@ class Source(Table):
     )
     download: Download = Download()
     decoder: decoders.Name = Field("pillow", description="decodes the stored pictures; the others resize faster")
-    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
+    scorers: dict[Annotated[str, AfterValidator(_scorer_name)], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="in place of recipe, a list of filters")
     distinct: DistinctRow | None = Field(None, description="removes duplicates after the recipe or the filters")

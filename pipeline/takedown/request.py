@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pipeline.errors import SourceError
+from pipeline.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Request:
         """One name a line; blank lines are skipped. Raises SourceError for a line that is none of the three."""
         names: dict[str, set[str]] = {"uids": set(), "urls": set(), "pictures": set()}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{path} cannot be read: {error}") from None
         for number, line in enumerate(map(str.strip, lines), start=1):

@@ -1,0 +1,87 @@
+"""The dialect of a TSV or CSV: what stands between and around its fields."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.ledger.list_rows import wanted
+from pipeline.settings.pairs import Pairs
+
+CARRIAGE_RETURN = "\udf0d"
+"""Stands for a carriage return inside a line while csv reads it: outside quotes csv takes it for the end of a line."""
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """`quote` is empty where nothing is quoted. With `any_line_end` lines end at a carriage return, as of old Macs."""
+
+    delimiter: str
+    quote: str
+    any_line_end: bool = False
+
+
+def find_dialect(sample: str, pairs: Pairs) -> Dialect:
+    """The dialect that [pairs] names, or else that of the beginning of the list, where it is certain, or the usual one.
+
+    Another delimiter than usual is certain if the header line has all columns with it alone. Quotes in a TSV are
+    certain if a CSV writer would write the same text again, or if the first line has every field in quotes.
+    """
+    comma = pairs.file_format == "csv"
+    delimiter = pairs.delimiter or _delimiter(sample, "," if comma else "\t", pairs)
+    quote = pairs.quote
+    if quote is None:
+        quote = '"' if comma or _is_quoted(sample, delimiter) else ""
+    return Dialect(delimiter, quote, any_line_end=comma and "\n" not in sample)
+
+
+def suggest_delimiter(line: str, count: int, delimiter: str) -> str:
+    """The end of a message about a line with another number of fields than `count`."""
+    fitting = [each for each in _DELIMITERS if each != delimiter and len(_split(line, each)) == count > 1]
+    if len(fitting) != 1:
+        return ""
+    name = "\\t" if fitting[0] == "\t" else fitting[0]
+    return f'; set delimiter = "{name}" if that is what stands between them'
+
+
+def _delimiter(sample: str, usual: str, pairs: Pairs) -> str:
+    if pairs.columns:
+        return usual
+    header = next((line for line in sample.splitlines() if line.strip()), "")
+    fitting = [each for each in _DELIMITERS if set(wanted(pairs)) <= set(_split(header, each))]
+    return fitting[0] if len(fitting) == 1 else usual
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return line.split(delimiter)
+
+
+def _is_quoted(sample: str, delimiter: str) -> bool:
+    if '"' not in sample:
+        return False
+    sample = sample.replace("\r\n", "\n").replace("\r", CARRIAGE_RETURN).strip("\n") + "\n"
+    first = sample[: sample.index("\n")].split(delimiter)
+    if all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in first):
+        return True
+    return any(_written(sample, delimiter, style) == sample for style in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+
+
+def _written(sample: str, delimiter: str, style: int) -> str:
+    """The text as a CSV writer would write it again; empty if it cannot be read."""
+    written = io.StringIO()
+    writer = csv.writer(written, delimiter=delimiter, quoting=style, lineterminator="\n")  # type: ignore[arg-type]
+    try:
+        writer.writerows(csv.reader(_lines(sample), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return ""
+    return written.getvalue()
+
+
+def _lines(text: str) -> Iterator[str]:
+    return iter(io.StringIO(text, newline="\n"))

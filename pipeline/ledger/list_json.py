@@ -1,0 +1,67 @@
+"""Lists in JSON lines."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.ledger.list_rows import Notes, Row, check_names, unparsed, wanted
+from pipeline.settings.pairs import Pairs
+
+
+def json_rows(lines: Iterable[str], pairs: Pairs, notes: Notes) -> Iterator[Row]:
+    """The rows of JSON lines. A row whose caption is a list is a row for each of its values.
+
+    Raises SourceError if the first line that is not blank is no JSON object, lacks a column, or has an object for text.
+    """
+    first = True
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        (line,) = notes.clean([line])
+        row = _object(line)
+        if first:
+            _check_first(row, number, pairs)
+            first = False
+        if row is None or _nested(row, pairs):
+            yield unparsed(line, pairs)
+            continue
+        url, captions, *extra = (row.get(name) for name in wanted(pairs))
+        for caption in captions if isinstance(captions, list) and captions else [captions]:
+            yield _text(url) or "", ("" if caption == [] else _text(caption)) or "", *map(_text, extra)
+
+
+def _object(line: str) -> Mapping[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, Mapping) else None
+
+
+def _check_first(row: Mapping[str, Any] | None, number: int, pairs: Pairs) -> None:
+    if row is None:
+        place = "the first line" if number == 1 else f"line {number}, the first that is not blank,"
+        raise SourceError(f"{pairs.safe_location}: {place} is no JSON object; is it really JSON lines?")
+    check_names(row, pairs)
+    name = _nested(row, pairs)
+    if name:
+        raise SourceError(f"{pairs.safe_location}, line {number}: the column {name!r} is not text: name one that is")
+
+
+def _nested(row: Mapping[str, Any], pairs: Pairs) -> str | None:
+    """The column of url or caption that holds an object, or lists where there can be none."""
+    url, caption = row.get(pairs.url), row.get(pairs.caption)
+    if isinstance(url, Mapping | list):
+        return pairs.url
+    captions = caption if isinstance(caption, list) else [caption]
+    return pairs.caption if any(isinstance(each, Mapping | list) for each in captions) else None
+
+
+def _text(value: Any) -> str | None:
+    """A JSON value as text. Half a surrogate pair, which JSON can hold, becomes a question mark."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return json.dumps(value, sort_keys=True)

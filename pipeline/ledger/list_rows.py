@@ -1,0 +1,109 @@
+"""What all formats of a list share: the columns that are wanted, rows that cannot be parsed, and what is to be said."""
+
+import codecs
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from pipeline.errors import SourceError
+from pipeline.settings.pairs import Pairs
+
+MAX_NAMES = 300
+"""Characters of the names of columns in a message."""
+
+MAX_LINE = 1000
+"""Characters that are kept of a line that cannot be parsed."""
+
+Row: TypeAlias = tuple[str | None, ...]
+"""url, caption and the extra columns."""
+
+_INVALID = "\udffd"
+"""Stands for invalid bytes until they are counted. No decoder gives half a surrogate pair."""
+
+DECODING = "winnow-count"
+"""The error handler of a decoder that puts `_INVALID` where Python's "replace" puts U+FFFD."""
+
+
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return _INVALID, error.end
+
+
+codecs.register_error(DECODING, _mark_invalid)
+
+
+@dataclass
+class Notes:
+    """Rows of a list that were changed, or are suspect: `invalid` with bytes that are not text, `quoted` in quotes."""
+
+    invalid: int = 0
+    quoted: int = 0
+
+    def clean(self, fields: list[str]) -> list[str]:
+        """The fields of a row, with U+FFFD for invalid bytes. The row is counted if there are some."""
+        if not any(_INVALID in field for field in fields):
+            return fields
+        self.invalid += 1
+        return [field.replace(_INVALID, "\ufffd") for field in fields]
+
+    def lines(self, pairs: Pairs) -> Iterable[str]:
+        """What a person should know, one line each."""
+        if self.invalid:
+            encoding = pairs.encoding or "UTF-8"
+            hint = "" if pairs.file_format == "parquet" else "; set encoding in [pairs] if the list has another"
+            yield (
+                f"{pairs.safe_location}: rows with bytes that are not {encoding}: {self.invalid:,}; U+FFFD is read "
+                f"instead{hint}"
+            )
+        if self.quoted:
+            yield (
+                f"{pairs.safe_location}: rows with a field in quotes: {self.quoted:,}; the quotes are read as part of "
+                'the field; set quote = \'"\' in [pairs] if they are not, or quote = "" if they are'
+            )
+
+
+def wanted(pairs: Pairs) -> tuple[str, ...]:
+    """The columns to read: url, caption and the extra columns, as the list names them."""
+    return (pairs.url, pairs.caption, *pairs.extra)
+
+
+def check_names(columns: Iterable[str], pairs: Pairs) -> None:
+    """Raises SourceError for a column of [pairs] that the list does not have, with the nearest name, or has twice."""
+    known = list(columns)
+    for name in wanted(pairs):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = (
+                f"; did you mean {close[0]!r}?"
+                if close
+                else f"; it has {' '.join(', '.join(known[:20]).split())[:MAX_NAMES]}"
+            )
+            raise SourceError(f"{pairs.safe_location} has no column {name!r}{hint}")
+        if known.count(name) > 1:
+            raise SourceError(
+                f"{pairs.safe_location} has {known.count(name)} columns called {name!r}: rename all but one"
+            )
+
+
+def unparsed(line: str, pairs: Pairs) -> Row:
+    """A pair without a URL, for a line that cannot be parsed."""
+    return ("", line.strip()[:MAX_LINE], *(None for _ in pairs.extra))
+
+
+def agreed_type(types: Iterable[pa.DataType]) -> pa.DataType:
+    """The type that holds the values of all of these: the wider of numbers or times, or else text."""
+    distinct = [each for each in dict.fromkeys(types) if not pa.types.is_null(each)] or [pa.string()]
+    if len(distinct) == 1:
+        return distinct[0]
+    whole = [each for each in distinct if pa.types.is_integer(each)]
+    if pa.uint64() in whole and any(pa.types.is_signed_integer(each) for each in whole):
+        return pa.decimal128(20, 0) if len(whole) == len(distinct) else pa.float64()
+    try:
+        schemas = [pa.schema([("column", each)]) for each in distinct]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+    except pa.ArrowException:
+        return pa.string()
