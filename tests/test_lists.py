@@ -235,6 +235,16 @@ def test_files_of_one_list_whose_types_differ(tmp_path):
     assert pq.read_table(store.fetch(ledger.shards[0].key))["votes"].to_pylist() == [0, 1]
 
 
+def test_files_of_one_list_with_types_that_nothing_holds_are_one_line(tmp_path):
+    (tmp_path / "parts").mkdir()
+    for number, value in enumerate(([1], True)):
+        content = table((str(number), "a")).append_column("votes", pa.array([value]))
+        pq.write_table(content, tmp_path / "parts" / f"{number}.parquet")
+    (tmp_path / "mine.toml").write_text('[pairs]\nlocation = "parts"\nextra = ["votes"]\n')
+    with pytest.raises(SourceError, match=r"'votes' is list<.*> and bool in the files of one list"):
+        ingest.update(loading.load(tmp_path / "mine.toml"), Storage(tmp_path / "store"))
+
+
 @pytest.fixture
 def parts(tmp_path):
     """A folder [1] with two lists, one of them deeper, and what is none."""
@@ -328,6 +338,10 @@ def test_a_tsv_that_a_csv_writer_wrote_loses_its_quotes(tmp_path, style):
 def test_a_carriage_return_inside_a_line_ends_no_row(tmp_path, end):
     content = f'url,caption{end}1,a\rb{end}2,"c\rd, e"{end}'
     assert read(tmp_path, "list.csv", content) == ([("1", "a\rb"), ("2", "c\rd, e")], [])
+
+
+def test_a_quoted_carriage_return_in_a_tsv_of_windows(tmp_path):
+    assert read(tmp_path, "list.tsv", 'url\tcaption\r\n1\t"a\rb"\r\n') == ([("1", "a\rb")], [])
 
 
 def test_lines_of_an_old_mac(tmp_path):

@@ -405,3 +405,18 @@ def test_a_process_that_forbids_itself_to_write_cannot_change_a_published_file(f
     assert verdicts.read_bytes() == before
     assert not new.exists()
     assert (tmp_path / "own").read_text() == "can be written"
+
+
+@pytest.mark.parametrize(
+    ("sql", "answer"),
+    [
+        ("SELECT width / 0 FROM rows LIMIT 1", {"(width / 0)": None}),
+        ("SELECT sqrt(-width) AS root, 0.0 / 0.0 AS none, 3 / 2 AS some FROM rows LIMIT 1",
+         {"root": None, "none": None, "some": 1.5}),
+        ('SELECT "(width / 0)" AS a FROM (SELECT width / 0 FROM rows) LIMIT 1', {"a": None}),
+        ("SELECT count(*) AS n FROM rows WHERE width / 0 > 1 OR NOT ((width - width) / 0 > 1)", {"n": 0}),
+        ("SELECT avg(width / 0), count(*) FROM rows", {"avg((width / 0))": None, "count_star()": 25}),
+    ],
+)  # fmt: skip
+def test_a_query_has_no_nan_and_its_columns_keep_their_names(store, sql, answer):
+    assert ask(store, sql) == [answer]

@@ -46,6 +46,33 @@ def finite(sql: str) -> str:
         return sql
 
 
+def finite_select(sql: str) -> str:
+    """The same for a whole SELECT. Its columns keep the names that DuckDB gives them."""
+    try:
+        tree = syntax.parse(sql)
+        with syntax.deep():
+            guarded = _guarded(tree)
+            if guarded == tree:
+                return sql
+            _name_columns(tree, guarded)
+        return syntax.unparse(guarded)
+    except (ValueError, duckdb.Error):
+        return sql
+
+
+def _name_columns(tree: Any, guarded: Any) -> None:
+    """Name the columns of every SELECT that were rewritten as they were before."""
+    # Both trees have the same SELECTs in the same order: what is wrapped is wrapped, and nothing is left out.
+    for before, after in zip(_selects(tree), _selects(guarded), strict=True):
+        for old, new in zip(before["select_list"], after["select_list"], strict=True):
+            if old != new and not old.get("alias"):
+                new["alias"] = syntax.name_of(old)
+
+
+def _selects(tree: Any) -> list[Node]:
+    return [node for node in syntax.nodes(tree) if node.get("type") == "SELECT_NODE"]
+
+
 def _guarded(tree: Any, chained: bool = False) -> Any:
     if isinstance(tree, list):
         return [_guarded(each, chained) for each in tree]

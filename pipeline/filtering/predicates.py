@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import re
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,9 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     """
     _bind(tuple(filters), columns)
 
+
+DEADLINE = 3600.0
+"""Seconds that the filters of a recipe may take on all rows."""
 
 MOST_RESTS = 16
 """Filters of a recipe that may ask for `{rest}`: a funnel leaves out each filter in turn, and every later one of these
@@ -150,12 +154,24 @@ def judged(
 
 
 @contextlib.contextmanager
-def blaming(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequence[Filter]) -> Iterator[None]:
-    """Raise RecipeError with the name of the filter that fails on a row: a cast, a division, an overflow."""
+def blaming(
+    con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequence[Filter], deadline: float = DEADLINE
+) -> Iterator[None]:
+    """Raise RecipeError with the name of the filter that fails on a row: a cast, a division, an overflow.
+
+    Also raises it after `deadline` seconds, when what runs on the connection is stopped.
+    """
+    clock = threading.Timer(deadline, con.interrupt)
+    clock.daemon = True
+    clock.start()
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
+    except duckdb.InterruptException:
+        if not clock.finished.is_set():
+            raise
+        raise RecipeError(f"the filters were stopped after {deadline:g} s: a join of rows with themselves?") from None
     except duckdb.Error:
         for each in in_sequence(filters):
             try:
@@ -163,3 +179,5 @@ def blaming(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequ
             except duckdb.Error as error:
                 raise RecipeError(f"filter {each.name!r} fails on a row: {_plain(error, [])}") from None
         raise
+    finally:
+        clock.cancel()

@@ -63,6 +63,13 @@ def unparse(parsed: Mapping[str, Any]) -> str:
     return str(row[0]) if row else ""
 
 
+def name_of(expression: Node) -> str:
+    """The name that DuckDB gives a column without one: its SQL."""
+    tree = parse("SELECT 1")
+    tree["statements"][0]["node"]["select_list"] = [expression]
+    return unparse(tree).removeprefix("SELECT ")
+
+
 @contextmanager
 def deep() -> Iterator[None]:
     """Let Python go as deep as a tree: DuckDB nests expressions 1,000 deep, each of several levels.

@@ -5,12 +5,15 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from pipeline.ledger.list_rows import wanted
 from pipeline.settings.pairs import Pairs
 
 CARRIAGE_RETURN = "\udf0d"
 """Stands for a carriage return inside a line while csv reads it: outside quotes csv takes it for the end of a line."""
+
+_END = "\n"
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -69,18 +72,22 @@ def _is_quoted(sample: str, delimiter: str) -> bool:
     first = sample[: sample.index("\n")].split(delimiter)
     if all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in first):
         return True
-    return any(_written(sample, delimiter, style) == sample for style in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    styles = product((csv.QUOTE_MINIMAL, csv.QUOTE_ALL), (_END, CARRIAGE_RETURN + _END))
+    return any(_written(sample, delimiter, *style) == sample.replace(CARRIAGE_RETURN + _END, _END) for style in styles)
 
 
-def _written(sample: str, delimiter: str, style: int) -> str:
-    """The text as a CSV writer would write it again; empty if it cannot be read."""
-    written = io.StringIO()
-    writer = csv.writer(written, delimiter=delimiter, quoting=style, lineterminator="\n")  # type: ignore[arg-type]
+def _written(sample: str, delimiter: str, style: int, end: str) -> str:
+    """The text as a CSV writer would write it again, its lines ended by `_END`; empty if it cannot be read.
+
+    A writer also quotes the characters of its line end, wherever they are.
+    """
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, delimiter=delimiter, quoting=style, lineterminator=end)  # type: ignore[arg-type]
     try:
         writer.writerows(csv.reader(_lines(sample), delimiter=delimiter, strict=True))
     except csv.Error:
         return ""
-    return written.getvalue()
+    return written.getvalue().replace(CARRIAGE_RETURN + _END, _END)
 
 
 def _lines(text: str) -> Iterator[str]:

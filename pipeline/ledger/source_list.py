@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
 from pipeline.ledger import lists
+from pipeline.ledger.list_rows import agreed_type
 from pipeline.schema import ORIGIN
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
@@ -59,9 +60,13 @@ def _draw(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
 def _write(batches: Iterable[pa.RecordBatch], folder: Path, progress: Callable[[int], None]) -> list[Path]:
     """Write batches of a list, a file for each run of batches with one schema. Gives the files that hold rows."""
     files: list[Path] = []
+    types: dict[str, list[pa.DataType]] = {}
     ordinal = 0
     for schema, group in groupby(batches, key=lambda batch: batch.schema):
         files.append(folder / f"listed-{len(files)}.parquet")
+        for field in schema:
+            types.setdefault(field.name, []).append(field.type)
+            _check_types(field.name, types[field.name])
         fields = [(ORDINAL, pa.int64()), ("uid", pa.string()), ("entry", pa.string()), *schema]
         with pq.ParquetWriter(files[-1], pa.schema(fields), compression="zstd", compression_level=1) as writer:
             for batch in group:
@@ -72,6 +77,18 @@ def _write(batches: Iterable[pa.RecordBatch], folder: Path, progress: Callable[[
                 ordinal += len(batch)
                 progress(ordinal)
     return files if ordinal else []
+
+
+def _check_types(name: str, types: list[pa.DataType]) -> None:
+    """Raises SourceError where the files of a list have types of a column that no type holds together."""
+    nested = len(set(types)) > 1 and any(pa.types.is_nested(each) for each in types)
+    if nested or (agreed_type(types) == pa.string() and not any(map(_may_be_text, types))):
+        others = " and ".join(dict.fromkeys(map(str, types)))
+        raise SourceError(f"the column {name!r} is {others} in the files of one list: write it with one type")
+
+
+def _may_be_text(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))
 
 
 def _uids(batch: pa.RecordBatch) -> list[str]:

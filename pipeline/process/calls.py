@@ -9,30 +9,41 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import WinnowError
 from pipeline.process import confinement, lifeline
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a process: seconds by the clock, bytes of memory and of a file, seconds of processor time or None."""
+
+    deadline: float
+    memory: int
+    written: int = 1 << 40
+    processor: int | None = None
+
+
 class ProcessError(WinnowError):
     """A process ended without an answer: it was killed, or ran out of memory."""
 
 
-def call(target: str, *arguments: Any, deadline: float, memory: int, written: int = 1 << 40) -> Any:
-    """The result of `target`, "module:function", called in a process with at most so many bytes of memory.
+def call(target: str, *arguments: Any, limits: Limits) -> Any:
+    """The result of `target`, "module:function", called in a process with these limits.
 
-    Raises what the function raises if that is a WinnowError, TimeoutError after `deadline` seconds, and ProcessError if
-    the process ends without an answer.
+    Raises what the function raises if that is a WinnowError or a MemoryError, TimeoutError at the deadline, and
+    ProcessError if the process ends without an answer.
     """
-    command = [sys.executable, "-m", "pipeline.process.calls", target, str(memory), str(written)]
+    command = [sys.executable, "-m", "pipeline.process.calls", target]
     with lifeline.start(
         command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
-            answer, words = process.communicate(pickle.dumps((sys.path, arguments)), deadline)
+            answer, words = process.communicate(pickle.dumps((sys.path, limits, arguments)), limits.deadline)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"stopped after {deadline:g} s") from None
+            raise TimeoutError(f"stopped after {limits.deadline:g} s") from None
         finally:
             process.kill()
     if process.returncode or not answer:
@@ -44,12 +55,12 @@ def call(target: str, *arguments: Any, deadline: float, memory: int, written: in
     return result
 
 
-def _serve(target: str, memory: int, written: int) -> None:
+def _serve(target: str) -> None:
     lifeline.hold()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not mix with the answer
-    sys.path[:], arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own process
-    confinement.limit(memory, written)
+    sys.path[:], limits, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own process
+    confinement.limit(limits.memory, limits.written, limits.processor)
     module, _, name = target.partition(":")
     try:
         result = getattr(importlib.import_module(module), name)(*arguments)
@@ -60,4 +71,4 @@ def _serve(target: str, memory: int, written: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _serve(sys.argv[1])

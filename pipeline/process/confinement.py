@@ -21,9 +21,15 @@ _WRITES = ((1 << 1) | sum(1 << bit for bit in range(4, 13)), 0, 1 << 13, 1 << 14
 _TCP = 0b11  # bind and connect, from version 4 on
 
 
-def limit(memory: int, written: int) -> None:
-    """At most `memory` bytes of addresses and `written` bytes a file; no core dumps. macOS has no limit of memory."""
-    for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, written), (resource.RLIMIT_CORE, 0)):
+def limit(memory: int, written: int, processor: int | None = None) -> None:
+    """At most `memory` bytes of addresses, `written` bytes a file, and seconds of processor time; no core dumps.
+
+    macOS has no limit of memory.
+    """
+    limits = {resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: written, resource.RLIMIT_CORE: 0}
+    if processor is not None:
+        limits[resource.RLIMIT_CPU] = processor
+    for kind, most in limits.items():
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
 

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import QueryError, StorageError, WinnowError
+from pipeline.filtering.finite import finite_select
 from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
@@ -104,9 +105,17 @@ def _answer(job: _Job) -> None:
         con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        reader = portable(con.sql(job.sql)).to_arrow_reader(10_000)
+        reader = portable(_bound(con, job.sql)).to_arrow_reader(10_000)
         schema = _distinct_names(reader.schema)
         _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
+
+
+def _bound(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """The SQL with NULL for NaN and infinity, as in filters; errors are about the SQL as it was typed."""
+    try:
+        return con.sql(finite_select(sql))
+    except duckdb.Error:
+        return con.sql(sql)
 
 
 def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], names: Set[str]) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from filters.core import Recipe
 from pipeline.errors import QueryError
 from pipeline.manifest.publish import Published, republish
-from pipeline.process.calls import call
+from pipeline.process.calls import Limits, call
 from pipeline.store.storage import Storage
 from pipeline.takedown.writing import writing
 
@@ -22,9 +22,8 @@ def publish(storage: Storage, recipe: Recipe, deadline: float = DEADLINE) -> Pub
     Raises what `republish` raises, BusyError during another run, and QueryError at the deadline.
     """
     try:
-        published: Published = call(
-            "pipeline.pages.explore.publishing:run", storage.root, recipe, deadline=deadline, memory=MEMORY
-        )
+        limits = Limits(deadline, MEMORY)
+        published: Published = call("pipeline.pages.explore.publishing:run", storage.root, recipe, limits=limits)
     except TimeoutError:
         raise QueryError(
             f"stopped after {deadline:g} s, and nothing was published: `winnow publish` has no limit"
