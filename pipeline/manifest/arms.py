@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -111,16 +112,19 @@ def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = (
     pool = pool.filter(pc.invert(pc.is_in(pool["uid"], value_set=leaked)))
     generator = np.random.default_rng([seed, len(pool)])
     sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)
-    kept = pool["kept"].to_numpy()
-    filtered = sample[kept[sample]]
-    blind = np.sort(generator.choice(len(sample), size=len(filtered), replace=False))
-    rows = {"raw": sample, "filtered": filtered, "random": sample[blind]}
-    for name in filters:
-        arm = without(name)
-        rows[arm] = sample[pool[arm].to_numpy()[sample]]
-        own = np.random.default_rng([seed, len(pool), *name.encode()])
-        rows[as_many(arm)] = sample[np.sort(own.choice(len(sample), size=len(rows[arm]), replace=False))]
+    rows = {"raw": sample}
+    columns = {"filtered": "kept"} | {without(name): without(name) for name in filters}
+    for arm, column in columns.items():
+        kept = pool[column].to_numpy()
+        blind = np.zeros(len(pool), bool)
+        blind[_order(arm, seed, len(pool))[: int(kept.sum())]] = True
+        rows[arm], rows[as_many(arm)] = sample[kept[sample]], sample[blind[sample]]
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
+
+
+def _order(arm: str, seed: int, count: int) -> npt.NDArray[np.int64]:
+    """A random order of the pool's rows, another for each arm and seed."""
+    return np.random.default_rng([seed, count, *arm.encode()]).permutation(count)
 
 
 def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:
