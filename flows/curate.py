@@ -30,13 +30,15 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.review import calibrate, drift
 from pipeline.scorers.spec import PoolSpec
-from pipeline.scoring import plan, pool
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
+from pipeline.takedown.writing import writing
 from pipeline.upkeep import retry as again
-from pipeline.upkeep import reuse, takedown
-from pipeline.upkeep.backfill import addition
+from pipeline.upkeep import reuse
+from pipeline.upkeep.backfill import add_scorer
 
 PUBLISHED = "winnow.manifest.published"
 """The event after a commit. Its payload: source (a path), root and manifest, which are the parameters of `retrain`."""
@@ -88,7 +90,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = checked(source)
     storage = Storage(Path(root) / described.name)
-    with storage.lock():
+    with writing(storage):
         retried = repeat(described, storage, causes)
     published = _bring_in(described, storage)
     return published | {"held": _followed(described, Path(root), published), "retried": retried}
@@ -101,13 +103,13 @@ def add_score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     Where that scorer fails, nothing is published: the other scores of a shard are not given up for it.
     """
     described, storage = opened(source, Path(root))
-    with storage.lock(), takedown.settled(storage):
-        added = addition(described, Manifest.open(storage), scorer)
+    with writing(storage):
+        added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
-            failed = rate.with_options(name=f"score {_span(block)}")(added.source, storage, block)
+            failed = rate.with_options(name=f"score {_span(block)}")(added.plan, storage, block)
             if failed:
                 raise WinnowError(f"{next(iter(failed.values()))}; nothing was published")
-        published = _finished(added.source, storage, added.ledger, added.quarantined)
+        published = _finished(added.plan, storage, added.ledger, added.quarantined)
     return published | {"held": _followed(described, Path(root), published)}
 
 
@@ -124,26 +126,26 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def _bring_in(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
-        plan.stages(served, download.stage(served))  # missing weights are told before anything is fetched
+    with writing(storage), world.served(described, storage) as served:
+        plan = Plan.of(served)  # missing weights are reported before anything is fetched
         ledger = append(served, storage)
         if served.union:
-            take(served, storage, ledger)
+            take(plan, storage, ledger)
         if line := download.nameless(served, storage, ledger.shards):
             warn(line)
         quarantined: dict[int, str] = {}
         for block in _blocks(ledger.shards):
             quarantined |= _numbered(fetch.with_options(name=f"download {_span(block)}")(served, storage, block))
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
-            quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(served, storage, block))
-        return _finished(served, storage, ledger, quarantined)
+            quarantined |= _numbered(rate.with_options(name=f"score {_span(block)}")(plan, storage, block))
+        return _finished(plan, storage, ledger, quarantined)
 
 
-def _finished(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+def _finished(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """The scores that need all rows, if there are any, and the commit."""
-    if any(isinstance(spec, PoolSpec) for spec in served.scorers.values()):
-        compare(served, storage, ledger, quarantined)
-    return commit(served, storage, ledger, quarantined)
+    if any(isinstance(spec, PoolSpec) for spec in plan.source.scorers.values()):
+        compare(plan, storage, ledger, quarantined)
+    return commit(plan, storage, ledger, quarantined)
 
 
 @task(name="ledger", **SETTINGS)
@@ -154,10 +156,10 @@ def append(served: Source, storage: Storage) -> Ledger:
 
 
 @task(name="reuse", **SETTINGS)
-def take(served: Source, storage: Storage, ledger: Ledger) -> None:
+def take(plan: Plan, storage: Storage, ledger: Ledger) -> None:
     """Take over what the members of a union have done."""
     with shown() as tell:
-        reuse.reuse(served, storage, ledger.shards, lambda done, total: tell("reuse", done, total))
+        reuse.reuse(plan, storage, ledger.shards, lambda done, total: tell("reuse", done, total))
 
 
 @task(name="retry", **SETTINGS)
@@ -173,25 +175,27 @@ def fetch(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str
 
 
 @task(name="score", persist_result=True, **SETTINGS)
-def rate(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+def rate(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards, on every GPU there is; gives the reasons of those that could not be."""
-    return _run("score", local.run_on_devices(partial(Scoring, served, storage), shards, device.each()), shards)
+    return _run("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
 
 
 @task(name="pool", **SETTINGS)
-def compare(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
+def compare(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
     """Compute the scores that need all rows."""
     with shown() as tell:
-        pool.run(served, storage, ledger, quarantined, tell)
+        pool.run(plan, storage, ledger, quarantined, tell)
 
 
 @task(name="publish", persist_result=True, **SETTINGS)
-def commit(served: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+def commit(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
-    published = publish.publish(served, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(served.chosen)
-    create_table_artifact([asdict(published.counts)], key=artifact(served, "counts"), description=published.id)
-    create_table_artifact([asdict(step) for step in steps], key=artifact(served, "funnel"), description=published.id)
+    published = publish.publish(plan, storage, ledger, quarantined)
+    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
+    create_table_artifact([asdict(published.counts)], key=artifact(plan.source, "counts"), description=published.id)
+    create_table_artifact(
+        [asdict(step) for step in steps], key=artifact(plan.source, "funnel"), description=published.id
+    )
     return asdict(published)
 
 

@@ -32,7 +32,7 @@ def run(root: Path, tell: Callable[[str], None]) -> None:
 def deployments(root: Path, tell: Callable[[str], None]) -> list[RunnerDeployment]:
     """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. A broken source file is told."""
     made = []
-    for path in loading.every():
+    for path in loading.source_files():
         try:
             described = loading.load(path)
         except SourceError as error:

@@ -47,7 +47,7 @@ def reconcile(root: str = "data") -> list[str]:
     manifest whose inputs drifted too far.
     """
     logger, done = get_run_logger(), []
-    for path in loading.every():
+    for path in loading.source_files():
         try:
             described, storage = opened(str(path), Path(root))
             if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from filters import catalog
 from filters.core import Recipe
 from pipeline.demo import truth
-from pipeline.errors import RecipeError, SourceError, nearest
+from pipeline.errors import SourceError
 from pipeline.filtering import distinct, predicates
+from pipeline.filtering.recipes import find_recipe
 from pipeline.ledger import lists
 from pipeline.review import calibrate
 from pipeline.sources import loading
-from pipeline.sources.source import Source, row_columns
+from pipeline.sources.columns import row_columns
+from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
 
@@ -27,9 +28,9 @@ def checked(name: str) -> Source:
     columns = lists.extra_columns(described)
     if columns is not None:
         columns = row_columns(columns, described.scorers)
-        predicates.bind(described.chosen.filters, columns)
-        radii = {name: spec.radius for name, spec in described.neighbours.items()}
-        distinct.check(described.chosen.distinct, radii, columns)
+        predicates.bind(described.own_recipe.filters, columns)
+        radii = {name: spec.radius for name, spec in described.neighbour_scorers.items()}
+        distinct.check(described.own_recipe.distinct, radii, columns)
     return described
 
 
@@ -48,24 +49,16 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
 
 def standing(root: Path) -> list[tuple[Source | None, Storage]]:
     """Every source with anything under the root, and its file in data_manifests/, None where there is none."""
-    files = {path.stem: path for path in loading.every()}
+    files = {path.stem: path for path in loading.source_files()}
     folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
     if not folders:
         raise SourceError(f"there is no source under {root}; name another --root")
     return [(loading.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
 
 
-def recipe(name: str) -> Recipe:
-    """A recipe of filters/recipes.py. Raises RecipeError."""
-    known = catalog.recipes()
-    if name not in known:
-        raise RecipeError(f"no recipe is called {name!r}{nearest(name, known)}")
-    return known[name]
-
-
 def recipes(described: Source, names: Sequence[str] | None) -> list[Recipe]:
     """Those recipes; without names, the source's own. Raises RecipeError."""
-    return [recipe(name) for name in names] if names else [described.chosen]
+    return [find_recipe(name) for name in names] if names else [described.own_recipe]
 
 
 def labels(described: Source, storage: Storage, file: Path | None) -> Path:

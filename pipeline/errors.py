@@ -51,7 +51,7 @@ class ShardError(WinnowError):
         return f"{self.stage}, shard {self.shard:05d}: {self.reason}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, or all of them."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"

@@ -3,7 +3,7 @@
 Causes of fetching: invalid_url, blocked_scheme, blocked_address, dns, refused, unreachable, reset, timeout, tls,
 redirects, bad_answer, http_404 (and every other status), opt_out, robots_txt, too_large, empty.
 Causes of decoding: undecodable, too_many_pixels, decode_timeout, decode_crash.
-And forgotten: somebody asked for the picture to be removed (`pipeline.upkeep.takedown`).
+And forgotten: somebody asked for the picture to be removed (`pipeline.upkeep.forget`).
 """
 
 import re
@@ -13,10 +13,10 @@ FORGOTTEN = "forgotten"
 
 TAKEN_DOWN = "somebody asked for it to be removed"
 
-PASSING = frozenset({"dns", "reset", "http_429"})
+TRANSIENT = frozenset({"dns", "reset", "http_429"})
 """Causes that may be gone a moment later. So may any http_5xx."""
 
-LASTING = frozenset({"timeout", "refused", "unreachable"})
+RETRY_LATER = frozenset({"timeout", "refused", "unreachable"})
 """Causes that may be gone a day later, and cost too much to be tried again at once."""
 
 LONGEST = 200
@@ -33,12 +33,12 @@ class RowError(Exception):
         super().__init__(f"{self.cause}: {self.error}")
 
 
-def passing(cause: str) -> bool:
+def is_transient(cause: str) -> bool:
     """Whether a second request at once may have better luck."""
-    return cause in PASSING or cause.startswith("http_5")
+    return cause in TRANSIENT or cause.startswith("http_5")
 
 
-def told(text: str) -> RowError | None:
+def parse_row_error(text: str) -> RowError | None:
     """The RowError whose text this is; None if it is something else's."""
     match = _TOLD.fullmatch(text)
     return RowError(match[1], match[2]) if match else None

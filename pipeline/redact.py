@@ -24,14 +24,14 @@ _RULES = (
 """Pattern and what to put in its place, for both `re` and RE2."""
 
 
-def hidden(text: str) -> str:
+def redact(text: str) -> str:
     """An address without its secrets."""
     for pattern, instead in _RULES:
         text = re.sub(pattern, instead, text)
     return text
 
 
-def hide(addresses: pa.ChunkedArray) -> pa.ChunkedArray:
+def redact_column(addresses: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of addresses without their secrets."""
     for pattern, instead in _RULES:
         addresses = pc.replace_substring_regex(addresses, pattern, instead)

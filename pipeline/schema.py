@@ -1,4 +1,4 @@
-"""The columns of `rows`: those that winnow makes itself, and the names that no extra column may take."""
+"""The columns of `rows`: those that winnow makes itself, the names of score columns, and reserved names."""
 
 import pyarrow as pa
 
@@ -9,7 +9,7 @@ MADE = pa.schema(
         "caption": pa.string(),
         "status": pa.string(),  # ok, failed or quarantined
         "cause": pa.string(),  # why it failed, one word: http_404, timeout, opt_out, undecodable ...; NULL where ok
-        "error": pa.string(),  # the same in the words of whatever said so
+        "error": pa.string(),  # the message of whatever failed
         "sha256": pa.string(),  # of the bytes that were fetched
         "width": pa.int32(),  # as fetched, after EXIF orientation
         "height": pa.int32(),
@@ -20,10 +20,29 @@ MADE = pa.schema(
 )
 """Columns of `rows` that winnow makes itself."""
 
-
 ORIGIN = "origin"
-"""The column of a union's rows that names the source each comes from. `source` is, in SQL, whose rows they are now."""
+"""The column of a union's rows that names the member each pair comes from. `source`, in SQL, names the union itself."""
+
+RESERVED = frozenset(MADE.names) | {
+    "entry",
+    "url_number",
+    "kept",
+    "dropped_by",
+    "unknown",
+    "source",
+    ORIGIN,
+    "file_row_number",  # DuckDB gives these two to the rows of a Parquet file
+    "file_index",
+}
+"""Names, in lower case, that neither an extra column nor a score may have."""
+
+INTERNAL = "__"
+"""Columns whose name begins with this exist only inside SQL that winnow writes. No other column may begin so."""
+
+EXPORTED = {"image": "source_image"}
+"""Extra columns that have another name in an export, where `image` is the picture."""
 
 
-RESERVED = frozenset(MADE.names) | {"entry", "url_number", "kept", "dropped_by", "unknown", "source", ORIGIN}
-"""Names that no extra column may take."""
+def score_column(scorer: str, column: str) -> str:
+    """The name in `rows` of a scorer's column. `pipeline.sources.columns.score_columns` is the inverse."""
+    return f"{scorer}_{column}"

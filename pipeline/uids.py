@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 
-def draws(purpose: str, uids: Iterable[str]) -> npt.NDArray[np.uint64]:
+def random_bits(purpose: str, uids: Iterable[str]) -> npt.NDArray[np.uint64]:
     """By uid 64 bits: blake2b-64 of `purpose NUL uid`, the first byte the highest."""
     digests = (hashlib.blake2b(f"{purpose}\0{uid}".encode(), digest_size=8).digest() for uid in uids)
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
-def shares(drawn: npt.NDArray[np.uint64], bits: int = 53) -> npt.NDArray[np.float64]:
+def fractions(drawn: npt.NDArray[np.uint64], bits: int = 53) -> npt.NDArray[np.float64]:
     """What was drawn as numbers from 0 up to, and without, 1. Those of 24 bits are exact in float32, too."""
     return (drawn >> np.uint64(64 - bits)).astype(np.float64) / 2.0**bits
 

@@ -32,13 +32,12 @@ import power_cuts
 import published_sources
 
 from filters.core import Filter, Recipe
-from pipeline.download import download
 from pipeline.errors import StorageError
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.manifest.publish import Published
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
@@ -63,12 +62,12 @@ def curated(described: Source, storage: Storage) -> Published:
     """A run. What is downloaded is made up."""
     ledger = published_sources.finish(described, storage)
     scoring(described, storage)()
-    return publish.publish(described, storage, ledger, {})
+    return publish.publish(Plan.of(described), storage, ledger, {})
 
 
 def scoring(described: Source, storage: Storage) -> Callable[[], object]:
     shards = ingest.update(described, storage).shards
-    return lambda: list(map(Scoring(described, storage), shards))
+    return lambda: list(map(Scoring(Plan.of(described), storage), shards))
 
 
 def publishing(described: Source, storage: Storage) -> Callable[[], object]:
@@ -78,7 +77,7 @@ def publishing(described: Source, storage: Storage) -> Callable[[], object]:
 def unscored(described: Source, storage: Storage) -> None:
     """The new pairs are there, and nobody has scored them."""
     shards = published_sources.finish(described, storage).shards
-    for stage in plan.stages(described, download.stage(described)).values():
+    for stage in Plan.of(described).scores.values():
         storage.fetch(stage.item(shards[-1].number, ".parquet")).unlink()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.schema import MADE
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
@@ -58,20 +58,20 @@ def downloaded(folder, rows, scorers, shard_size=1000):
 
 def scores(described, storage, shard, name):
     """The columns that a scorer left for a shard, without its prefix, in the order of the ledger."""
-    stage = plan.stages(described, download.stage(described))[name]
+    stage = Plan.of(described).scores[name]
     table = pq.read_table(storage.fetch(stage.item(shard.number, ".parquet")))
     return {column.removeprefix(f"{name}_"): table[column].to_pylist() for column in table.schema.names}
 
 
 def embeddings(described, storage, shard, name):
-    stage = plan.embeddings(name, plan.stages(described, download.stage(described))[name])
+    stage = Plan.of(described).embeddings[name]
     return np.load(storage.fetch(stage.item(shard.number, ".npy")))
 
 
 def scored(folder, rows, scorers):
     """Score one shard of these rows; give what `scores` gives, by scorer."""
     described, storage, (shard,) = downloaded(folder, rows, scorers)
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     return {name: scores(described, storage, shard, name) for name in scorers}
 
 

@@ -90,7 +90,7 @@ def picture_of(url):
 def seen(url):
     """The URL as the server sees it: what was escaped on the way stays escaped."""
     parsed = Url.parse(url)
-    return f"{'https' if parsed.secure else 'http'}://{parsed.header}{parsed.target}"
+    return f"{'https' if parsed.secure else 'http'}://{parsed.host_header}{parsed.target}"
 
 
 def kind_in_path(url):

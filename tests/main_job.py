@@ -15,11 +15,12 @@ from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.manifest.publish import Published
 from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from pipeline.upkeep import takedown
+from pipeline.takedown.writing import writing
 from pipeline.web.guard import Guard
 
 
@@ -33,7 +34,8 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    with storage.lock(), takedown.settled(storage), world.served(described, storage) as served:
+    with writing(storage), world.served(described, storage) as served:
+        plan = Plan.of(served)
         tell("ledger")
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}
@@ -44,14 +46,14 @@ def bring_in(described: Source, storage: Storage, guard: Guard | None = None, te
                 quarantined[shard.number] = str(error)
         rest = [shard for shard in ledger.shards if shard.number not in quarantined]
         tell("score")
-        for shard, error in local.run(lambda: Scoring(served, storage), rest):
+        for shard, error in local.run(lambda: Scoring(plan, storage), rest):
             tell(f"scored {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)
         tell("pool")
-        pool.run(served, storage, ledger, quarantined)
+        pool.run(plan, storage, ledger, quarantined)
         tell("publish")
-        return publish.publish(served, storage, ledger, quarantined)
+        return publish.publish(plan, storage, ledger, quarantined)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from PIL import Image
 from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
-from pipeline.schema import MADE
-from pipeline.scoring import plan, pool
+from pipeline.schema import MADE, score_column
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 
@@ -45,7 +46,7 @@ def finish(described, storage, failed=(), unscored=(), without=()):
     """The ledger of the source, with the results of each shard but those `without`."""
     ledger = ingest.update(described, storage)
     stage = download.stage(described)
-    scores = plan.stages(described, stage)
+    scores = Plan.of(described).scores
     for shard in ledger.shards:
         if shard.number in without or storage.done(stage.item(shard.number, ".parquet")):
             continue
@@ -65,8 +66,9 @@ def published(described, storage, quarantined=None, **results):
     """Finish, then publish."""
     quarantined = quarantined or {}
     ledger = finish(described, storage, without=quarantined, **results)
-    pool.run(described, storage, ledger, quarantined)
-    return publish.publish(described, storage, ledger, quarantined)
+    plan = Plan.of(described)
+    pool.run(plan, storage, ledger, quarantined)
+    return publish.publish(plan, storage, ledger, quarantined)
 
 
 def recorded(folder):
@@ -82,7 +84,7 @@ def recorded(folder):
 def embedded(described, storage, vectors, of="recorded", **failed):
     """The ledger of a scored source; pair number n has the float16 embeddings `vectors[n]`, picture and caption."""
     ledger = finish(described, storage, **failed)
-    stage = plan.embeddings(of, plan.stages(described, download.stage(described))[of])
+    stage = Plan.of(described).embeddings[of]
     for shard in ledger.shards:
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         rows = np.stack([vectors[int(url.split("/")[-1].removesuffix(".jpg"))] for url in urls])
@@ -132,14 +134,14 @@ def _scores(described, rows, numbers, scored):
         "captions_boilerplate": ["buy" in caption for caption in captions],
     }
     tables = {}
-    for name in plan.stages(described, download.stage(described)):
+    for name in Plan.of(described).scores:
         spec = described.scorers[name]
         tables[name] = pa.table({"uid": rows["uid"]})
         for column, kind in spec.columns().items():
             default = "en" if pa.types.is_string(kind) else 1 if not pa.types.is_boolean(kind) else False
-            values = known.get(f"{name}_{column}", [default] * len(rows))
+            values = known.get(score_column(name, column), [default] * len(rows))
             values = [value if there else None for value, there in zip(values, scored, strict=True)]
-            tables[name] = tables[name].append_column(f"{name}_{column}", pa.array(values, kind))
+            tables[name] = tables[name].append_column(score_column(name, column), pa.array(values, kind))
     return tables
 
 

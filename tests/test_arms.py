@@ -30,11 +30,8 @@ def judged(dropped_by):
     return pa.table({"uid": pa.array(uids, pa.string()), "kept": verdicts, "dropped_by": reasons})
 
 
-NOBODY = pa.array([], pa.string())
-
-
 def test_arms_are_cut_from_one_resample():
-    drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(pool(400, lambda i: i % 4 == 0), 3, NOBODY).items()}
+    drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(pool(400, lambda i: i % 4 == 0), 3).items()}
     assert list(drawn) == list(arms.ARMS)
     assert len(drawn["raw"]) == 400
     assert 220 < len(set(drawn["raw"])) < 280  # 1 - 1/e of them, as with replacement
@@ -47,23 +44,12 @@ def test_arms_are_cut_from_one_resample():
 
 def test_a_seed_means_a_draw():
     table = pool(300, lambda i: i < 100)
-    assert arms.draw(table, 1, NOBODY) == arms.draw(table, 1, NOBODY)
-    assert arms.draw(table, 1, NOBODY)["raw"] != arms.draw(table, 2, NOBODY)["raw"]
+    assert arms.draw(table, 1) == arms.draw(table, 1)
+    assert arms.draw(table, 1)["raw"] != arms.draw(table, 2)["raw"]
 
 
 def test_raw_does_not_depend_on_what_was_kept():
-    assert (
-        arms.draw(pool(99, lambda i: i < 9), 1, NOBODY)["raw"] == arms.draw(pool(99, lambda i: True), 1, NOBODY)["raw"]
-    )
-
-
-def test_leaked_pairs_are_in_no_arm():
-    leaked = pa.array(["u0001", "u0002", "u0003"])
-    for seed in range(20):
-        drawn = arms.draw(pool(10, lambda i: i < 5), seed, leaked)
-        assert len(drawn["raw"]) == 7
-        for uids in drawn.values():
-            assert not set(uids.to_pylist()) & set(leaked.to_pylist())
+    assert arms.draw(pool(99, lambda i: i < 9), 1)["raw"] == arms.draw(pool(99, lambda i: True), 1)["raw"]
 
 
 def test_an_arm_without_a_filter_is_what_would_be_kept_without_it():
@@ -71,7 +57,7 @@ def test_an_arm_without_a_filter_is_what_would_be_kept_without_it():
     for name, back in {"sharp": [True, True, False, False], "idle": [True, False, False, False]}.items():
         table = table.append_column(arms.without(name), pa.array(back))
     for seed in range(20):
-        drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, NOBODY, ["sharp", "idle"]).items()}
+        drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, ["sharp", "idle"]).items()}
         left_out = ["without-sharp", "without-idle"]
         assert list(drawn) == [*arms.ARMS, *(arm for each in left_out for arm in (each, f"random-{each}"))]
         for arm in left_out:
@@ -142,7 +128,7 @@ def test_another_recipe_of_the_same_pairs(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing_kept_makes_empty_arms(count):
-    drawn = arms.draw(pool(count, lambda i: False), 0, NOBODY)
+    drawn = arms.draw(pool(count, lambda i: False), 0)
     assert [len(uids) for uids in drawn.values()] == [count, 0, 0]
 
 

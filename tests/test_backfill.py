@@ -9,7 +9,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
-from pipeline.upkeep.backfill import addition
+from pipeline.upkeep.backfill import add_scorer
 
 MINE = '[scorers.{}]\nkind = "./{}.py"\n'
 LETTERS = """\
@@ -43,11 +43,11 @@ def more(folder, *names, code=LETTERS, edit=lambda text: text):
 
 
 def add(described, store, scorer):
-    added = addition(described, Manifest.open(store), scorer)
-    work = Scoring(added.source, store)
+    added = add_scorer(described, Manifest.open(store), scorer)
+    work = Scoring(added.plan, store)
     for shard in added.shards:
         work(shard)
-    return publish.publish(added.source, store, added.ledger, added.quarantined)
+    return publish.publish(added.plan, store, added.ledger, added.quarantined)
 
 
 def select(store, sql):
@@ -93,22 +93,26 @@ def test_pairs_that_have_left_the_list_do_not_come_back(folder, store, tmp_path)
 
 def test_a_scorer_that_was_not_asked_for_is_left_out(folder, store):
     described = more(folder, "mine", "other")
-    assert set(addition(described, Manifest.open(store), "mine").source.scorers) == {"pixels", "captions", "mine"}
+    assert set(add_scorer(described, Manifest.open(store), "mine").plan.source.scorers) == {
+        "pixels",
+        "captions",
+        "mine",
+    }
 
 
 def test_what_cannot_be_added_is_told(folder, store):
     add(more(folder, "mine"), store, "mine")
     newest = Manifest.open(store)
     with pytest.raises(SourceError, match="there is no scorer 'mien'; did you mean 'mine'?"):
-        addition(more(folder), newest, "mien")
+        add_scorer(more(folder), newest, "mien")
     changed = more(folder, "other")
     (folder / "mine.py").write_text(LETTERS + "# changed\n")
     with pytest.raises(SourceError, match="scorers.mine has changed since it was published: `winnow curate`"):
-        addition(loading.load(changed.path), newest, "other")
+        add_scorer(loading.load(changed.path), newest, "other")
     needs = more(folder, edit=lambda text: text.replace("pixels_sharpness >= 50", "other_letters > 3"))
     (folder / "mine.py").write_text(LETTERS)
     with pytest.raises(RecipeError, match="there is no column 'other_letters'"):
-        addition(loading.load(needs.path), newest, "mine")
+        add_scorer(loading.load(needs.path), newest, "mine")
     smaller = more(folder, edit=lambda text: text.replace("[download]", "[download]\nquality = 80"))
     with pytest.raises(SourceError, match=r"\[download\] has changed since"):
-        addition(smaller, newest, "mine")
+        add_scorer(smaller, newest, "mine")

@@ -21,6 +21,7 @@ from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
@@ -170,9 +171,9 @@ def test_nothing_private_was_reached_and_nobody_was_asked_too_often(fetched):
 
 @pytest.mark.slow
 def test_all_of_it_is_scored_and_published(fetched):
-    for _, error in local.run(lambda: Scoring(fetched.source, fetched.storage), fetched.ledger.shards):
+    for _, error in local.run(lambda: Scoring(Plan.of(fetched.source), fetched.storage), fetched.ledger.shards):
         assert error is None
-    counts = publish.publish(fetched.source, fetched.storage, fetched.ledger, {}).counts
+    counts = publish.publish(Plan.of(fetched.source), fetched.storage, fetched.ledger, {}).counts
     causes = Counter(cause(url) for _, url in fetched.listed)
     assert (counts.input, counts.repeated, counts.quarantined) == (ROWS, fetched.ledger.repeated, 0)
     assert counts.failed == ROWS - causes[None]

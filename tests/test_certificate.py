@@ -9,7 +9,6 @@ import random_clip
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.download import download
 from pipeline.errors import ModelError
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
@@ -17,7 +16,7 @@ from pipeline.models import certificate
 from pipeline.models.clip import Clip
 from pipeline.models.clip_weights import find
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 
@@ -95,36 +94,36 @@ def copy(folder, target):
 def test_weights_that_change_after_the_key_was_made_are_refused(tmp_path, folder):
     mine = copy(folder, tmp_path / "mine")
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", pairs(3), {"clip": spec(mine)})
-    ready = Scoring(described, storage)
+    ready = Scoring(Plan.of(described), storage)
     weights = load_file(mine / "open_clip_model.safetensors")
     weights["visual.proj"] = weights["visual.proj"] + 0.1
     save_file(weights, mine / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match=r"scorers.clip: weights changed while it was loaded"):
         ready(shard)
-    assert not storage.done(plan.stages(described, download.stage(described))["clip"].item(0, ".parquet"))
+    assert not storage.done(Plan.of(described).scores["clip"].item(0, ".parquet"))
 
 
 def test_a_machine_that_scores_otherwise_does_not_add_to_what_is_there(tmp_path, folder):
     described, storage, (first, second) = downloaded_sources.downloaded(
         tmp_path, pairs(4), {"clip": spec(folder)}, shard_size=2
     )
-    Scoring(described, storage)(first)
-    Scoring(described, storage)(second)
-    key = plan.certificate(plan.stages(described, download.stage(described))["clip"])
+    Scoring(Plan.of(described), storage)(first)
+    Scoring(Plan.of(described), storage)(second)
+    key = Plan.of(described).certificate("clip")
     said = json.loads(storage.fetch(key).read_bytes())
     said["golden"][1] += 0.01
     storage.fetch(key).write_text(json.dumps(said))
-    storage.fetch(plan.stages(described, download.stage(described))["clip"].item(1, ".parquet")).unlink()
+    storage.fetch(Plan.of(described).scores["clip"].item(1, ".parquet")).unlink()
     with pytest.raises(ModelError, match=r"scorers.clip: golden pairs score up to 0.01 from what .*certificate.json"):
-        Scoring(described, storage)(second)
+        Scoring(Plan.of(described), storage)(second)
 
 
 def test_the_card_of_a_manifest_has_it(tmp_path, folder):
     from pipeline.ledger import ingest
 
     described, storage, shards = downloaded_sources.downloaded(tmp_path, pairs(3), {"clip": spec(folder)})
-    Scoring(described, storage)(shards[0])
-    published = publish.publish(described, storage, ingest.update(described, storage), {})
+    Scoring(Plan.of(described), storage)(shards[0])
+    published = publish.publish(Plan.of(described), storage, ingest.update(described, storage), {})
     said = Manifest.open(storage, published.id).card["certificates"]
     assert said.keys() == {"clip"}
     assert said["clip"]["decoder"]["name"] == "pillow"

@@ -19,6 +19,7 @@ from pipeline.models.batches import in_batches
 from pipeline.models.clip_weights import find
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Batch
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 CAPTIONS = [
@@ -63,7 +64,7 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     clip = spec(random_clip.save(model, tmp_path / "small", quick), batch=4)
     rows = pairs(7)
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", rows, {"clip": clip})
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     similarity = downloaded_sources.scores(described, storage, shard, "clip")["similarity"]
     stored = downloaded_sources.embeddings(described, storage, shard, "clip")
 
@@ -167,8 +168,8 @@ def test_a_second_run_does_no_forward_pass(tmp_path, folder):
     for path in folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "store", pairs(5), {"clip": spec(copy)})
-    Scoring(described, storage)(shard)
-    ready = Scoring(described, storage)
+    Scoring(Plan.of(described), storage)(shard)
+    ready = Scoring(Plan.of(described), storage)
     (copy / "open_clip_model.safetensors").write_bytes(b"no weights any more")  # would not load
     ready(shard)
 

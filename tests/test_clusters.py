@@ -10,6 +10,7 @@ from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours import kmeans
 from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 
@@ -36,8 +37,8 @@ def clustered(folder, vectors, numbers, settings="count = 2\n", **failed):
     )
     storage = Storage(folder / "store")
     ledger = published_sources.embedded(described, storage, vectors, **failed)
-    pool.run(described, storage, ledger, {})
-    publish.publish(described, storage, ledger, {})
+    pool.run(Plan.of(described), storage, ledger, {})
+    publish.publish(Plan.of(described), storage, ledger, {})
     with Manifest.open(storage).connection() as con:
         rows = con.execute("SELECT url, clusters_cluster, clusters_size, clusters_near_target FROM rows").fetchall()
     return {int(url.split("/")[-1].removesuffix(".jpg")): told for url, *told in rows}
@@ -111,4 +112,4 @@ def test_what_cannot_be_clustered(tmp_path, of, targets, error, told):
     )
     storage = Storage(tmp_path / "store")
     with pytest.raises(error, match=told):
-        pool.run(described, storage, published_sources.embedded(described, storage, crowds()), {})
+        pool.run(Plan.of(described), storage, published_sources.embedded(described, storage, crowds()), {})

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 import training_sources
 from PIL import Image
 from rich.console import Console
@@ -18,13 +17,13 @@ from typer.testing import CliRunner
 from flows import cli
 from flows.console import encoders as shown
 from pipeline.engine.prefetch import Ahead
-from pipeline.errors import CompareError, ModelError, StorageError
+from pipeline.errors import CompareError, StorageError
 from pipeline.settings import encoder
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
 from training.data import features
 from training.encoders import encoders
-from training.learners import descent, finetune
+from training.learners import descent
 from training.measures import intervals
 from training.studies import comparison, cost
 
@@ -62,7 +61,7 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 
 
 def test_a_picture_that_cannot_be_decoded_is_named():
-    loaded = encoders.load(encoder.encoder("hog"))
+    loaded = encoders.load(encoder.parse_encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
     with features.decoded(asked, partial(features.prepared, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
@@ -70,7 +69,7 @@ def test_a_picture_that_cannot_be_decoded_is_named():
 
 
 def test_what_an_encoder_costs():
-    found = cost.measure(encoder.encoder("timm:test_resnet@random"), JPEGS)
+    found = cost.measure(encoder.parse_encoder("timm:test_resnet@random"), JPEGS)
     assert (found.dim, found.batch, found.halved) == (96, encoders.PIXELS // 160**2, False)
     assert found.parameters == 372_688  # without the classifier
     assert found.flops > 2 * found.parameters  # every weight of a convolution is used more than once
@@ -79,42 +78,12 @@ def test_what_an_encoder_costs():
     for loop in (found.one_by_one, *found.streamed):
         assert 0 < loop.busy < 1
     assert found.one_by_one.workers == 0
-    pixels = cost.measure(encoder.encoder("pixels"), JPEGS)
+    pixels = cost.measure(encoder.parse_encoder("pixels"), JPEGS)
     assert (pixels.dim, pixels.parameters, pixels.flops, pixels.batch) == (3 * 32 * 32, 0, None, None)
 
 
 def test_workers_are_tried_up_to_the_cores():
     assert [cost.workers_to_try(most) for most in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
-
-
-def stepped(room):
-    """The weights after one step on 8 pictures with memory for `room`, the passes that were tried, and the cut."""
-    model, tried = torch.nn.Linear(48, 3), []
-    for each in model.parameters():
-        torch.nn.init.zeros_(each)
-
-    def loss(window, wanted):
-        tried.append(len(window))
-        if len(window) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        scores = model(torch.from_numpy(np.stack(window)).float().flatten(1))
-        return torch.nn.functional.cross_entropy(scores, wanted, reduction="sum")
-
-    pictures = list(np.random.default_rng(0).random((8, 4, 4, 3)))
-    step = finetune.Step(loss, torch.optim.SGD(model.parameters(), lr=1.0), 8)
-    step(pictures, torch.arange(8) % 3)
-    return model.weight.detach(), tried, step.micro
-
-
-def test_a_step_is_the_same_however_memory_cuts_it():
-    whole, tried, micro = stepped(room=8)
-    assert (tried, micro) == ([8], 8)
-    cut, tried, micro = stepped(room=3)
-    assert (tried, micro) == ([8, 4, 2, 2, 2, 2], 2)
-    torch.testing.assert_close(cut, whole)
-    assert whole.abs().max() > 0.01
-    with pytest.raises(ModelError, match="for training, even with one picture"):
-        stepped(room=0)
 
 
 def row(name, f1, rate, weights="file"):
@@ -162,7 +131,9 @@ def test_a_task_that_no_probe_can_be_trained_on_is_refused(published, tmp_path):
     described = loading.load(published[0])
     asked = described.task.model_copy(update={"kind": "retrieval"})
     with pytest.raises(CompareError, match="on tasks of kind classes, label, number, not retrieval"):
-        comparison.compare(described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.encoder("hog")])
+        comparison.compare(
+            described.model_copy(update={"task": asked}), Storage(tmp_path), [encoder.parse_encoder("hog")]
+        )
 
 
 @pytest.mark.slow

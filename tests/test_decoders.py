@@ -17,7 +17,7 @@ from pipeline.images import decoders
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.pixels import Pixels, PixelsSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.settings import encoder
 from pipeline.sources import loading
@@ -53,7 +53,7 @@ def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
 @pytest.mark.parametrize("name", ["pillow", *HERE])
 def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
     """Training draws pixels that it may have augmented; the same pixels come out as they do of a stored picture."""
-    network = encoder.encoder("timm:test_resnet@random")
+    network = encoder.parse_encoder("timm:test_resnet@random")
     loaded, decode, drawn = encoders.load(network), decoders.get(name), decoders.drawn(name)
     for content in jpegs[:8]:
         seen = loaded.prepare(decode(content))
@@ -77,7 +77,7 @@ def test_the_decoder_moves_no_score_by_a_thousandth(tmp_path, jpegs, name):
     for each in ("pillow", name):
         described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / each, rows, {"clip": spec})
         described = described.model_copy(update={"decoder": each})
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
         found[each] = np.array(downloaded_sources.scores(described, storage, shard, "clip")["similarity"])
     assert np.ptp(found["pillow"]) > 0.05
     assert np.abs(found["pillow"] - found[name]).max() < 1e-3
@@ -92,7 +92,7 @@ def test_a_broken_picture_is_an_error_of_the_shard(tmp_path, name):
     start = content.index(b"\xff\xd8")
     tar.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
     with pytest.raises(ShardError, match=r"00000.jpg in .* cannot be decoded"):
-        Scoring(described.model_copy(update={"decoder": name}), storage)(shard)
+        Scoring(Plan.of(described.model_copy(update={"decoder": name})), storage)(shard)
 
 
 def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
@@ -100,9 +100,8 @@ def test_the_decoder_is_in_the_key_of_what_looks_at_pictures(tmp_path):
     described, _, _ = downloaded_sources.downloaded(
         tmp_path, [("http://host/0.jpg", "a", downloaded_sources.picture(0))], scorers
     )
-    shards = download.stage(described)
     one, another = (
-        plan.stages(described.model_copy(update={"decoder": each}), shards) for each in ("pillow", "torchvision")
+        Plan.of(described.model_copy(update={"decoder": each})).scores for each in ("pillow", "torchvision")
     )
     assert one["pixels"].key != another["pixels"].key
     assert one["captions"].key == another["captions"].key

@@ -339,4 +339,4 @@ def test_the_demo_source_file_is_valid_and_names_the_words_of_the_captions():
     assert {name: set(words) for name, words in demo.task.classes.items()} == {
         name: set(words) for name, words in captions.SHAPE_WORDS.items()
     }
-    assert [each.name for each in demo.chosen.filters]
+    assert [each.name for each in demo.own_recipe.filters]

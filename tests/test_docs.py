@@ -133,9 +133,9 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\n"))
     whole, filters, scorer = (block for language, block in BLOCKS if language == "toml")
     (tmp_path / "mine.toml").write_text(whole)
-    assert loading.load(tmp_path / "mine.toml").chosen.name == "default"
+    assert loading.load(tmp_path / "mine.toml").own_recipe.name == "default"
     (tmp_path / "mine.toml").write_text(whole.replace('recipe = "default"\n', "") + filters)
-    assert [each.name for each in loading.load(tmp_path / "mine.toml").chosen.filters] == ["aligned"]
+    assert [each.name for each in loading.load(tmp_path / "mine.toml").own_recipe.filters] == ["aligned"]
 
     (code,) = (block for language, block in BLOCKS if language == "python")
     assert len(code.splitlines()) <= 15

@@ -27,7 +27,7 @@ def said(views, texts, heldout, classes, seed=3):
     def answer(embed):
         return measure.said(embed(heldout[:, 0]), classes.astype(np.float32))
 
-    found = dual_encoder.predictions(views, texts, answer, BUDGET, seed)
+    found = dual_encoder.train(views, texts, answer, BUDGET, seed)
     return found[max(found)]
 
 

@@ -191,7 +191,7 @@ def test_weights_that_do_not_fit_are_refused(folder):
     ],
 )
 def test_an_encoder_has_a_name(text, told):
-    found = encoder.encoder(text)
+    found = encoder.parse_encoder(text)
     assert found.model_dump(exclude_defaults=True) == told
     (line,) = tomllib.loads(comparison.toml(found)).values()
     assert TypeAdapter(encoder.Encoder).validate_python(line) == found
@@ -211,14 +211,14 @@ def test_an_encoder_has_a_name(text, told):
 )
 def test_a_wrong_name_is_one_line(text, says):
     with pytest.raises(SourceError, match=says) as error:
-        encoder.encoder(text)
+        encoder.parse_encoder(text)
     assert "\n" not in str(error.value)
 
 
 def test_names_of_files_and_folders_are_relative_to_where_they_are_read(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert encoder.encoder("local-dir:clip").model == f"local-dir:{folder / 'clip'}"
-    found = encoder.encoder("timm:test_resnet@encoder.safetensors")
+    assert encoder.parse_encoder("local-dir:clip").model == f"local-dir:{folder / 'clip'}"
+    found = encoder.parse_encoder("timm:test_resnet@encoder.safetensors")
     assert (found.weights, found.name) == (str(folder / "encoder.safetensors"), "timm:test_resnet@encoder.safetensors")
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_timm_left(folder, tmp_path):
         "test_resnet", pretrained=True, pretrained_cfg_overlay={"file": str(folder / "encoder.safetensors")}
     )
     save_for_hf(model, tmp_path / "saved", safe_serialization=True)
-    found = encoder.encoder(f"timm:local-dir:{tmp_path}/saved")
+    found = encoder.parse_encoder(f"timm:local-dir:{tmp_path}/saved")
     assert len(encoders.identity(found)["config"]) == 64
     assert str(tmp_path) not in json.dumps(encoders.identity(found))
     images = pictures(2)
@@ -242,7 +242,7 @@ def test_a_folder_that_timm_left(folder, tmp_path):
 
 def test_random_weights_are_always_the_same_and_say_so():
     for name in ("timm:test_resnet@random", "open_clip:RN50@random"):
-        found = encoder.encoder(name)
+        found = encoder.parse_encoder(name)
         assert encoders.identity(found)["weights"] == "random"
 
 
@@ -250,7 +250,7 @@ def test_a_dead_hub_is_one_line_that_names_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as HF_HUB_OFFLINE=1
     for name in ("timm:resnet50", "open_clip:ViT-B-16-SigLIP@webli", "timm:hf-hub:timm/resnet50"):
         with pytest.raises(ModelError, match=r"cannot be fetched.* name a local .safetensors file") as error:
-            encoders.identity(encoder.encoder(name))
+            encoders.identity(encoder.parse_encoder(name))
         assert "\n" not in str(error.value)
 
 
@@ -285,7 +285,7 @@ def test_a_hub_s_weights_are_fetched_once_and_told_by_their_digest(folder, tmp_p
         }.items():
             monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         by_tag, by_file = (
-            encoder.encoder(f"timm:test_resnet{which}") for which in ("", f"@{folder}/encoder.safetensors")
+            encoder.parse_encoder(f"timm:test_resnet{which}") for which in ("", f"@{folder}/encoder.safetensors")
         )
         known = encoders.identity(by_tag)
         server.shutdown()
@@ -295,7 +295,7 @@ def test_a_hub_s_weights_are_fetched_once_and_told_by_their_digest(folder, tmp_p
     images = pictures(2)
     np.testing.assert_array_equal(encoded(encoders.load(by_tag), images), encoded(encoders.load(by_file), images))
     with pytest.raises(ModelError, match="test_resnet has no weights gone: take one of r160_in1k, or a .safetensors"):
-        encoders.identity(encoder.encoder("timm:test_resnet@gone"))
+        encoders.identity(encoder.parse_encoder("timm:test_resnet@gone"))
 
 
 def test_an_open_clip_model_needs_weights(folder):

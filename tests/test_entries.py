@@ -11,7 +11,7 @@ from pipeline.errors import ModelError
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.entries import EntriesSpec, Matcher
 from pipeline.store.storage import Storage
-from pipeline.uids import draws, shares
+from pipeline.uids import fractions, random_bits
 
 ENTRIES = "dog\n cat \n\nred dog\ndog\n"
 CAPTIONS = ["a dog", "a red dog", "dog, cat", "a cat", "dog", "a hotdog", "A Dog"]
@@ -90,10 +90,10 @@ def test_the_limit_fits_the_pool(tmp_path):
 
 def test_nothing_draws_alike_and_everything_evenly():
     uids = [f"{number:032x}" for number in range(20_000)]
-    lots = shares(draws("entries", uids), bits=24)
+    lots = fractions(random_bits("entries", uids), bits=24)
     assert lots.astype(np.float32).max() < 1
     assert (lots < 0.2).mean() == pytest.approx(0.2, abs=0.01)
-    assert len(set(draws("entries", uids).tolist()) & set(draws("union", uids).tolist())) == 0
+    assert len(set(random_bits("entries", uids).tolist()) & set(random_bits("union", uids).tolist())) == 0
 
 
 @pytest.mark.parametrize(

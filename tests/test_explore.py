@@ -75,7 +75,7 @@ def rows(manifest):
 
 @pytest.fixture(scope="module")
 def client(rows, described):
-    explorer = Explorer(rows, offered(rows.manifest, described.chosen))
+    explorer = Explorer(rows, offered(rows.manifest, described.own_recipe))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     return TestClient(app(explorer, TOKEN), base_url="http://127.0.0.1:1234", headers=headers)
 
@@ -343,9 +343,9 @@ def test_the_toml_is_what_a_source_file_takes(tmp_path, described):
     before = described.path.read_text().partition("[[filters]]")[0]
     (tmp_path / "tiny.tsv").write_text("a\thttp://b\n")
     (tmp_path / "tiny.toml").write_text(before + toml(recipe))
-    assert loading.load(tmp_path / "tiny.toml").chosen == recipe
+    assert loading.load(tmp_path / "tiny.toml").own_recipe == recipe
     (tmp_path / "tiny.toml").write_text(toml(Recipe("none")) + before)
-    assert loading.load(tmp_path / "tiny.toml").chosen.filters == ()
+    assert loading.load(tmp_path / "tiny.toml").own_recipe.filters == ()
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def explored(described, store):
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
         yield TestClient(
-            app(Explorer(held, offered(held.manifest, described.chosen)), TOKEN),
+            app(Explorer(held, offered(held.manifest, described.own_recipe)), TOKEN),
             base_url="http://127.0.0.1",
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
@@ -489,7 +489,7 @@ def served(described, store):
     """The address of the page, answered by this process."""
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
-        with listening(Explorer(held, offered(held.manifest, described.chosen)), 0) as (address, answer, end):
+        with listening(Explorer(held, offered(held.manifest, described.own_recipe)), 0) as (address, answer, end):
             run = threading.Thread(target=answer)
             run.start()
             try:

@@ -21,7 +21,7 @@ from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.semantic import SemanticSpec
 from pipeline.scorers.words import WordsSpec
-from pipeline.sources.source import row_columns
+from pipeline.sources.columns import row_columns
 
 SCORERS = {
     "pixels": PixelsSpec.model_construct(),

@@ -99,7 +99,9 @@ def test_filtering_helps(curated):
 def test_encoders_side_by_side(curated):
     """The real network is better than gradients, by a probe on what is kept."""
     toml, _, _ = curated
-    found = comparison.compare(*opened(toml), [flickr_photographs.mobilenet(), encoder.encoder("hog")], pictures=64)
+    found = comparison.compare(
+        *opened(toml), [flickr_photographs.mobilenet(), encoder.parse_encoder("hog")], pictures=64
+    )
     Console().print(shown.table(found))
     f1 = [row["score"] for row in found["encoders"]]
     assert f1[0] > f1[1] > found["baseline"]["f1_macro"]

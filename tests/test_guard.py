@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from loopback_web import CAUSES, PRIVATE_HOST, REPEATED, Web, picture, picture_of
 
-from pipeline.failure import RowError, told
+from pipeline.failure import RowError, parse_row_error
 from pipeline.web.client import Opener
-from pipeline.web.guard import Guard, public, system
+from pipeline.web.guard import Guard, is_public, system_resolver
 from pipeline.web.robots import opted_out
 from pipeline.web.url import Url
 
@@ -129,7 +129,7 @@ PUBLIC = "8.8.8.8 1.1.1.1 172.15.0.1 172.32.0.1 100.128.0.1 192.0.1.1 2606:4700:
 
 def by_system(web):
     """This machine's resolver, which reads odd forms of numbers, but for the stand-in's own name."""
-    return lambda host, port: [("127.0.0.1", web.http)] if host == HOST else system(host, port)
+    return lambda host, port: [("127.0.0.1", web.http)] if host == HOST else system_resolver(host, port)
 
 
 def refused(web, guard, url, *more):
@@ -158,7 +158,8 @@ def test_hostile_addresses_are_not_reached_when_a_name_changes_to_them(web, host
     """The second answer is where the hostile URL leads, or the canary where it leads nowhere."""
     try:
         second = [
-            (address, web.canary_port) for address, _ in system(urlsplit(hostile.format(port=1)).hostname or "", 1)
+            (address, web.canary_port)
+            for address, _ in system_resolver(urlsplit(hostile.format(port=1)).hostname or "", 1)
         ]
     except (OSError, ValueError):
         second = [("127.0.0.1", web.canary_port)]
@@ -183,8 +184,8 @@ def test_the_canary_sings_and_there_are_45_urls():
 
 
 def test_addresses():
-    assert [address for address in PRIVATE.split() if public(address)] == []
-    assert [address for address in PUBLIC.split() if not public(address)] == []
+    assert [address for address in PRIVATE.split() if is_public(address)] == []
+    assert [address for address in PUBLIC.split() if not is_public(address)] == []
 
 
 class Changing:
@@ -217,10 +218,10 @@ def test_one_private_address_among_public_ones_spoils_the_name():
     url = Url.parse("http://mixed.test/a.jpg")
     later = time.monotonic() + 5
     good = [("93.184.216.34", 80), ("2606:2800:220:1::", 80)]
-    assert Guard(resolve=Changing(good)).targets(url, later) == good
+    assert Guard(resolve=Changing(good)).addresses(url, later) == good
     for bad in ("127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1"):
         with pytest.raises(RowError, match="blocked_address"):
-            Guard(resolve=Changing([*good, (bad, 80)])).targets(url, later)
+            Guard(resolve=Changing([*good, (bad, 80)])).addresses(url, later)
 
 
 def test_a_host_is_allowed_on_one_port_only(web):
@@ -362,7 +363,7 @@ def test_what_is_no_answer_ends_soon_and_small(says, cause):
     ],
 )
 def test_urls_are_read_as_browsers_read_them(text, whole):
-    assert Url.parse(text).whole == whole
+    assert Url.parse(text).text == whole
 
 
 @pytest.mark.parametrize(
@@ -388,8 +389,8 @@ def test_opting_out(lines, out):
 
 def test_a_failure_survives_its_own_text():
     failure = RowError("tls", "two\nlines: " + "x" * 500)
-    again = told(str(failure))
+    again = parse_row_error(str(failure))
     assert (again.cause, again.error) == (failure.cause, failure.error)
     assert len(again.error) <= 200
     assert "\n" not in again.error
-    assert told("unknown url type: 'x'") is None
+    assert parse_row_error("unknown url type: 'x'") is None

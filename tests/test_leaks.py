@@ -19,8 +19,7 @@ from pipeline.images.phash import phash, phash_of_file
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours.hamming import nearest_targets
 from pipeline.scorers.leaks import Evaluated, Known
-from pipeline.scoring import plan
-from pipeline.store.stage import Stage
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 
@@ -235,7 +234,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
 def test_embeddings_of_no_model(tmp_path, more, told):
     one = sets(x=folder(tmp_path / "x", {"1.jpg": picture(1)}))
     with pytest.raises(SourceError, match=told):
-        plan.stages(published_sources.listed(tmp_path, [40], filters=(), more=one + more), Stage("shards", {}))
+        Plan.of(published_sources.listed(tmp_path, [40], filters=(), more=one + more))
 
 
 def test_another_picture_in_a_set_makes_other_scores(tmp_path):

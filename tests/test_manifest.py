@@ -79,8 +79,8 @@ def test_a_quantile_of_the_rest_is_published_so(tmp_path, store):
         tmp_path, range(40, 65), filters=(published_sources.SHARP, {"name": "rest", "sql": rest})
     )
     done = published_sources.published(chosen, store, failed={64}, unscored={63})
-    assert (done.counts.kept, Manifest.open(store).recipe) == (7, chosen.chosen)
-    assert len(Manifest.open(store).select(chosen.chosen)) == 7
+    assert (done.counts.kept, Manifest.open(store).recipe) == (7, chosen.own_recipe)
+    assert len(Manifest.open(store).select(chosen.own_recipe)) == 7
 
 
 def test_a_funnel_ends_where_the_selection_does(manifest):

@@ -209,7 +209,7 @@ def test_a_threshold_is_found_on_pictures_that_nobody_saw():
     """Each picture is there twice; 2 and 5 are drawn, so that 3 and 4 are seen, too; u0 leaked."""
     table = pa.table({"uid": [f"u{n}" for n in range(60)], "sha256": [str(n // 2) for n in range(60)]})
     task = Task(kind="match", learners=DUAL)
-    known = experiment.Experiment("", None, task, Pool(table, None, [], [], pa.array(["u0"]), {}, {}), None, ())
+    known = experiment.Experiment("", None, task, Pool(table, None, [], [], np.arange(60) == 0, {}, {}), None, ())
     found = known.undrawn(np.array([2, 2, 5]), 1)
     assert found.tolist() == [1, *range(6, 60)]
     with pytest.raises(CompareError, match="only 19 pairs were not drawn in seed 1"):

@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 from scipy.special import logsumexp
 
-from pipeline.download import download
 from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec, batches, neg_clip_loss
 from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.recorded import RecordedSpec
-from pipeline.scoring import plan, pool
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 TAU = 0.05
@@ -66,9 +66,8 @@ def recorded(tmp_path):
 
 def scored(described, storage, ledger):
     """The score of each uid, and the number of its pair."""
-    pool.run(described, storage, ledger, {})
-    stages = plan.stages(described, download.stage(described))
-    stage = plan.pool_stages(described, download.stage(described), stages, ledger, {})["loss"]
+    pool.run(Plan.of(described), storage, ledger, {})
+    stage = Plan.of(described).pool(ledger, {})["loss"]
     found = {}
     for shard in ledger.shards:
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
@@ -132,7 +131,7 @@ def test_what_the_loss_cannot_read(tmp_path, recorded, settings, told):
         tmp_path, range(3), more=recorded + '[scorers.loss]\nkind = "neg_clip_loss"\n' + settings
     )
     with pytest.raises(SourceError, match=told):
-        plan.stages(described, download.stage(described))
+        Plan.of(described)
 
 
 def norm_sim(targets, of="recorded"):

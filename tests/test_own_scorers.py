@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.download import download
 from pipeline.errors import ShardError, SourceError
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
@@ -69,7 +69,7 @@ def test_without_prepare_no_picture_is_decoded(tmp_path):
     scorers = written(tmp_path / "mine", COUNT)
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows("green", "red"), scorers)
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     assert downloaded_sources.scores(described, storage, shard, "mine")["letters"] == [9, 7]
 
 
@@ -146,11 +146,11 @@ def test_what_a_file_returns_wrongly_names_scorer_shard_and_row(tmp_path, return
     scorers = written(tmp_path / "mine", code)
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, failed + rows("red", "green"), scorers)
     with pytest.raises(ShardError) as error:
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
     assert str(error.value).startswith("score, shard 00000: scorer 'mine', rows 1 to 2: ")
     assert told in str(error.value)
     assert "\n" not in str(error.value)
-    assert not storage.done(plan.stages(described, download.stage(described))["mine"].item(0, ".parquet"))
+    assert not storage.done(Plan.of(described).scores["mine"].item(0, ".parquet"))
 
 
 def test_none_is_no_score(tmp_path):
@@ -167,4 +167,4 @@ def test_its_columns_can_be_filtered_on(tmp_path):
     from flows import sources
 
     written(tmp_path, GREEN, '[[filters]]\nname = "green"\nsql = "mine_share > 0.3 AND mine_named"')
-    assert sources.checked(str(tmp_path / "mine.toml")).chosen.filters
+    assert sources.checked(str(tmp_path / "mine.toml")).own_recipe.filters

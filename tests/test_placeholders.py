@@ -10,6 +10,7 @@ from pipeline.manifest import placeholders, publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.query import named, sandbox
+from pipeline.scoring.plan import Plan
 from pipeline.settings.download import Download
 from pipeline.store.storage import Storage
 
@@ -64,7 +65,7 @@ def visited(described, store, visit, seen, failed=()):
         ]
         rows = rows.set_column(rows.schema.names.index("sha256"), "sha256", pa.array(digests))
         published_sources.put_table(store, stage.item(shard.number, ".parquet"), rows)
-    return publish.publish(described, store, ledger, {}).id[:12]
+    return publish.publish(Plan.of(described), store, ledger, {}).id[:12]
 
 
 def test_changed_bytes_are_told_at_once_and_later(tmp_path, store):

@@ -17,6 +17,7 @@ from pipeline.manifest.manifest import Manifest, log
 from pipeline.neighbours import hamming
 from pipeline.scorers.edges import EDGES
 from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -178,7 +179,7 @@ def test_funnel_selection_and_verdicts_agree(tmp_path, store):
     )
     done = published_sources.published(described, store, failed={42})
     manifest = Manifest.open(store)
-    assert manifest.recipe == described.chosen
+    assert manifest.recipe == described.own_recipe
     steps = manifest.funnel(manifest.recipe)
     assert [(step.filter, step.alone, step.fails, step.unscored, step.sequence) for step in steps] == [
         ("blunt", 2, 4, 0, 2),
@@ -189,8 +190,8 @@ def test_funnel_selection_and_verdicts_agree(tmp_path, store):
         assert step.costs == len(manifest.select(manifest.recipe.without(step.filter))) - done.counts.kept
     plain = manifest.recipe.without("distinct")
     assert [each.both for each in manifest.compare([manifest.recipe, plain]).shared] == [done.counts.kept]
-    assert manifest.select(described.chosen) == manifest.select()
-    assert len(manifest.select(described.chosen.without("distinct"))) == 2
+    assert manifest.select(described.own_recipe) == manifest.select()
+    assert len(manifest.select(described.own_recipe.without("distinct"))) == 2
     only = Recipe("only", distinct=Distinct(4, "-pixels_sharpness"))
     assert [step.sequence for step in manifest.funnel(only)] == [len(manifest.select(only))]
 
@@ -279,9 +280,9 @@ def test_the_same_pool_computes_nothing_again_and_a_grown_one_all(tmp_path, stor
     told = []
     grown = published_sources.listed(tmp_path, [*numbers, 60], more=more)
     ledger = published_sources.finish(grown, store)
-    pool.run(grown, store, ledger, {}, lambda *progress: told.append(progress[0]))
+    pool.run(Plan.of(grown), store, ledger, {}, lambda *progress: told.append(progress[0]))
     assert set(told) == {"duplicates", "caption_counts"}
-    second = publish.publish(grown, store, ledger, {})
+    second = publish.publish(Plan.of(grown), store, ledger, {})
     assert second.id != first.id
     assert len({key.split("/")[1] for key in keys(store, "duplicates")}) == 2
     assert len({key.split("/")[1] for key in keys(store, "pixels")}) == 1
@@ -311,7 +312,7 @@ def _die_after(root, toml_folder, puts):
             super().put_file(key, local)
 
     storage = Dying(root)
-    pool.run(described, storage, published_sources.finish(described, storage), {})
+    pool.run(Plan.of(described), storage, published_sources.finish(described, storage), {})
 
 
 @pytest.mark.parametrize("puts", [0, 1, 2, 4, 5])

@@ -14,7 +14,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec, centre
 from pipeline.scorers.recorded import RecordedSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
@@ -44,7 +44,7 @@ def scored(tmp_path_factory):
     rows = [(f"http://host/{number}.jpg", "a toy", picture) for number, picture in enumerate(pictures)]
     scorers = {"clip": CLIP, "ball": prompts(**BALL)}
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path_factory.mktemp("toys"), rows, scorers)
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     return described, storage, shard
 
 
@@ -73,10 +73,10 @@ def test_another_prompt_is_another_stage_and_needs_no_picture(scored):
     described, storage, shard = scored
     turned = prompts(positive=BALL["negative"], negative=BALL["positive"])
     wider = described.model_copy(update={"scorers": {**described.scorers, "cube": turned}})
-    shards = plan.stages(described, downloaded_sources.download.stage(described))
-    assert plan.stages(wider, downloaded_sources.download.stage(wider))["ball"] == shards["ball"]
+    shards = Plan.of(described).scores
+    assert Plan.of(wider).scores["ball"] == shards["ball"]
     assert turned.identity() != described.scorers["ball"].identity()
-    Scoring(wider, storage)(shard)
+    Scoring(Plan.of(wider), storage)(shard)
     ball, cube = (downloaded_sources.scores(wider, storage, shard, name)["probability"] for name in ("ball", "cube"))
     assert np.add(ball, cube) == pytest.approx(1, abs=1e-6)
 

@@ -13,6 +13,7 @@ from filters.core import Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest, log
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 
@@ -161,7 +162,7 @@ def test_a_quarantined_shard_that_recovers(tmp_path, store):
 def test_a_shard_can_be_quarantined_after_its_download(tmp_path, store):
     described = published_sources.listed(tmp_path, range(40, 60))
     ledger = published_sources.finish(described, store)
-    done = publish.publish(described, store, ledger, {1: "score, shard 00001: out of memory"})
+    done = publish.publish(Plan.of(described), store, ledger, {1: "score, shard 00001: out of memory"})
     assert done.counts.quarantined == 10
     with Manifest.open(store).connection() as con:
         assert con.execute("SELECT count(width), count(pixels_sharpness) FROM rows").fetchall() == [(10, 10)]
@@ -193,7 +194,7 @@ def test_not_a_number_is_no_score(tmp_path, store):
     table = pq.read_table(store.fetch(key))
     nan = table.set_column(table.column_names.index("pixels_sharpness"), "pixels_sharpness", [[float("nan"), 61.0]])
     published_sources.put_table(store, key, nan.select(table.column_names))
-    done = publish.publish(described, store, ledger, {})
+    done = publish.publish(Plan.of(described), store, ledger, {})
     assert (done.counts.kept, done.counts.unscored) == (1, 1)
 
 
@@ -201,7 +202,7 @@ def test_a_missing_result_is_an_error_and_nothing_is_published(tmp_path, store):
     described = published_sources.listed(tmp_path, range(20))
     ledger = published_sources.finish(described, store, without={1})
     with pytest.raises(StorageError, match=r"00001\.parquet is missing"):
-        publish.publish(described, store, ledger, {})
+        publish.publish(Plan.of(described), store, ledger, {})
     assert log(store) == []
 
 
@@ -211,7 +212,7 @@ def test_results_of_other_pairs_are_an_error(tmp_path, store):
     keys = [key for key in store.keys(_folder(store, "captions")) if key.endswith(".parquet")]
     published_sources.put_table(store, keys[0], pq.read_table(store.fetch(keys[1])))
     with pytest.raises(StorageError, match="does not line up"):
-        publish.publish(described, store, ledger, {})
+        publish.publish(Plan.of(described), store, ledger, {})
 
 
 @pytest.mark.parametrize(
@@ -308,11 +309,11 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
         with pytest.raises(StorageError, match="nothing was lost"):
-            publish.publish(described, store, ledger, {})
+            publish.publish(Plan.of(described), store, ledger, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert Manifest.open(store).id == before.id
-    assert publish.publish(described, store, ledger, {}).counts.input == 300
+    assert publish.publish(Plan.of(described), store, ledger, {}).counts.input == 300
 
 
 def test_the_document_is_what_the_id_says(tmp_path, store):

@@ -4,6 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import duckdb
 import published_sources
 import pytest
 
@@ -277,6 +278,30 @@ def test_history_spans_manifests(store):
     assert told == [{"number": n, "status": "ok", "kept": False, "dropped_by": ["sharp"]} for n in (1, 2)]
     counted = ask(store, "SELECT source, count(*) AS n, count(DISTINCT manifest) AS m FROM HISTORY GROUP BY ALL")
     assert counted == [{"source": "tiny", "n": 35, "m": 2}]
+
+
+OPENED = {
+    "FROM history": {"history"},
+    "SELECT count(*) FROM HISTORY h": {"history"},
+    'FROM main."history" SEMI JOIN trained_on USING (uid)': {"history", "trained_on"},
+    "SELECT 1 FROM rows WHERE uid IN (SELECT uid FROM trained_on)": {"rows", "trained_on"},
+    "SELECT 'history' AS history, r.caption AS trained_on FROM rows r -- history": {"rows"},
+    "SELECT {'table_name': 'history'}": set(),
+    "FROM query('FROM ' || 'history')": {"history", "trained_on"},
+    "SELECT " + "1 + " * 900 + "1 FROM history": {"history"},
+}
+
+
+@pytest.mark.parametrize(("sql", "tables"), OPENED.items())
+def test_tables_of_a_select(sql, tables):
+    with duckdb.connect() as con:
+        assert sandbox.tables(con, sql) == tables
+
+
+def test_history_that_is_no_table_is_text(store):
+    assert ask(store, "SELECT count(*) AS history FROM rows WHERE caption <> 'history'") == [{"history": 25}]
+    assert ask(store, "SELECT count(DISTINCT manifest) AS n FROM query('FROM history')") == [{"n": 2}]
+    assert ask(store, "WITH history AS (SELECT 1 AS one) FROM history") == [{"one": 1}]
 
 
 @pytest.mark.parametrize("name", named.QUERIES)

@@ -18,7 +18,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.spec import Batch
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
@@ -68,7 +68,7 @@ PAIRS = [("a.jpg", "dog"), ("a.jpg", "cat"), ("b.jpg", "cat"), ("?.jpg", "dog"),
 def test_similarity_is_looked_up_and_needs_no_picture(tmp_path, files):
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files)})
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     found = downloaded_sources.scores(described, storage, shard, "clip")["similarity"]
     assert found[:2] == pytest.approx([0.6, 0.8])
     assert found[2:] == [0, None, None, None]
@@ -127,7 +127,7 @@ def test_what_cannot_work_is_said_before_anything_runs(tmp_path, files):
         spec(files[0], Path(__file__))
     described, _, _ = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), {"clip": spec(*files, by="class")})
     with pytest.raises(SourceError, match=r"no column 'class'; add it to pairs.extra"):
-        plan.stages(described, download.stage(described))
+        Plan.of(described)
     wide = file_of(tmp_path / "wide.parquet", "name", {"dog": [1, 0, 0]})
     with pytest.raises(ModelError, match="vectors of 2 numbers and wide.parquet of 3"):
         spec(files[0], wide).load()
@@ -152,7 +152,7 @@ def test_a_source_file_names_recordings_and_heads_beside_it(tmp_path, files):
     """
     (tmp_path / "own.toml").write_text(text)
     described = loading.load(tmp_path / "own.toml")
-    assert list(plan.stages(described, download.stage(described))) == ["clip", "aesthetic"]
+    assert list(Plan.of(described).scores) == ["clip", "aesthetic"]
     for wrong, said in [
         (text.replace("key = ", "kee = "), "unknown key scorers.clip.image.kee; did you mean 'key'?"),
         (text.replace("head.", "heat."), "scorers.aesthetic.weights: there is no file"),
@@ -197,7 +197,7 @@ def test_a_head_of_another_width_stops_the_run(tmp_path, files):
     scorers = {"clip": spec(*files), "aesthetic": aesthetic(head(tmp_path / "head.safetensors", [1, 2, 3]))}
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / "s", rows(*PAIRS), scorers)
     with pytest.raises(ModelError, match="take 3 numbers and an embedding has 2"):
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
 
 
 def test_weights_are_pinned_and_read_without_pickle(tmp_path):

@@ -15,7 +15,7 @@ from pipeline.ledger import lists
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.query import sandbox
-from pipeline.redact import hidden, hide
+from pipeline.redact import redact, redact_column
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
@@ -44,8 +44,8 @@ ADDRESSES = {
 
 
 def test_what_is_hidden_of_an_address():
-    assert {text: hidden(text) for text in ADDRESSES} == ADDRESSES
-    assert hide(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
+    assert {text: redact(text) for text in ADDRESSES} == ADDRESSES
+    assert redact_column(pa.chunked_array([list(ADDRESSES)])).to_pylist() == list(ADDRESSES.values())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_no_message_about_a_list_quotes_its_address(tmp_path, caplog, httpserver
 @pytest.mark.parametrize("port", ["1", "s3cret", "99999"])
 def test_nor_does_one_about_an_address_that_cannot_be_reached(port):
     url = "http://me:s3cret@127.0.0.1:" + port
-    with pytest.raises(AddressError) as raised, trusted.blocks(url):
+    with pytest.raises(AddressError) as raised, trusted.stream(url):
         pass
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 

@@ -8,7 +8,7 @@ import pytest
 from loopback_web import Web, kind_in_path
 
 from pipeline.errors import SourceError
-from pipeline.failure import passing
+from pipeline.failure import is_transient
 from pipeline.ledger.ledger import committed
 from pipeline.manifest.manifest import Manifest
 from pipeline.settings.download import Download
@@ -71,13 +71,13 @@ def test_a_list_that_shrinks_after_a_retry(tmp_path, store):
 def test_which_causes_are_tried_again(tmp_path, store):
     described = published_sources.listed(tmp_path, range(40, 50))
     published_sources.published(described, store, failed={41})
-    assert retry.chosen(Manifest.open(store), []) == []
+    assert retry.choose_causes(Manifest.open(store), []) == []
     with pytest.raises(SourceError, match="no pair failed with the cause 'http_40'; did you mean 'http_404'"):
-        retry.chosen(Manifest.open(store), ["http_40"])
+        retry.choose_causes(Manifest.open(store), ["http_40"])
     with pytest.raises(SourceError, match="what was taken down is not fetched again"):
-        retry.chosen(Manifest.open(store), ["forgotten"])
-    assert all(map(passing, ("dns", "reset", "http_429", "http_500", "http_503")))
-    assert not any(map(passing, ("http_404", "opt_out", "undecodable", "robots_txt", "forgotten", "timeout")))
+        retry.choose_causes(Manifest.open(store), ["forgotten"])
+    assert all(map(is_transient, ("dns", "reset", "http_429", "http_500", "http_503")))
+    assert not any(map(is_transient, ("http_404", "opt_out", "undecodable", "robots_txt", "forgotten", "timeout")))
 
 
 @pytest.mark.slow

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 
 from pipeline.bench import synthetic
 from pipeline.demo import world
-from pipeline.download import download
 from pipeline.engine import local
 from pipeline.errors import StorageError
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 CLIP = Path(world.__file__).parent / "clip"
@@ -45,7 +44,7 @@ def scored(folder, order, clip, shard_size=1000, decoder="pillow"):
     """Similarity by URL, the source, its storage and its shards."""
     described, storage, shards = downloaded_sources.downloaded(folder, rows(order), {"clip": clip}, shard_size)
     described = described.model_copy(update={"decoder": decoder})
-    list(local.run(lambda: Scoring(described, storage), shards))
+    list(local.run(lambda: Scoring(Plan.of(described), storage), shards))
     found = {}
     for shard in shards:
         uids = downloaded_sources.scores(described, storage, shard, "clip")
@@ -91,17 +90,17 @@ def test_no_score_depends_on_how_it_was_computed(
 
 def made(described, storage):
     """The bytes of every result, by key."""
-    stage = plan.stages(described, download.stage(described))["clip"]
-    folders = (stage.folder, plan.embeddings("clip", stage).folder)
+    stage = Plan.of(described).scores["clip"]
+    folders = (stage.folder, Plan.of(described).embeddings["clip"].folder)
     return {key: storage.fetch(key).read_bytes() for folder in folders for key in storage.keys(folder)}
 
 
 def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
     _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
     again, other, shards = downloaded_sources.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
-    work = Scoring(again, other)
+    work = Scoring(Plan.of(again), other)
     work(shards[0])
-    list(local.run(lambda: Scoring(again, other), shards))
+    list(local.run(lambda: Scoring(Plan.of(again), other), shards))
     whole, parts = made(described, storage), made(again, other)
     assert whole == parts
     assert len(whole) == 8  # 3 shards, scores and embeddings, key.json and certificate.json
@@ -118,8 +117,8 @@ def test_two_models_or_preprocessings_cannot_mix(tmp_path):
     (blurred / "open_clip_config.json").write_text(json.dumps(config))
     _, described, storage, _ = scored(tmp_path / "store", range(4), spec())
     ledger = ingest.update(described, storage)
-    first = publish.publish(described, storage, ledger, {})
-    keys = {plan.stages(described, download.stage(described))["clip"].key}
+    first = publish.publish(Plan.of(described), storage, ledger, {})
+    keys = {Plan.of(described).scores["clip"].key}
     for changed, decoder in (
         (spec(folder=blurred), "pillow"),
         (spec("bfloat16"), "pillow"),
@@ -127,12 +126,12 @@ def test_two_models_or_preprocessings_cannot_mix(tmp_path):
         (spec(), "torchvision"),
     ):
         other = described.model_copy(update={"scorers": {"clip": changed}, "decoder": decoder})
-        keys.add(plan.stages(other, download.stage(other))["clip"].key)
+        keys.add(Plan.of(other).scores["clip"].key)
         with pytest.raises(StorageError):
-            publish.publish(other, storage, ledger, {})
+            publish.publish(Plan.of(other), storage, ledger, {})
     assert len(keys) == 5
-    assert not publish.publish(described, storage, ledger, {}).new
-    assert publish.publish(described, storage, ledger, {}).id == first.id
+    assert not publish.publish(Plan.of(described), storage, ledger, {}).new
+    assert publish.publish(Plan.of(described), storage, ledger, {}).id == first.id
 
 
 def test_captions_of_the_benchmark_have_the_lengths_of_the_web():
@@ -147,10 +146,11 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
     scorers = {"clip": spec(), "captions": CaptionsSpec.model_validate({"kind": "captions"})}
     one, alone, shards = downloaded_sources.downloaded(tmp_path / "one", rows(range(24)), scorers, 6)
     two, beside, _ = downloaded_sources.downloaded(tmp_path / "two", rows(range(24)), scorers, 6)
-    list(local.run(partial(Scoring, one, alone), shards))
-    assert {error for _, error in local.run_on_devices(partial(Scoring, two, beside), shards, ["", ""])} == {None}
+    list(local.run(partial(Scoring, Plan.of(one), alone), shards))
+    outcomes = local.run_on_devices(partial(Scoring, Plan.of(two), beside), shards, ["", ""])
+    assert {error for _, error in outcomes} == {None}
     assert made(one, alone).keys() == made(two, beside).keys()
-    stage = plan.stages(one, download.stage(one))["captions"]
+    stage = Plan.of(one).scores["captions"]
     for shard in shards:
         here, there = (
             downloaded_sources.scores(*each, shard, "clip")["similarity"] for each in ((one, alone), (two, beside))

@@ -16,7 +16,7 @@ from pipeline.download import download
 from pipeline.engine import local
 from pipeline.errors import ModelError, ShardError, SourceError
 from pipeline.scorers.spec import WINDOW, HeadSpec, Spec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 LOADS = Counter()
@@ -140,7 +140,7 @@ def test_scores_are_aligned_and_failed_pairs_have_none(tmp_path):
     described, storage, (shard,) = downloaded_sources.downloaded(
         tmp_path, rows(9, failed={0, 4, 8}), {"first": FirstSpec()}
     )
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     table = pq.read_table(storage.fetch(shard.key))
     found = downloaded_sources.scores(described, storage, shard, "first")
     assert found["uid"] == table["uid"].to_pylist()
@@ -153,7 +153,7 @@ def test_a_shard_without_any_picture_is_all_null(tmp_path):
     described, storage, (shard,) = downloaded_sources.downloaded(
         tmp_path, rows(3, failed={0, 1, 2}), {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
     )
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     assert downloaded_sources.scores(described, storage, shard, "corner")["red"] == [None] * 3
     assert downloaded_sources.scores(described, storage, shard, "angle")["angle"] == [None] * 3
     assert np.isnan(downloaded_sources.embeddings(described, storage, shard, "corner")).all()
@@ -176,7 +176,7 @@ def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
             return Watching()
 
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, many, {"watching": WatchingSpec()}, 5000)
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     assert [len(images) for images in seen] == [WINDOW, 6]
     assert len({id(image) for images in seen for image in images}) == 2
 
@@ -184,10 +184,10 @@ def test_pairs_of_one_url_share_the_very_same_picture_across_windows(tmp_path):
 def test_a_second_run_loads_nothing_and_writes_nothing(tmp_path):
     scorers = {"first": FirstSpec(), "corner": CornerSpec(), "angle": AngleSpec(of="corner")}
     described, storage, shards = downloaded_sources.downloaded(tmp_path, rows(30), scorers, shard_size=10)
-    assert [error for _, error in local.run(lambda: Scoring(described, storage), shards)] == [None] * 3
+    assert [error for _, error in local.run(lambda: Scoring(Plan.of(described), storage), shards)] == [None] * 3
     assert LOADS == {"first": 1, "windows": 3, "corner": 1, "angle": 1}
     before = {path: path.stat().st_mtime_ns for path in storage.root.rglob("*") if path.is_file()}
-    list(local.run(lambda: Scoring(described, storage), shards))
+    list(local.run(lambda: Scoring(Plan.of(described), storage), shards))
     assert LOADS == {"first": 1, "windows": 3, "corner": 1, "angle": 1}
     assert before == {path: path.stat().st_mtime_ns for path in storage.root.rglob("*") if path.is_file()}
 
@@ -196,10 +196,10 @@ def test_a_new_head_decodes_no_picture(tmp_path):
     described, storage, (shard,) = downloaded_sources.downloaded(
         tmp_path, rows(5, failed={2}), {"corner": CornerSpec()}
     )
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
     wider = described.model_copy(update={"scorers": {**described.scorers, "angle": AngleSpec(of="corner")}})
-    Scoring(wider, storage)(shard)
+    Scoring(Plan.of(wider), storage)(shard)
     assert LOADS == {"corner": 1, "angle": 1}
     angles = downloaded_sources.scores(wider, storage, shard, "angle")["angle"]
     reds = downloaded_sources.scores(wider, storage, shard, "corner")["red"]
@@ -214,7 +214,7 @@ def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
     spec = GivenSpec(given=tuple(np.float32(n) for n in range(4)))
     described = described.model_copy(update={"scorers": {"given": spec}})
     storage.fetch(download.stage(described).item(0, ".tar")).unlink()
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     assert downloaded_sources.scores(described, storage, shard, "given")["red"] == [0, 1, 2, 3]
 
 
@@ -233,11 +233,11 @@ def test_a_scorer_of_captions_does_not_touch_the_tar(tmp_path):
 def test_what_was_not_promised_is_an_error_that_names_the_scorer(tmp_path, spec, said):
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows(3), {"strange": spec})
     with pytest.raises(ShardError) as error:
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
     assert str(error.value).startswith("score, shard 00000: scorer 'strange', rows 0 to 2: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-    assert not storage.done(plan.stages(described, download.stage(described))["strange"].item(0, ".parquet"))
+    assert not storage.done(Plan.of(described).scores["strange"].item(0, ".parquet"))
 
 
 def test_the_row_of_an_error_is_the_row_of_the_shard(tmp_path):
@@ -246,7 +246,7 @@ def test_the_row_of_an_error_is_the_row_of_the_shard(tmp_path):
         tmp_path, rows(5, failed={0, 1}), {"strange": GivenSpec(given=given)}
     )
     with pytest.raises(ShardError, match="rows 2 to 4: .*is -inf at row 3"):
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
 
 
 def test_null_is_no_score_and_nan_is_an_error(tmp_path):
@@ -278,7 +278,7 @@ def test_damaged_tars_and_shards_that_were_not_downloaded_are_errors_of_the_shar
     start = content.index(b"\xff\xd8")
     broken.write_bytes(content[:start] + bytes(64) + content[start + 64 :])
     storage.fetch(stage.item(2, ".parquet")).unlink()
-    errors = [error for _, error in local.run(lambda: Scoring(described, storage), shards)]
+    errors = [error for _, error in local.run(lambda: Scoring(Plan.of(described), storage), shards)]
     assert "is damaged" in str(errors[0])
     assert "00000.jpg" in str(errors[1])
     assert "cannot be decoded" in str(errors[1])
@@ -297,16 +297,16 @@ def test_a_picture_that_a_scorer_cannot_prepare_and_damaged_embeddings_are_error
 
     described, storage, (shard,) = downloaded_sources.downloaded(tmp_path, rows(3), {"refusing": RefusingSpec()})
     with pytest.raises(ShardError, match=r"scorer 'refusing' fails on 0000\d.jpg .*no such picture"):
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
     described = described.model_copy(update={"scorers": {"corner": CornerSpec()}})
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     described = described.model_copy(update={"scorers": {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}})
-    stage = plan.embeddings("corner", plan.stages(described, download.stage(described))["corner"])
+    stage = Plan.of(described).embeddings["corner"]
     os.truncate(storage.fetch(stage.item(0, ".npy")), 150)
     with pytest.raises(ShardError, match=r"npy cannot be read"):
-        Scoring(described, storage)(shard)
+        Scoring(Plan.of(described), storage)(shard)
     storage.fetch(stage.item(0, ".npy")).unlink()
-    Scoring(described, storage)(shard)
+    Scoring(Plan.of(described), storage)(shard)
     assert None not in downloaded_sources.scores(described, storage, shard, "angle")["angle"]
 
 
@@ -333,7 +333,7 @@ def test_the_next_shard_is_decoded_while_this_one_is_scored(tmp_path):
     described, storage, shards = downloaded_sources.downloaded(
         tmp_path, rows(20), {"waiting": WaitingSpec()}, shard_size=10
     )
-    assert [error for _, error in local.run(lambda: Scoring(described, storage), shards)] == [None, None]
+    assert [error for _, error in local.run(lambda: Scoring(Plan.of(described), storage), shards)] == [None, None]
     assert waited == [True]
     assert prepared["pictures"] == 20
 
@@ -362,7 +362,7 @@ def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
 
     tiny = [(f"http://host/{n}.jpg", str(n), downloaded_sources.picture(n, (8, 8))) for n in range(5 * WINDOW)]
     described, storage, shards = downloaded_sources.downloaded(tmp_path, tiny, {"counting": CountingSpec()}, 3 * WINDOW)
-    list(local.run(lambda: Scoring(described, storage), shards))
+    list(local.run(lambda: Scoring(Plan.of(described), storage), shards))
     assert len(most) == 5
     assert max(most) <= 3 * WINDOW
 
@@ -370,24 +370,22 @@ def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
 def test_keys_name_all_that_made_a_result(tmp_path):
     scorers = {"corner": CornerSpec(), "angle": AngleSpec(of="corner")}
     described, _, _ = downloaded_sources.downloaded(tmp_path, rows(1), scorers)
-    shards = download.stage(described)
-    before = plan.stages(described, shards)
-    assert before == plan.stages(described, shards)
+    before = Plan.of(described).scores
+    assert before == Plan.of(described).scores
     smaller = described.model_copy(update={"download": described.download.model_copy(update={"image_size": 64})})
-    after = plan.stages(smaller, download.stage(smaller))
+    after = Plan.of(smaller).scores
     assert {name: stage.name for name, stage in after.items()} == {"corner": "scores/corner", "angle": "scores/angle"}
     assert all(after[name].key != before[name].key for name in scorers)
 
 
 def test_heads_that_cannot_work_are_refused_before_anything_runs(tmp_path):
     described, _, _ = downloaded_sources.downloaded(tmp_path, rows(1), {})
-    shards = download.stage(described)
     for scorers, said in [
         ({"first": FirstSpec(), "angle": AngleSpec(of="first")}, "'first' stores no embeddings"),
         ({"corner": CornerSpec(), "angle": AngleSpec(of="corner"), "more": AngleSpec(of="angle")}, "'angle' stores no"),
     ]:
         with pytest.raises(SourceError, match=said):
-            plan.stages(described.model_copy(update={"scorers": scorers}), shards)
+            Plan.of(described.model_copy(update={"scorers": scorers}))
 
 
 def test_bytes_are_the_same_each_time(tmp_path):
@@ -395,11 +393,11 @@ def test_bytes_are_the_same_each_time(tmp_path):
     contents = []
     for run in ("a", "b"):
         described, storage, (shard,) = downloaded_sources.downloaded(tmp_path / run, rows(20, failed={3}), scorers)
-        Scoring(described, storage)(shard)
-        stage = plan.stages(described, download.stage(described))["corner"]
+        Scoring(Plan.of(described), storage)(shard)
+        stage = Plan.of(described).scores["corner"]
         found = [
             stage.item(0, ".parquet"),
-            plan.embeddings("corner", stage).item(0, ".npy"),
+            Plan.of(described).embeddings["corner"].item(0, ".npy"),
             f"{stage.folder}/key.json",
         ]
         contents.append([storage.fetch(key).read_bytes() for key in found])

@@ -15,6 +15,7 @@ from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours import cosine
 from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
 SEMANTIC = '[scorers.semantic]\nkind = "semantic"\nof = "recorded"\nradius = 0.1\n'
@@ -127,8 +128,8 @@ def published(folder, store, degrees, more="", **results):
     images = ring([0 if each is None else each for each in degrees])
     images[[number for number, each in enumerate(degrees) if each is None]] = np.nan
     ledger = published_sources.embedded(described, store, np.stack([images, images], axis=1), **results)
-    pool.run(described, store, ledger, {})
-    return publish.publish(described, store, ledger, {})
+    pool.run(Plan.of(described), store, ledger, {})
+    return publish.publish(Plan.of(described), store, ledger, {})
 
 
 def ask(store, sql):

@@ -4,6 +4,7 @@ import pytest
 
 from flows import sources
 from pipeline.errors import RecipeError, SourceError
+from pipeline.filtering.recipes import find_recipe
 from pipeline.sources import loading
 
 PAIRS = '[pairs]\nlocation = "list.tsv"\n'
@@ -37,10 +38,36 @@ FAULTS = {
         'recipe = "default"\n' + PAIRS + ONE,
         "give recipe or filters, not both",
     ),
-    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "recipe 'defualt' is unknown; did you mean 'default'?"),
+    "unknown recipe": ('recipe = "defualt"\n' + PAIRS, "no recipe is called 'defualt'; did you mean 'default'?"),
     "filter name": (PAIRS + '[[filters]]\nname = "A B"\nsql = "true"\n', "filter name 'A B'"),
     "two filters of one name": (PAIRS + ONE + ONE, "two filters called 'a'"),
     "reserved column": ('[pairs]\nlocation = "list.tsv"\nextra = ["kept"]\n', "winnow makes a column 'kept' itself"),
+    "internal column": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["__slot"]\n',
+        "pairs.extra: '__slot' begins with __",
+    ),
+    "a column of DuckDB's": ('[pairs]\nlocation = "list.tsv"\nextra = ["File_Row_Number"]\n', "'file_row_number'"),
+    "extra columns that differ in case": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["Label", "label"]\n',
+        "the extra column 'Label' and the extra column 'label' would both be 'label' in rows",
+    ),
+    "an extra column twice": ('[pairs]\nlocation = "list.tsv"\nextra = ["a", "a"]\n', "pairs.extra names 'a' twice"),
+    "an extra column called as a score": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["P_Sharpness"]\n[scorers.p]\nkind = "pixels"\n',
+        "the extra column 'P_Sharpness' and the column 'sharpness' of scorers.p would both be 'p_sharpness' in rows",
+    ),
+    "a score called as a column of winnow's": (
+        PAIRS + '[scorers.url]\nkind = "./number.py"\n',
+        "scorers.url: its column 'number' would be 'url_number' in rows, which winnow makes itself",
+    ),
+    "two scores of one name": (
+        PAIRS + '[scorers.a]\nkind = "./b_number.py"\n[scorers.a_b]\nkind = "./number.py"\n',
+        "the column 'b_number' of scorers.a and the column 'number' of scorers.a_b would both be 'a_b_number'",
+    ),
+    "an extra column called as an export's": (
+        '[pairs]\nlocation = "list.tsv"\nextra = ["image", "source_image"]\n',
+        "the extra column 'image', which is 'source_image' in an export,",
+    ),
     "head of nothing": (
         PAIRS + CLIP + HEAD + 'of = "clpi"\nweights = "list.tsv"\n',
         "there is no scorer 'clpi'; did you mean 'clip'?",
@@ -60,6 +87,11 @@ FAULTS = {
 @pytest.fixture
 def file(tmp_path):
     (tmp_path / "list.tsv").write_text("url\tcaption\nhttp://h/1\tone\n")
+    for column in ("number", "b_number"):
+        scorer = (
+            f"columns = {{'{column}': 'int32'}}\n\ndef score(batch):\n    return {{'{column}': [1] * len(batch)}}\n"
+        )
+        (tmp_path / f"{column}.py").write_text(scorer)
 
     def write(text, name="mine"):
         path = tmp_path / f"{name}.toml"
@@ -83,7 +115,7 @@ def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
 def test_shipped_sources_are_right(name):
     described = sources.checked(name)
     assert described.name == name
-    assert described.chosen.filters
+    assert described.own_recipe.filters
 
 
 def test_the_real_layouts():
@@ -92,8 +124,8 @@ def test_the_real_layouts():
 
 
 def test_the_template_is_no_source_to_serve():
-    assert "template" not in [path.stem for path in loading.every()]
-    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in loading.every()}
+    assert "template" not in [path.stem for path in loading.source_files()]
+    assert {"cc3m", "cc12m", "demo"} <= {path.stem for path in loading.source_files()}
 
 
 def test_the_template_tells_the_defaults(file):
@@ -138,10 +170,10 @@ def test_filters_are_bound_before_anything_runs(file, sql, told):
 def test_extra_columns_and_scores_can_be_filtered_on(file):
     text = '[pairs]\nlocation = "list.tsv"\nextra = ["label"]\n[scorers.p]\nkind = "pixels"\n'
     path = file(text + '[[filters]]\nname = "a"\nsql = "label = \'x\' AND p_sharpness > 3"\n')
-    assert [each.name for each in sources.checked(str(path)).chosen.filters] == ["a"]
+    assert [each.name for each in sources.checked(str(path)).own_recipe.filters] == ["a"]
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'clip-top30'"):
-        sources.recipe("clip-top3")
-    assert sources.recipe("default").filters
+        find_recipe("clip-top3")
+    assert find_recipe("default").filters

@@ -17,17 +17,22 @@ from pipeline.engine.local import run
 from pipeline.errors import SourceError, StorageError
 from pipeline.ledger import blocklist, ingest
 from pipeline.ledger.ledger import committed
+from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.query import sandbox
-from pipeline.redact import hidden
+from pipeline.redact import redact
 from pipeline.review.labels import Labels
 from pipeline.settings.download import Download
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
+from pipeline.takedown.request import Request
+from pipeline.takedown.result import Takedown
+from pipeline.takedown.targets import targets
+from pipeline.takedown.writing import writing
 from pipeline.uids import uid
-from pipeline.upkeep import takedown
+from pipeline.upkeep import forget
 
 GONE = "http://host/45.jpg"
 HELD_OUT = "features/hog-0a1b2c3d/0123456789abcdef.npz"
@@ -69,7 +74,7 @@ def save(path, vectors):
 
 def names(tmp_path, *lines):
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
-    return takedown.Names.read(tmp_path / "list.txt")
+    return Request.read(tmp_path / "list.txt")
 
 
 def traces(store, uids):
@@ -108,7 +113,7 @@ UIDS = {uid(GONE, "picture number 45"), uid(GONE, TWIN[0])}
 def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name):
     described, first, second = published(tmp_path, store)
     assert len(traces(store, UIDS)) > 10
-    done = takedown.forget(store, names(tmp_path, name, "http://host/never.jpg"), described)
+    done = forget.forget(store, names(tmp_path, name, "http://host/never.jpg"), described)
     assert (done.pairs, done.unknown, done.rows, done.embeddings, done.fault) == (2, 1, 2, 2, None)
     assert traces(store, UIDS) == []
 
@@ -134,7 +139,7 @@ def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name)
 
 
 def test_takedowns_know_every_stage():
-    """Whoever adds one has to say what becomes of it in `forget._purge_results`; the demo's world is nobody's."""
+    """Whoever adds one has to say what becomes of it in `pipeline.takedown.purge`; the demo's world is nobody's."""
     home = Path(__file__).parent.parent
     code = "".join(path.read_text() for folder in ("pipeline", "training") for path in (home / folder).rglob("*.py"))
     known = {"shards", "scores", "embeddings", "features", "versions", "demo"}
@@ -144,9 +149,9 @@ def test_takedowns_know_every_stage():
 @pytest.mark.slow
 def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
     described, *_ = published(tmp_path, store)
-    done = takedown.forget(store, names(tmp_path, GONE), described)
-    again = takedown.forget(store, names(tmp_path, GONE), described)
-    assert asdict(again) == asdict(takedown.Takedown(manifest=done.manifest))
+    done = forget.forget(store, names(tmp_path, GONE), described)
+    again = forget.forget(store, names(tmp_path, GONE), described)
+    assert asdict(again) == asdict(Takedown(manifest=done.manifest))
     assert published_sources.published(described, store).id == done.manifest
     assert traces(store, UIDS) == []
     grown = published_sources.published(
@@ -159,7 +164,7 @@ def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
 def test_looking_changes_nothing(tmp_path, store):
     published(tmp_path, store)
     before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
-    assert takedown.look(store, names(tmp_path, GONE)).pairs == 2
+    assert forget.preview(store, names(tmp_path, GONE)).pairs == 2
     after = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.*") if path.is_file()}
     assert {path: after[path] for path in before} == before
 
@@ -174,13 +179,32 @@ def test_a_list_that_names_nothing_is_refused(tmp_path, line, told):
 def test_where_settings_changed_it_is_gone_all_the_same(tmp_path, store):
     described, _, second = published(tmp_path, store)
     changed = described.model_copy(update={"download": Download(shard_size=10, quality=90)})
-    done = takedown.forget(store, names(tmp_path, GONE), changed)
+    done = forget.forget(store, names(tmp_path, GONE), changed)
     assert (done.pairs, done.manifest) == (2, None)
     assert "nothing could be published: [download] has changed" in done.fault
     assert traces(store, UIDS) == []
     with pytest.raises(StorageError, match="no longer complete"):
         Manifest.open(store, second.id).files()
     assert published_sources.published(described, store).counts.failed == 3
+
+
+def test_opening_for_writing_finishes_a_takedown_and_nothing_is_published_from_rows_that_are_to_go(tmp_path, store):
+    described, _, second = published(tmp_path, store)
+    targets(store, names(tmp_path, GONE)).blocked.commit(store)  # and the process was killed
+    with pytest.raises(StorageError, match="a takedown was interrupted: run `winnow curate`"), writing(store):
+        publish.republish(store, described.own_recipe)
+    assert traces(store, UIDS) == []
+    assert not Manifest.open(store, second.id).complete
+    with writing(store):
+        assert published_sources.published(described, store).counts.failed == 3
+    assert publish.republish(store, described.own_recipe).new is False
+
+
+def test_every_writer_opens_its_store_in_one_way():
+    home = Path(__file__).parent.parent
+    files = [path for folder in ("pipeline", "training", "flows") for path in (home / folder).rglob("*.py")]
+    locking = {str(path.relative_to(home)) for path in files if ".lock()" in path.read_text()}
+    assert locking == {"pipeline/takedown/writing.py", "pipeline/upkeep/forget.py"}
 
 
 class Dying(Storage):
@@ -212,20 +236,20 @@ class Dying(Storage):
 def test_killed_before_any_write_it_is_finished_by_the_next_run(tmp_path, store):
     described, *_ = published(tmp_path, store)
     shutil.copytree(store.root, tmp_path / "begun")
-    expected = takedown.forget(store, names(tmp_path, GONE), described)
+    expected = forget.forget(store, names(tmp_path, GONE), described)
     asked = names(tmp_path, GONE)
     writes = 0
     while True:
         root = tmp_path / f"killed-{writes}"
         shutil.copytree(tmp_path / "begun", root)
         try:
-            takedown.forget(Dying(root, writes), asked, described)
+            forget.forget(Dying(root, writes), asked, described)
         except SystemExit:
             begun = bool(blocklist.read(Storage(root)))
             if writes % 2 or not begun:
-                takedown.forget(Storage(root), asked, described)
+                forget.forget(Storage(root), asked, described)
             else:  # or whatever writes next
-                with Storage(root).lock(), takedown.settled(Storage(root)):
+                with writing(Storage(root)):
                     published_sources.published(described, Storage(root))
             assert Manifest.open(Storage(root)).id == expected.manifest
             assert traces(Storage(root), UIDS) == []
@@ -247,9 +271,9 @@ def test_what_comes_after_its_takedown_leaves_no_words_in_the_ledger(tmp_path, s
 
     token = "http://host/45.jpg?token=abc"
     update((GONE, "a secret", "secret"), ("http://host/46.jpg", "fine", "x"), (token, "a label", "secret"))
-    Labels(store).put(hidden(token), "a label", "good")
+    Labels(store).put(redact(token), "a label", "good")
     Labels(store).put("http://host/46.jpg", "fine", "good")
-    assert takedown.forget(store, names(tmp_path, GONE, token), None).pairs == 2
+    assert forget.forget(store, names(tmp_path, GONE, token), None).pairs == 2
     assert Labels(store).table["caption"].to_pylist() == ["fine"]
     update((GONE, "a secret", "still secret"), (GONE, "a secret, too", "secret"), ("http://host/47.jpg", "fine", "x"))
     rows = [row for shard in committed(store) for row in pq.read_table(store.fetch(shard.key)).to_pylist()]
@@ -292,7 +316,7 @@ def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
 
         storage, guard = Storage(tmp_path / "store"), web.guard([HOST])
         downloaded(source([(urls[0], "one")]), storage, guard)
-        assert takedown.forget(storage, names(tmp_path, urls[0]), None).pairs == 1
+        assert forget.forget(storage, names(tmp_path, urls[0]), None).pairs == 1
         web.hits.clear()
         found = downloaded(
             source([(urls[0], "one"), (urls[0], "another"), *((url, "one") for url in urls[1:])]), storage, guard
@@ -300,7 +324,7 @@ def test_what_is_blocked_is_not_fetched_and_its_bytes_are_not_kept(tmp_path):
         assert web.hits[urls[0]] == 0
         assert {url for (url, _), cause in found.items() if cause == "forgotten"} - {""} == set(same)
         assert set(found.values()) == {"forgotten", None}
-        assert takedown.forget(storage, names(tmp_path, "http://host/never.jpg"), None).pairs == len(same)
+        assert forget.forget(storage, names(tmp_path, "http://host/never.jpg"), None).pairs == len(same)
         listed = [
             url for shard in committed(storage) for url in pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         ]

@@ -16,7 +16,8 @@ from pipeline.trials import trials
 from training.data import heldout, labels, pool
 from training.data.features import Features
 from training.data.heldout import HeldOut
-from training.learners import probe
+from training.learners import descent, probe
+from training.learners.objectives import Objective
 from training.measures import metrics
 from training.studies import experiment, gain
 
@@ -79,8 +80,8 @@ def test_a_learning_curve_ends_where_the_learner_does():
     views = rng.normal(size=(300, 1, 6)).astype(np.float16)
     truth = 40 + 7 * views[:, 0, :3].astype(np.float64).sum(axis=1)
     budget = Budget(steps=320, batch=64, learning_rate=0.01)
-    said = probe.predictions("linear", views[:200], truth[:200], views[200:], 0, budget, 1)
-    assert list(said) == probe.steps(budget) == [10, 20, 40, 80, 160, 240, 320]
+    said = probe.train("linear", views[:200], Objective(truth[:200], 0), views[200:], budget, 1)
+    assert list(said) == descent.evaluation_steps(320) == [10, 20, 40, 80, 160, 240, 320]
     scores = [metrics.Regression(truth[200:]).scores(each)["r2"] for each in said.values()]
     assert scores[0] < 0.5 < 0.95 < scores[-1]
 
@@ -93,7 +94,7 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
     column = {"uid": [f"{n}" for n in range(300)], "sha256": [f"{n}" for n in range(300)], "picture": np.arange(300)}
     test, features = HeldOut((), truth[300:], 0, 0), Features(views[:300], np.zeros(300, np.uint64))
     held = Features(views[300:], np.zeros(100, np.uint64))
-    known = pool.Pool(pa.table(column | {"label": truth[:300]}), test, [features], [held], pa.array([""]), {}, {})
+    known = pool.Pool(pa.table(column | {"label": truth[:300]}), test, [features], [held], np.zeros(300, bool), {}, {})
     learner = experiment.Learner("linear", "linear", {}, features, held)
     told = []
     for rates in ({"learning_rate": 1e-6, "learning_rates": [0.01]}, {"learning_rate": 0.01}):
@@ -102,7 +103,7 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
         )
         tried = experiment.Experiment("", None, task, known, test, (learner,))
         setting = trials.Setting(
-            0, "", "", "", "", "linear", "linear", "raw", False, 1, task.budget.trial, {}, "classes", None, {}, ""
+            0, "", "", "", "", "linear", "linear", "raw", False, 1, task.budget.per_trial, {}, "classes", None, {}, ""
         )
         told.append(tried.trial(learner, setting, lambda seed: {"raw": np.arange(150)}))
     searched, fixed = told
@@ -170,13 +171,13 @@ def read(described, storage):
 def test_near_duplicates_are_split_to_one_side(tmp_path):
     described, storage = split(tmp_path / "t")
     known = read(described, storage)
-    assert len(known.leaked) == known.counts["leaked_exact"] == known.counts["leaked_near"] == 0
+    assert known.leaked.sum() == known.counts["leaked_exact"] == known.counts["leaked_near"] == 0
     assert known.counts["split_off"] + known.counts["pool"] == 90
     assert 15 < len(known.test.labels) < 60
     hashes = known.features[0].phash[known.table["picture"].to_numpy()]
     assert not heldout.near(hashes, known.heldout[0].phash).any()
     assert not pc.any(pc.is_in(known.table["sha256"], value_set=pa.array(known.test.sha256))).as_py()
-    for uids in arms.draw(known.table, 0, known.leaked).values():
+    for uids in arms.draw(known.usable, 0).values():
         assert pc.all(pc.is_in(uids, value_set=known.table["uid"])).as_py()
     held = dict(zip(known.test.sha256, known.test.labels.tolist(), strict=True))
     assert held == dict(zip(read(described, storage).test.sha256, known.test.labels.tolist(), strict=True))

@@ -17,8 +17,8 @@ from pipeline.sources.loading import load
 from pipeline.sources.source import Source
 from pipeline.web.client import Opener
 from pipeline.web.guard import Guard
-from pipeline.web.robots import Rules, robot
-from pipeline.web.throttle import FIRST_REST, Host, asked_for
+from pipeline.web.robots import Rules, robot_name
+from pipeline.web.throttle import FIRST_BACKOFF, Host, retry_after
 
 ROBOTS = """
 User-agent: otherbot
@@ -76,20 +76,20 @@ def test_odd_files(text, allowed):
 def test_retry_after_is_seconds_or_a_date():
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)
-    assert (asked_for("120"), asked_for(past), asked_for("soon"), asked_for("-1"), asked_for(None)) == (
+    assert (retry_after("120"), retry_after(past), retry_after("soon"), retry_after("-1"), retry_after(None)) == (
         120,
         0,
         None,
         None,
         None,
     )
-    assert 28 < asked_for(soon) <= 30
+    assert 28 < retry_after(soon) <= 30
 
 
 def test_a_robot_is_named_by_the_first_word_of_its_agent():
     agent = Download(contact="mailto:me@example.org").agent
     assert agent == "winnow/0.1 (image-text curation); +mailto:me@example.org"
-    assert robot(agent) == "winnow"
+    assert robot_name(agent) == "winnow"
     assert Guard.of(Download(contact="https://example.org/bot")).user_agent.endswith("; +https://example.org/bot")
     with pytest.raises(ValueError, match="user_agent"):
         Download(user_agent="a\r\nCookie: b")
@@ -228,7 +228,7 @@ def test_a_host_that_names_no_time_rests_all_the_same(site):
     assert cause_of(opened, site, "/full/a.jpg") == "http_503"
     begun = time.monotonic()
     assert cause_of(opened, site, "/open/a.jpg") is None
-    assert FIRST_REST - 0.1 < time.monotonic() - begun < FIRST_REST + 1
+    assert FIRST_BACKOFF - 0.1 < time.monotonic() - begun < FIRST_BACKOFF + 1
 
 
 def test_rests_double_until_the_host_serves_again(monkeypatch):
@@ -236,17 +236,17 @@ def test_rests_double_until_the_host_serves_again(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: now[0])
         for _ in range(8):
-            host.refused(None)
-            host.served()  # what was under way
-            host.refused(0)
-            rests.append(host.resting)
-            now[0] += host.resting
+            host.record_refusal(None)
+            host.record_success()  # what was under way
+            host.record_refusal(0)
+            rests.append(host.backoff)
+            now[0] += host.backoff
         assert rests == [1, 2, 4, 8, 16, 32, 60, 60]
-        host.served()
-        host.refused(None)
-        assert host.resting == 1
-        host.refused(30)
-        assert host.resting == 30
+        host.record_success()
+        host.record_refusal(None)
+        assert host.backoff == 1
+        host.record_refusal(30)
+        assert host.backoff == 30
 
 
 def test_few_requests_at_once_go_to_one_host(site):

@@ -13,6 +13,7 @@ from pipeline.ledger import blocklist, ingest
 from pipeline.ledger.blocklist import Blocked
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import audit
+from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -82,7 +83,7 @@ def test_extra_columns_of_any_member_travel_along(tmp_path, store):
     member(tmp_path, "a", [("http://host/1.jpg", "one", 7, 1)], ("label", "rank"))
     member(tmp_path, "b", [("http://host/2.jpg", "two", "dog")], ("label",))
     both = union(tmp_path, "[[filters]]\nname = \"a\"\nsql = \"origin = 'a' AND rank = 1 AND label = '7'\"\n", a=1, b=1)
-    assert sources.checked(str(both.path)).chosen.filters
+    assert sources.checked(str(both.path)).own_recipe.filters
     (shard,) = ingest.update(both, store).shards
     rows = pq.read_table(store.fetch(shard.key), columns=["origin", "label", "rank"]).to_pylist()
     assert rows == [{"origin": "a", "label": "7", "rank": 1}, {"origin": "b", "label": "dog", "rank": None}]
@@ -149,7 +150,7 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
         Storage(root / "both"),
         Storage(tmp_path / "anew"),
     )
-    reuse.reuse(both, taken, ingest.update(both, taken).shards)
+    reuse.reuse(Plan.of(both), taken, ingest.update(both, taken).shards)
     published_sources.embedded(both, anew, VECTORS, failed={3, 30})
     assert results(taken) == results(anew)
 
@@ -158,9 +159,9 @@ def test_what_a_member_was_asked_to_forget_is_not_taken_over_and_not_fetched(tmp
     seven = "http://host/7.jpg"
     Blocked(urls=frozenset({blocklist.digest(seven)})).commit(Storage(root / "a"))
     both, store = union(tmp_path, settings(tmp_path, 5), a=1, b=1), Storage(root / "both")
-    reuse.reuse(both, store, ingest.update(both, store).shards)
+    reuse.reuse(Plan.of(both), store, ingest.update(both, store).shards)
     assert fetched(store) == [0, 2, 3, 4, 5, 6, 7]
-    assert blocklist.binding(both, store).names("", seven)  # what a download is told
+    assert blocklist.in_force(both, store).covers("", seven)  # what a download is told
 
 
 @pytest.mark.slow
@@ -168,12 +169,12 @@ def test_what_is_not_the_same_is_not_taken_over(tmp_path, root):
     """Pictures of another size are other results. Without those of b, a shard with a pair of b's is fetched whole."""
     small, store = settings(tmp_path, 5).replace("shard_size", "image_size = 64\nshard_size"), Storage(root / "both")
     both = union(tmp_path, small, a=1, b=1)
-    reuse.reuse(both, store, ingest.update(both, store).shards)
+    reuse.reuse(Plan.of(both), store, ingest.update(both, store).shards)
     assert results(store) == {}
     for file in (root / "b").rglob("*.tar"):
         file.unlink()
     both = union(tmp_path, settings(tmp_path, 5), a=1, b=1)
-    reuse.reuse(both, store, ingest.update(both, store).shards)
+    reuse.reuse(Plan.of(both), store, ingest.update(both, store).shards)
     assert fetched(store) == [0, 1, 2, 3, 4]
 
 
@@ -188,10 +189,10 @@ def test_one_address_with_two_pictures_is_fetched_anew(tmp_path, root):
     table = pq.read_table(parquet)
     changed = table.set_column(table.schema.get_field_index("sha256"), "sha256", pa.array(["0" * 64]))
     pq.write_table(changed, parquet)
-    reuse.reuse(both, store, ledger.shards)
+    reuse.reuse(Plan.of(both), store, ledger.shards)
     assert fetched(store) == [1, 2, 3, 4, 5]
     pq.write_table(table, parquet)
-    reuse.reuse(both, store, ledger.shards)
+    reuse.reuse(Plan.of(both), store, ledger.shards)
     assert fetched(store) == [0, 1, 2, 3, 4, 5]
 
 

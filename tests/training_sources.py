@@ -18,6 +18,7 @@ from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.schema import MADE
+from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -123,7 +124,7 @@ def task(
     for shard in ledger.shards:
         if not storage.done(stage.item(shard.number, ".parquet")):
             _downloaded(storage, stage, shard, pictures or {})
-    publish.publish(described, storage, ledger, {})
+    publish.publish(Plan.of(described), storage, ledger, {})
     return described, storage
 
 

@@ -111,7 +111,7 @@ def retry(
     from pipeline.upkeep import retry as again
 
     described, storage = sources.opened(source, root)
-    again.chosen(Manifest.open(storage), cause or ())
+    again.choose_causes(Manifest.open(storage), cause or ())
     with server.chosen(debug):
         from flows.curate import retry as run
 
@@ -141,14 +141,17 @@ def forget(
     """
     from flows import sources
     from flows.console import tables
-    from pipeline.upkeep import takedown
+    from pipeline.takedown.request import Request
+    from pipeline.upkeep import forget as takedown
 
     if (source is None) != every:
         raise typer.BadParameter("name a SOURCE, or give --all")
-    names = takedown.Names.read(file)
+    request = Request.read(file)
     found = sources.standing(root) if source is None else [sources.opened(source, root)]
     told = {
-        storage.root.name: takedown.look(storage, names) if dry_run else takedown.forget(storage, names, described)
+        storage.root.name: takedown.preview(storage, request)
+        if dry_run
+        else takedown.forget(storage, request, described)
         for described, storage in found
     }
     for name, done in told.items():
@@ -180,10 +183,10 @@ def score(
     """
     from flows import server, sources
     from pipeline.manifest.manifest import Manifest
-    from pipeline.upkeep.backfill import addition
+    from pipeline.upkeep.backfill import add_scorer
 
     described, storage = sources.opened(source, root)
-    addition(described, Manifest.open(storage), scorer)
+    add_scorer(described, Manifest.open(storage), scorer)
     with server.chosen(debug):
         from flows.curate import add_score
 
@@ -207,16 +210,18 @@ def publish(
     follows.
     """
     from flows import sources
+    from pipeline.filtering.recipes import find_recipe
     from pipeline.manifest import publish as commit
+    from pipeline.takedown.writing import writing
 
     described, storage = sources.opened(source, root)
-    chosen = sources.recipe(recipe) if recipe else described.chosen
-    with storage.lock():
+    chosen = find_recipe(recipe) if recipe else described.own_recipe
+    with writing(storage):
         published = commit.republish(storage, chosen)
     held, told = announced(described, root, published.id, debug) if published.new else (None, False)
     tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
-    if recipe and chosen != described.chosen:
-        own = f"the next `winnow curate` publishes recipe {described.chosen.name} again"
+    if recipe and chosen != described.own_recipe:
+        own = f"the next `winnow curate` publishes recipe {described.own_recipe.name} again"
         say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
     if published.new and not told and not held:
         say(UNHEARD.format(source), as_json)

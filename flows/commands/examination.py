@@ -146,7 +146,7 @@ def sources() -> Iterator[Finding]:
     from pipeline.sources import loading
     from training.encoders import encoders
 
-    for path in loading.every():
+    for path in loading.source_files():
         what = f"source {path.stem}"
         try:
             described = loading.load(path)

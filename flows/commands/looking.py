@@ -117,7 +117,11 @@ def explore(
     with (
         contextlib.suppress(KeyboardInterrupt),
         storage.scratch() as scratch,
-        page.listening(Explorer(Rows(found, scratch), offered(found, described.chosen)), port) as (address, answer, _),
+        page.listening(Explorer(Rows(found, scratch), offered(found, described.own_recipe)), port) as (
+            address,
+            answer,
+            _,
+        ),
     ):
         say(address, to_stderr=False)
         say("whoever has this address has the page: keep it to yourself; Ctrl-C ends it", to_stderr=True)

@@ -38,12 +38,13 @@ def train(
     same is measured for what a recipe would keep that was not published.
     """
     from flows import server, sources
+    from pipeline.filtering.recipes import find_recipe
     from pipeline.manifest.manifest import Manifest
 
     described, storage = sources.opened(source, root)
     found = Manifest.open(storage, manifest)
     if recipe:
-        found.check(*sources.recipe(recipe).filters)
+        found.check(*find_recipe(recipe).filters)
     if described.task is None:
         raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
     with server.chosen(debug):
@@ -109,11 +110,12 @@ def export(
     """
     from flows import sources
     from flows.progress import shown
+    from pipeline.filtering.recipes import find_recipe
     from pipeline.manifest import export as written
     from pipeline.manifest.manifest import Manifest
 
     _, storage = sources.opened(source, root)
-    found, chosen = Manifest.open(storage, manifest), sources.recipe(recipe) if recipe else None
+    found, chosen = Manifest.open(storage, manifest), find_recipe(recipe) if recipe else None
     with shown() as tell:
         made = written.write(found, chosen, form, to, tell)
     there = "" if made.new else ", as before: nothing was written"

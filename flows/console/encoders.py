@@ -33,7 +33,10 @@ def compared(
     from training.studies import comparison, plot
 
     own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
-    chosen = [own.get(name) or encoder.encoder(name) for name in names or ()] or [*own.values(), *comparison.KNOWN]
+    chosen = [own.get(name) or encoder.parse_encoder(name) for name in names or ()] or [
+        *own.values(),
+        *comparison.KNOWN,
+    ]
     distinct = [each for at, each in enumerate(chosen) if each not in chosen[:at]]
     with world.served(described, storage) as served, shown() as tell:
         found = comparison.compare(served, storage, distinct, manifest, pictures, finetuned, tell)

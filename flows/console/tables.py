@@ -16,7 +16,7 @@ from pipeline.filtering.funnel import Comparison, Overlap, Step
 from pipeline.manifest.manifest import Counts
 from pipeline.review.audit import Audit
 from pipeline.review.diff import Difference
-from pipeline.upkeep.takedown import Takedown
+from pipeline.takedown.result import Takedown
 
 SHOWN = 50
 """Rows of an answer that a table shows."""

@@ -32,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.bench import synthetic
-from pipeline.download import download
 from pipeline.engine import local, machine
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
@@ -41,9 +40,10 @@ from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW
 from pipeline.scoring.pictures import Pictures
+from pipeline.scoring.plan import Plan as ScoringPlan
 from pipeline.scoring.run import Scoring
 from pipeline.settings.download import Download
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Bench:
     """A model, a source whose shards are there, and the loops over them."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self._model = LOCAL + str(random_model(plan.model, folder / "model"))
+        self._model = LOCAL_DIR + str(random_model(plan.model, folder / "model"))
         self.spec = ClipSpec.model_validate(
             {"kind": "clip", "model": self._model, "precision": plan.precision, "batch": plan.batch}
         )
@@ -149,13 +149,14 @@ class Bench:
         source, self._storage, self._shards = synthetic.source(folder, plan.pairs, plan.side, size)
         self._decoder = plan.decoder
         source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": plan.decoder})
-        self._scoring = Scoring(source, self._storage)
+        scored = ScoringPlan.of(source)
+        self._scoring = Scoring(scored, self._storage)
         clip = self._scoring.load("clip")
         assert isinstance(clip, ClipScorer)
         self._clip = clip
         rows = [pq.read_table(self._storage.fetch(shard.key)) for shard in self._shards]
         self._captions: list[str] = [caption for table in rows for caption in table["caption"].to_pylist()]
-        self._tars = [self._storage.fetch(download.stage(source).item(shard.number, ".tar")) for shard in self._shards]
+        self._tars = [self._storage.fetch(scored.shards.item(shard.number, ".tar")) for shard in self._shards]
         self._batch, self.flops = clip.batch, 0.0
 
     def warm(self) -> None:
@@ -193,9 +194,9 @@ class Bench:
         for _, error in local.run(lambda: self._scoring, shards):
             if error:
                 raise error
-        stage = self._scoring.stages["clip"]
+        stage = self._scoring.plan.scores["clip"]
         tables = [pq.read_table(self._storage.fetch(stage.item(shard.number, ".parquet"))) for shard in shards]
-        for made in (stage, self._scoring.embeddings["clip"]):
+        for made in (stage, self._scoring.plan.embeddings["clip"]):
             shutil.rmtree(self._storage.root / made.folder)
         return np.concatenate([table["clip_similarity"].to_numpy() for table in tables])
 

@@ -21,7 +21,7 @@ from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import held
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import TestSet
-from pipeline.sources.loading import with_test
+from pipeline.sources.loading import with_test_set
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.stage import Stage
@@ -121,7 +121,7 @@ class World:
         if source.task is not None and source.task.test is None and self.demo.stream == "pool":
             test = TestSet(location=self.folder / "test.parquet", folder=self.folder / "test", agree=TEST_CAPTIONS)
             changes["task"] = source.task.model_copy(update={"test": test})
-        return with_test(source.model_copy(update=changes))
+        return with_test_set(source.model_copy(update=changes))
 
     def build(self, progress: Progress) -> None:
         """Render what is missing. Safe to kill and to run again; what was finished is not drawn twice."""

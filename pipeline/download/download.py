@@ -81,7 +81,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
     asked = source.download
     policy = guard or Guard.of(asked)
     limits = Limits(asked.image_size, asked.quality, asked.max_pixels)
-    workshop, taken_down = Workshop(), blocklist.binding(source, storage)
+    workshop, taken_down = Workshop(), blocklist.in_force(source, storage)
 
     def download(shard: Shard) -> None:
         tar, parquet = made_by.item(shard.number, ".tar"), made_by.item(shard.number, ".parquet")

@@ -26,7 +26,7 @@ from img2dataset.downloader import Downloader
 
 from pipeline.download.download import PARQUET, TAR
 from pipeline.download.job import COLUMNS, Job
-from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, told
+from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, parse_row_error
 from pipeline.images.sandbox import Decoder
 from pipeline.store import tarfiles
 from pipeline.web.client import Opener
@@ -81,7 +81,7 @@ def _fetch(job: Job, decoder: Decoder, abort: Abort) -> None:
     spool = Spool(job.folder / "spool", abort)
     distinct = dict(zip(pairs["url_number"].to_pylist(), pairs["url"].to_pylist(), strict=True))
     for row in pairs.to_pylist() if job.blocked else ():
-        if job.blocked.names(row["uid"], row["url"]) and distinct.pop(row["url_number"], None) is not None:
+        if job.blocked.covers(row["uid"], row["url"]) and distinct.pop(row["url_number"], None) is not None:
             spool.fail(row["url_number"], RowError(FORGOTTEN, TAKEN_DOWN))
     if distinct:
         _download(job, spool, Resizer(decoder, job.blocked.pictures, abort), distinct)
@@ -170,7 +170,7 @@ class Spool:
         if picture is None:
             words = meta["error_message"] or ""
             # What is no failure of the opener's comes from urllib, which refused the URL before it and may quote it.
-            self.fail(number, told(words) or RowError("invalid_url", "this is no http or https address"))
+            self.fail(number, parse_row_error(words) or RowError("invalid_url", "this is no http or https address"))
             return
         try:
             self._places[number] = self._file.tell(), len(picture.jpeg)
@@ -183,7 +183,7 @@ class Spool:
             "width": meta["width"],
             "height": meta["height"],
             "bytes": picture.size,
-            "member": tarfiles.member(number),
+            "member": tarfiles.member_name(number),
         }
 
     def fail(self, number: int, failure: RowError) -> None:
@@ -198,7 +198,7 @@ class Spool:
         """Name and JPEG in ledger order."""
         for number, (start, size) in sorted(self._places.items()):
             self._file.seek(start)
-            yield tarfiles.member(number), self._file.read(size)
+            yield tarfiles.member_name(number), self._file.read(size)
 
 
 if __name__ == "__main__":

@@ -33,16 +33,16 @@ class Blocked:
     urls: frozenset[str] = frozenset()
     pictures: frozenset[str] = frozenset()
 
-    def names(self, uid: str, url: str) -> bool:
+    def covers(self, uid: str, url: str) -> bool:
         """Whether a pair is on the list, before its picture is known."""
         return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
 
-    def among(self, pairs: pa.Table) -> pa.BooleanArray:
+    def covers_rows(self, pairs: pa.Table) -> pa.BooleanArray:
         """Which rows of a table with uid and url are on the list, before their pictures are known."""
         if not self:
             return pa.array([False] * len(pairs))
         rows = zip(pairs["uid"].to_pylist(), pairs["url"].to_pylist(), strict=True)
-        return pa.array([self.names(uid, url) for uid, url in rows], pa.bool_())
+        return pa.array([self.covers(uid, url) for uid, url in rows], pa.bool_())
 
     def __or__(self, other: "Blocked") -> "Blocked":
         return Blocked(self.uids | other.uids, self.urls | other.urls, self.pictures | other.pictures)
@@ -69,7 +69,7 @@ def read(storage: Storage) -> Blocked:
     return found
 
 
-def binding(source: Source, storage: Storage) -> Blocked:
+def in_force(source: Source, storage: Storage) -> Blocked:
     """What a source must not fetch: what was asked of it, and of the members of a union, whose lists it reads."""
     found = read(storage)
     for member, _ in members(source):
@@ -86,7 +86,7 @@ def pending(storage: Storage) -> Blocked:
     return found
 
 
-def settle(storage: Storage) -> None:
+def mark_done(storage: Storage) -> None:
     """Say that all of it is gone."""
     for key in storage.keys(FOLDER):
         storage.put_if_absent(_mark(key), b"{}")

@@ -3,7 +3,7 @@
 It only grows. A run appends shards for the pairs that it has not seen, in one commit; a line inserted anywhere in the
 source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts. So is a pair
 that is to be fetched once more: of several shards that hold an entry the newest counts. Only a takedown takes words
-away: it commits a shard's number anew, with another object behind it (`pipeline.upkeep.takedown`).
+away: it commits a shard's number anew, with another object behind it (`pipeline.takedown.purge`).
 """
 
 import hashlib
@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BusyError
+from pipeline.store import duck
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
-SHARD_NUMBER = r"regexp_extract(filename, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
-"""SQL for the number of the shard that a row was read from."""
+SHARD_NUMBER = rf"regexp_extract({duck.FILE}, '(\d+)-[0-9a-f]+\.parquet$', 1)::INTEGER"
+"""SQL for the number of the shard that a row of `duck.parquet(..., "filename")` was read from."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
         commit(storage, [put_shard(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
-def recalled(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
+def past_ledger(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
     """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
     current = current_key(digest)
     return Ledger(

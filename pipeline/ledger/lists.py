@@ -45,14 +45,14 @@ def read(pairs: Pairs, scratch: Path) -> Iterator[pa.RecordBatch]:
     """
     path = _fetched(pairs, scratch)
     try:
-        batches = _parquet(path, pairs) if pairs.kind == "parquet" else _text(path, pairs)
+        batches = _parquet(path, pairs) if pairs.file_format == "parquet" else _text(path, pairs)
         first = next(batches, None)
         if first is None:
-            raise SourceError(f"{pairs.shown} has no rows")
+            raise SourceError(f"{pairs.safe_location} has no rows")
         yield from chain([first], batches)
     except (pa.ArrowInvalid, gzip.BadGzipFile, EOFError, csv.Error, IsADirectoryError) as error:
         reason = str(error).splitlines()[0]
-        raise SourceError(f"{pairs.shown} cannot be read as {pairs.kind}: {reason}") from error
+        raise SourceError(f"{pairs.safe_location} cannot be read as {pairs.file_format}: {reason}") from error
 
 
 def extra_columns(source: Source) -> pa.Schema | None:
@@ -70,14 +70,14 @@ def extra_columns(source: Source) -> pa.Schema | None:
 
 
 def _extra_columns(pairs: Pairs) -> pa.Schema | None:
-    if pairs.kind != "parquet":
+    if pairs.file_format != "parquet":
         return pa.schema({name: pa.string() for name in pairs.extra})
     if pairs.location.startswith(("http://", "https://")):
         return None
     try:
         known = pq.read_schema(pairs.location)
     except pa.ArrowInvalid as error:
-        raise SourceError(f"{pairs.shown} is no Parquet: {str(error).splitlines()[0]}") from error
+        raise SourceError(f"{pairs.safe_location} is no Parquet: {str(error).splitlines()[0]}") from error
     _need(known.names, pairs)
     return pa.schema([known.field(name) for name in pairs.extra])
 
@@ -87,11 +87,11 @@ def _fetched(pairs: Pairs, scratch: Path) -> Path:
         return Path(pairs.location)
     target = scratch / "list"
     try:
-        with trusted.blocks(pairs.location) as blocks, target.open("wb") as file:
+        with trusted.stream(pairs.location) as blocks, target.open("wb") as file:
             for block in blocks:
                 file.write(block)
     except AddressError as error:
-        fault = f"{pairs.shown} cannot be fetched: {error}; check the address, or name a local copy"
+        fault = f"{pairs.safe_location} cannot be fetched: {error}; check the address, or name a local copy"
         raise SourceError(fault) from None
     return target
 
@@ -115,8 +115,8 @@ def _text(path: Path, pairs: Pairs) -> Iterator[pa.RecordBatch]:
     names = ("url", "caption", *pairs.extra)
     wanted = (pairs.url, pairs.caption, *pairs.extra)
     schema = pa.schema({name: pa.string() for name in names})
-    with _opened(path, pairs.kind) as lines:
-        rows = _json_rows(lines, pairs, wanted) if pairs.kind == "jsonl" else _table_rows(lines, pairs, wanted)
+    with _opened(path, pairs.file_format) as lines:
+        rows = _json_rows(lines, pairs, wanted) if pairs.file_format == "jsonl" else _table_rows(lines, pairs, wanted)
         while block := list(islice(rows, ROWS)):
             columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
             yield pa.record_batch(columns, schema=schema)
@@ -133,7 +133,7 @@ def _opened(path: Path, kind: str) -> Iterator[TextIO]:
 
 
 def _table_rows(lines: TextIO, pairs: Pairs, wanted: tuple[str, ...]) -> Iterator[tuple[str | None, ...]]:
-    if pairs.kind == "tsv":  # tabs cannot be quoted, and quotes are only quotes: the layout of CC3M and CC12M
+    if pairs.file_format == "tsv":  # tabs cannot be quoted, and quotes are only quotes: the layout of CC3M and CC12M
         table: Iterator[list[str]] = (line.rstrip("\r\n").split("\t") for line in lines)
     else:
         csv.field_size_limit(min(_CSV_FIELD, sys.maxsize))
@@ -148,8 +148,8 @@ def _table_rows(lines: TextIO, pairs: Pairs, wanted: tuple[str, ...]) -> Iterato
         return
     if len(first) < len(columns):
         raise SourceError(
-            f"{pairs.shown}: the first row has {len(first)} of {len(columns)} columns; is it really {pairs.kind}, "
-            f"and is pairs.columns = {columns} right?"
+            f"{pairs.safe_location}: the first row has {len(first)} of {len(columns)} columns; is it really "
+            f"{pairs.file_format}, and is pairs.columns = {columns} right?"
         )
     for row in chain([first], table):
         if len(row) == len(columns):
@@ -168,7 +168,7 @@ def _json_rows(lines: Iterable[str], pairs: Pairs, wanted: tuple[str, ...]) -> I
             row = None
         if not isinstance(row, Mapping):
             if number == 0:
-                raise SourceError(f"{pairs.shown}: the first line is no JSON object; is it really JSON lines?")
+                raise SourceError(f"{pairs.safe_location}: the first line is no JSON object; is it really JSON lines?")
             yield _misread(line, wanted)
             continue
         if number == 0:
@@ -193,4 +193,4 @@ def _need(columns: Iterable[str], pairs: Pairs) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known[:20])}"
-            raise SourceError(f"{pairs.shown} has no column {name!r}{hint}")
+            raise SourceError(f"{pairs.safe_location} has no column {name!r}{hint}")

@@ -1,35 +1,30 @@
 """Pairs of the ledger that are not in the source any more."""
 
-from pathlib import Path
-
-import pyarrow as pa
-
-from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.ledger import SHARD_NUMBER, Ledger
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
 
 def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
-    """By shard, the positions of pairs that are not in the source any more, not with these extra columns, or in a
-    later shard once more."""
+    """By shard number the positions of the pairs that do not count, in ascending order.
+
+    A pair does not count if it left the source, if its extra columns changed, or if a later shard holds it again.
+    """
     if ledger.current is None and ledger.revision is None:
         return {}
-    files = {str(storage.fetch(shard.key)): shard.number for shard in ledger.shards}
-    numbers = pa.table({"filename": list(files), "number": list(files.values())})
+    shards = duck.parquet([storage.fetch(shard.key) for shard in ledger.shards], "filename", "file_row_number")
     revised = [storage.fetch(shard.key) for shard in ledger.shards if shard.revised]
     with storage.scratch() as scratch, duck.connect(scratch) as con:
-        con.from_arrow(numbers).create("numbers")
         con.execute("CREATE TABLE later (entry VARCHAR, newest INTEGER)")
         if revised:
-            shards = f"{duck.parquet(revised, 'filename')} JOIN numbers USING (filename)"
-            con.execute(f"INSERT INTO later SELECT entry, max(number) FROM {shards} GROUP BY entry")
+            rows = duck.parquet(revised, "filename")
+            con.execute(f"INSERT INTO later SELECT entry, max({SHARD_NUMBER}) FROM {rows} GROUP BY entry")
         out = "number < newest"
         if ledger.current is not None:
-            current = duck.parquet([storage.fetch(ledger.current)])
-            out += f" OR entry NOT IN (SELECT entry FROM {current})"
+            out += f" OR entry NOT IN (SELECT entry FROM {duck.parquet([storage.fetch(ledger.current)])})"
         found = con.execute(
-            "SELECT number, list(file_row_number ORDER BY file_row_number) FROM "
-            f"{duck.parquet(map(Path, files), 'filename', 'file_row_number')} "
-            f"JOIN numbers USING (filename) LEFT JOIN later USING (entry) WHERE {out} GROUP BY number"
+            "SELECT number, list(position ORDER BY position) FROM "
+            f"(SELECT {SHARD_NUMBER} AS number, file_row_number AS position, entry FROM {shards}) "
+            f"LEFT JOIN later USING (entry) WHERE {out} GROUP BY number"
         ).fetchall()
     return dict(found)

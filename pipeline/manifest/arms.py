@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from filters import catalog
 from filters.core import Recipe
-from pipeline.errors import RecipeError, SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, did_you_mean
+from pipeline.filtering.recipes import find_recipe
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
@@ -48,11 +48,9 @@ class Choice:
         manifest = Manifest.open(storage, id)
         if recipe is None:
             return cls(manifest, manifest.recipe, published=True)
-        known = catalog.recipes()
-        if recipe not in known:
-            raise RecipeError(f"no recipe is called {recipe!r}{nearest(recipe, known)}")
-        same = _asked(known[recipe]) == _asked(manifest.recipe)
-        return cls(manifest, manifest.recipe if same else known[recipe], published=same)
+        other = find_recipe(recipe)
+        same = _asked(other) == _asked(manifest.recipe)
+        return cls(manifest, manifest.recipe if same else other, published=same)
 
     @property
     def key(self) -> str:
@@ -69,7 +67,7 @@ class Choice:
         known = self.manifest.columns.names
         if column is not None and column not in known:
             way = "name it in pairs.extra, and run `winnow curate`"
-            raise SourceError(f"task.column: the rows have no column {column!r}{nearest(column, known)} ({way})")
+            raise SourceError(f"task.column: the rows have no column {column!r}{did_you_mean(column, known)} ({way})")
         also = f', "{column}" AS target' if column is not None else ""
         spared = {
             without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
@@ -102,14 +100,12 @@ def _judged(batch: pa.RecordBatch, verdicts: pa.Table) -> pa.RecordBatch:
     return batch
 
 
-def draw(pool: pa.Table, seed: int, leaked: pa.Array, filters: Sequence[str] = ()) -> dict[str, pa.Array]:
+def draw(pool: pa.Table, seed: int, filters: Sequence[str] = ()) -> dict[str, pa.Array]:
     """The uids of each arm, with repetitions, in ledger order: those of ARMS, one without each of `filters`, as many.
 
-    `pool` has the columns uid, kept and `without(name)` of each filter: what can be trained on. `leaked` are uids whose
-    picture is in the test set: they are in no arm, and the resample has as many pairs as the pool has without them. The
-    same pool, seed and leaked give the same "raw", whatever was kept.
+    `pool` has the columns uid, kept and `without(name)` of each filter: what may be trained on, without the pairs whose
+    picture is in the test set. The same pool and seed give the same "raw", whatever was kept.
     """
-    pool = pool.filter(pc.invert(pc.is_in(pool["uid"], value_set=leaked)))
     generator = np.random.default_rng([seed, len(pool)])
     sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)
     rows = {"raw": sample}

@@ -21,9 +21,10 @@ from filters.core import Recipe
 from pipeline.errors import BusyError, StorageError
 from pipeline.manifest.manifest import Manifest
 from pipeline.progress import Progress, silent
+from pipeline.schema import EXPORTED
 from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
-from pipeline.store.parquet import cut
+from pipeline.store.parquet import rechunk
 
 VERSION = 1
 """Raised whenever the same subset would be written otherwise."""
@@ -164,7 +165,7 @@ def _pairs(manifest: Manifest, uids: pa.Table, piece: int) -> Iterator[pa.Table]
         con.from_arrow(uids).create("chosen")
         chosen = con.sql("FROM rows SEMI JOIN chosen USING (uid) ORDER BY shard, member, uid")
         batches = (pa.Table.from_batches([batch]) for batch in chosen.to_arrow_reader(piece))
-        yield from filter(len, cut(batches, piece))
+        yield from filter(len, rechunk(batches, piece))
 
 
 def _pictures(tars: tarfiles.Tars, pairs: pa.Table) -> Iterator[bytes]:
@@ -202,7 +203,7 @@ def _sizes(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None
 def _parquet(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
     """`image` holds the picture as `datasets` does, and says so; a column `image` of the source is `source_image`."""
     told = _told(pairs).replace_schema_metadata(None)
-    told = told.rename_columns(["source_image" if name == "image" else name for name in told.column_names])
+    told = told.rename_columns([EXPORTED.get(name.lower(), name) for name in told.column_names])
     images = pa.array(
         [
             {"bytes": picture, "path": f"{uid}.jpg"}

@@ -65,7 +65,7 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
     known = {name: pairs[name] for name in pairs.column_names}
     known["shard"] = pa.repeat(pa.scalar(shard.number, pa.int32()), len(pairs))
     if reason is None:
-        for stage in (made.shards, *made.scores.values()):
+        for stage in made.stages:
             known |= aligned(storage, stage.item(shard.number, ".parquet"), pairs)
         missing = [name for name in made.columns.names if name not in known]
         if missing:
@@ -73,7 +73,7 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
     else:
         known |= {name: pa.repeat(pa.scalar("quarantined"), len(pairs)) for name in ("status", "cause")}
         known["error"] = pa.repeat(pa.scalar(reason), len(pairs))
-    known["url"] = redact.hide(known["url"])
+    known["url"] = redact.redact_column(known["url"])
     if pc.any(down := pc.equal(known["cause"], FORGOTTEN)).as_py():
         known = {name: _taken(name, column, down) for name, column in known.items()}
     empty = pa.nulls(len(pairs))

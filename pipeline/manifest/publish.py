@@ -23,13 +23,14 @@ from filters.core import Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, predicates
 from pipeline.filtering.distinct import Losers, Neighbours
+from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
 from pipeline.manifest import database, placeholders
 from pipeline.manifest.manifest import Counts, Manifest, log
 from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
-from pipeline.scoring import plan
-from pipeline.scoring.plan import Results, results
+from pipeline.scoring.plan import Plan, Results
+from pipeline.sources.columns import row_columns, score_columns
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest
@@ -52,7 +53,7 @@ class Published:
 
 
 def publish(
-    source: Source, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
+    plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
 ) -> Published:
     """Publish what the ledger's pairs have become. Safe to run twice: the second time nothing is written.
 
@@ -60,8 +61,8 @@ def publish(
     pairs become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row,
     StorageError for a result that is missing or does not line up with its pairs.
     """
-    made = results(source, storage, ledger, quarantined)
-    recipe, neighbours = recipe or source.chosen, _neighbours(source, made)
+    source, made = plan.source, plan.results(storage, ledger, quarantined)
+    recipe, neighbours = recipe or source.own_recipe, _neighbours(source, made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
@@ -83,8 +84,11 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
 
     The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
-    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores.
+    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores, and
+    StorageError after an interrupted takedown, whose pairs are in these rows.
     """
+    if blocklist.pending(storage).uids:
+        raise StorageError("a takedown was interrupted: run `winnow curate`, which publishes the pairs that are left")
     newest = Manifest.open(storage)
     try:
         steps = newest.funnel(recipe)
@@ -156,7 +160,7 @@ def _neighbours(source: Source, made: Results) -> dict[str, Neighbours]:
     """Where the source's edges between near-duplicates lie, by the scorer that found them."""
     return {
         name: Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.pictures(name), spec.radius)
-        for name, spec in source.neighbours.items()
+        for name, spec in source.neighbour_scorers.items()
     }
 
 
@@ -277,19 +281,19 @@ def _ranges(
 
 def _scores(source: Source) -> list[str]:
     """The score columns that have a range; a hash has none."""
+    columns = row_columns(pa.schema([]), source.scorers)
     return [
-        f"{name}_{column}"
-        for name, spec in source.scorers.items()
-        for column, kind in spec.columns().items()
-        if pa.types.is_floating(kind) or pa.types.is_signed_integer(kind)
+        name
+        for name in score_columns(source.scorers)
+        if pa.types.is_floating(columns.field(name).type) or pa.types.is_signed_integer(columns.field(name).type)
     ]
 
 
 def _card(storage: Storage, made: Results) -> dict[str, Any]:
     """What is worth knowing about how it was made, and is no part of the id."""
-    certified = {name: plan.certificate(stage) for name, stage in made.scores.items()}
+    certified = {name: made.plan.certificate(name) for name in made.plan.scores}
     return {
-        "made_by": {stage.name: dict(stage.made_by) for stage in (made.shards, *made.scores.values())},
+        "made_by": {stage.name: dict(stage.made_by) for stage in made.stages},
         "certificates": {
             name: json.loads(storage.fetch(key).read_bytes()) for name, key in certified.items() if storage.done(key)
         },

@@ -114,7 +114,7 @@ def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
     )
     if files := draws(storages):
         read = duck.parquet(files, "filename")
-        drawn = f"SELECT uid, arm, times, parse_filename(filename, true) AS draw FROM {read}"
+        drawn = f"SELECT uid, arm, times, parse_filename({duck.FILE}, true) AS draw FROM {read}"
     told = "source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2"
     return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}
 

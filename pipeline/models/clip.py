@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from pipeline.errors import ModelError
 from pipeline.models.batches import exactly, in_batches
 from pipeline.models.clip_weights import HUB, Found, line
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 
 STEP = 8
 """Captions are cut to multiples of so many tokens."""
@@ -216,13 +216,13 @@ def _tokenizer(found: Found) -> Callable[[list[str]], Tensor]:
     import open_clip
 
     own = {}
-    if found.model.startswith(LOCAL):
+    if found.model.startswith(LOCAL_DIR):
         config = open_clip.get_model_config(found.model)
         vocabulary = (config["text_cfg"].get("tokenizer_kwargs") or {}).get("bpe_path")
-        own = {"bpe_path": str(Path(found.model.removeprefix(LOCAL), vocabulary))} if vocabulary else {}
+        own = {"bpe_path": str(Path(found.model.removeprefix(LOCAL_DIR), vocabulary))} if vocabulary else {}
     try:
         tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(found.model, **own)
     except Exception as error:
-        way = "check the network" if not found.model.startswith(LOCAL) or HUB in found.model else "mend the folder"
+        way = "check the network" if not found.model.startswith(LOCAL_DIR) or HUB in found.model else "mend the folder"
         raise ModelError(f"the tokenizer of {found.model} cannot be had ({line(error)}): {way}") from error
     return tokenizer

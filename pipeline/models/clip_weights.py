@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError, nearest
-from pipeline.settings.fields import LOCAL
+from pipeline.errors import ModelError, did_you_mean
+from pipeline.settings.fields import LOCAL_DIR
 from pipeline.store.digests import digest, file_digest
 
 HUB = "hf-hub:"
@@ -31,7 +31,7 @@ class Found:
 
     def identity(self) -> Mapping[str, Any]:
         """JSON; no path of this machine."""
-        name = LOCAL if self.model.startswith(LOCAL) else self.model
+        name = LOCAL_DIR if self.model.startswith(LOCAL_DIR) else self.model
         return {
             "model": name,
             "weights": file_digest(self.weights),
@@ -43,7 +43,7 @@ class Found:
         """The model in float32 on the CPU, in eval mode. Raises ModelError."""
         import open_clip
 
-        named = not self.model.startswith((LOCAL, HUB))
+        named = not self.model.startswith((LOCAL_DIR, HUB))
         try:
             model = open_clip.create_model(
                 self.model,
@@ -63,10 +63,10 @@ def find(model: str, weights: str | None, quick_gelu: bool | None) -> Found:
 
     `quick_gelu` is what a local file was trained with; needed only where no config beside it says so.
     """
-    if model.startswith((LOCAL, HUB)):
+    if model.startswith((LOCAL_DIR, HUB)):
         if weights:
             raise ModelError(f"{model} brings its weights along: remove weights = {weights!r}")
-        return _folder(Path(model.removeprefix(LOCAL))) if model.startswith(LOCAL) else _hub(model)
+        return _folder(Path(model.removeprefix(LOCAL_DIR))) if model.startswith(LOCAL_DIR) else _hub(model)
     import open_clip
 
     config = open_clip.get_model_config(model.replace("/", "-"))
@@ -91,7 +91,7 @@ def untrained(name: str) -> Any:
     import torch
 
     if open_clip.get_model_config(name) is None:
-        raise ModelError(f"open_clip has no model {name!r}{nearest(name, open_clip.list_models())}")
+        raise ModelError(f"open_clip has no model {name!r}{did_you_mean(name, open_clip.list_models())}")
     logging.disable(logging.WARNING)  # it warns that the weights are random
     try:
         with torch.random.fork_rng(devices=[]):
@@ -124,7 +124,7 @@ def _folder(folder: Path) -> Found:
             f"model {_with(has)}: set quick_gelu = {json.dumps(trained)} there"
         )
     texts = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".txt", ".gz", ".model"}]
-    return Found(LOCAL + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts]))
+    return Found(LOCAL_DIR + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts]))
 
 
 def _hub(model: str) -> Found:

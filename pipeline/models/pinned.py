@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.redact import hidden
+from pipeline.redact import redact
 from pipeline.web import trusted
 from pipeline.web.trusted import AddressError
 
@@ -29,7 +29,7 @@ def fetched(url: str, sha256: str) -> Path:
         found = _download(url, temporary)
         if found != sha256:
             raise ModelError(
-                f"{hidden(url)} has sha256 {found}, not {sha256}: it was changed; check where it comes from"
+                f"{redact(url)} has sha256 {found}, not {sha256}: it was changed; check where it comes from"
             )
         temporary.replace(target)
     finally:
@@ -40,15 +40,15 @@ def fetched(url: str, sha256: str) -> Path:
 def _download(url: str, target: Path) -> str:
     sha, size = hashlib.sha256(), 0
     try:
-        with trusted.blocks(url) as blocks, target.open("wb") as file:
+        with trusted.stream(url) as blocks, target.open("wb") as file:
             for block in blocks:
                 size += len(block)
                 if size > LARGEST:
-                    fault = f"{hidden(url)} is larger than {LARGEST} bytes: fetch it by hand and name the file"
+                    fault = f"{redact(url)} is larger than {LARGEST} bytes: fetch it by hand and name the file"
                     raise ModelError(fault)
                 file.write(block)
                 sha.update(block)
     except AddressError as error:
-        fault = f"{hidden(url)} cannot be fetched: {error}; check the network, or name a local file"
+        fault = f"{redact(url)} cannot be fetched: {error}; check the network, or name a local file"
         raise ModelError(fault) from None
     return sha.hexdigest()

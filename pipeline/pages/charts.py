@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.filtering.thresholds import Threshold
+from pipeline.manifest.columns import score_columns
 from pipeline.manifest.manifest import Manifest
 
 WIDTH, HEIGHT = 320, 96
@@ -52,12 +53,11 @@ class Histogram:
 
 def numbers(manifest: Manifest) -> list[pa.Field]:
     """The columns of which a histogram says something: scores, and the size of the picture."""
-    scorers = manifest.document["stages"]["scores"]
+    scores = score_columns(manifest)
 
     def drawn(field: pa.Field) -> bool:
         number = pa.types.is_floating(field.type) or pa.types.is_signed_integer(field.type)
-        score = any(field.name.startswith(f"{name}_") for name in scorers)
-        return number and (score or field.name in ("width", "height"))
+        return number and (field.name in scores or field.name in ("width", "height"))
 
     return [field for field in manifest.columns if drawn(field)]
 

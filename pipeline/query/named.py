@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import QueryError, nearest
+from pipeline.errors import QueryError, did_you_mean
 from pipeline.filtering.domain import DOMAIN
 
 
@@ -91,5 +91,5 @@ def named(text: str) -> str:
     if not text.startswith("@"):
         return text
     if text[1:] not in QUERIES:
-        raise QueryError(f"no query is called {text[1:]!r}{nearest(text[1:], QUERIES)}")
+        raise QueryError(f"no query is called {text[1:]!r}{did_you_mean(text[1:], QUERIES)}")
     return QUERIES[text[1:]].sql

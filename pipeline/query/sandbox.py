@@ -1,7 +1,7 @@
-"""SQL typed by a person: one SELECT over what is published, in a process that cannot write, look elsewhere, or stay.
+"""SQL that a person typed: one SELECT over what is published, in a process of its own.
 
-The process sees views of the newest manifests and reads their files alone; DuckDB is locked before it meets the SQL,
-its memory is capped, and at the deadline the process is killed.
+The process creates views of the manifests, lets DuckDB read their files alone, locks it, and then runs the SQL. There
+is no way to write; memory and the size of the answer are limited, and at the deadline the process is killed.
 """
 
 import contextlib
@@ -12,37 +12,35 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from pipeline.errors import QueryError, StorageError
+from pipeline.errors import QueryError, StorageError, WinnowError
 from pipeline.manifest import views
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
 DEADLINE = 30.0
-"""Seconds, from the start of the process to its last row."""
+"""Seconds from the start of the process to its last row."""
 
 MEMORY = 2 << 30
-"""Bytes that a query may hold in memory; beyond that it spills to a temporary folder."""
+"""Bytes of memory that a query may use; beyond that DuckDB spills to a temporary folder."""
 
 SPILL = 4 << 30
-"""Bytes that a query may spill, and that its result may have."""
+"""Bytes that a query may spill, and the most bytes of its result."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What the process is told. `views` are SELECTs by name, `tables` Arrow files by name."""
+    """What the process gets: the SQL, the folders of the sources, the folder for its answer, and its row limit."""
 
     sql: str
-    views: Mapping[str, str]
-    tables: Mapping[str, str]
-    allowed: Sequence[str]
+    roots: Sequence[str]
     folder: str
     limit: int | None
 
@@ -50,34 +48,20 @@ class _Job:
 def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadline: float = DEADLINE) -> pa.Table:
     """The answer to one SELECT over the views of these sources (`pipeline.manifest.views`).
 
-    `rows` has a column `source`; `limit` cuts the answer, None gives all of it. Raises QueryError, in one line, for
-    anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
+    `rows` has a column `source`; `limit` is the most rows of the answer, None for all. Raises QueryError, in one line,
+    for anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
     """
-    newest = [Manifest.open(storage) for storage in storages if log(storage)]
-    if not newest:
+    published = [str(storage.root) for storage in storages if log(storage)]
+    if not published:
         raise StorageError("nothing is published yet: run `winnow curate` first")
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        kept = {"manifests": views.manifests(storages), "trials": views.trials(storages)}
-        for name, table in kept.items():
-            _write(Path(folder, name), table.schema, table.to_batches())
-        spanning = storages if "history" in sql.lower() else ()  # it opens the files of every manifest
-        drawn = storages if "trained_on" in sql.lower() else ()
-        job = _Job(
-            sql=sql,
-            views=views.newest(newest) | views.history(spanning) | views.trained_on(drawn),
-            tables={name: str(Path(folder, name)) for name in kept},
-            allowed=[str(path) for manifest in [*newest, *views.every(spanning)] for path in manifest.files()]
-            + [str(path) for path in views.draws(drawn)],
-            folder=folder,
-            limit=limit,
-        )
-        _supervise(job, deadline)
+        _supervise(_Job(sql, published, folder, limit), deadline)
         with pa.memory_map(str(Path(folder, "result"))) as file, pa.ipc.open_stream(file) as reader:
             return reader.read_all()
 
 
 def _supervise(job: _Job, deadline: float) -> None:
-    """Run the job in a process of its own, and turn whatever becomes of it into nothing or one line."""
+    """Run the job in a process of its own. Raises QueryError, in one line, for whatever goes wrong there."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.query.sandbox"],
@@ -87,12 +71,12 @@ def _supervise(job: _Job, deadline: float) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise QueryError(f"stopped after {deadline:g} s: ask for less, or for fewer columns") from None
+        raise QueryError(f"stopped after {deadline:g} s: select fewer rows or fewer columns") from None
     if done.returncode == 0 and done.stdout:
         raise QueryError(done.stdout.decode())
     if done.returncode != 0:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-        raise QueryError(f"the query broke its process ({done.returncode}): {reason}")
+        raise QueryError(f"the query ended its process with status {done.returncode}: {reason}")
 
 
 def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
@@ -102,17 +86,14 @@ def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> 
 
 
 def _answer(job: _Job) -> None:
-    """In the process: lock DuckDB, run the SQL, leave the answer in the folder."""
+    """In the process: create the views, lock DuckDB, run the SQL, leave the answer in the folder."""
     _only_select(job.sql)
+    storages = [Storage(Path(root)) for root in job.roots]
     with duck.connect(Path(job.folder, "spill")) as con:
-        for name, path in job.tables.items():
-            with pa.memory_map(path) as file, pa.ipc.open_stream(file) as reader:
-                con.from_arrow(reader.read_all()).create(name)
-        for name, view in job.views.items():
-            con.execute(f"CREATE VIEW {name} AS {view}")
+        allowed = _create_views(con, storages, tables(con, job.sql))
         con.execute(f"SET memory_limit = '{MEMORY}B'")
         con.execute(f"SET max_temp_directory_size = '{SPILL}B'")
-        con.execute(f"SET allowed_paths = [{', '.join(map(duck.literal, job.allowed))}]")
+        con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
         reader = con.sql(job.sql).to_arrow_reader(10_000)
@@ -120,15 +101,52 @@ def _answer(job: _Job) -> None:
         _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
 
 
+def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], names: Set[str]) -> list[Path]:
+    """Create the views that the SQL may refer to, and give the files that they read.
+
+    `history` and `trained_on` open the files of every manifest and every trial, so they exist for SQL that names them.
+    """
+    newest = [Manifest.open(storage) for storage in storages]
+    selects, files = views.newest(newest), [path for manifest in newest for path in manifest.files()]
+    if "history" in names:
+        selects |= views.history(storages)
+        files += [path for manifest in views.every(storages) for path in manifest.files()]
+    if "trained_on" in names:
+        selects |= views.trained_on(storages)
+        files += views.draws(storages)
+    con.from_arrow(views.manifests(storages)).create("manifests")
+    con.from_arrow(views.trials(storages)).create("trials")
+    for name, select in selects.items():
+        con.execute(f"CREATE VIEW {name} AS {select}")
+    return files
+
+
+def tables(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """The tables that a SELECT refers to, in lower case, by its syntax tree. Nothing of it is run.
+
+    The functions `query` and `query_table` take the names of tables as text: whatever uses them may refer to any.
+    """
+    found = con.execute(
+        "SELECT json_extract_string(tree, '$..table_name'), json_extract_string(tree, '$..function_name') "
+        "FROM (SELECT json_serialize_sql($sql) AS tree)",
+        {"sql": sql},
+    ).fetchall()
+    names, functions = ({name.lower() for name in each} for each in found[0])
+    return names | {"history", "trained_on"} if functions & {"query", "query_table"} else names
+
+
 def _only_select(sql: str) -> None:
     kinds = [statement.type.name for statement in duckdb.extract_statements(sql)]
+    if not kinds:
+        raise QueryError("only one SELECT can be run here, and there is no statement")
+    if len(kinds) > 1:
+        raise QueryError(f"only one SELECT can be run here, and there are {len(kinds)} statements")
     if kinds != ["SELECT"]:
-        found = "nothing" if not kinds else kinds[0] if len(kinds) == 1 else f"{len(kinds)} statements"
-        raise QueryError(f"only one SELECT can be run here, and this is {found}")
+        raise QueryError(f"only one SELECT can be run here, and this is {kinds[0]}")
 
 
 def _distinct_names(schema: pa.Schema) -> pa.Schema:
-    """The second column of a name gets a number: by name alone, as in JSON, one of the two would be lost."""
+    """Number the columns whose name is already used. In JSON, where names are keys, one of two would be lost."""
     names: list[str] = []
     for name in schema.names:
         others = (f"{name}_{number}" for number in itertools.count(1))
@@ -147,7 +165,7 @@ def _first(batches: Iterable[pa.RecordBatch], schema: pa.Schema, limit: int | No
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of what was said, with the names that DuckDB holds out instead."""
+    """The first line of an error, with the names that DuckDB suggests."""
     text = str(error).strip()
     hint = re.search(r"^(?:Candidate \w+:|Did you mean)[: ]*(.+)", text, re.MULTILINE)
     first = text.splitlines()[0] if text else type(error).__name__
@@ -156,12 +174,12 @@ def _one_line(error: BaseException) -> str:
 
 def _main() -> None:
     job = _Job(**json.load(sys.stdin))
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (4 * MEMORY, 4 * MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (SPILL, SPILL))
     try:
         _answer(job)
-    except (duckdb.Error, pa.ArrowException, QueryError, MemoryError, OSError) as error:
+    except (duckdb.Error, pa.ArrowException, WinnowError, MemoryError, OSError) as error:
         print(_one_line(error), end="")
 
 

@@ -23,14 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.core import Filter
-from pipeline.download import download
-from pipeline.errors import SourceError, StorageError, nearest
+from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.review.rates import Rate
 from pipeline.review.sample import Labelled
 from pipeline.scorers.leaks import LeaksSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.settings.choice import FilterRow
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.source import Source
@@ -124,19 +123,19 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
     if not labels.is_file():
         return None
     known = Labelled.read(labels, source.calibration.good)
-    shards = download.stage(source)
-    scores = {name: each.key for name, each in plan.stages(source, shards).items()}
+    plan = Plan.of(source)
     for each in (storage, room(storage)):
         manifest = Manifest.open(each) if log(each) else None
-        if manifest and manifest.complete and _same(manifest, shards.key, scores) and _whole(manifest, known):
+        if manifest and manifest.complete and _same(manifest, plan) and _whole(manifest, known):
             return known, manifest
     return None
 
 
-def _same(manifest: Manifest, shards: str, scores: Mapping[str, str]) -> bool:
+def _same(manifest: Manifest, plan: Plan) -> bool:
     """Whether the pairs were scored so. Scores of the whole pool are those of the manifest's own."""
     stages = manifest.document["stages"]
-    return stages["shards"] == shards and all(stages["scores"].get(name) == key for name, key in scores.items())
+    same = all(stages["scores"].get(name) == stage.key for name, stage in plan.scores.items())
+    return same and bool(stages["shards"] == plan.shards.key)
 
 
 def _whole(manifest: Manifest, known: Labelled) -> bool:
@@ -192,7 +191,7 @@ def _calibrated(con: duckdb.DuckDBPyConnection, row: FilterRow, known: Labelled)
     values, bad, aside = _looked_at(con, row, known, compared.column if compared else None)
     found = Calibrated(row.name, row.catches, int(bad.sum()), int((~bad).sum()), aside)
     for label in [label for label in row.catches if label not in known.counts]:
-        found = found.remark(f"no pair is labelled {label!r}{nearest(label, known.counts)}")
+        found = found.remark(f"no pair is labelled {label!r}{did_you_mean(label, known.counts)}")
     if not found.bad or not found.good:
         return found.remark("nothing to compare: it takes downloaded pairs that are good, and others that it catches")
     if min(found.bad, found.good) < FEWEST:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pipeline.errors import ModelError
 from pipeline.models.pinned import fetched
 from pipeline.scorers.spec import NORM, Columns, Head, HeadSpec, Spec
-from pipeline.settings.fields import existing
+from pipeline.settings.fields import existing_path
 from pipeline.store.digests import file_digest
 
 VERSION = 1
@@ -39,7 +39,7 @@ head of another one answers without an error, and wrongly."""
 
 
 def _located(weights: str, info: ValidationInfo) -> str:
-    return weights if weights.startswith("https://") else str(existing(Path(weights), info))
+    return weights if weights.startswith("https://") else str(existing_path(Path(weights), info))
 
 
 class AestheticSpec(HeadSpec):

@@ -11,7 +11,7 @@ from pydantic import Field
 from pipeline.models import device
 from pipeline.models.clip_weights import Found, find
 from pipeline.scorers.spec import Scorer, Spec
-from pipeline.settings.fields import LOCAL, ModelName, Weights
+from pipeline.settings.fields import LOCAL_DIR, ModelName, Weights
 
 VERSION = 3
 """Raised whenever the same model and pair would get another score."""
@@ -44,9 +44,8 @@ class ClipSpec(Spec):
     @property
     def encoder(self) -> str:
         """The model's name and the weights' (of files and folders: the last part)."""
-        return (
-            f"{Path(self.model).name if self.model.startswith(LOCAL) else self.model}/{Path(self.weights or '').name}"
-        )
+        model = Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
+        return f"{model}/{Path(self.weights or '').name}"
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1.

@@ -20,7 +20,7 @@ from pipeline.progress import StepProgress
 from pipeline.scorers import gathering, targets
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
-from pipeline.uids import draws
+from pipeline.uids import random_bits
 
 VERSION = 1
 """Raised whenever the same pool and targets would get other columns."""
@@ -106,5 +106,5 @@ def _sample(pool: Pool, of: str, rows: npt.NDArray[np.int64], most: int) -> npt.
 
     Which they are depends on the pairs, not on their order.
     """
-    drawn = draws("clusters", pool.column("uid").take(pa.array(rows)).to_pylist())
+    drawn = random_bits("clusters", pool.column("uid").take(pa.array(rows)).to_pylist())
     return gathering.gather(pool, of, rows[np.argsort(drawn, kind="stable")[:most]])

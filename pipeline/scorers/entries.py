@@ -22,7 +22,7 @@ from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.settings.fields import ExistingPath
 from pipeline.store import duck
 from pipeline.store.digests import file_digest
-from pipeline.uids import draws, shares
+from pipeline.uids import fractions, random_bits
 
 VERSION = 1
 """Raised whenever the same pool and list would get other columns."""
@@ -109,7 +109,7 @@ class Entries:
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `EntriesSpec`."""
-        drawn = draws("entries", pool.column("uid").to_pylist())
+        drawn = random_bits("entries", pool.column("uid").to_pylist())
         limit = self._limit or max(1.0, LIMIT * len(pool) / OF)
         matches = pool.folder / "matches.parquet"
         with pq.ParquetWriter(matches, pa.schema({"row": pa.int64(), "entry": pa.int32(), "draw": pa.uint64()})) as to:
@@ -137,7 +137,7 @@ class Entries:
             "matched": told["matched"].fill_null(0),
             "rarest": told["rarest"],
             "probability": told["probability"].fill_null(0.0),
-            "draw": pa.array(shares(drawn, bits=24), pa.float32()),
+            "draw": pa.array(fractions(drawn, bits=24), pa.float32()),
             "rank": told["rank"],
         }
 

@@ -66,6 +66,11 @@ class LeaksSpec(PoolSpec):
         """The scorer whose model encodes the test pictures, if one is named, and the one that made the hashes."""
         return (self.embeddings, self.of) if self.embeddings else (self.of,)
 
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model encodes the test pictures, if one is named."""
+        return self.embeddings
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """leaked: whether a test picture has the same bytes; or it, or a variant (`pipeline.images.variants`), has a
         perceptual hash within `radius`, or one within `loose` and an embedding with a cosine of `similarity` or more.
@@ -106,8 +111,7 @@ class LeaksSpec(PoolSpec):
         if self.test is not None:
             folder = self.test.folder
             sets.append(("test", folder, picture_sets.those(folder, _listed(self.test))))
-        assert of is not None
-        known = Known.read(_opened(sets), of() if self.embeddings else None)
+        known = Known.read(_opened(sets), of() if of else None)
         if not len(known.names):
             raise ModelError("the test sets hold no picture: there is nothing to compare with")
         agree = Agree(self.embeddings, self.loose, self.similarity) if self.embeddings and self.similarity else None

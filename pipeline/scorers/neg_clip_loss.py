@@ -23,7 +23,7 @@ from pipeline.progress import StepProgress
 from pipeline.scorers import gathering
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
-from pipeline.uids import draws
+from pipeline.uids import random_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,11 @@ class NegClipLossSpec(PoolSpec):
         """The scorer whose embeddings it reads."""
         return (self.of,)
 
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model has the temperature, if none is set."""
+        return self.of if self.temperature is None else None
+
     def columns(self) -> Mapping[str, pa.DataType]:
         """score: higher is better, at most 0 for a pool that fills its batches; NULL without both embeddings.
 
@@ -78,8 +83,10 @@ class NegClipLossSpec(PoolSpec):
 
     def load(self, of: Callable[[], Any] | None = None) -> "NegClipLoss":
         """Loads the model if it is needed for its temperature."""
-        assert of is not None
-        temperature = self.temperature if self.temperature is not None else 1 / of().logit_scale
+        temperature = self.temperature
+        if temperature is None:
+            assert of is not None
+            temperature = 1 / of().logit_scale
         return NegClipLoss(self.of, temperature, self.batch, self.shuffles)
 
 
@@ -110,7 +117,7 @@ def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np
 
     Pairs are ordered by what they draw for the shuffle: who meets whom depends on the pairs, not on their order.
     """
-    order = np.argsort(draws(str(shuffle), uids), kind="stable")
+    order = np.argsort(random_bits(str(shuffle), uids), kind="stable")
     return np.array_split(order, max(math.ceil(len(uids) / size), 1))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pipeline.errors import ModelError, nearest
+from pipeline.errors import ModelError, did_you_mean
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
 
@@ -108,7 +108,7 @@ class PromptsSpec(HeadSpec):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.set is not None and self.set not in SETS:
-            raise ValueError(f"set {self.set!r} is unknown{nearest(self.set, SETS)}; there is {', '.join(SETS)}")
+            raise ValueError(f"set {self.set!r} is unknown{did_you_mean(self.set, SETS)}; there is {', '.join(SETS)}")
         if (self.set is not None) == bool(self.positive or self.negative):
             raise ValueError("give a set by its name, or positive and negative prompts")
         if not all(prompt.strip() for prompt in (*self.prompts.positive, *self.prompts.negative)):

@@ -149,12 +149,17 @@ class PoolSpec(Spec):
     leaves: ClassVar[Sequence[str]] = ()
     """Files that the scorer leaves in the pool's folder, stored beside its results."""
 
+    @property
+    def model_of(self) -> str | None:
+        """The name of the scorer whose loaded model it needs; None if what is stored is enough."""
+        return None
+
     def check(self, scorers: "Mapping[str, Spec]") -> None:
         """Raises SourceError unless the scorers of `builds_on` make what it needs."""
         raise NotImplementedError
 
     def load(self, of: "Callable[[], Any] | None" = None) -> "PoolScorer":
-        """What is run once, for all rows. `of` gives the loaded scorer that it builds on, if it needs more of it."""
+        """What is run once, for all rows. `of` loads the scorer `model_of`; it is None where that is."""
         raise NotImplementedError
 
 

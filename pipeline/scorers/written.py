@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
 
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
-from pipeline.settings.fields import existing
+from pipeline.settings.fields import existing_path
 from pipeline.store.digests import canonical_json
 
 VERSION = 1
@@ -42,7 +42,7 @@ def by_file(table: Any, info: ValidationInfo) -> Any:
     if not isinstance(table, dict) or not str(table.get("kind")).endswith(".py"):
         return table
     options = {key: value for key, value in table.items() if key != "kind"}
-    return {"kind": ".py", "file": existing(Path(table["kind"]), info), "options": options}
+    return {"kind": ".py", "file": existing_path(Path(table["kind"]), info), "options": options}
 
 
 class WrittenSpec(Spec):

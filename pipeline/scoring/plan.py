@@ -1,17 +1,22 @@
-"""Which stages make the results of a source, and the columns that they make together."""
+"""The plan of a source: the stages that make its results, and the columns that they make together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.download import download
 from pipeline.errors import SourceError, StorageError
+from pipeline.images import decoders
 from pipeline.ledger.ledger import Ledger
 from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
-from pipeline.sources.source import Source, row_columns
+from pipeline.sources.columns import row_columns
+from pipeline.sources.loading import extra_names
+from pipeline.sources.source import Source
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
@@ -19,28 +24,106 @@ _OF_PAIRS = ("uid", "entry", "url", "caption", "url_number")
 
 
 @dataclass(frozen=True)
-class Results:
-    """Where the results of the shards lie, and the columns that they make together."""
+class Plan:
+    """The stages that make the results of a source. Make one with `Plan.of`, and pass it on.
 
+    `shards` is the download. `scores` has the stage of every scorer and head that works on one shard, by its name.
+    Scorers of the whole pool are not in it: their stages depend on the ledger, see `pool`.
+    """
+
+    source: Source
     shards: Stage
+    scores: Mapping[str, Stage]
+
+    @classmethod
+    def of(cls, source: Source) -> Self:
+        """The plan of a source. Loads no model, but computes digests of weights.
+
+        Raises SourceError or ModelError for a scorer that cannot work, including scorers of the whole pool.
+        """
+        shards = download.stage(source)
+        scores = {
+            name: _scorer(source, name, spec, shards)
+            for name, spec in source.scorers.items()
+            if not isinstance(spec, HeadSpec | PoolSpec)
+        }
+        for name, spec in source.scorers.items():
+            if isinstance(spec, HeadSpec):
+                scores[name] = _head(source, name, spec, scores)
+            elif isinstance(spec, PoolSpec):
+                try:
+                    spec.check(source.scorers)
+                except SourceError as error:
+                    raise SourceError(f"scorers.{name}: {error}") from None
+        return cls(source, shards, scores)
+
+    @cached_property
+    def embeddings(self) -> Mapping[str, Stage]:
+        """The embeddings of every scorer that stores them: float16 [pairs, 2, dim], a .npy a shard, image then text."""
+        return {
+            name: Stage(f"embeddings/{name}", stage.made_by)
+            for name, stage in self.scores.items()
+            if self.source.scorers[name].encoder
+        }
+
+    def certificate(self, name: str) -> str:
+        """The storage key of the certificate that a scorer had when it was first loaded for its stage, as JSON."""
+        return f"{self.scores[name].folder}/certificate.json"
+
+    def pool(self, ledger: Ledger, quarantined: Iterable[int]) -> dict[str, Stage]:
+        """The stages of the scorers of the whole pool. They change with every pair that the pool gains or loses."""
+        pool: dict[str, Any] = {
+            "ledger": ledger.digest,
+            "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
+        }
+        if ledger.revision:
+            pool["revision"] = ledger.revision
+        return {
+            name: Stage(
+                f"scores/{name}",
+                {
+                    "kind": spec.kind,
+                    **spec.identity(),
+                    "reads": {"shards": self.shards.key, **{of: self.scores[of].key for of in spec.builds_on}},
+                    "pool": pool,
+                },
+            )
+            for name, spec in self.source.scorers.items()
+            if isinstance(spec, PoolSpec)
+        }
+
+    def results(self, storage: Storage, ledger: Ledger, quarantined: Iterable[int]) -> "Results":
+        """The results that this plan makes of the ledger's pairs."""
+        extra = _extra(storage.fetch(shard.key) for shard in ledger.shards)
+        scores = {**self.scores, **self.pool(ledger, quarantined)}
+        return Results(self, scores, row_columns(extra, self.source.scorers))
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a plan for one ledger: the stages of all scorers by name, and the columns of `rows`."""
+
+    plan: Plan
     scores: Mapping[str, Stage]
     columns: pa.Schema
 
     @property
+    def stages(self) -> list[Stage]:
+        """The download, then every scorer."""
+        return [self.plan.shards, *self.scores.values()]
+
+    @property
     def keys(self) -> dict[str, Any]:
         """The keys of all stages, as JSON."""
-        return {"shards": self.shards.key, "scores": {name: stage.key for name, stage in self.scores.items()}}
+        return {"shards": self.plan.shards.key, "scores": {name: stage.key for name, stage in self.scores.items()}}
 
 
-def results(source: Source, storage: Storage, ledger: Ledger, quarantined: Iterable[int]) -> Results:
-    """What the source's settings make of its pairs. Loads no model."""
-    from pipeline.download import download
-
-    shards = download.stage(source)
-    extra = _extra(storage.fetch(shard.key) for shard in ledger.shards)
-    scores = stages(source, shards)
-    scores |= pool_stages(source, shards, scores, ledger, quarantined)
-    return Results(shards, scores, row_columns(extra, source.scorers))
+def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The columns that a stage made for these pairs. Raises StorageError if they belong to other pairs."""
+    table = pq.read_table(storage.fetch(key), partitioning=None)
+    if not table["uid"].equals(pairs["uid"]):
+        raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")
+    return {name: table[name] for name in table.column_names if name not in _OF_PAIRS}
 
 
 def _extra(shards: Iterable[Path]) -> pa.Schema:
@@ -49,87 +132,28 @@ def _extra(shards: Iterable[Path]) -> pa.Schema:
     for path in shards:
         for field in pq.read_schema(path):
             kinds.setdefault(field.name, set()).add(field.type)
-    agreed = {name: found - {pa.null()} for name, found in kinds.items() if name not in _OF_PAIRS}
-    return pa.schema({name: found.pop() if len(found) == 1 else pa.string() for name, found in agreed.items()})
+    agreed = {name: types - {pa.null()} for name, types in kinds.items() if name not in _OF_PAIRS}
+    return pa.schema({name: types.pop() if len(types) == 1 else pa.string() for name, types in agreed.items()})
 
 
-def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """The columns that a stage made for these pairs. Raises StorageError if they are those of other pairs."""
-    table = pq.read_table(storage.fetch(key), partitioning=None)
-    if not table["uid"].equals(pairs["uid"]):
-        raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")
-    return {name: table[name] for name in table.column_names if name not in _OF_PAIRS}
+def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:
+    """The stage of a scorer of pairs. It depends on the shards even if it reads captions alone: only downloaded pairs
+    are scored."""
+    _check_columns(source, name, spec)
+    decoder = {"decoder": decoders.made_by(source.decoder)} if spec.looks_at_pictures else {}
+    return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **decoder, "reads": shards.key})
 
 
-def stages(source: "Source", shards: Stage) -> dict[str, Stage]:
-    """What makes the results of each scorer of pairs by themselves, by its name. Loads no model, but digests weights.
-
-    Raises SourceError or ModelError for scorers that cannot work, those of the whole pool included.
-    """
-    from pipeline.images import decoders  # a folder of specs, which are made of the nouns above
-
-    made: dict[str, Stage] = {}
-    for name, spec in source.scorers.items():
-        if not isinstance(spec, HeadSpec | PoolSpec):
-            _readable(source, name, spec)
-            # Only what was downloaded is scored, so that even a scorer of captions alone depends on the shards.
-            by = {"decoder": decoders.made_by(source.decoder)} if spec.looks_at_pictures else {}
-            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **by, "reads": shards.key})
-    for name, spec in source.scorers.items():
-        if isinstance(spec, HeadSpec):
-            of = source.scorers[spec.of]
-            if of.encoder is None:
-                raise SourceError(
-                    f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer"
-                )
-            spec.check(of)
-            made[name] = Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": made[spec.of].key})
-        elif isinstance(spec, PoolSpec):
-            try:
-                spec.check(source.scorers)
-            except SourceError as error:
-                raise SourceError(f"scorers.{name}: {error}") from None
-    return made
+def _head(source: Source, name: str, spec: HeadSpec, scores: Mapping[str, Stage]) -> Stage:
+    """The stage of a head: it reads the embeddings of another scorer."""
+    of = source.scorers[spec.of]
+    if of.encoder is None:
+        raise SourceError(f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer")
+    spec.check(of)
+    return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": scores[spec.of].key})
 
 
-def pool_stages(
-    source: "Source", shards: Stage, scores: Mapping[str, Stage], ledger: "Ledger", quarantined: Iterable[int]
-) -> dict[str, Stage]:
-    """What makes the results of each scorer of the whole pool. A pool that grew, or lost anything, gets new ones."""
-    pool: dict[str, Any] = {
-        "ledger": ledger.digest,
-        "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-    }
-    if ledger.revision:
-        pool["revision"] = ledger.revision
-    return {
-        name: Stage(
-            f"scores/{name}",
-            {
-                "kind": spec.kind,
-                **spec.identity(),
-                "reads": {"shards": shards.key, **{of: scores[of].key for of in spec.builds_on}},
-                "pool": pool,
-            },
-        )
-        for name, spec in source.scorers.items()
-        if isinstance(spec, PoolSpec)
-    }
-
-
-def embeddings(name: str, scores: Stage) -> Stage:
-    """Where the scorer `name` keeps its embeddings: float16 [pairs, 2, dim], a .npy a shard, image then text."""
-    return Stage(f"embeddings/{name}", scores.made_by)
-
-
-def certificate(scores: Stage) -> str:
-    """The key of what a scorer said of itself when it was first loaded for this stage, as JSON."""
-    return f"{scores.folder}/certificate.json"
-
-
-def _readable(source: "Source", name: str, spec: Spec) -> None:
-    from pipeline.sources.loading import extra_names  # a source is made of specs
-
+def _check_columns(source: Source, name: str, spec: Spec) -> None:
     if source.demo is not None or not spec.reads:
         return
     known = ("url", "caption", *extra_names(source))

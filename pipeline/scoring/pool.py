@@ -7,7 +7,6 @@ key of such a stage holds the pool's digest: the same pool computes nothing agai
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +19,8 @@ from pipeline.ledger import stale
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.progress import Progress, silent
 from pipeline.scorers.spec import Columns, PoolSpec
-from pipeline.scoring import plan
-from pipeline.scoring.plan import Results
+from pipeline.scoring.plan import Plan, Results, aligned
 from pipeline.scoring.writer import Collected
-from pipeline.sources.source import Source
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
@@ -61,7 +58,7 @@ class StoredPool:
 
     def embeddings(self, of: str) -> Iterator[npt.NDArray[np.float16]]:
         """The stored embeddings of a scorer, shard after shard: float16 [rows, 2, dim], NaN where there is none."""
-        stage = plan.embeddings(of, self._made.scores[of])
+        stage = self._made.plan.embeddings[of]
         for shard, place in zip(self.shards, self.places, strict=True):
             key = stage.item(shard.number, ".npy")
             stored: npt.NDArray[np.float16] = np.load(self._storage.fetch(key), mmap_mode="r", allow_pickle=False)
@@ -76,10 +73,10 @@ class StoredPool:
     def _shard(self, shard: Shard, gone: Sequence[int], of: Sequence[str]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         pairs = pq.read_table(self._storage.fetch(shard.key), columns=["uid", "url", "caption"], partitioning=None)
         known = {name: pairs[name] for name in pairs.column_names}
-        downloaded = plan.aligned(self._storage, self._made.shards.item(shard.number, ".parquet"), pairs)
+        downloaded = aligned(self._storage, self._made.plan.shards.item(shard.number, ".parquet"), pairs)
         known["sha256"] = downloaded["sha256"]
         for name in of:
-            known |= plan.aligned(self._storage, self._made.scores[name].item(shard.number, ".parquet"), pairs)
+            known |= aligned(self._storage, self._made.scores[name].item(shard.number, ".parquet"), pairs)
         member = np.array(pc.equal(downloaded["status"], "ok"))
         member[list(gone)] = False
         place = np.flatnonzero(member)
@@ -87,7 +84,7 @@ class StoredPool:
 
 
 def run(
-    source: Source,
+    plan: Plan,
     storage: Storage,
     ledger: Ledger,
     quarantined: Mapping[int, str],
@@ -98,10 +95,10 @@ def run(
     `progress` is called with the name of each scorer. Killed at any moment, the next run gives the same.
     Raises StorageError for a result that is missing or does not line up with its pairs, ModelError for a model.
     """
-    specs = {name: spec for name, spec in source.scorers.items() if isinstance(spec, PoolSpec)}
+    specs = {name: spec for name, spec in plan.source.scorers.items() if isinstance(spec, PoolSpec)}
     if not specs:
         return
-    made = plan.results(source, storage, ledger, quarantined)
+    made = plan.results(storage, ledger, quarantined)
     shards = [shard for shard in ledger.shards if shard.number not in quarantined]
     missing = {name: spec for name, spec in specs.items() if not _done(storage, made.scores[name], spec, shards)}
     if not missing:
@@ -110,13 +107,9 @@ def run(
         read = sorted({of for spec in missing.values() for of in spec.builds_on})
         pool = StoredPool(storage, scratch, made, shards, ledger, read)
         for name, spec in missing.items():
-            columns = spec.load(partial(_first, source, spec)).score(pool, partial(progress, name))
+            load_model = plan.source.scorers[spec.model_of].load if spec.model_of else None
+            columns = spec.load(load_model).score(pool, partial(progress, name))
             _store(storage, pool, name, spec, made.scores[name], columns)
-
-
-def _first(source: Source, spec: PoolSpec) -> Any:
-    """The loaded scorer that the spec builds on."""
-    return source.scorers[spec.builds_on[0]].load()
 
 
 def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard]) -> bool:

@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.download import download
 from pipeline.errors import ModelError, ShardError, WinnowError
 from pipeline.ledger.ledger import Shard
 from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, Scorer, Spec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.windows import Opened, Windows
 from pipeline.scoring.writer import Collected
-from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
@@ -37,17 +35,13 @@ class Scoring:
     `seconds` is what it spent so far waiting for "pictures", and in each scorer, by its name.
     """
 
-    def __init__(self, source: Source, storage: Storage) -> None:
-        self.storage = storage
-        self.shards = download.stage(source)
-        self.stages = plan.stages(source, self.shards)
-        self.specs: Mapping[str, Spec] = {name: source.scorers[name] for name in source.scorers if name in self.stages}
-        self.embeddings = {
-            name: plan.embeddings(name, self.stages[name]) for name, spec in self.specs.items() if spec.encoder
-        }
+    def __init__(self, plan: Plan, storage: Storage) -> None:
+        self.plan, self.storage = plan, storage
+        scorers = plan.source.scorers
+        self.specs: Mapping[str, Spec] = {name: scorers[name] for name in scorers if name in plan.scores}
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._loaded: dict[str, Any] = {}
-        self._windows = Windows(storage, self.shards, source.decoder)
+        self._windows = Windows(storage, plan.shards, plan.source.decoder)
         self._opened: dict[int, Opened] = {}
         self._expected: Shard | None = None
 
@@ -73,9 +67,9 @@ class Scoring:
         return {name: spec for name, spec in self.specs.items() if not self._done(name, shard)}
 
     def _done(self, name: str, shard: Shard) -> bool:
-        keys = [self.stages[name].item(shard.number, ".parquet")]
-        if name in self.embeddings:
-            keys.append(self.embeddings[name].item(shard.number, ".npy"))
+        keys = [self.plan.scores[name].item(shard.number, ".parquet")]
+        if name in self.plan.embeddings:
+            keys.append(self.plan.embeddings[name].item(shard.number, ".npy"))
         return all(self.storage.done(key) for key in keys)
 
     def load(self, name: str) -> Any:
@@ -84,7 +78,7 @@ class Scoring:
             spec = self.specs[name]
             self._loaded[name] = spec.load(partial(self.load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
             self._check(name)
-            self.stages[name].describe(self.storage)
+            self.plan.scores[name].describe(self.storage)
         return self._loaded[name]
 
     def _check(self, name: str) -> None:
@@ -92,12 +86,12 @@ class Scoring:
 
         The key was made before the weights were read, and holds neither the machine nor every library.
         """
-        spec, stage, loaded = self.specs[name], self.stages[name], self._loaded[name]
+        spec, stage, loaded = self.specs[name], self.plan.scores[name], self._loaded[name]
         if changed := [key for key, value in spec.identity().items() if stage.made_by[key] != value]:
             raise ModelError(f"scorers.{name}: {', '.join(changed)} changed while it was loaded: run the command again")
         if not isinstance(loaded, Certified):
             return
-        key, said = plan.certificate(stage), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
+        key, said = self.plan.certificate(name), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
         self.storage.put_if_absent(key, canonical_json(said))
         before = json.loads(self.storage.fetch(key).read_bytes())
         drift = float(np.abs(np.subtract(said["golden"], before["golden"])).max())
@@ -138,8 +132,10 @@ class Scoring:
                         self.seconds[name] += time.perf_counter() - started
                         results[name].add(window.rows, columns)
             for name, result in results.items():
-                if name in self.embeddings:
-                    self.storage.put_file(self.embeddings[name].item(shard.number, ".npy"), result.write_embeddings())
+                if name in self.plan.embeddings:
+                    self.storage.put_file(
+                        self.plan.embeddings[name].item(shard.number, ".npy"), result.write_embeddings()
+                    )
                 self._put(shard, name, result, uids)
 
     def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
@@ -156,7 +152,7 @@ class Scoring:
 
     def _stored(self, of: str, shard: Shard, rows: int) -> npt.NDArray[np.float16]:
         """The embeddings of a scorer for the shard."""
-        path = self.storage.fetch(self.embeddings[of].item(shard.number, ".npy"))
+        path = self.storage.fetch(self.plan.embeddings[of].item(shard.number, ".npy"))
         try:
             stored: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -177,7 +173,7 @@ class Scoring:
             yield thing
 
     def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
-        self.storage.put_file(self.stages[name].item(shard.number, ".parquet"), result.write(uids))
+        self.storage.put_file(self.plan.scores[name].item(shard.number, ".parquet"), result.write(uids))
 
 
 def _trim() -> None:

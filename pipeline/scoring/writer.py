@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.schema import score_column
 from pipeline.scorers.spec import NORM, Columns, Spec
 
 ROW_GROUP = 65_536
@@ -47,7 +48,7 @@ class Collected:
         place = pa.array(self._place, mask=self._place < 0)
         columns = {"uid": uids}
         for column, kind in self._promised.items():
-            columns[f"{self._name}_{column}"] = (
+            columns[score_column(self._name, column)] = (
                 pa.chunked_array(self._chunks[column], kind).combine_chunks().take(place)
             )
         path = self._scratch / f"{self._name}.parquet"

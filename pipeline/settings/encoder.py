@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from pipeline.errors import SourceError
-from pipeline.settings.fields import LOCAL, ModelName, Table, Weights
+from pipeline.settings.fields import LOCAL_DIR, ModelName, Table, Weights
 
-BRINGS = (LOCAL, "hf-hub:")
+SELF_CONTAINED = (LOCAL_DIR, "hf-hub:")
 """Before the name of a model that brings its weights along."""
 
 
@@ -43,14 +43,14 @@ class Network(Table):
             raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
         if self.kind == "timm" and self.quick_gelu is not None:
             raise ValueError("quick_gelu is for open_clip")
-        if self.weights and self.model.startswith(BRINGS):
+        if self.weights and self.model.startswith(SELF_CONTAINED):
             raise ValueError(f"{self.model} brings its weights along: remove weights = {self.weights!r}")
         return self
 
     @property
     def name(self) -> str:
-        """What a person calls it, without the folders of files: as `named` reads it."""
-        model = LOCAL + Path(self.model).name if self.model.startswith(LOCAL) else self.model
+        """What a person calls it, without the folders of files: as `parse_name` reads it."""
+        model = LOCAL_DIR + Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
         return f"{self.kind}:{model}" + (f"@{Path(self.weights).name}" if self.weights else "")
 
 
@@ -78,27 +78,27 @@ class Pixels(Table):
         return f"{self.kind}, {self.side} px"
 
 
-def named(encoder: Any) -> Any:
+def parse_name(encoder: Any) -> Any:
     """The table that a name stands for: timm:MODEL or open_clip:MODEL, with @WEIGHTS, local-dir:FOLDER, hog, pixels."""
     if not isinstance(encoder, str):
         return encoder
     if encoder in ("hog", "pixels"):
         return {"kind": encoder}
-    kind, _, model = (f"open_clip:{encoder}" if encoder.startswith(LOCAL) else encoder).partition(":")
+    kind, _, model = (f"open_clip:{encoder}" if encoder.startswith(LOCAL_DIR) else encoder).partition(":")
     if kind not in ("timm", "open_clip") or not model:
         raise ValueError(
             f"no encoder is called {encoder!r}: it is timm:MODEL or open_clip:MODEL, with @WEIGHTS (a tag, a file "
             f".safetensors, or {RANDOM}) behind it, local-dir:FOLDER, hog or pixels"
         )
-    model, _, weights = (model, "", "") if model.startswith(BRINGS) else model.partition("@")
+    model, _, weights = (model, "", "") if model.startswith(SELF_CONTAINED) else model.partition("@")
     return {"kind": kind, "model": model} | ({"weights": weights} if weights else {})
 
 
-Encoder = Annotated[Network | Hog | Pixels, Field(discriminator="kind"), BeforeValidator(named)]
+Encoder = Annotated[Network | Hog | Pixels, Field(discriminator="kind"), BeforeValidator(parse_name)]
 """What turns a picture into the numbers that a learner sees. In a source file a table, or a name."""
 
 
-def encoder(text: str) -> Encoder:
+def parse_encoder(text: str) -> Encoder:
     """What could stand behind `encoder =` in a source file of this folder: a name, or a table in braces.
 
     Raises SourceError.

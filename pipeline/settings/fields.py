@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
-LOCAL = "local-dir:"
+LOCAL_DIR = "local-dir:"
 """Before the folder of an open_clip model."""
 
 
@@ -15,7 +15,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def existing(path: Path, info: ValidationInfo) -> Path:
+def existing_path(path: Path, info: ValidationInfo) -> Path:
     """A path relative to the source file that names it. Raises ValueError if nothing is there."""
     found = Path((info.context or {}).get("folder", Path()), path.expanduser()).resolve()
     if not found.exists():
@@ -24,14 +24,16 @@ def existing(path: Path, info: ValidationInfo) -> Path:
 
 
 def _model(name: str, info: ValidationInfo) -> str:
-    return LOCAL + str(existing(Path(name.removeprefix(LOCAL)), info)) if name.startswith(LOCAL) else name
+    return (
+        LOCAL_DIR + str(existing_path(Path(name.removeprefix(LOCAL_DIR)), info)) if name.startswith(LOCAL_DIR) else name
+    )
 
 
 def _weights(weights: str | None, info: ValidationInfo) -> str | None:
-    return str(existing(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
+    return str(existing_path(Path(weights), info)) if weights and weights.endswith(".safetensors") else weights
 
 
-ExistingPath = Annotated[Path, AfterValidator(existing)]
+ExistingPath = Annotated[Path, AfterValidator(existing_path)]
 """A file or folder, relative to the source file. It must exist."""
 
 ModelName = Annotated[str, AfterValidator(_model)]

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pipeline.errors import SourceError
-from pipeline.redact import hidden
-from pipeline.settings.fields import Table, existing
+from pipeline.redact import redact
+from pipeline.settings.fields import Table, existing_path
 
 
 def _located(location: str, info: ValidationInfo) -> str:
-    return location if location.startswith(("http://", "https://")) else str(existing(Path(location), info))
+    return location if location.startswith(("http://", "https://")) else str(existing_path(Path(location), info))
 
 
 class Pairs(Table):
@@ -28,12 +28,12 @@ class Pairs(Table):
     extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
 
     @property
-    def shown(self) -> str:
+    def safe_location(self) -> str:
         """`location` as a message may have it."""
-        return hidden(self.location)
+        return redact(self.location)
 
     @property
-    def kind(self) -> str:
+    def file_format(self) -> str:
         """The format, as said or by the ending. Raises SourceError if neither tells."""
         if self.format:
             return self.format
@@ -42,7 +42,7 @@ class Pairs(Table):
         kinds = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
         if ending not in kinds:
             raise SourceError(
-                f"{self.shown}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
+                f"{self.safe_location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
             )
         return kinds[ending]
 

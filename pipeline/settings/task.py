@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.fields import ExistingPath, Table
 
-LEAST = 5
+MIN_SEEDS = 5
 """Seeds below which a comparison is not told: an interval over so few draws says nothing."""
 
 
@@ -57,7 +57,7 @@ class Learner(Table):
 class Budget(Table):
     """What every trial spends. Two trials are compared only if theirs are equal."""
 
-    seeds: int = Field(10, ge=LEAST, le=100, description="draws of the pool, each with its own initialisation")
+    seeds: int = Field(10, ge=MIN_SEEDS, le=100, description="draws of the pool, each with its own initialisation")
     steps: int = Field(400, ge=1)
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
@@ -81,12 +81,12 @@ class Budget(Table):
     margin: float = Field(0.05, ge=0, description="by so much similarity may fall in a version of both")
 
     @property
-    def trial(self) -> dict[str, Any]:
+    def per_trial(self) -> dict[str, Any]:
         """What one trial spends: all but how many there are."""
         return self.model_dump(exclude={"seeds", "augmentations"})
 
     @property
-    def tries(self) -> list["Budget"]:
+    def candidates(self) -> list["Budget"]:
         """What a trial tries: a budget for each learning rate."""
         rates = dict.fromkeys((self.learning_rate, *self.learning_rates))
         return [self.model_copy(update={"learning_rate": rate, "learning_rates": ()}) for rate in rates]
@@ -120,9 +120,9 @@ class Task(Table):
                 if self.column
                 else f"kind = {self.kind} needs column, with the {self.kind} of each pair"
             )
-        if self.classes and not self.named:
+        if self.classes and not self.has_classes:
             raise ValueError(f"kind = {self.kind} has no classes: remove them, or set kind = label or classes")
-        if self.named and len(self.classes) < 2:
+        if self.has_classes and len(self.classes) < 2:
             raise ValueError("name at least two classes")
         if self.test and self.split:
             raise ValueError("the held-out pictures are given by test, or split off by split, not both")
@@ -133,7 +133,7 @@ class Task(Table):
     @model_validator(mode="after")
     def _learnable(self) -> Self:
         for name, learner in self.learners.items():
-            if self.of_captions and learner.head != "dual":
+            if self.trains_on_captions and learner.head != "dual":
                 raise ValueError(
                     f"kind = {self.kind} is for learners of captions: learners.{name} needs "
                     'head = "dual", with an open_clip encoder'
@@ -143,17 +143,17 @@ class Task(Table):
         return self
 
     @property
-    def named(self) -> bool:
+    def has_classes(self) -> bool:
         """Whether there are classes."""
         return self.kind in ("classes", "label", "zero-shot")
 
     @property
-    def of_pairs(self) -> bool:
+    def evaluates_pairs(self) -> bool:
         """Whether pictures and captions are asked for together, and no picture has a label."""
         return self.kind in ("retrieval", "match")
 
     @property
-    def of_captions(self) -> bool:
+    def trains_on_captions(self) -> bool:
         """Whether no learner is told a label, so that every pair with a caption trains."""
         return self.kind in ("zero-shot", "retrieval", "match")
 

@@ -5,23 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
-import pyarrow as pa
 from pydantic import Field, model_validator
 
-from filters import catalog
 from filters.core import Distinct, Filter, Recipe
-from pipeline.errors import nearest
+from pipeline.errors import did_you_mean
+from pipeline.filtering.recipes import find_recipe
 from pipeline.images import decoders
-from pipeline.schema import MADE, RESERVED
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.kinds import AnySpec
 from pipeline.scorers.semantic import SemanticSpec
-from pipeline.scorers.spec import Spec
 from pipeline.settings.choice import Calibration, DistinctRow, DriftRow, FilterRow
 from pipeline.settings.download import Download
 from pipeline.settings.fields import Table
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import Task
+from pipeline.sources.columns import check_columns
 
 
 class Source(Table):
@@ -53,44 +51,32 @@ class Source(Table):
             )
         if self.recipe is not None and self.filters is not None:
             raise ValueError("give recipe or filters, not both")
-        if self.recipe is not None and self.recipe not in catalog.recipes():
-            raise ValueError(f"recipe {self.recipe!r} is unknown{nearest(self.recipe, catalog.recipes())}")
-        for name in self.pairs.extra if self.pairs else ():
-            if name.lower() in RESERVED:  # SQL does not tell URL from url
-                raise ValueError(f"pairs.extra: winnow makes a column {name.lower()!r} itself; rename it in the source")
+        check_columns(self.pairs.extra if self.pairs else (), self.scorers)
         for name, spec in self.scorers.items():
             for of in spec.builds_on:
                 if of not in self.scorers:
-                    raise ValueError(f"scorers.{name}: there is no scorer {of!r}{nearest(of, self.scorers)}")
+                    raise ValueError(f"scorers.{name}: there is no scorer {of!r}{did_you_mean(of, self.scorers)}")
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
                 raise ValueError(
                     f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
                 )
-        _ = self.chosen  # a bad filter name or a double one is an error of the file
+        _ = self.own_recipe  # an unknown recipe, a bad filter name or a double one is an error of the file
         return self
 
     @property
-    def neighbours(self) -> Mapping[str, DuplicatesSpec | SemanticSpec]:
+    def neighbour_scorers(self) -> Mapping[str, DuplicatesSpec | SemanticSpec]:
         """The scorers that find near-duplicates, by name."""
         return {name: spec for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec | SemanticSpec)}
 
     @property
-    def chosen(self) -> Recipe:
+    def own_recipe(self) -> Recipe:
         """The recipe that this source publishes; without one, every downloaded pair is kept."""
         if self.filters is not None:
             recipe = Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
         else:
-            recipe = catalog.recipes()[self.recipe or "everything"]
+            recipe = find_recipe(self.recipe or "everything")
         if self.distinct is None:
             return recipe
         name = recipe.name if self.filters is not None else f"{recipe.name}-distinct"
         return replace(recipe, name=name, distinct=Distinct(**self.distinct.model_dump()))
-
-
-def row_columns(extra: pa.Schema, scorers: Mapping[str, Spec]) -> pa.Schema:
-    """The columns of `rows` before any verdict: what winnow makes, the source's extra columns, and every score."""
-    scores = [
-        pa.field(f"{name}_{column}", kind) for name, spec in scorers.items() for column, kind in spec.columns().items()
-    ]
-    return pa.schema([*MADE, *extra, *scores])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 
@@ -35,7 +36,15 @@ def file_list(paths: Iterable[Path]) -> str:
     return "[" + ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for path in paths) + "]"
 
 
-def parquet(paths: Iterable[Path], *more: str) -> str:
-    """SQL for the rows of these files, in this order; a folder called run=3 is no column. `more`: filename, say."""
-    told = "".join(f", {name} = true" for name in more)
-    return f"read_parquet({file_list(paths)}, hive_partitioning = false{told})"
+FILE = "__file"
+"""The column of `parquet(..., "filename")` with the path of the file that a row was read from."""
+
+
+def parquet(paths: Iterable[Path], *options: Literal["filename", "file_row_number", "union_by_name"]) -> str:
+    """SQL for the rows of these files, in this order. A folder called run=3 adds no column.
+
+    Options are those of DuckDB's read_parquet; `filename` adds the column `FILE`, `file_row_number` one of its name.
+    """
+    values = {"filename": literal(FILE)}
+    added = "".join(f", {name} = {values.get(name, 'true')}" for name in options)
+    return f"read_parquet({file_list(paths)}, hive_partitioning = false{added})"

@@ -27,7 +27,7 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
     with storage.scratch() as scratch:
         local, count = scratch / "part.parquet", 0
         with pq.ParquetWriter(local, schema, **_layout(schema)) as writer:
-            for group in cut(batches, ROW_GROUP):
+            for group in rechunk(batches, ROW_GROUP):
                 writer.write_table(group, row_group_size=ROW_GROUP)
                 count += len(group)
         with local.open("rb") as file:
@@ -52,7 +52,7 @@ def _layout(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def cut(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:
+def rechunk(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:
     """The same rows, cut anew: every table but the last has `length` rows; the last may have none."""
     held: list[pa.Table] = []
     for batch in batches:

@@ -2,7 +2,7 @@
 
 A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all,
 and is never edited, so that a finished object under its key means done. Only a takedown
-(`pipeline.upkeep.takedown`) replaces or removes one. Nothing else in winnow renames, links or removes a result.
+(`pipeline.takedown`) replaces or removes one. Nothing else in winnow renames, links or removes a result.
 """
 
 import contextlib

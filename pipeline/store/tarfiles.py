@@ -17,7 +17,7 @@ _END = bytes(1024)
 """Two empty blocks end a tar. Python's reader takes a tar without them for a whole one."""
 
 
-def member(number: int) -> str:
+def member_name(number: int) -> str:
     """The name of the picture of a shard's URL of that number."""
     return f"{number:05d}.jpg"
 

@@ -6,8 +6,8 @@ there is not touched, and a run that is killed goes on with the attempt that was
 
 from collections.abc import Collection, Mapping
 
-from pipeline.errors import SourceError, nearest
-from pipeline.failure import FORGOTTEN, LASTING, passing
+from pipeline.errors import SourceError, did_you_mean
+from pipeline.failure import FORGOTTEN, RETRY_LATER, is_transient
 from pipeline.ledger import ingest
 from pipeline.manifest.manifest import Manifest
 from pipeline.sources.source import Source
@@ -15,31 +15,31 @@ from pipeline.store import duck
 from pipeline.store.storage import Storage
 
 
-def failures(manifest: Manifest) -> Mapping[str, int]:
+def failure_counts(manifest: Manifest) -> Mapping[str, int]:
     """The pairs that failed, by cause."""
     with manifest.connection() as con:
         found = con.execute("SELECT cause, count(*) FROM rows WHERE status = 'failed' GROUP BY cause").fetchall()
     return dict(found)
 
 
-def chosen(manifest: Manifest, causes: Collection[str]) -> list[str]:
+def choose_causes(manifest: Manifest, causes: Collection[str]) -> list[str]:
     """Of the causes those to try again: what was asked for, or all that may pass by themselves.
 
     Raises SourceError for a cause that no pair has, and for one that no second attempt may mend.
     """
-    known = failures(manifest)
+    known = failure_counts(manifest)
     for cause in causes:
         if cause == FORGOTTEN:
             raise SourceError("what was taken down is not fetched again")
         if cause not in known:
-            raise SourceError(f"no pair failed with the cause {cause!r}{nearest(cause, known)}")
-    return sorted(causes or (cause for cause in known if cause in LASTING or passing(cause)))
+            raise SourceError(f"no pair failed with the cause {cause!r}{did_you_mean(cause, known)}")
+    return sorted(causes or (cause for cause in known if cause in RETRY_LATER or is_transient(cause)))
 
 
 def append(source: Source, storage: Storage, causes: Collection[str]) -> int:
-    """Append the newest manifest's pairs that failed with these causes (see `chosen`); gives how many."""
+    """Append the newest manifest's pairs that failed with these causes (see `choose_causes`); gives how many."""
     manifest = Manifest.open(storage)
-    wanted = chosen(manifest, causes)
+    wanted = choose_causes(manifest, causes)
     with manifest.connection() as con:
         among = f"[{', '.join(map(duck.literal, wanted))}]::VARCHAR[]"
         failed = con.sql(f"SELECT uid, shard FROM rows WHERE status = 'failed' AND list_contains({among}, cause)")

@@ -16,13 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.download import download
 from pipeline.ledger import blocklist
-from pipeline.ledger.ledger import Shard, committed
+from pipeline.ledger.ledger import SHARD_NUMBER, Shard, committed
 from pipeline.schema import ORIGIN
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.sources.loading import members
-from pipeline.sources.source import Source
 from pipeline.store import duck, tarfiles
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
@@ -54,16 +52,16 @@ class Places:
 
 
 def reuse(
-    source: Source, storage: Storage, wanted: Sequence[Shard], tell: Callable[[int, int], None] = lambda *_: None
+    plan: Plan, storage: Storage, wanted: Sequence[Shard], tell: Callable[[int, int], None] = lambda *_: None
 ) -> None:
     """Leave what can be taken over for these shards. Does nothing for a source that is no union.
 
     The members' results lie beside the union's. `tell` is told how many shards of how many were looked through. Killed
     at any moment, the next run goes on. Raises StorageError for a result of a member's that is missing or damaged.
     """
-    if not source.union:
+    if not plan.source.union:
         return
-    taking = _Taking(source, storage)
+    taking = _Taking(plan, storage)
     fresh = [shard for shard in wanted if not shard.revised]  # a second attempt is made by the union itself
     missing = [shard for shard in fresh if not taking.complete(shard) and not taking.blocks(shard)]
     with storage.scratch() as scratch, duck.connect(scratch) as con:
@@ -78,14 +76,13 @@ def reuse(
 class _Taking:
     """The union's stages and its members' folders."""
 
-    def __init__(self, source: Source, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, plan: Plan, storage: Storage) -> None:
+        self._plan, self._storage, source = plan, storage, plan.source
         self._members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
-        self._blocked = blocklist.binding(source, storage)
-        made_by = download.stage(source)
-        self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(made_by, ".tar"), (made_by, ".parquet")]}
-        for name, stage in plan.stages(source, made_by).items():
-            embeddings = [(plan.embeddings(name, stage), ".npy")] if source.scorers[name].encoder else []
+        self._blocked = blocklist.in_force(source, storage)
+        self._made: dict[str, list[tuple[Stage, str]]] = {PICTURES: [(plan.shards, ".tar"), (plan.shards, ".parquet")]}
+        for name, stage in plan.scores.items():
+            embeddings = [(plan.embeddings[name], ".npy")] if name in plan.embeddings else []
             self._made[name] = [*embeddings, (stage, ".parquet")]
 
     def complete(self, shard: Shard) -> bool:
@@ -97,19 +94,20 @@ class _Taking:
         rows = (
             pq.read_table(self._storage.fetch(shard.key), columns=["uid", "url"]).to_pylist() if self._blocked else ()
         )
-        return any(self._blocked.names(row["uid"], row["url"]) for row in rows)
+        return any(self._blocked.covers(row["uid"], row["url"]) for row in rows)
 
     def locate(self, con: duckdb.DuckDBPyConnection, wanted: Sequence[Shard]) -> bool:
         """Leave the table `places`, a row for each pair of the shards; False where no member has any shard."""
         theirs = [
-            f"SELECT {duck.literal(name)} AS {ORIGIN}, uid, number, row AS place FROM ({_rows(store, known)})"
+            f"SELECT {duck.literal(name)} AS {ORIGIN}, uid, number, row AS place FROM ({_rows(store, known, ('uid',))})"
             for name, store in self._members.items()
             if (known := committed(store))
         ]
         if theirs:
+            ours = _rows(self._storage, wanted, ("uid", "url_number", ORIGIN))
             con.execute(
                 f"CREATE TABLE places AS SELECT ours.*, theirs.* EXCLUDE ({ORIGIN}, uid) "
-                f"FROM ({_rows(self._storage, wanted)}) AS ours LEFT JOIN (SELECT {ORIGIN}, uid, "
+                f"FROM ({ours}) AS ours LEFT JOIN (SELECT {ORIGIN}, uid, "
                 f"max(number) AS of, arg_max(place, number) AS place FROM ({' UNION ALL '.join(theirs)}) "
                 f"GROUP BY ALL) AS theirs USING ({ORIGIN}, uid)"
             )
@@ -148,10 +146,12 @@ class _Taking:
             for name, content in tarfiles.read(self._fetch(self._members[whose[0]], PICTURES, whose[1], ".tar"))
             if (whose, name) in wanted
         }
-        renamed = pa.array([None if member is None else tarfiles.member(url) for _, member, url in rows], pa.string())
+        renamed = pa.array(
+            [None if member is None else tarfiles.member_name(url) for _, member, url in rows], pa.string()
+        )
         downloaded = downloaded.set_column(downloaded.schema.get_field_index("member"), "member", renamed)
         with self._storage.scratch() as scratch:
-            tarfiles.write(scratch / "tar", ((tarfiles.member(url), pictures[url]) for url in sorted(pictures)))
+            tarfiles.write(scratch / "tar", ((tarfiles.member_name(url), pictures[url]) for url in sorted(pictures)))
             pq.write_table(downloaded, scratch / "parquet", compression="zstd")
             self._put(PICTURES, number, [scratch / "tar", scratch / "parquet"])
 
@@ -180,7 +180,7 @@ class _Taking:
 
     def _alike(self, name: str, places: Places) -> bool:
         """Whether the models of all these members said the same of golden pairs as the union's; it takes their word."""
-        key = plan.certificate(self._made[name][-1][0])
+        key = self._plan.certificate(name)
         said = [store.fetch(key).read_bytes() for store in self._stores(places) if store.done(key)]
         return all(
             self._storage.put_if_absent(key, each) or each == self._storage.fetch(key).read_bytes() for each in said
@@ -204,12 +204,12 @@ class _Taking:
             self._storage.put_file(stage.item(number, suffix), local)
 
 
-def _rows(store: Storage, known: Sequence[Shard]) -> str:
-    """SQL for all pairs of these shards: number (of the shard), row, and the columns of the ledger."""
-    files = [store.fetch(shard.key) for shard in known]
+def _rows(store: Storage, shards: Sequence[Shard], columns: Sequence[str]) -> str:
+    """SQL for all pairs of these shards: number (of the shard), row, and these columns of the ledger."""
+    files = [store.fetch(shard.key) for shard in shards]
     return (
-        "SELECT regexp_extract(filename, '(\\d+)-[0-9a-f]+\\.parquet$', 1)::INTEGER AS number, file_row_number AS row, "
-        f"* FROM {duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')}"
+        f"SELECT {SHARD_NUMBER} AS number, file_row_number AS row, {', '.join(columns)} "
+        f"FROM {duck.parquet(files, 'filename', 'file_row_number', 'union_by_name')}"
     )
 
 

@@ -1,4 +1,4 @@
-"""robots.txt and X-Robots-Tag: what a site asks for."""
+"""The opt-outs of sites: robots.txt and X-Robots-Tag."""
 
 import re
 from collections import defaultdict
@@ -8,15 +8,15 @@ from urllib.parse import unquote
 
 from pipeline.settings.download import OPT_OUTS
 
-MOST_RULES = 500_000
-"""Bytes of a robots.txt that are read: RFC 9309's least."""
+MAX_ROBOTS_BYTES = 500_000
+"""Bytes of a robots.txt that are read: the minimum of RFC 9309."""
 
 
 class Rules:
-    """The rules of a robots.txt for one robot, by RFC 9309: those of its own groups, or else those for all robots.
+    """The rules of a robots.txt for one robot (RFC 9309): those of its own groups, else those for all robots.
 
-    The longest pattern that fits decides; `*` stands for anything and `$` for the end. The standard library's parser
-    knows neither, and takes the first rule that fits.
+    The longest matching pattern decides. `*` matches anything, `$` the end. The standard library's parser supports
+    neither, and takes the first matching rule.
     """
 
     def __init__(self, text: str, robot: str) -> None:
@@ -39,11 +39,13 @@ class Rules:
     def allow(self, target: str) -> bool:
         """Whether path and query may be fetched."""
         plain = unquote(target)
-        return max(((len(value), allow) for value, allow in self._rules if _fits(value, plain)), default=(0, True))[1]
+        return max(((len(value), allow) for value, allow in self._rules if _matches(value, plain)), default=(0, True))[
+            1
+        ]
 
 
-def _fits(pattern: str, target: str) -> bool:
-    """Takes time in proportion to both: a stranger writes the patterns, and regular expressions can be made slow."""
+def _matches(pattern: str, target: str) -> bool:
+    """Takes time in proportion to both lengths. Strangers write the patterns, and could slow a regular expression."""
     first, *others = (unquote(part) for part in pattern.removesuffix("$").split("*"))
     if not target.startswith(first):
         return False
@@ -58,14 +60,14 @@ def _fits(pattern: str, target: str) -> bool:
     return len(target) == at or (bool(others) and target.endswith(others[-1]))
 
 
-def robot(user_agent: str) -> str:
-    """The name by which sites address this robot: the first word of its user agent, up to a slash."""
+def robot_name(user_agent: str) -> str:
+    """The product token that robots.txt names: the first word of the user agent, up to a slash."""
     return re.split(r"[/\s;]", user_agent, maxsplit=1)[0]
 
 
 def opted_out(headers: Message, user_agent: str, honoured: Collection[str] = OPT_OUTS) -> bool:
-    """Whether X-Robots-Tag forbids use, in words that are honoured, to all robots or to this one."""
-    own = robot(user_agent).lower()
+    """Whether X-Robots-Tag has one of the honoured words, for all robots or for this one."""
+    own = robot_name(user_agent).lower()
     for line in headers.get_all("X-Robots-Tag", []):
         whom = ""
         for part in line.lower().split(","):

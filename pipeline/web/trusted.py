@@ -1,6 +1,6 @@
-"""Fetching what the operator named: a list of pairs, a file of weights. No guard: a mirror of one's own may be private.
+"""Fetching addresses that a source file names: a list of pairs, a file of weights. No guard: a mirror may be private.
 
-Neither messages nor logs quote the address, which may carry a password or a token.
+Messages and logs do not quote the address, which may hold a password or a token.
 """
 
 import logging
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SECONDS = 60
-"""Without a byte; how long the whole takes is nobody's to say."""
+"""Timeout without a byte. The whole transfer has no limit."""
 
 
 class AddressError(Exception):
-    """Why there is nothing, in words without an address."""
+    """Why a transfer failed, in words without an address."""
 
 
 @contextmanager
-def blocks(url: str) -> Iterator[Iterator[bytes]]:
+def stream(url: str) -> Iterator[Iterator[bytes]]:
     """The body behind an http(s) address and its redirects. Raises AddressError."""
     import httpx
 
-    for name in ("httpx", "httpcore"):  # they log every address and header, where somebody asks for much
+    for name in ("httpx", "httpcore"):  # they log every address and header at lower levels
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=SECONDS) as response:

@@ -1,4 +1,4 @@
-"""A URL as it is fetched."""
+"""A URL as it is requested."""
 
 import re
 import string
@@ -13,7 +13,7 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+")
 
 @dataclass(frozen=True)
 class Url:
-    """An http(s) URL in ASCII: `target` is path and query, `place` is host:port with the port always said."""
+    """An http(s) URL in ASCII: `target` is path and query, `authority` is host:port, always with a port."""
 
     secure: bool
     host: str
@@ -21,27 +21,28 @@ class Url:
     target: str
 
     @property
-    def place(self) -> str:
-        """As Guard.allow_hosts names it."""
+    def authority(self) -> str:
+        """host:port, as in `Guard.allow_hosts`."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
-    def header(self) -> str:
+    def host_header(self) -> str:
         """The Host header."""
-        return self.place.removesuffix(":443" if self.secure else ":80")
+        return self.authority.removesuffix(":443" if self.secure else ":80")
 
     @property
-    def whole(self) -> str:
-        """All of it, as text."""
-        return self.at(self.target)
+    def text(self) -> str:
+        """The whole URL."""
+        return self.with_target(self.target)
 
-    def at(self, target: str) -> str:
-        """Another address of the same host, as text."""
-        return f"http{'s' * self.secure}://{self.place}{target}"
+    def with_target(self, target: str) -> str:
+        """The URL of another target on the same host and port."""
+        scheme = "https" if self.secure else "http"
+        return f"{scheme}://{self.authority}{target}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Non-ASCII and blanks are escaped as browsers do. Raises RowError: invalid_url or blocked_scheme."""
+        """Escapes non-ASCII characters and blanks as browsers do. Raises RowError: invalid_url or blocked_scheme."""
         try:
             parts = urlsplit(text.strip())
             host = (parts.hostname or "").encode("idna").decode().rstrip(".")
@@ -54,7 +55,7 @@ class Url:
             raise RowError("blocked_scheme", f"only http and https are fetched, not {parts.scheme[:20]}")
         if not parts.scheme or port == 0 or not _HOST.fullmatch(host):
             raise RowError("invalid_url", "this is no http or https address")
-        safe = string.punctuation  # "%" among them: what is escaped stays so
+        safe = string.punctuation  # includes "%": what is escaped already stays as it is
         target = quote(parts.path or "/", safe) + ("?" + quote(parts.query, safe) if parts.query else "")
         secure = parts.scheme == "https"
         return cls(secure, host, port or (443 if secure else 80), target)

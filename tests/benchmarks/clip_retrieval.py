@@ -18,7 +18,7 @@ from pipeline.bench import scoring, synthetic
 from pipeline.download import download
 from pipeline.engine import local
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scoring import plan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.store import tarfiles
 
@@ -54,14 +54,14 @@ def ours(source, storage, listed, precision, model):
     """Seconds, and the similarity of each caption."""
     spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{model}", "precision": precision})
     source = source.model_copy(update={"scorers": {"clip": spec}})
-    work = Scoring(source, storage)
+    work = Scoring(Plan.of(source), storage)
     work.load("clip")
     started = time.perf_counter()
     for _, error in local.run(lambda: work, listed):
         if error:
             raise error
     seconds = time.perf_counter() - started
-    stage = plan.stages(source, download.stage(source))["clip"]
+    stage = Plan.of(source).scores["clip"]
     found = {}
     for shard in listed:
         path = storage.fetch(stage.item(shard.number, ".parquet"))

@@ -26,6 +26,7 @@ from pipeline.store.digests import digest
 from training.data import features, labels
 from training.encoders import encoders
 from training.learners import descent, probe
+from training.learners.objectives import Objective
 from training.measures import intervals, metrics
 
 RATES = (0.0, 0.1, 0.3, 0.5)
@@ -109,9 +110,7 @@ def main(seeds, folder, rates):
             wrong = flickr_photographs.wrong(table, label, swapped)[pool]
             noise.append((wrong.mean(), wrong[kept].mean(), (wrong & ~kept).sum() / max(wrong.sum(), 1), kept.mean()))
             print(f"{rate:.0%}, seed {seed}: {time.process_time() - started:.0f} s", file=sys.stderr)
-            drawn = arms.draw(
-                pa.table({"uid": [str(row) for row in pool], "kept": kept}), seed, pa.array([], pa.string())
-            )
+            drawn = arms.draw(pa.table({"uid": [str(row) for row in pool], "kept": kept}), seed)
             rows = {arm: np.array(uids.to_pylist(), np.int64) for arm, uids in drawn.items()}
             for (name, (arm, augmented)), found in said.items():
                 head, encoder = LEARNERS[name]
@@ -120,12 +119,11 @@ def main(seeds, folder, rates):
                     continue
                 shown = training[place[rows[arm]]]
                 found.append(
-                    probe.predictions(
+                    probe.train(
                         head,
                         shown if augmented else shown[:, :1],
-                        label[rows[arm]],
+                        Objective(label[rows[arm]], len(CLASSES)),
                         heldout,
-                        len(CLASSES),
                         BUDGET,
                         seed,
                     )[BUDGET.steps]

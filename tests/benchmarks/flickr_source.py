@@ -35,7 +35,7 @@ def main(seeds, folder):
     print(
         json.dumps({name: measured[name] for name in ("counts", "test", "versions", "seconds")}, indent=1), flush=True
     )
-    chosen = [flickr_photographs.mobilenet(), encoder.encoder("hog"), encoder.encoder("pixels")]
+    chosen = [flickr_photographs.mobilenet(), encoder.parse_encoder("hog"), encoder.parse_encoder("pixels")]
     console.print(encoders.table(comparison.compare(described, storage, chosen, finetuned=True)))
 
 

@@ -16,6 +16,7 @@ import open_clip
 from pipeline.bench import scoring, synthetic
 from pipeline.engine import local, machine
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 
 SIDE, SHARD = 224, 1000
@@ -35,7 +36,7 @@ def once(pairs):
         spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{made}"})
         described = described.model_copy(update={"scorers": {"clip": spec}})
         started = time.perf_counter()
-        for _, error in local.run(lambda: Scoring(described, storage), shards):
+        for _, error in local.run(lambda: Scoring(Plan.of(described), storage), shards):
             if error:
                 raise error
         peak = machine.peak_memory_mb()

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.core import Distinct, Filter
-from pipeline.download import download
 from pipeline.engine import machine
 from pipeline.filtering import distinct
 from pipeline.filtering.distinct import Neighbours
@@ -31,7 +30,8 @@ from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.neighbours import cosine, hamming
 from pipeline.scorers.edges import EDGES
 from pipeline.scorers.neg_clip_loss import neg_clip_loss
-from pipeline.scoring import plan, pool
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store import duck
 from pipeline.store.storage import Storage
@@ -106,8 +106,7 @@ def embeddings(number, topics):
 
 def filled(described, storage, values):
     """The ledger of shards that are downloaded, and have hashes, and embeddings if the source has them."""
-    downloaded = download.stage(described)
-    stages = plan.stages(described, downloaded)
+    plan = Plan.of(described)
     random = np.random.default_rng(2)
     topics = random.normal(size=(len(values) // 200 + 1, DIM)).astype(np.float32) + 0.8
     shards = []
@@ -118,12 +117,12 @@ def filled(described, storage, values):
         urls = [f"http://host-{row % 977}/pictures/{row}.jpg" for row in range(start, start + len(part))]
         tables_ = {
             f"pairs/{number:05d}.parquet": {"uid": uids, "url": urls, "caption": captions},
-            downloaded.item(number, ".parquet"): {
+            plan.shards.item(number, ".parquet"): {
                 "uid": uids,
                 "status": ["ok"] * len(part),
                 "sha256": [f"{row:064x}" for row in range(start, start + len(part))],
             },
-            stages["pixels"].item(number, ".parquet"): {
+            plan.scores["pixels"].item(number, ".parquet"): {
                 "uid": uids,
                 "pixels_phash": part,
                 "pixels_sharpness": part % 1000,
@@ -133,14 +132,14 @@ def filled(described, storage, values):
             with storage.scratch() as scratch:
                 pq.write_table(pa.table(columns), scratch / "made")
                 storage.put_file(key, scratch / "made")
-        if "recorded" in stages:
-            stage = plan.embeddings("recorded", stages["recorded"])
+        if "recorded" in plan.scores:
+            stage = plan.embeddings["recorded"]
             with storage.scratch() as scratch:
                 np.save(scratch / "made.npy", embeddings(number, topics)[: len(part)])
                 storage.put_file(stage.item(number, ".npy"), scratch / "made.npy")
                 empty = {"uid": uids, "recorded_similarity": [1.0] * len(part)}
                 pq.write_table(pa.table(empty), scratch / "made")
-                storage.put_file(stages["recorded"].item(number, ".parquet"), scratch / "made")
+                storage.put_file(plan.scores["recorded"].item(number, ".parquet"), scratch / "made")
         shards.append(Shard(number, f"pairs/{number:05d}.parquet", len(part)))
     return Ledger(tuple(shards), None, "digest", len(values), 0, len(values), len(values), 0, 0)
 
@@ -171,9 +170,8 @@ def of_hashes(folder, rows):
         edges = hamming.within(np.unique(values), RADIUS)
     print(f"{len(edges):,} edges, {edges.capped:,} comparisons left out")
     with timed("duplicates and caption_counts, their files included"):
-        pool.run(described, storage, ledger, {})
-    stages = plan.stages(described, download.stage(described))
-    key = plan.pool_stages(described, download.stage(described), stages, ledger, {})["duplicates"].folder
+        pool.run(Plan.of(described), storage, ledger, {})
+    key = Plan.of(described).pool(ledger, {})["duplicates"].folder
     made = {"picture": values, "sharpness": values % 1000}
     chosen(folder, storage, made, (f"{key}/{EDGES}", "picture"), "duplicates", RADIUS)
 
@@ -185,14 +183,13 @@ def of_embeddings(folder, rows):
     if len(os.sched_getaffinity(0)) > 2:
         os.sched_setaffinity(0, {0, 1})
     with timed(f"semantic: {rows:,} embeddings of {DIM} numbers, its files included"):
-        pool.run(described, storage, ledger, {})
-    stages = plan.stages(described, download.stage(described))
-    key = plan.pool_stages(described, download.stage(described), stages, ledger, {})["semantic"].folder
+        pool.run(Plan.of(described), storage, ledger, {})
+    key = Plan.of(described).pool(ledger, {})["semantic"].folder
     edges = pq.read_table(storage.fetch(f"{key}/{EDGES}"))
     print(f"{len(edges):,} edges, {edges.schema.metadata[b'capped'].decode()} comparisons left out")
     made = {"picture": np.arange(rows, dtype=np.uint64), "sharpness": values % 1000}
     chosen(folder, storage, made, (f"{key}/{EDGES}", "picture"), "semantic", EPS)
-    stage = plan.embeddings("recorded", stages["recorded"])
+    stage = Plan.of(described).embeddings["recorded"]
     first = [np.load(storage.fetch(stage.item(number, ".npy")))[:, 0] for number in range(min(EXACT, rows) // SHARD)]
     recalled(np.concatenate(first))
 

@@ -64,7 +64,9 @@ class HeldOut:
         paths = tuple(test.folder / names.dictionary[int(i)].as_py() for i in chosen)
         if not paths:
             agree = f"has {test.agree} captions that name the same class"
-            wanted = "has a caption" if task.of_pairs else "has a value" if "target" in rows.column_names else agree
+            wanted = (
+                "has a caption" if task.evaluates_pairs else "has a value" if "target" in rows.column_names else agree
+            )
             raise SourceError(f"{test.location.name}: no picture {wanted}")
         if missing := next((path for path in paths if not path.is_file()), None):
             raise SourceError(f"{test.location.name}: there is no picture {missing}")
@@ -99,7 +101,7 @@ def agreed(
     `rows` have a caption, or a `target`. Of captions at least `agree` must name the class; of a column's values all
     must say the same. Where captions are asked for, a picture that has one gets 0.
     """
-    if task.of_pairs:
+    if task.evaluates_pairs:
         found = np.full(pictures, labels.NONE, np.int16)
         found[picture[_asked(rows)]] = 0
         return found, 0
@@ -126,7 +128,7 @@ def paired(
 
     Where it asks for matches and no `target` says which are, half of them get the caption of another picture.
     """
-    if not task.of_pairs:
+    if not task.evaluates_pairs:
         return None
     place = np.full(int(picture.max()) + 1, -1, np.int64)
     place[chosen] = np.arange(len(chosen))
@@ -183,7 +185,7 @@ def _rows(test: TestSet, task: Task) -> pa.Table:
     """image; caption, target, or both, as the task asks. Raises SourceError for what cannot be read."""
     target = test.column or task.column
     wanted = {"image": test.image}
-    wanted |= {"caption": test.caption} if task.of_pairs or target is None else {}
+    wanted |= {"caption": test.caption} if task.evaluates_pairs or target is None else {}
     wanted |= {"target": target} if target is not None else {}
     table = _table(test, wanted.values())
     return pa.table({name: table[column] for name, column in wanted.items()})

@@ -73,14 +73,14 @@ def labelled(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, d
     A label is a class, a number, or NONE where the caption is all there is to learn. `batches` have at least the
     columns caption and uid, and `target` where the task has a column; both are dropped.
     """
-    one = "no_caption" if task.of_captions else "no_number" if task.kind == "number" else None
-    every = "captioned" if task.of_captions else "labelled"
+    one = "no_caption" if task.trains_on_captions else "no_number" if task.kind == "number" else None
+    every = "captioned" if task.trains_on_captions else "labelled"
     counts = {"downloaded": 0, **dict.fromkeys([one] if one else _LEFT, 0), every: 0}
     tables = []
     for batch in batches:
         found = _labels(batch, task)
         there = ~np.isnan(found) if task.kind == "number" else found >= 0
-        if task.of_captions:
+        if task.trains_on_captions:
             there = captioned(batch["caption"])
         counts["downloaded"] += len(found)
         for name in counts.keys() & _LEFT.keys():
@@ -103,7 +103,7 @@ def _labels(batch: pa.RecordBatch, task: Task) -> npt.NDArray[np.int16] | npt.ND
         return numbers(batch["target"])
     if task.kind == "label":
         return valued(batch["target"], task.classes)
-    return np.full(len(batch), NONE, np.int16) if task.of_pairs else only(named(batch["caption"], task.classes))
+    return np.full(len(batch), NONE, np.int16) if task.evaluates_pairs else only(named(batch["caption"], task.classes))
 
 
 def _pattern(words: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """What can be trained on: pairs with a label or a caption, their features, and which of them the test set forbids."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,17 +32,22 @@ class Pool:
     picture, its row in the features.
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
-    encoder. `leaked` are the uids whose picture is in the test set; `counts` tells where the downloaded pairs went,
-    `filters` how many that can be trained on each filter drops.
+    encoder. `leaked`, [rows], is true where the picture is in the test set: the only mask against training on it.
+    `counts` tells where the downloaded pairs went, `filters` how many that can be trained on each filter drops.
     """
 
     table: pa.Table
     test: HeldOut
     features: Sequence[Features]
     heldout: Sequence[Features]
-    leaked: pa.Array
+    leaked: npt.NDArray[np.bool_]
     counts: Mapping[str, int]
     filters: Mapping[str, Dropped]
+
+    @property
+    def usable(self) -> pa.Table:
+        """The rows that may be trained on."""
+        return self.table.filter(pa.array(~self.leaked))
 
 
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
@@ -65,8 +70,8 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
         held = [extractor.heldout(test) for extractor in extractors]
     near = heldout.near(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
-    leaked = table["uid"].filter(pa.array(exact | near)).combine_chunks()
-    usable = table.filter(pa.array(~(exact | near)))
+    pool = Pool(table, test, features, held, exact | near, counts, {})
+    usable = pool.usable
     more = {
         "leaked_exact": int(exact.sum()),
         "leaked_near": int((near & ~exact).sum()),
@@ -74,7 +79,7 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
         "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
     }
     filters = {name: _dropped(usable, name) for name in choice.recipe.reasons}
-    return Pool(table, test, features, held, leaked, {**counts, **more}, filters)
+    return replace(pool, counts={**counts, **more}, filters=filters)
 
 
 _NOTHING = {

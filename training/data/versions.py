@@ -226,8 +226,7 @@ def read(
 ) -> Versions:
     """The versions of the pairs of a pool that are kept and show no test picture. Raises CompareError if none is."""
     uid = pool.table["uid"].combine_chunks()
-    usable = pc.and_not(pool.table["kept"], pc.is_in(uid, value_set=pool.leaked))
-    wanted = pool.table.filter(usable).combine_chunks()
+    wanted = pool.usable.filter(pool.usable["kept"]).combine_chunks()
     if not len(wanted):
         raise CompareError(
             "nothing is there to augment: the manifest keeps no pair that can be trained on; loosen its filters"

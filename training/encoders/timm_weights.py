@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError, nearest
+from pipeline.errors import ModelError, did_you_mean
 from pipeline.models import clip_weights
 from pipeline.settings.encoder import RANDOM
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 from pipeline.store.digests import file_digest
 
 FILE = ".safetensors"
@@ -30,7 +30,7 @@ class Found:
 
     def identity(self) -> Mapping[str, Any]:
         """JSON; no path of this machine."""
-        model = LOCAL if self.model.startswith(LOCAL) else self.model
+        model = LOCAL_DIR if self.model.startswith(LOCAL_DIR) else self.model
         return {"model": model, "config": self.config, "weights": file_digest(self.weights) if self.weights else RANDOM}
 
     def load(self, options: Mapping[str, Any]) -> Any:
@@ -51,8 +51,8 @@ def find(model: str, weights: str | None) -> Found:
 
     `weights` is a tag of timm's for its model, a .safetensors file, or RANDOM; the model's first tag if unset.
     """
-    if model.startswith((LOCAL, clip_weights.HUB)):
-        return _folder(Path(model.removeprefix(LOCAL))) if model.startswith(LOCAL) else _repository(model)
+    if model.startswith((LOCAL_DIR, clip_weights.HUB)):
+        return _folder(Path(model.removeprefix(LOCAL_DIR))) if model.startswith(LOCAL_DIR) else _repository(model)
     if weights == RANDOM:
         return Found(model, None)
     return Found(model, Path(weights)) if weights and weights.endswith(FILE) else _tag(model, weights)
@@ -63,7 +63,7 @@ def _folder(folder: Path) -> Found:
     described, found = folder / "config.json", sorted(folder.glob("*" + FILE))
     if len(found) != 1 or not described.is_file():
         raise ModelError(f"{folder} must hold config.json and exactly one file of weights, as .safetensors")
-    return Found(LOCAL + str(folder), found[0], file_digest(described))
+    return Found(LOCAL_DIR + str(folder), found[0], file_digest(described))
 
 
 def _repository(model: str) -> Found:
@@ -76,7 +76,7 @@ def _tag(model: str, tag: str | None) -> Found:
     import timm
 
     if not timm.is_model(model):
-        raise ModelError(f"timm has no model {model!r}{nearest(model, timm.list_models())}")
+        raise ModelError(f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
     if not tags or (tag and tag not in tags):
         known = f"take one of {', '.join(tags)}, or" if tags else "take"

@@ -1,23 +1,82 @@
-"""Optimisation that all learners share: AdamW, warm-up and cosine."""
+"""The training loop that all learners share, and its parts: batches, AdamW, learning-rate schedule, evaluations."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.settings.task import Budget
 
 if TYPE_CHECKING:
     import torch
 
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 WARM_UP = 0.05
-"""The share of the steps in which the learning rate rises to its height; in the rest it falls to 0 by a cosine."""
+"""The share of the steps in which the learning rate rises to its peak. In the rest it falls to 0 by a cosine."""
+
+LOOKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+"""The shares of the steps after which a learner is evaluated for its learning curve. It learns nothing from that."""
 
 
-def descent(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
-    """Weights decay, biases and scales do not."""
+class Sample(NamedTuple):
+    """The pairs of a batch, by their rows, and the version of each that is seen: int64 [batch]."""
+
+    rows: npt.NDArray[np.int64]
+    versions: npt.NDArray[np.int64]
+
+
+def fit(
+    optimizer: "torch.optim.Optimizer",
+    backward: Callable[[Batch], None],
+    batches: Iterable[Batch],
+    looks: Collection[int],
+    evaluate: Callable[[], Result],
+) -> dict[int, Result]:
+    """Train with one step a batch. Returns what `evaluate` gives, by the number of steps at each of `looks`.
+
+    The last look ends the training. `backward` adds the gradient of a batch's loss to the parameters: at once, in parts
+    or in another precision. Each parameter group has its peak learning rate, of which `schedule` gives a share.
+    Raises ValueError if the batches end before the last look.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    steps, step, results = max(looks), 0, {}
+    for step, batch in enumerate(islice(batches, steps), start=1):
+        share = schedule((step - 1) / steps)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * share
+        optimizer.zero_grad()
+        backward(batch)
+        optimizer.step()
+        if step in looks:
+            results[step] = evaluate()
+    if step < steps:
+        raise ValueError(f"the batches end after {step} of {steps} steps")
+    return results
+
+
+def at_once(loss: Callable[[Batch], "torch.Tensor"]) -> Callable[[Batch], None]:
+    """The `backward` of `fit` for a whole batch: the gradient of its `loss`."""
+
+    def backward(batch: Batch) -> None:
+        loss(batch).backward()  # type: ignore[no-untyped-call]
+
+    return backward
+
+
+def samples(pairs: int, versions: int, size: int, generator: np.random.Generator) -> Iterator[Sample]:
+    """Batches without end, each `size` of the pairs with replacement, and one of the versions of each."""
+    while True:
+        rows = generator.integers(pairs, size=size)
+        yield Sample(rows, generator.integers(versions, size=size))
+
+
+def adamw(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
+    """Matrices decay, biases and scales do not."""
     import torch
 
     decay = {True: budget.weight_decay, False: 0.0}
@@ -28,25 +87,31 @@ def descent(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
     return torch.optim.AdamW(groups, lr=budget.learning_rate, fused=True)
 
 
-def descend(optimizer: "torch.optim.Optimizer", loss: "torch.Tensor", budget: Budget, step: int) -> None:
-    """One step of the budget's, at its learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = budget.learning_rate * schedule(step / budget.steps)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-
-
 def schedule(progress: float) -> float:
-    """The share of the learning rate at a `progress` of 0 to 1."""
+    """The share of the peak learning rate, 0 to 1, at a `progress` of 0 to 1."""
     if progress < WARM_UP:
         return (progress + 1e-3) / (WARM_UP + 1e-3)
     return 0.5 * (1 + float(np.cos(np.pi * (progress - WARM_UP) / (1 - WARM_UP))))
 
 
+def evaluation_steps(steps: int) -> list[int]:
+    """After how many of so many steps a learner is evaluated, ascending; the last is `steps`."""
+    return sorted({max(1, round(share * steps)) for share in LOOKS})
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """One thread, and a random state of torch's of its own: the same seed gives the same bits."""
+    import torch
+
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """These products are small: more threads only wait for each other, and could add in another order."""
+    """Small products are slower on more threads, which also may add in another order."""
     import torch
 
     threads = torch.get_num_threads()

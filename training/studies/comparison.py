@@ -28,7 +28,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.progress import Progress, silent
 from pipeline.settings.encoder import RANDOM, Encoder, Network
-from pipeline.settings.fields import LOCAL
+from pipeline.settings.fields import LOCAL_DIR
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
 from pipeline.store.storage import Storage
@@ -37,6 +37,8 @@ from pipeline.trials.trials import Setting, Trial
 from training.data import pool
 from training.data.features import Extractor, Named
 from training.data.heldout import HeldOut
+from training.data.pictures import Pictures
+from training.data.pictures import stored as stored_at
 from training.data.pool import Pool
 from training.encoders import encoders, timm_weights
 from training.learners import finetune
@@ -124,7 +126,7 @@ def compare(
         "kind": task.kind,
         "metrics": [[name, says] for name, says in measure.metrics.items()],
         "classes": list(task.classes),
-        "budget": {**task.budget.trial, "seeds": task.budget.seeds},
+        "budget": {**task.budget.per_trial, "seeds": task.budget.seeds},
         "test_pictures": len(probe.known.test.labels),
         "baseline": gain.baseline(probe.known, measure),
         "interval": f"{intervals.LEVEL:.0%}, {intervals.SAYS}",
@@ -191,16 +193,16 @@ class Probe:
         rows, started = experiment.drawn(setting.seed)[setting.arm], time.perf_counter()
         tars = tarfiles.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
-        pictures = finetune.Pictures(tars, heldout, decoders.drawn(self.decoder))
+        pictures = Pictures(tars, heldout, decoders.drawn(self.decoder))
         pairs = experiment.pool.table.take(rows)
-        predicted = finetune.predictions(encoder, pictures, pairs, len(self._task.classes), setting.seed)
+        predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         return experiment.told(setting, rows, {setting.budget["steps"]: predicted}, time.perf_counter() - started)
 
     def _split_off(self, tars: tarfiles.Tars, test: HeldOut) -> Iterator[Named]:
         """The held-out pictures that were split off the pool, in their order."""
         known = pa.Table.from_batches(self._choice.downloaded())
         first = known.take(pc.index_in(pa.array(test.sha256), value_set=known["sha256"].combine_chunks()))
-        return finetune.stored(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))
+        return stored_at(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))
 
     def mean(self, experiment: Experiment, found: Sequence[Trial]) -> Mean:
         """Of what is compared."""
@@ -294,8 +296,8 @@ def _weights(encoder: Encoder) -> dict[str, str | None]:
     known = encoders.identity(encoder)
     if encoder.weights == RANDOM:
         return {"from": "RANDOM", "name": None, "sha256": None}
-    if encoder.model.startswith(LOCAL):
-        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL)).name}
+    if encoder.model.startswith(LOCAL_DIR):
+        place = {"from": "folder", "name": Path(encoder.model.removeprefix(LOCAL_DIR)).name}
     elif encoder.weights and encoder.weights.endswith(timm_weights.FILE):
         place = {"from": "file", "name": Path(encoder.weights).name}
     else:

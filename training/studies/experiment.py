@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +14,22 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import CompareError
 from pipeline.manifest import arms
+from pipeline.neighbours import hamming
 from pipeline.progress import Progress
 from pipeline.settings.task import Budget, Task
 from pipeline.store.storage import Storage
 from pipeline.trials import claims
 from pipeline.trials.trials import Look, Setting, Trial
+from training.data import heldout
 from training.data.features import Features
 from training.data.heldout import HeldOut
 from training.data.pairs import Pairs
 from training.data.pool import Pool
+from training.data.texts import Texts
 from training.data.versions import Versions
 from training.learners import dual_encoder, probe
-from training.learners.dual_encoder import Embed, Texts
+from training.learners.dual_encoder import Embed
+from training.learners.objectives import Objective
 from training.measures import matching
 from training.measures.matching import Match, Retrieval
 from training.measures.metrics import Predicted, Regression, Single, Units, main
@@ -139,7 +143,7 @@ class Experiment:
             augmented=bool(augmented),
             augmentation=augmented if isinstance(augmented, str) else "image",
             seed=seed,
-            budget=self.task.budget.trial,
+            budget=self.task.budget.per_trial,
             encoder=learner.encoder,
             kind=self.task.kind,
             column=self.task.column,
@@ -149,13 +153,26 @@ class Experiment:
 
     def drawn(self, seed: int) -> Rows:
         """The rows of the pool that each arm has. Raises CompareError for an arm that cannot be compared fairly."""
-        uids = arms.draw(self.pool.table, seed, self.pool.leaked, self.filters)
-        check_leaks(uids, self.pool.leaked)
+        uids = arms.draw(self.pool.usable, seed, self.filters)
         rows = {arm: pc.index_in(drawn, value_set=self.pool.table["uid"]).to_numpy() for arm, drawn in uids.items()}
+        check_leaks(rows, self.tested)
         for arm, drawn in rows.items():
-            named = [] if self.task.of_captions else list(self.task.classes)
+            named = [] if self.task.trains_on_captions else list(self.task.classes)
             check_arm(arm, seed, self.pool.table["label"].to_numpy()[drawn], named)
         return rows
+
+    @cached_property
+    def tested(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the pool show a picture of the test set, by what that has itself.
+
+        It does not look at `Pool.leaked`, and finds hashes in another way: it is there to notice that one being wrong.
+        """
+        table, test = self.pool.table, self.pool.test
+        exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256, pa.string())).to_numpy()
+        own, held = self.pool.features[0].phash, np.unique(self.pool.heldout[0].phash)
+        bits, _ = hamming.nearest_targets(own, held, heldout.NEAR)
+        found: npt.NDArray[np.bool_] = exact | (bits <= heldout.NEAR)[table["picture"].to_numpy()]
+        return found
 
     def record(self, storage: Storage, setting: Setting, drawn: Rows) -> None:
         """Store which pairs each arm of a seed is trained on, and how many times, for the view `trained_on`."""
@@ -170,7 +187,7 @@ class Experiment:
         start = time.perf_counter()
         rate, said = self.said(learner, setting, drawn)
         spent = time.perf_counter() - start
-        return self.told(setting, drawn[setting.arm], said, spent, len(self.task.budget.tries), rate)
+        return self.told(setting, drawn[setting.arm], said, spent, len(self.task.budget.candidates), rate)
 
     def views(self, learner: Learner, how: bool | str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """What a learner sees of rows of the pool, the plain picture first: [rows, versions, dim]."""
@@ -187,7 +204,7 @@ class Experiment:
 
         Of several learning rates that which is best on the dev set, and what was said under it.
         """
-        exams, budgets = [self.exam(learner)], self.task.budget.tries
+        exams, budgets = [self.exam(learner)], self.task.budget.candidates
         if len(budgets) > 1 or self.task.kind == "match":
             exams.append(self.dev(learner, drawn["raw"], setting.seed))
         found = {each.learning_rate: self.trained(learner, setting, drawn, exams, each) for each in budgets}
@@ -206,9 +223,9 @@ class Experiment:
         (_, how), rows = setting.cell, drawn[setting.arm]
         views = self.views(learner, how, rows)
         if learner.texts is None:
-            labels, classes = self.pool.table["label"].to_numpy()[rows], len(self.task.classes)
+            objective = Objective(self.pool.table["label"].to_numpy()[rows], len(self.task.classes))
             asked = np.concatenate([each.pictures for each in exams])
-            said = probe.predictions(learner.head, views, labels, asked, classes, budget, setting.seed)
+            said = probe.train(learner.head, views, objective, asked, budget, setting.seed)
             ends = np.cumsum([len(each.pictures) for each in exams])[:-1]
             return {steps: np.split(predicted, ends) for steps, predicted in said.items()}
 
@@ -216,19 +233,19 @@ class Experiment:
             return matching.less_threshold([_compared(each, embed) for each in exams], exams[-1].measure)
 
         texts = learner.texts.seen(how, rows, self.versions)
-        return dual_encoder.predictions(views, texts, answer, budget, setting.seed)
+        return dual_encoder.train(views, texts, answer, budget, setting.seed)
 
     def exam(self, learner: Learner) -> Exam:
         """The test set."""
-        asked = learner.texts.asked.astype(np.float32) if learner.texts else None
+        asked = learner.texts.heldout.astype(np.float32) if learner.texts else None
         return Exam(self.measure, learner.heldout.views[:, :1], asked)
 
     def dev(self, learner: Learner, drawn: npt.NDArray[np.int64], seed: int) -> Exam:
         """The same of undrawn pairs, by the rows of "raw": as noisy as the pool, and the same for all arms."""
-        rows, asked = self.undrawn(drawn, seed), learner.texts.asked if learner.texts else None
+        rows, asked = self.undrawn(drawn, seed), learner.texts.heldout if learner.texts else None
         picture, labels = (self.pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
         pairs = None
-        if self.task.of_pairs and learner.texts:
+        if self.task.evaluates_pairs and learner.texts:
             asked, text = np.unique(learner.texts.plain[rows], axis=0, return_inverse=True)
             picture, place = np.unique(picture, return_inverse=True)
             pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))
@@ -243,9 +260,8 @@ class Experiment:
         Raises CompareError if they are too few.
         """
         table = self.pool.table
-        leaked = pc.is_in(table["uid"], value_set=self.pool.leaked)
-        seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks())
-        rows = np.flatnonzero(pc.invert(pc.or_(leaked, seen)).to_numpy())
+        seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks()).to_numpy()
+        rows = np.flatnonzero(~(self.pool.leaked | seen))
         if self.task.kind == "zero-shot":  # those whose captions name a class
             rows = rows[table["label"].to_numpy()[rows] >= 0]
         if len(rows) < LEAST:
@@ -318,8 +334,8 @@ def check_arm(arm: str, seed: int, drawn: npt.NDArray[np.int16], classes: list[s
             )
 
 
-def check_leaks(drawn: dict[str, pa.Array], leaked: pa.Array) -> None:
-    """Raises CompareError if a pair is trained on whose picture is in the test set."""
-    for arm, uids in drawn.items():
-        if pc.any(pc.is_in(uids, value_set=leaked)).as_py():
+def check_leaks(drawn: Rows, tested: npt.NDArray[np.bool_]) -> None:
+    """Raises CompareError if an arm has a row that shows a picture of the test set: see `Experiment.tested`."""
+    for arm, rows in drawn.items():
+        if tested[rows].any():
             raise CompareError(f"the arm {arm!r} trains on a picture of the test set; report this")

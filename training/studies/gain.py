@@ -14,7 +14,7 @@ from pipeline.manifest import arms
 from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
 from pipeline.settings.encoder import Encoder, Network
-from pipeline.settings.task import LEAST, Task
+from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
@@ -22,6 +22,7 @@ from pipeline.trials.trials import FORMAT, GAIN, Trial
 from training.data import heldout, pool, versions
 from training.data.features import Extractor
 from training.data.heldout import HeldOut
+from training.data.texts import Texts, prompts
 from training.learners import dual_encoder, probe
 from training.measures import intervals
 from training.measures.intervals import Bootstrap
@@ -104,7 +105,7 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
 
 
 def check_comparable(name: str, trials: Sequence[Trial]) -> None:
-    """Raises CompareError unless all cells have the same seeds, LEAST or more, and all else but the cell is equal.
+    """Raises CompareError unless all cells have the same seeds, MIN_SEEDS or more, and all else but the cell is equal.
 
     `name` is that of the learner whose trials they are.
     """
@@ -117,8 +118,8 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
     seeds = {cell: [each.setting.seed for each in trials_of(cell, trials)] for cell in there}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise CompareError(f"the trials are not paired: {seeds}")
-    if len(set(seeds[CELLS[0]])) < LEAST:
-        raise CompareError(f"a comparison needs at least {LEAST} seeds: raise task.budget.seeds")
+    if len(set(seeds[CELLS[0]])) < MIN_SEEDS:
+        raise CompareError(f"a comparison needs at least {MIN_SEEDS} seeds: raise task.budget.seeds")
 
 
 def check_test(test: HeldOut, task: Task) -> None:
@@ -165,10 +166,10 @@ def _learners(
     made = []
     for name, each in task.learners.items():
         at, texts = encoders.index(each.encoder), None
-        asked = [[text] for text in known.test.pairs.texts] if known.test.pairs else dual_encoder.prompts(task.classes)
+        asked = [[text] for text in known.test.pairs.texts] if known.test.pairs else prompts(task.classes)
         if each.head == "dual" and isinstance(each.encoder, Network):
             captions = versions.captions(choice, known.table["uid"])["caption"].to_pylist()
-            texts = dual_encoder.Texts.read(each.encoder, captions, asked, more)
+            texts = Texts.read(each.encoder, captions, asked, more)
         made.append(Learner(name, each.head, extractors[at].identity, known.features[at], known.heldout[at], at, texts))
     return tuple(made)
 

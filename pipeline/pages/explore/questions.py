@@ -18,6 +18,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.rows import Pairs, Rows
 from pipeline.pages.shown import Thumbnails, plain
 from pipeline.review.labels import GOOD, KEY, WORDS, Labels
+from pipeline.takedown.writing import writing
 from pipeline.uids import uid
 
 PAGE = 24
@@ -249,7 +250,7 @@ class Explorer:
     def publish(self, asked: Named) -> dict[str, Any]:
         """Publish the manifest's pairs under this recipe. Raises BusyError while another run is at work."""
         recipe = asked.made(asked.name)
-        with self._storage.lock():
+        with writing(self._storage):
             published = publish.republish(self._storage, recipe)
         return asdict(published)
 

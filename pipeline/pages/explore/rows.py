@@ -24,10 +24,10 @@ from pipeline.errors import QueryError, RecipeError
 from pipeline.filtering import distinct, predicates, thresholds
 from pipeline.filtering.funnel import Step, ending
 from pipeline.filtering.thresholds import Comparison, Threshold
+from pipeline.manifest.columns import score_columns
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts
 from pipeline.pages.charts import Axis
-from pipeline.schema import MADE
 from pipeline.store import duck
 
 Pairs = npt.NDArray[np.bool_]
@@ -200,7 +200,7 @@ class Rows:
             start += part.count
         names = ", ".join(f'"{name}"' for name in columns)
         selects = [
-            f"SELECT {start} + file_row_number AS place, {names} FROM {duck.parquet([path], 'file_row_number')} "
+            f"SELECT {start} + file_row_number AS __place, {names} FROM {duck.parquet([path], 'file_row_number')} "
             f"WHERE file_row_number IN ({', '.join(map(str, here))})"
             for path, start, here in parts
         ]
@@ -208,8 +208,8 @@ class Rows:
             return pa.schema([self.manifest.columns.field(name) for name in columns]).empty_table()
         with self._cursor() as con:
             found = con.sql(" UNION ALL ".join(selects)).to_arrow_table()
-        at = {row: number for number, row in enumerate(found["place"].to_pylist())}
-        return found.drop_columns("place").take([at[row] for row in wanted])
+        at = {row: number for number, row in enumerate(found["__place"].to_pylist())}
+        return found.drop_columns("__place").take([at[row] for row in wanted])
 
     def find(self, pairs: pa.Table) -> npt.NDArray[np.int64]:
         """The places of the pairs of a table with the columns url and caption; those that are not here are left out."""
@@ -228,12 +228,10 @@ class Rows:
 
     def _narrow(self) -> list[str]:
         """All but words: those of captions and addresses, and those that travel along. Scores may be words."""
-        scorers = self.manifest.document["stages"]["scores"]
-        made = set(MADE.names) - {"status"}
+        kept = score_columns(self.manifest) | {"status"}
 
         def worded(field: pa.Field) -> bool:
-            score = field.name not in made and any(field.name.startswith(f"{name}_") for name in scorers)
-            return not score and field.name != "status" and not pa.types.is_primitive(field.type)
+            return field.name not in kept and not pa.types.is_primitive(field.type)
 
         return [f'"{field.name}"' for field in self.manifest.columns if not worded(field)]
 

@@ -1,0 +1,47 @@
+"""Stored and held-out pictures, prepared for a network that is trained end to end."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipeline.errors import StorageError
+from pipeline.store.tarfiles import Tars
+from training.data import features
+from training.encoders.encoders import Tower
+
+Place = tuple[int, str]
+"""A shard, and the member of its tar that is a picture."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The tars of stored pictures, the held-out ones, and what turns pixels into a picture for the network."""
+
+    tars: Tars
+    heldout: Callable[[], Iterable[features.Named]]
+    drawn: features.Drawn
+
+    def prepare(self, tower: Tower, places: Sequence[Place]) -> dict[Place, Any]:
+        """What the tower prepares of stored pictures. Raises StorageError for one that is missing."""
+        windows = self._windows(tower, partial(stored, self.tars, places))
+        return dict(zip(places, (each for window in windows for each in window), strict=True))
+
+    def prepare_heldout(self, tower: Tower) -> Iterator[list[Any]]:
+        """What it prepares of the held-out ones, a window at a time."""
+        return self._windows(tower, self.heldout)
+
+    def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.Named]]) -> Iterator[list[Any]]:
+        make = partial(features.prepared, tower, self.drawn, "", 0)
+        with features.decoded({"": pictures}, make) as windows:
+            for _, window in windows:
+                yield [picture.versions[0] for picture in window]
+
+
+def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.Named]:
+    """The pictures at these places, in that order. Raises StorageError for one that is missing."""
+    for shard, member in places:
+        content = tars.read(shard, member)
+        if content is None:
+            raise StorageError(f"shard {shard} has no picture {member}: run `winnow curate`, which fetches it again")
+        yield f"{member} in shard {shard}", content

@@ -1,0 +1,67 @@
+"""Captions, and the texts that held-out pictures are compared with, in the space of a frozen text tower."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.models.clip_weights import find
+from pipeline.settings.encoder import Network
+from training.data.labels import Classes
+from training.data.versions import Versions
+
+PROMPT = "a photo of a {}"
+"""The embedding of a class is the mean of its words in this sentence."""
+
+Embeddings = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """L2-normalised embeddings of texts.
+
+    `plain`, [rows, dim], is of the captions of a pool. `heldout`, [texts, dim], is of the texts that held-out pictures
+    are compared with: their captions, or prompts of classes. `versions`, by "text" and "both", [pairs, views, dim], are
+    of augmented captions.
+    """
+
+    plain: Embeddings
+    heldout: Embeddings
+    versions: Mapping[str, Embeddings]
+
+    @classmethod
+    def read(
+        cls, encoder: Network, captions: Sequence[str], heldout: Sequence[Sequence[str]], versions: Versions | None
+    ) -> "Texts":
+        """By the text tower of an open_clip encoder. Each of `heldout` is the mean of its wordings.
+
+        Raises ModelError as the encoder does.
+        """
+        from pipeline.models.clip import Clip
+
+        clip = Clip(find(encoder.model, encoder.weights, encoder.quick_gelu))
+        starts = np.cumsum([0, *map(len, heldout)])[:-1]
+        means = np.add.reduceat(clip.captions([each for wordings in heldout for each in wordings]), starts)
+        augmented: dict[str, Embeddings] = {}
+        if versions is not None:
+            for how, texts in versions.captions.items():
+                shape = versions.refused[how].shape
+                augmented[how] = clip.captions(texts).reshape(*shape, -1).astype(np.float16)
+        unit = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return cls(clip.captions(captions).astype(np.float16), unit.astype(np.float16), augmented)
+
+    def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
+        """What a learner sees of rows of the pool, the plain caption first: [rows, 1, dim], or [rows, 1 + views, dim].
+
+        `how` is what is augmented, as in `training.studies.experiment.Cell`.
+        """
+        plain = self.plain[rows][:, None]
+        if not isinstance(how, str) or versions is None:
+            return plain
+        return versions.chosen(how, rows, plain, self.versions["text" if how == "text" else "both"])
+
+
+def prompts(classes: Classes) -> list[list[str]]:
+    """The wordings of each class: `PROMPT` with each of its words."""
+    return [[PROMPT.format(word) for word in words] for words in classes.values()]
