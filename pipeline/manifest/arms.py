@@ -105,6 +105,9 @@ def draw(pool: pa.Table, seed: int, filters: Sequence[str] = ()) -> dict[str, pa
 
     `pool` has the columns uid, kept and `without(name)` of each filter: what may be trained on, without the pairs whose
     picture is in the test set. The same pool and seed give the same "raw", whatever was kept.
+
+    Each "random" arm is what a filter that looks at nothing would have kept: for each seed another random subset of
+    the pool's rows, as many as were kept, cut from the same resample. A row that was drawn twice is in it twice.
     """
     generator = np.random.default_rng([seed, len(pool)])
     sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)

@@ -17,6 +17,7 @@ import torch
 from pipeline.manifest import arms
 from pipeline.settings.task import Budget
 from training.learners import probe
+from training.learners.objectives import Objective
 from training.measures import intervals, metrics
 
 CLASSES, DIM, ROWS, PICTURES, SEEDS, WRONG = 6, 16, 600, 300, 10, 0.2
@@ -51,7 +52,7 @@ def differences(number, signal, share):
     for seed in range(SEEDS):
         for arm, uids in arms.draw(table, seed, pa.array([], pa.string())).items():
             rows = np.array(uids.to_pylist(), np.int64)
-            by_step = probe.predictions("linear", features[rows], labels[rows], pictures, CLASSES, BUDGET, seed)
+            by_step = probe.train("linear", features[rows], Objective(labels[rows], CLASSES), pictures, BUDGET, seed)
             predicted[arm].append(by_step[max(by_step)])
     measure = metrics.Single(truth, [str(each) for each in range(CLASSES)])
     bootstrap = intervals.Bootstrap(measure, PICTURES, SEEDS, 2000)
