@@ -21,7 +21,7 @@ from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
 
 ARMS = ("raw", "filtered", "random")
-"""All of the resample; those of it that the manifest kept; as many as those, taken blindly."""
+"""All of the resample; those of it that the manifest kept; those of a random subset of the pool of the same size."""
 
 
 def without(name: str) -> str:
@@ -30,7 +30,7 @@ def without(name: str) -> str:
 
 
 def as_many(arm: str) -> str:
-    """The arm that has as many pairs as another, taken blindly from the resample."""
+    """The control of another arm: a random subset of the pool, of the same size."""
     return "random" if arm == "filtered" else f"random-{arm}"
 
 
