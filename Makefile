@@ -49,7 +49,7 @@ simd: $(STAMP)
 	@rm -rf .venv/simd
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-binary :all: --target .venv/simd pillow-simd==12.1.1.post0
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && rm -rf "$$site/pillow_simd" && mv .venv/simd/PIL "$$site/pillow_simd" && rm -r .venv/simd
-	@$(BIN)/python -c 'from pipeline.images import decoders; print(decoders.made_by("pillow-simd"))'
+	@$(BIN)/python -c 'from pipeline.images import decoders; print(decoders.identity("pillow-simd"))'
 
 # Pins and hashes only: no index address is written, so the lock works with any registry.
 lock: $(STAMP)

@@ -5,20 +5,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import choice, curation, looking, machine, worth
+from flows.commands import choosing, curation, demo, learning, machine, reading
 from pipeline.errors import WinnowError
 from pipeline.store.disk import disk_broken
 
 
-class Plainly(TyperGroup):
-    """One line instead of a traceback, unless --debug asks for it."""
+class OneLineErrors(TyperGroup):
+    """Prints one line instead of a traceback, unless --debug is given."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. Usage errors are typer's own."""
+        """Run the command. Usage errors stay typer's own."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _fail("stopped; run the same command to go on", 130)
+            _fail("stopped; run the same command to resume", 130)
         except WinnowError as error:
             if ctx.obj:
                 raise
@@ -26,21 +26,21 @@ class Plainly(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
-            if ctx.obj or hasattr(error, "exit_code"):  # with an exit code it is about wrong usage
+            if ctx.obj or hasattr(error, "exit_code"):  # an exit code means wrong usage
                 raise
             if broken := disk_broken(error):
                 _fail(broken)
-            _fail(f"{type(error).__name__}: {error} (this is a fault of winnow: report it with what --debug shows)")
+            _fail(f"{type(error).__name__}: {error} (this is a bug in winnow: report it with the output of --debug)")
 
 
 def _fail(message: str, status: int = 1) -> None:
-    line = "".join(each if each.isprintable() else " " for each in message)  # what strangers wrote may be in it
+    line = "".join(each if each.isprintable() else " " for each in message)  # it may contain text from strangers
     typer.echo(f"winnow: {line}", err=True)
     raise typer.Exit(status)
 
 
 app = typer.Typer(
-    cls=Plainly,
+    cls=OneLineErrors,
     help="Turn a noisy list of (image URL, caption) rows into a training set worth more, and measure by how much.",
     epilog="Start with: `winnow demo`",
     no_args_is_help=True,
@@ -50,10 +50,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for each in (curation, worth, looking, choice, machine):
+for each in (demo, curation, learning, reading, choosing, machine):
     app.add_typer(each.commands)
 
 
 def main() -> None:
-    """The console script. 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: stopped by Ctrl-C."""
+    """The console script. Exit status 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: Ctrl-C."""
     app()

@@ -1,4 +1,4 @@
-"""Every source file as a Prefect deployment, and the retraining that follows a manifest by itself."""
+"""Every source file as a Prefect deployment, and automatic retraining on new manifests."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,7 +10,8 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.types.entrypoint import EntrypointType
 
-from flows.curate import PUBLISHED, curate
+from flows.curate import curate
+from flows.events import PUBLISHED
 from flows.retrain import reconcile, retrain
 from pipeline.errors import SourceError
 from pipeline.sources import loading
@@ -18,41 +19,41 @@ from pipeline.sources import loading
 RECONCILE = timedelta(hours=1)
 
 AT_ONCE = 4
-"""Runs of all deployments together. Two of one source do not work beside each other: the second says so, and fails."""
+"""Runs of all deployments together. Two runs of one source do not work side by side: the second one fails."""
 
 
-def run(root: Path, tell: Callable[[str], None]) -> None:
-    """Serve them all until Ctrl-C, on the API of the environment."""
-    made = deployments(root.resolve(), tell)
-    for each in made:
-        tell(f"  {each.flow_name}/{each.name}" + (f"   {each.description}" if each.description else ""))
-    serve(*made, print_starting_message=False, limit=AT_ONCE)
+def run(root: Path, echo: Callable[[str], None]) -> None:
+    """Serve all deployments until Ctrl-C, on the API of the environment. `echo` prints a line."""
+    served = deployments(root.resolve(), echo)
+    for each in served:
+        description = f"   {each.description}" if each.description else ""
+        echo(f"  {each.flow_name}/{each.name}{description}")
+    serve(*served, print_starting_message=False, limit=AT_ONCE)
 
 
-def deployments(root: Path, tell: Callable[[str], None]) -> list[RunnerDeployment]:
-    """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. A broken source file is told."""
-    made = []
+def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeployment]:
+    """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. Reports broken source files."""
+    found = []
     for path in loading.source_files():
         try:
             described = loading.load(path)
         except SourceError as error:
-            tell(f"left out: {error}")
+            echo(f"left out: {error}")
             continue
-        when = f"at {described.schedule} UTC" if described.schedule else "when asked"
         deployment = RunnerDeployment.from_flow(
             curate,
             name=described.name,
             parameters={"source": str(path), "root": str(root)},
             cron=described.schedule,
             entrypoint_type=EntrypointType.MODULE_PATH,
-            description=when,
+            description=f"at {described.schedule} UTC" if described.schedule else "when asked",
         )
-        made.append(deployment)
-    return [*made, _on_manifest(root), _hourly(root)]
+        found.append(deployment)
+    return [*found, _on_manifest(root), _hourly(root)]
 
 
 def _on_manifest(root: Path) -> RunnerDeployment:
-    told: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{name} }}}}"}
         for name in ("source", "root", "manifest")
     }
@@ -60,7 +61,7 @@ def _on_manifest(root: Path) -> RunnerDeployment:
         name="winnow: a manifest was published",
         expect={PUBLISHED},
         match={"prefect.resource.id": "winnow.source.*"},
-        parameters=told,
+        parameters=parameters,
     )
     return RunnerDeployment.from_flow(
         retrain,
@@ -79,5 +80,5 @@ def _hourly(root: Path) -> RunnerDeployment:
         interval=RECONCILE,
         parameters={"root": str(root)},
         entrypoint_type=EntrypointType.MODULE_PATH,
-        description="looks every hour for manifests that nobody measured",
+        description="every hour, for manifests that no run measured",
     )

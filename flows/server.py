@@ -1,4 +1,4 @@
-"""Which Prefect server a command talks to: the one that stands, or one that lives only as long as the command."""
+"""Prefect servers: the one that runs on this machine, or one that runs only as long as a command."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from typing import Literal
 
 import httpx
 
@@ -18,18 +19,19 @@ from pipeline.errors import WinnowError
 
 HOST, PORT = "127.0.0.1", 4200
 START_SECONDS = 180
-"""A server's first start makes its database: 12 s on an idle machine, a multiple on a busy one."""
+"""A server's first start creates its database: 12 s on an idle machine, several times that on a busy one."""
 
-SETTLE_SECONDS = 30
+SEND_SECONDS = 30
+"""How long a command waits for its events and logs to be sent."""
 
 
-def address(port: int = PORT) -> str:
+def url(port: int = PORT) -> str:
     """The API of a server on this machine."""
     return f"http://{HOST}:{port}/api"
 
 
 class State(Enum):
-    """What a request to an address finds."""
+    """What a request to an address finds there."""
 
     SILENT = "nothing answers"
     OTHER = "what answers is not Prefect's API"
@@ -41,7 +43,7 @@ class State(Enum):
 UNPROTECTED = (
     "it asks nobody for a secret: any page in a browser here, and any user of this machine, can run commands through it"
 )
-"""What is wrong with a server that somebody else started without authentication."""
+"""What is wrong with a server that was started elsewhere without authentication."""
 
 _WAYS_OUT = {
     State.LOCKED: "set PREFECT_API_AUTH_STRING, or work in the folder where `winnow serve` runs",
@@ -75,14 +77,14 @@ def answers(api: str) -> bool:
     return state(api) in (State.READY, State.OPEN)
 
 
-def found(debug: bool) -> str | None:
+def find(debug: bool) -> str | None:
     """The API of a running server, by PREFECT_API_URL or on this machine. It is put into the environment, too.
 
     Raises WinnowError where PREFECT_API_URL names something else, or a server that refuses this process.
     """
     _quieten(debug)
     named = os.environ.get("PREFECT_API_URL")
-    known = named.rstrip("/") if named else address()
+    known = named.rstrip("/") if named else url()
     seen = state(known)
     if seen in (State.LOCKED, State.OTHER) and named:
         raise WinnowError(f"PREFECT_API_URL is {named}, but {seen.value}: {_WAYS_OUT[seen]}")
@@ -93,33 +95,33 @@ def found(debug: bool) -> str | None:
 
 
 @contextmanager
-def chosen(debug: bool) -> Iterator[str]:
-    """The API to use: of PREFECT_API_URL, else of the server that stands on this machine, else of a temporary one.
+def connect(debug: bool) -> Iterator[str]:
+    """The API that a command uses: that of PREFECT_API_URL, else of a server on this machine, else of a temporary one.
 
-    It is put into the environment, so this comes before prefect is imported. Without `debug` Prefect says nothing.
+    Puts the API into the environment, so call it before prefect is imported. Without `debug` Prefect logs nothing.
     """
-    if known := found(debug):
-        yield known
-        settle()
+    if api := find(debug):
+        yield api
+        send_events()
     elif named := os.environ.get("PREFECT_API_URL"):
         raise WinnowError(f"no Prefect server answers at {named}: start it, or unset PREFECT_API_URL")
     else:
-        with started(free_port(), "temporary") as api:
+        with start(free_port(), "temporary") as api:
             yield api
-            settle()
+            send_events()
 
 
 @contextmanager
-def standing(port: int, debug: bool) -> Iterator[str]:
-    """The API of the server that answers on this port; one is started, with its pages, if none does."""
+def ensure(port: int, debug: bool) -> Iterator[str]:
+    """The API of the server on this port. If none answers, one is started, with its pages."""
     _quieten(debug)
-    api = address(port)
+    api = url(port)
     seen = state(api)
     if seen in (State.LOCKED, State.OTHER):
         raise WinnowError(f"port {port} is taken, and {seen.value}: stop that program, or choose another --port")
     if seen is State.SILENT:
         secret = access.server_secret()
-        with started(port, secret=secret), access.shared(api, secret):
+        with start(port, secret=secret), access.shared(api, secret):
             yield api
     else:
         os.environ["PREFECT_API_URL"] = api
@@ -127,15 +129,16 @@ def standing(port: int, debug: bool) -> Iterator[str]:
 
 
 @contextmanager
-def started(port: int, kind: str = "standing", secret: str | None = None) -> Iterator[str]:
-    """A Prefect server of our own on this port, gone afterwards however this process ends; its API.
+def start(port: int, kind: Literal["temporary", "lasting"] = "lasting", secret: str | None = None) -> Iterator[str]:
+    """The API of a new Prefect server on this port. It ends with this process, however this process ends.
 
-    It and its secret are put into the environment, so this comes before prefect is imported.
+    Puts the API and its secret into the environment, so call it before prefect is imported. A temporary server has
+    no pages.
     """
-    api = os.environ["PREFECT_API_URL"] = address(port)
+    api = os.environ["PREFECT_API_URL"] = url(port)
     os.environ |= access.server_environment(port, secret or access.server_secret())
     command = [sys.executable, "-m", "flows.server", str(port), kind]
-    # A session of its own: Ctrl-C reaches this process first, which still has things to say to the server.
+    # A session of its own: Ctrl-C reaches this process first, which still has events and logs for the server.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -155,33 +158,33 @@ def started(port: int, kind: str = "standing", secret: str | None = None) -> Ite
             server.wait()
 
 
-def settle() -> None:
-    """Wait until the server has every event that was emitted here: one that its process takes along is lost."""
+def send_events() -> None:
+    """Wait until the server has all events and logs of this process. Otherwise they are lost when it ends."""
     from prefect.events.worker import EventsWorker
 
     waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
     waiting.start()
-    waiting.join(SETTLE_SECONDS)
-    EventsWorker.drain_all(timeout=SETTLE_SECONDS, at_exit=False)  # logs, too
+    waiting.join(SEND_SECONDS)
+    EventsWorker.drain_all(timeout=SEND_SECONDS, at_exit=False)  # logs, too
 
 
 def _quieten(debug: bool) -> None:
-    """Prefect's log would drown the progress bars, and its tracebacks the one line that says what to do."""
+    """Prefect's log would hide the progress bars, and its tracebacks the one line that says what to do."""
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        for worker in ("EventsWorker", "APILogWorker"):  # their loggers are none of Prefect's own
+        for worker in ("EventsWorker", "APILogWorker"):  # their loggers are not below Prefect's
             logging.getLogger(worker).setLevel(logging.CRITICAL)
 
 
 def free_port() -> int:
-    """A port on loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A free port on loopback."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
 
 
 def _serve(port: int, temporary: bool) -> None:
-    """Be the server until stdin ends, which it does when the process at its other end is gone."""
+    """Run the server until stdin ends. It ends when the process at its other end is gone."""
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ |= {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_ENABLED": str(not temporary).lower()}
     threading.Thread(target=_watch, daemon=True).start()

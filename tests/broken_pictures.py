@@ -22,7 +22,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.failure import RowError
-from pipeline.images.sandbox import Decoder, Limits
+from pipeline.images.decode_process import Limits
+from pipeline.images.sandbox import Decoder
 
 LIMITS = Limits(image_size=256, quality=95, max_pixels=50_000_000)
 CAUSES = ("undecodable", "too_many_pixels", "decode_timeout", "decode_crash")

@@ -35,7 +35,7 @@ def prefect(tmp_path_factory):
     kept = dict(os.environ)
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     try:
-        with server.started(server.free_port()) as api:
+        with server.start(server.free_port()) as api:
             yield api, access.credentials()
     finally:
         os.environ.clear()
@@ -105,7 +105,7 @@ def test_state_tells_a_locked_server_from_an_own_and_a_foreign_one(prefect, monk
     assert not server.answers(api)
     monkeypatch.setenv("PREFECT_API_URL", api)
     with pytest.raises(WinnowError, match="asks for a secret"):
-        server.found(debug=True)
+        server.find(debug=True)
 
 
 @contextlib.contextmanager
@@ -127,7 +127,7 @@ def answering(path, body):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as program:
         threading.Thread(target=program.serve_forever, daemon=True).start()
-        yield server.address(program.server_address[1])
+        yield server.url(program.server_address[1])
         program.shutdown()
 
 
@@ -138,18 +138,18 @@ def test_another_program_on_the_port_is_recognised(monkeypatch, tmp_path):
         assert server.state(api) is server.State.OTHER
         port = int(api.removesuffix("/api").rpartition(":")[2])
         with pytest.raises(WinnowError, match=f"port {port} is taken, and what answers is not Prefect"):
-            with server.standing(port, debug=True):
+            with server.ensure(port, debug=True):
                 pass
         monkeypatch.setenv("PREFECT_API_URL", api)
         with pytest.raises(WinnowError, match="what answers is not Prefect's API"):
-            server.found(debug=True)
+            server.find(debug=True)
 
 
 def test_a_slash_at_the_end_of_the_address_changes_nothing(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with answering("/api/health", b"true") as api:
         monkeypatch.setenv("PREFECT_API_URL", f"{api}/")
-        assert server.found(debug=True) == api == os.environ["PREFECT_API_URL"]
+        assert server.find(debug=True) == api == os.environ["PREFECT_API_URL"]
         assert server.state(api) is server.State.OPEN
 
 

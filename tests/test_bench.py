@@ -55,7 +55,7 @@ def test_pairs_are_the_same_each_time_and_lie_in_tars(tmp_path):
 
 def test_a_model_that_is_none_is_told():
     with pytest.raises(ModelError, match="did you mean 'ViT-B-32'"):
-        scoring.run(scoring.Plan(model="ViT-B-23"))
+        scoring.run(scoring.Workload(model="ViT-B-23"))
 
 
 def test_winnow_and_pandas_choose_the_same_rows(tmp_path):

@@ -15,7 +15,8 @@ from flows import server, sources
 from pipeline.errors import SourceError, StorageError
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest
-from pipeline.review import calibrate
+from pipeline.review import calibrate, rule
+from pipeline.review.sample_source import sample_source, sample_storage, scored
 from pipeline.settings.choice import Calibration
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
@@ -42,7 +43,7 @@ def test_the_best_threshold_is_the_best_of_all_and_the_laxest_of_those(sample):
     levels = sorted({value for value in values.tolist() if value == value})
     between = [(low + high) / 2 for low, high in pairwise(levels)]
     scores = [f1(values, bad, edge) for edge in between] if bad.any() else []
-    found = calibrate.best(values, bad)
+    found = rule.best_edge(values, bad)
     if not any(scores):
         assert found is None
     else:
@@ -52,14 +53,14 @@ def test_the_best_threshold_is_the_best_of_all_and_the_laxest_of_those(sample):
 def test_neighbours_as_near_as_floats_can_be_are_told_apart():
     low = 1.0
     high = np.nextafter(low, 2)
-    assert calibrate.best(np.array([low, high]), np.array([True, False])) == high
-    assert calibrate.best(np.array([-np.inf, np.inf]), np.array([True, False])) == 0
+    assert rule.best_edge(np.array([low, high]), np.array([True, False])) == high
+    assert rule.best_edge(np.array([-np.inf, np.inf]), np.array([True, False])) == 0
 
 
 @given(st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6))
 def test_a_number_is_rounded_to_the_side_asked_for(value):
     for down in (True, False):
-        numbers = calibrate.rounded(value, down)
+        numbers = rule.roundings(value, down)
         assert all((float(number) <= value) if down else (float(number) >= value) for number in numbers)
         assert float(numbers[-1]) == value
         assert abs(float(numbers[0]) - value) <= abs(value) * 0.01
@@ -67,10 +68,10 @@ def test_a_number_is_rounded_to_the_side_asked_for(value):
 
 
 def test_rounding_by_hand():
-    assert calibrate.rounded(0.469987, down=True)[:2] == ["0.469", "0.4699"]
-    assert calibrate.rounded(0.469987, down=False)[0] == "0.47"
-    assert calibrate.rounded(-0.12345, down=True)[0] == "-0.124"
-    assert calibrate.rounded(123456.0, down=False)[0] == "124000"
+    assert rule.roundings(0.469987, down=True)[:2] == ["0.469", "0.4699"]
+    assert rule.roundings(0.469987, down=False)[0] == "0.47"
+    assert rule.roundings(-0.12345, down=True)[0] == "-0.124"
+    assert rule.roundings(123456.0, down=False)[0] == "124000"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_filter_that_keeps_low_values(tmp_path):
     assert found["best"]["sql"] == "pixels_sharpness <= 95.5"
     assert found["best"]["recall"]["share"] == found["best"]["precision"]["share"] == 1
     assert "no pair is labelled 'blinding'" in found["remarks"][0]
-    assert "fewer than 20 pairs of one side" in found["remarks"][1]
+    assert "fewer than 20 good or bad pairs" in found["remarks"][1]
 
 
 def test_filters_that_no_number_helps(tmp_path):
@@ -155,7 +156,7 @@ def test_filters_that_no_number_helps(tmp_path):
     by = {"name": "by", "sql": "bytes >= 0", "catches": ["blurred"]}
     found = measured(*sampled(tmp_path, LABELS, [fine, by]))["filters"]
     assert "not one comparison" in found[0]["remarks"][-1]
-    assert "tells none of them" in found[1]["remarks"][-1]
+    assert "separates bad pairs from good ones" in found[1]["remarks"][-1]
     assert [each["best"] for each in found] == [None, None]
     assert found[1]["now"]["recall"]["share"] == 0
 
@@ -205,19 +206,19 @@ def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
         file.write("http://host/200.jpg\tpicture number 200\tclean\n")
     with pytest.raises(StorageError, match="run `winnow calibrate`"):
         measured(described, storage)
-    own = calibrate.sample(described, described.calibration.labels)
-    published_sources.published(own, calibrate.room(storage))
+    own = sample_source(described, described.calibration.labels)
+    published_sources.published(own, sample_storage(storage))
     assert own.name == "tiny-calibration"
     assert (own.filters, own.distinct, own.task, own.scorers) == (None, None, None, described.scorers)
-    assert measured(described, storage)["manifest"] == Manifest.open(calibrate.room(storage)).id
+    assert measured(described, storage)["manifest"] == Manifest.open(sample_storage(storage)).id
 
 
 def test_scores_of_other_scorers_are_not_taken(tmp_path):
     described, storage = sampled(tmp_path, LABELS)
     other = described.download.model_copy(update={"image_size": 64})
     labels = described.calibration.labels
-    assert calibrate.scored(described, storage, labels) is not None
-    assert calibrate.scored(described.model_copy(update={"download": other}), storage, labels) is None
+    assert scored(described, storage, labels) is not None
+    assert scored(described.model_copy(update={"download": other}), storage, labels) is None
 
 
 def test_more_digits_where_three_would_cost_too_much(tmp_path):
@@ -247,7 +248,7 @@ def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     described = loading.load("demo")
     demo = described.demo.model_copy(update={"port": server.free_port()})
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
-    main_job.bring_in(sources.sample(described, storage, None), calibrate.room(storage))
+    main_job.bring_in(sources.sample(described, storage, None), sample_storage(storage))
     found = calibrate.measure(described, storage, sources.sample_labels(described, storage, None))["filters"]
     assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrast", "unblocky", "aligned"}
     for each in found:

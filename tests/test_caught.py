@@ -81,7 +81,7 @@ def test_of_near_duplicates_the_one_that_goes_may_be_the_original(tmp_path, caps
         "copy": {"sharp": 0, "distinct": 0},
     }
     Console(width=120).print(labels.caught(found))
-    assert "its original goes, so 1 clean or fine pairs." in capsys.readouterr().out
+    assert "the original goes: 1 clean or fine pairs." in capsys.readouterr().out
 
 
 def test_ten_filters_can_be_read_in_100_columns(manifest, tmp_path, capsys):

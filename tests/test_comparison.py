@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows import cli
 from flows.console import encoders as shown
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import CompareError, StorageError
 from pipeline.settings import encoder
 from pipeline.sources import loading
@@ -39,7 +39,7 @@ def test_the_next_thing_is_made_while_this_one_is_worked_on():
             yield number
 
     with ThreadPoolExecutor(1) as thread:
-        ahead = Ahead(things(), thread)
+        ahead = Prefetched(things(), thread)
         assert made[0].wait(5)
         seen = []
         for number in ahead:

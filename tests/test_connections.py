@@ -34,7 +34,7 @@ def run(folder, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(server.answers(server.address()), reason="a Prefect server stands on this machine")
+@pytest.mark.skipif(server.answers(server.url()), reason="a Prefect server stands on this machine")
 def test_a_run_calls_the_source_and_its_own_server_and_nobody_else(tmp_path, httpserver_folder):
     toml, root = served_sources.described(tmp_path / "lists", httpserver_folder), tmp_path / "root"
     run(tmp_path, "-m", "flows", "curate", toml, "--root", root)

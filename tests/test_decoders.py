@@ -37,7 +37,7 @@ def jpegs():
 
 @pytest.mark.parametrize("name", HERE)
 def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
-    pillow, other = decoders.get("pillow"), decoders.get(name)
+    pillow, other = decoders.decoder("pillow"), decoders.decoder(name)
     for content in jpegs:
         expected, found = pillow(content), other(content)
         assert isinstance(found, Image.Image)
@@ -54,7 +54,7 @@ def test_pixels_are_the_same_and_resized_all_but_the_same(jpegs, name):
 def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
     """Training draws pixels that it may have augmented; the same pixels come out as they do of a stored picture."""
     network = encoder.parse_encoder("timm:test_resnet@random")
-    loaded, decode, drawn = encoders.load(network), decoders.get(name), decoders.drawn(name)
+    loaded, decode, drawn = encoders.load(network), decoders.decoder(name), decoders.from_pixels(name)
     for content in jpegs[:8]:
         seen = loaded.prepare(decode(content))
         assert (features.prepared(loaded, drawn, "", 0, ("a picture", content)).versions[0] == seen).all()
@@ -64,7 +64,7 @@ def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
 
 @pytest.mark.parametrize("name", HERE)
 def test_another_scorer_sees_an_ordinary_picture(jpegs, name):
-    expected, found = (Pixels().prepare(decoders.get(each)(jpegs[0])) for each in ("pillow", name))
+    expected, found = (Pixels().prepare(decoders.decoder(each)(jpegs[0])) for each in ("pillow", name))
     assert (found.brightness, found.sharpness, found.phash) == (expected.brightness, expected.sharpness, expected.phash)
 
 
@@ -113,4 +113,4 @@ def test_a_name_that_is_no_decoder_and_one_that_is_missing(tmp_path):
         loading.load(tmp_path / "a.toml")
     if "pillow-simd" not in HERE:
         with pytest.raises(SourceError, match="run `make simd`"):
-            decoders.get("pillow-simd")
+            decoders.decoder("pillow-simd")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.demo import captions, pool, scenes, web
+from pipeline.demo import captions, pool, rendering, scenes, web
 from pipeline.demo.hold import held
 from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
@@ -88,7 +88,7 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
 
 def test_a_scene_is_a_picture_of_many_colours():
     picture = pool.photograph(7, pool.POOL, 3)
-    assert picture.shape == (scenes.SIZE, scenes.SIZE, 3)
+    assert picture.shape == (rendering.SIZE, rendering.SIZE, 3)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000
 
 

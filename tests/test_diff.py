@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy import stats
 
 from filters.core import Filter, Recipe
-from flows.console import tables
+from flows.console import review
 from pipeline.errors import StorageError
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
@@ -129,7 +129,7 @@ def test_between_unequal_certificates_the_flipped_decisions_are_listed(tmp_path,
     assert found.moves == [Move("kept", "dropped", 10)]
     assert {row["caption"] for row in found.examples} == {f"picture number {n}" for n in range(50, 60)}
     shown = io.StringIO()
-    Console(file=shown, width=200).print(tables.difference(found))
+    Console(file=shown, width=200).print(review.difference(found))
     assert "certificates are not equal, so that decisions flip: clip: golden, precision" in shown.getvalue()
     assert "kept → dropped (sharp): picture number 55" in shown.getvalue()
 

@@ -5,7 +5,7 @@ from importlib.metadata import PathDistribution
 
 import pytest
 
-from flows.commands import examination
+from flows import doctor
 
 
 def installed(folder, name, files=(), version="1.0"):
@@ -22,27 +22,27 @@ def installed(folder, name, files=(), version="1.0"):
     [((3, 10, 9), "fault"), ((3, 11, 0), "ok"), ((3, 12, 4), "ok"), ((3, 13, 0), "fault")],
 )
 def test_python(found, state):
-    finding = examination.python(found)
+    finding = doctor.python(found)
     assert finding.state == state
     assert bool(finding.mend) == (state == "fault")
 
 
 def test_two_owners_of_pil_are_a_fault(tmp_path):
     both = [installed(tmp_path, name, ["PIL/Image.py"]) for name in ("pillow", "pillow-simd")]
-    finding = examination.pillow([*both, installed(tmp_path, "other", ["other/Image.py"])])
+    finding = doctor.pillow([*both, installed(tmp_path, "other", ["other/Image.py"])])
     assert finding.state == "fault"
     assert "pillow and pillow-simd" in finding.found
     assert "uninstall -y pillow pillow-simd" in finding.mend
 
 
 def test_nobody_owns_pil(tmp_path):
-    assert examination.pillow([installed(tmp_path, "other")]).state == "fault"
+    assert doctor.pillow([installed(tmp_path, "other")]).state == "fault"
 
 
 def test_the_backport_is_found(tmp_path):
-    assert examination.backport([str(tmp_path)]).state == "ok"
+    assert doctor.backport([str(tmp_path)]).state == "ok"
     installed(tmp_path, "dataclasses", version="0.6")
-    finding = examination.backport([str(tmp_path)])
+    finding = doctor.backport([str(tmp_path)])
     assert finding.state == "fault"
     assert finding.mend.endswith("pip uninstall -y dataclasses")
 
@@ -50,12 +50,12 @@ def test_the_backport_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("check", "found", "state"),
     [
-        (examination.fastapi, "0.150.0", "ok"),
-        (examination.fastapi, "0.165.1", "fault"),
-        (examination.fastapi, None, "fault"),
-        (examination.sqlalchemy, "2.0.58", "ok"),
-        (examination.sqlalchemy, "2.1.9", "fault"),
-        (examination.sqlalchemy, None, "fault"),
+        (doctor.fastapi, "0.150.0", "ok"),
+        (doctor.fastapi, "0.165.1", "fault"),
+        (doctor.fastapi, None, "fault"),
+        (doctor.sqlalchemy, "2.0.58", "ok"),
+        (doctor.sqlalchemy, "2.1.9", "fault"),
+        (doctor.sqlalchemy, None, "fault"),
     ],
 )
 def test_versions_that_prefect_cannot_live_with(check, found, state):
@@ -63,8 +63,8 @@ def test_versions_that_prefect_cannot_live_with(check, found, state):
 
 
 def test_disk(tmp_path):
-    assert examination.disk(tmp_path / "not" / "there", 1).state == "ok"
-    scarce = examination.disk(tmp_path, 1 << 60)
+    assert doctor.disk(tmp_path / "not" / "there", 1).state == "ok"
+    scarce = doctor.disk(tmp_path, 1 << 60)
     assert scarce.state == "note"
     assert "--root" in scarce.mend
 
@@ -86,7 +86,7 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     program = (
-        "import json; from flows.commands import examination as doctor; "
+        "import json; from flows import doctor as doctor; "
         "print(json.dumps([[each.what, each.state, each.mend] for each in doctor.sources()]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -163,9 +163,9 @@ def test_who_asks_strangers_without_a_contact_is_told(tmp_path):
     def line(**settings):
         source = listed(tmp_path, rows, **settings)
         storage = Storage(tmp_path / "store")
-        return download.nameless(source, storage, ingest.update(source, storage).shards)
+        return download.missing_contact(source, storage, ingest.update(source, storage).shards)
 
-    assert "which names nobody: set contact under [download] in test" in line()
+    assert "names no contact for the servers of others: set contact under [download] in test" in line()
     assert line(contact="https://example.org/robot") is None
     assert line(user_agent="mine/1 (me@example.org)") is None
     assert line(allow_hosts=["mine.test:80"])
@@ -236,16 +236,16 @@ def gone(pids, seconds=5):
 
 
 def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
-    source = listed(tmp_path, [(f"http://{HOST}/drip/1.jpg", "")], shard_seconds=1)
+    source = listed(tmp_path, [(f"http://{HOST}/drip/1.jpg", "")], shard_seconds=5)
     storage = Storage(tmp_path / "store")
     told = tmp_path / "told"
     resolve = Telling(web.http, web.https, web.canary_port, told=str(told))
     (shard,) = ingest.update(source, storage).shards
     fetch = download.make(source, storage, web.guard([HOST], resolve=resolve, timeout=60))
     begun = time.monotonic()
-    with pytest.raises(ShardError, match="shard 00000: it took more than 1 s and was stopped"):
+    with pytest.raises(ShardError, match="shard 00000: it took more than 5 s and was stopped"):
         fetch(shard)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # the timeout of the request, which would have ended it
     assert gone(list(map(int, told.read_text().split())))
     assert leftovers(storage) == []
 

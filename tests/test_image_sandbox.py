@@ -18,7 +18,8 @@ from loopback_web import bomb, picture
 from PIL import Image
 
 from pipeline.failure import RowError
-from pipeline.images.sandbox import Decoder, Limits
+from pipeline.images.decode_process import Limits
+from pipeline.images.sandbox import Decoder
 
 CAUSES = {"undecodable", "too_many_pixels", "decode_timeout", "decode_crash"}
 LIMITS = Limits(image_size=64, quality=95, max_pixels=50_000_000)

@@ -43,7 +43,7 @@ def test_filters_are_values():
 
 def test_validating_a_source_imports_neither_prefect_nor_torch():
     heavy = ("prefect", "torch", "open_clip", "img2dataset", "matplotlib", "transformers")
-    assert loaded_by("from flows import sources; sources.checked('template')", heavy) == []
+    assert loaded_by("from flows import sources; sources.check('template')", heavy) == []
 
 
 @pytest.mark.parametrize("package", ["filters", "pipeline", "training", "flows"])

@@ -282,7 +282,7 @@ def measured(toys, kind, more="", held=HELD):
     console.print(gains.table(found))
     shown = console.file.getvalue()
     assert found["test"]["says"] in " ".join(shown.split())
-    assert f"\n {found['baseline']['says']} " in shown
+    assert f"\n{found['baseline']['says']} " in shown
     main = found["metrics"][0][0]
     trials = sandbox.run(
         f"SELECT {main} = score AS same, baseline, len(curve) FROM trials WHERE test = '{found['test']['digest']}'",

@@ -167,4 +167,4 @@ def test_its_columns_can_be_filtered_on(tmp_path):
     from flows import sources
 
     written(tmp_path, GREEN, '[[filters]]\nname = "green"\nsql = "mine_share > 0.3 AND mine_named"')
-    assert sources.checked(str(tmp_path / "mine.toml")).own_recipe.filters
+    assert sources.check(str(tmp_path / "mine.toml")).own_recipe.filters

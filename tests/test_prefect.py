@@ -138,14 +138,14 @@ def secret(folder):
 
 
 def gone(port):
-    return server.state(server.address(port)) is server.State.SILENT
+    return server.state(server.url(port)) is server.State.SILENT
 
 
 def runs(place, flow):
     """States of the runs of a flow that are not merely planned."""
     wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
     folder, port = place
-    api = f"{server.address(port)}/flow_runs/filter"
+    api = f"{server.url(port)}/flow_runs/filter"
     answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False).raise_for_status()
     return [each["state_type"] for each in answer.json() if not each["auto_scheduled"]]
 
@@ -202,7 +202,7 @@ def test_schedules_are_planned(place, source):
         }
 
         def planned():
-            api = f"{server.address(port)}/flow_runs/filter"
+            api = f"{server.url(port)}/flow_runs/filter"
             answer = httpx.post(api, json=wanted, headers=secret(folder), trust_env=False)
             return [each["expected_start_time"] for each in answer.raise_for_status().json() if each["auto_scheduled"]]
 
@@ -211,7 +211,7 @@ def test_schedules_are_planned(place, source):
 
 def test_a_server_dies_with_its_owner(tmp_path):
     port = server.free_port()
-    program = f"from flows import server\nwith server.started({port}, 'temporary'): print('up', flush=True); input()"
+    program = f"from flows import server\nwith server.start({port}, 'temporary'): print('up', flush=True); input()"
     owner = subprocess.Popen(
         [sys.executable, "-c", program],
         env=environment(tmp_path),
@@ -221,7 +221,7 @@ def test_a_server_dies_with_its_owner(tmp_path):
     )
     try:
         assert owner.stdout.readline() == "up\n"
-        assert server.state(server.address(port)) is server.State.LOCKED
+        assert server.state(server.url(port)) is server.State.LOCKED
     finally:
         owner.kill()
         owner.wait()
@@ -258,7 +258,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
             last = told.read_text().splitlines()[-1]
-            assert last == "winnow: stopped; run the same command to go on"
+            assert last == "winnow: stopped; run the same command to resume"
             assert "Traceback" not in told.read_text()
         Slow.go.set()
         with running(tmp_path, "curate", toml, "--json") as (process, told):

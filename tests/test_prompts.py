@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.demo import scenes
+from pipeline.demo import rendering, scenes
 from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec, centre
@@ -33,7 +33,7 @@ def photographs(shape, colour, count):
     while count:
         scene = scenes.draw(random)
         if [(thing.shape, thing.colour) for thing in scene.things] == [(shape, colour)]:
-            yield Image.fromarray(scenes.render(scene, random))
+            yield Image.fromarray(rendering.render(scene, random))
             count -= 1
 
 

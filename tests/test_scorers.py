@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.demo import pool, scenes
+from pipeline.demo import pool, rendering
 from pipeline.errors import ModelError
-from pipeline.images.sandbox import Decoder, Limits
+from pipeline.images.decode_process import Limits
+from pipeline.images.sandbox import Decoder
 from pipeline.models.pinned import fetched
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
@@ -114,7 +115,7 @@ def test_sharpness_falls_with_blur_and_does_not_depend_on_the_stored_size():
     assert doubled == pytest.approx(found[0], rel=0.3)  # measured as they are, the two differ fourfold
 
 
-@pytest.mark.parametrize(("side", "least"), [(scenes.SIZE, 0.999), (scenes.SIZE * 3 // 4, 0.97)])
+@pytest.mark.parametrize(("side", "least"), [(rendering.SIZE, 0.999), (rendering.SIZE * 3 // 4, 0.97)])
 def test_blockiness_tells_compressed_uploads_although_they_are_stored_anew(side, least):
     random = np.random.default_rng(5)
     photographs = [Image.fromarray(pool.photograph(11, pool.CALIBRATION, number)) for number in range(24)]
@@ -127,7 +128,7 @@ def test_blockiness_tells_compressed_uploads_although_they_are_stored_anew(side,
     bad, good = found
     assert (bad[:, None] > good).mean() >= least  # the area under the ROC curve
     assert (good < 1.6).all()
-    if side == scenes.SIZE:
+    if side == rendering.SIZE:
         assert (bad > 1.6).all()
 
 

@@ -113,7 +113,7 @@ def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
 
 @pytest.mark.parametrize("name", ["cc3m", "cc12m", "template"])
 def test_shipped_sources_are_right(name):
-    described = sources.checked(name)
+    described = sources.check(name)
     assert described.name == name
     assert described.own_recipe.filters
 
@@ -162,7 +162,7 @@ def test_an_unknown_source(wanted, told):
 def test_filters_are_bound_before_anything_runs(file, sql, told):
     path = file(PAIRS + f"[[filters]]\nname = \"mine\"\nsql = '''{sql}'''\n")
     with pytest.raises(RecipeError) as fault:
-        sources.checked(str(path))
+        sources.check(str(path))
     assert "\n" not in str(fault.value)
     assert told in str(fault.value)
 
@@ -170,7 +170,7 @@ def test_filters_are_bound_before_anything_runs(file, sql, told):
 def test_extra_columns_and_scores_can_be_filtered_on(file):
     text = '[pairs]\nlocation = "list.tsv"\nextra = ["label"]\n[scorers.p]\nkind = "pixels"\n'
     path = file(text + '[[filters]]\nname = "a"\nsql = "label = \'x\' AND p_sharpness > 3"\n')
-    assert [each.name for each in sources.checked(str(path)).own_recipe.filters] == ["a"]
+    assert [each.name for each in sources.check(str(path)).own_recipe.filters] == ["a"]
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest():

@@ -1,256 +1,203 @@
-"""Bringing a manifest about, and keeping it up to date."""
+"""Publishing a source's manifest, and keeping it up to date."""
 
-import os
-import shlex
-import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.options import (
-    DATA,
-    UNHEARD,
-    AsJson,
-    Debug,
-    Named,
-    Root,
-    announced,
-    finish,
-    say,
-    tell_caught,
-    tell_gain,
-    tell_manifest,
-)
+from flows.commands.options import DATA, AsJson, Debug, Root, SourceName
+from flows.commands.printing import echo, print_json, print_manifest
 from pipeline.errors import WinnowError
+
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
+    from pipeline.store.storage import Storage
+    from pipeline.takedown.request import Request
+    from pipeline.takedown.result import Takedown
 
 commands = typer.Typer()
 
-
-@commands.command(epilog="Example: `winnow demo`")
-def demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
-    """See the whole job on a small rendered world: download, score, choose, publish, train, report. No network."""
-    from flows import server, sources
-
-    described = sources.checked("demo")
-    with server.chosen(debug):
-        from flows.curate import curate
-        from flows.retrain import retrain
-
-        published = curate("demo", str(root))
-        gain = retrain("demo", str(root), published["id"])
-    storage = sources.opened("demo", root)[1]
-    report = root / described.name / "report.html"
-    tell_manifest(described, root, published, as_json)
-    tell_gain(gain, as_json)
-    say("\nWhat was planted in the pool, which nothing above has read:\n", as_json)
-    planted = tell_caught(described, storage, None, published["id"], as_json)
-    say(f"\nThe report: {report}\n\nNext:", as_json)
-    for line in _next(root):
-        say(f"  {line}", as_json)
-    say("\nWhile that serves, in another terminal:", as_json)
-    say(f"  PREFECT_API_URL=http://127.0.0.1:4200/api {_installed('prefect')} deployment run curate/demo", as_json)
-    found = {"source": "demo", "gain": gain, "caught": planted, "report": str(report)}
-    finish(as_json, published | found)
+NOT_ANNOUNCED = "no Prefect server answers, so no training follows automatically: run `winnow train {}`"
 
 
-def _next(root: Path) -> Iterator[str]:
-    """What to type after the demo. Each line works where the demo was typed."""
-    winnow, here = _installed("winnow"), "" if root == DATA else f" --root {shlex.quote(str(root))}"
-    query = "select cause, count(*) as pairs from failed group by cause order by pairs desc"
-    yield f'{winnow} sql "{query}" --source demo{here}'
-    yield f"{winnow} funnel demo --recipe clip-top30{here}"
-    yield f"{winnow} calibrate demo{here}"
-    yield f"{winnow} report demo{here}"
-    yield f"{winnow} serve{here}"
-
-
-def _installed(program: str) -> str:
-    """The program as it can be typed: its path, where it lies in an environment that is not activated."""
-    lies = Path(sys.prefix, "bin", program)
-    return program if shutil.which(program) or not lies.exists() else shlex.quote(os.path.relpath(lies))
-
-
-@commands.command(epilog="Example: `winnow curate data_manifests/cc3m.toml`")
-def curate(source: Named, root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+@commands.command("curate", epilog="Example: `winnow curate data_manifests/cc3m.toml`")
+def curate_source(source: SourceName, root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
     """Bring a source's manifest up to date: fetch and score new pairs, apply the recipe, publish.
 
-    Safe to stop at any moment and to run again: it goes on where it was, and does nothing twice.
+    You can stop it at any time. The next run resumes, and does nothing twice.
     """
     from flows import server, sources
 
-    described = sources.checked(source)  # a wrong source file is told at once, not after Prefect's start
-    with server.chosen(debug):
-        from flows.curate import curate as run
+    described = sources.check(source)  # before Prefect starts, so that a wrong source file is reported at once
+    with server.connect(debug):
+        from flows.curate import curate
 
-        published = run(source, str(root))
-    tell_manifest(described, root, published, as_json)
-    finish(as_json, published | {"source": described.name})
+        published = curate(source, str(root))
+    print_manifest(described, root, published, as_json)
+    print_json(as_json, published | {"source": described.name})
 
 
-@commands.command(epilog="Example: `winnow retry demo --cause timeout --cause http_503`")
-def retry(
-    source: Named,
+@commands.command("retry", epilog="Example: `winnow retry demo --cause timeout --cause http_503`")
+def retry_pairs(
+    source: SourceName,
     cause: Annotated[
-        list[str] | None, typer.Option(help="Why pairs failed; may be given several times. What may pass if unset.")
+        list[str] | None,
+        typer.Option(help="A cause of failed pairs; repeatable. Default: the causes that may pass.", metavar="CAUSE"),
     ] = None,
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch pairs once more that failed, by cause, and bring the manifest up to date.
+    """Fetch failed pairs again, by cause, and bring the manifest up to date.
 
-    Without --cause these are dns, reset, timeout, refused, unreachable, http_429 and every http_5xx: a picture that is
-    gone, that nobody may use or nobody can decode will be so tomorrow. What was fetched before stays as it is.
+    Without --cause these are dns, reset, timeout, refused, unreachable, http_429 and every http_5xx. The other causes
+    do not pass by waiting: the picture is gone, forbidden, or cannot be decoded. Pairs that were fetched before stay
+    as they are.
     """
     from flows import server, sources
     from pipeline.manifest.manifest import Manifest
-    from pipeline.upkeep import retry as again
+    from pipeline.upkeep.retry import choose_causes
 
-    described, storage = sources.opened(source, root)
-    again.choose_causes(Manifest.open(storage), cause or ())
-    with server.chosen(debug):
-        from flows.curate import retry as run
+    described, storage = sources.load(source, root)
+    choose_causes(
+        Manifest.open(storage), cause or ()
+    )  # before Prefect starts, so that an unknown cause is reported at once
+    with server.connect(debug):
+        from flows.curate import retry
 
-        published = run(source, cause or [], str(root))
-    say(f"{published['retried']:,} pairs were tried again", as_json)
-    tell_manifest(described, root, published, as_json)
-    finish(as_json, published | {"source": described.name})
-
-
-@commands.command(epilog="Example: `winnow forget demo --file takedown.txt`")
-def forget(
-    source: Annotated[str | None, typer.Argument(help="A source file, or its name.", metavar="SOURCE")] = None,
-    file: Annotated[Path, typer.Option(help="uids, URLs or sha256 of pictures, one a line.", metavar="LIST")] = Path(),
-    every: Annotated[bool, typer.Option("--all", help="In every source with results under --root.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    root: Root = DATA,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Take pairs down: pictures, words, scores and embeddings leave storage, and do not come back.
-
-    With a pair go all that share its URL or its picture. Their rows stay as failed ones of the cause forgotten, a new
-    manifest is published, of which a Prefect server that stands is told, so that retraining follows, and older ones say
-    that they are no longer complete. URLs and pictures are blocked for every later download. Killed at any moment, the
-    same command finishes. Remove them from the source's own list as well. A union does not fetch what a member forgot;
-    what it has already is its own, so give --all.
-    """
-    from flows import sources
-    from flows.console import tables
-    from pipeline.takedown.request import Request
-    from pipeline.upkeep import forget as takedown
-
-    if (source is None) != every:
-        raise typer.BadParameter("name a SOURCE, or give --all")
-    request = Request.read(file)
-    found = sources.standing(root) if source is None else [sources.opened(source, root)]
-    told = {
-        storage.root.name: takedown.preview(storage, request)
-        if dry_run
-        else takedown.forget(storage, request, described)
-        for described, storage in found
-    }
-    for name, done in told.items():
-        tables.show(tables.removal(name, done), as_json)
-    known = {storage.root.name: described for described, storage in found}
-    for name, done in told.items():
-        described = known[name]
-        if described and done.new and done.manifest:
-            held, heard = announced(described, root, done.manifest, debug)
-            if held or (described.task and not heard):
-                say(f"{name}: {held or UNHEARD.format(name)}", as_json)
-    finish(as_json, {"dry_run": dry_run, "sources": {name: asdict(done) for name, done in told.items()}})
-    if faults := [done.fault for done in told.values() if done.fault]:
-        raise WinnowError(faults[0])
+        published = retry(source, cause or [], str(root))
+    echo(f"{published['retried']:,} pairs were tried again", as_json)
+    print_manifest(described, root, published, as_json)
+    print_json(as_json, published | {"source": described.name})
 
 
-@commands.command(epilog="Example: `winnow score demo --scorer captions`")
-def score(
-    source: Named,
-    scorer: Annotated[str, typer.Option(help="A scorer of the source file, by its name.")],
+@commands.command("score", epilog="Example: `winnow score demo --scorer captions`")
+def add_score(
+    source: SourceName,
+    scorer: Annotated[str, typer.Option(help="The name of a scorer of the source file.", metavar="NAME")],
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Add the columns of one scorer to the newest manifest's pairs, and publish them.
 
-    No list is read, no picture fetched, and no other score computed again. Pictures are decoded only if the scorer
-    looks at them; a head needs none. If the scorer fails on a shard, nothing is published.
+    It reads no list, fetches no picture and computes no other score again. Pictures are decoded only if the scorer
+    needs them. If the scorer fails on a shard, nothing is published.
     """
     from flows import server, sources
     from pipeline.manifest.manifest import Manifest
     from pipeline.upkeep.backfill import add_scorer
 
-    described, storage = sources.opened(source, root)
-    add_scorer(described, Manifest.open(storage), scorer)
-    with server.chosen(debug):
-        from flows.curate import add_score
+    described, storage = sources.load(source, root)
+    add_scorer(described, Manifest.open(storage), scorer)  # before Prefect starts
+    with server.connect(debug):
+        from flows.curate import score
 
-        published = add_score(source, scorer, str(root))
-    tell_manifest(described, root, published, as_json)
-    finish(as_json, published | {"source": described.name, "scorer": scorer})
+        published = score(source, scorer, str(root))
+    print_manifest(described, root, published, as_json)
+    print_json(as_json, published | {"source": described.name, "scorer": scorer})
 
 
-@commands.command(epilog="Example: `winnow publish demo --recipe clip-top30`")
-def publish(
-    source: Named,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe; the source file's own if unset.")] = None,
+@commands.command("publish", epilog="Example: `winnow publish demo --recipe clip-top30`")
+def publish_recipe(
+    source: SourceName,
+    recipe: Annotated[
+        str | None, typer.Option(help="The name of a recipe. Default: the one of the source file.", metavar="NAME")
+    ] = None,
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Publish the newest manifest's pairs under another recipe, in seconds, from the scores that are there already.
+    """Publish the newest manifest's pairs under another recipe, in seconds, from the scores that exist.
 
-    Nothing is fetched or scored. The source file stays as it is, and stays in force: the next `winnow curate` publishes
-    its own recipe again. To keep the new one, write it there. A Prefect server that stands is told, so that retraining
-    follows.
+    It fetches and scores nothing, and does not change the source file: the next `winnow curate` publishes the source
+    file's own recipe again. A running Prefect server is notified, so that retraining follows.
     """
     from flows import sources
-    from pipeline.filtering.recipes import find_recipe
-    from pipeline.manifest import publish as commit
+    from pipeline.manifest.publish import republish
+    from pipeline.manifest.recipes import find
     from pipeline.takedown.writing import writing
 
-    described, storage = sources.opened(source, root)
-    chosen = find_recipe(recipe) if recipe else described.own_recipe
+    described, storage = sources.load(source, root)
+    chosen = find(described, storage, recipe) if recipe else described.own_recipe
     with writing(storage):
-        published = commit.republish(storage, chosen)
-    held, told = announced(described, root, published.id, debug) if published.new else (None, False)
-    tell_manifest(described, root, asdict(published) | {"held": held}, as_json)
-    if recipe and chosen != described.own_recipe:
+        published = republish(storage, chosen)
+    held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
+    print_manifest(described, root, asdict(published) | {"held": held}, as_json)
+    if chosen != described.own_recipe:
         own = f"the next `winnow curate` publishes recipe {described.own_recipe.name} again"
-        say(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
-    if published.new and not told and not held:
-        say(UNHEARD.format(source), as_json)
-    finish(
-        as_json,
-        asdict(published) | {"source": described.name, "recipe": chosen.name, "announced": told, "held": held},
-    )
+        echo(f'{own}, unless {described.path.name} says recipe = "{recipe}"', as_json)
+    if published.new and not announced and not held:
+        echo(NOT_ANNOUNCED.format(source), as_json)
+    more = {"source": described.name, "recipe": chosen.name, "announced": announced, "held": held}
+    print_json(as_json, asdict(published) | more)
 
 
-@commands.command(epilog="Example: `winnow serve`, and in another terminal `prefect deployment run curate/demo`")
-def serve(
-    port: Annotated[int, typer.Option(help="Of Prefect's server on this machine.", min=1, max=65535)] = 4200,
+@commands.command("forget", epilog="Example: `winnow forget demo --file takedown.txt`")
+def forget_pairs(
+    source: Annotated[
+        str | None, typer.Argument(help="A source file, or its name in data_manifests/.", metavar="SOURCE")
+    ] = None,
+    file: Annotated[
+        Path, typer.Option(help="Uids, URLs or sha256 of pictures, one on each line.", metavar="FILE")
+    ] = Path(),
+    every: Annotated[bool, typer.Option("--all", help="In every source with results under --root.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
     root: Root = DATA,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Serve every source file as a Prefect deployment with its schedule; retraining follows each manifest by itself.
+    """Take pairs down: remove their pictures, captions, scores and embeddings, and never fetch them again.
 
-    Starts Prefect's server on this machine if none answers there, and stops it at the end. Ctrl-C ends it. The server
-    asks for a random secret. While it runs, prefect.toml in this folder holds the secret for the `prefect` command and
-    for you: the server's pages ask for it.
+    All pairs that share the URL or the picture of a named one are removed, too. Their rows stay as failed ones with the
+    cause forgotten. A new manifest is published, a running Prefect server is notified, and older manifests are marked
+    as incomplete. The URLs and pictures are blocked for every later download.
+
+    If it is killed, the same command finishes. Remove the pairs from the source's own list as well. Use --all if other
+    sources may have them: a union keeps a copy of what its members had.
+    """
+    from flows import sources
+    from flows.console import counts
+    from flows.console.output import show
+    from pipeline.takedown.request import Request
+
+    if (source is None) != every:
+        raise typer.BadParameter("name a SOURCE, or give --all")
+    request = Request.read(file)
+    found = sources.stored(root) if source is None else [sources.load(source, root)]
+    taken = {storage.root.name: _forget(described, storage, request, dry_run) for described, storage in found}
+    for name, done in taken.items():
+        show(counts.takedown(name, done), as_json)
+    for described, storage in found:
+        done = taken[storage.root.name]
+        if described and done.new and done.manifest:
+            held, announced = _announce(described, root, done.manifest, debug)
+            if held or (described.task and not announced):
+                name = storage.root.name
+                echo(f"{name}: {held or NOT_ANNOUNCED.format(name)}", as_json)
+    as_values = {name: asdict(done) for name, done in taken.items()}
+    print_json(as_json, {"dry_run": dry_run, "sources": as_values})
+    if faults := [done.fault for done in taken.values() if done.fault]:
+        raise WinnowError(faults[0])
+
+
+def _forget(described: "Source | None", storage: "Storage", request: "Request", dry_run: bool) -> "Takedown":
+    from pipeline.upkeep.forget import forget, preview
+
+    return preview(storage, request) if dry_run else forget(storage, request, described)
+
+
+def _announce(described: "Source", root: Path, manifest: str, debug: bool) -> tuple[str | None, bool]:
+    """Notify the running Prefect server of a new manifest, if there is one.
+
+    Returns why no training follows if inputs drifted too far, and whether the server was notified.
     """
     from flows import server
 
-    with server.standing(port, debug) as api:
-        from flows import deploy
+    if not server.find(debug):
+        return None, False
+    from flows.events import announce
 
-        say(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
-        if server.state(api) is server.State.OPEN:
-            say(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
-        else:
-            say("its pages ask for the auth_string in prefect.toml", to_stderr=False)
-        deploy.run(root, tell=lambda line: say(line, to_stderr=False))
+    held = announce(described, root, manifest)
+    return held, held is None

@@ -1,4 +1,4 @@
-"""What this machine does, and what it lacks."""
+"""This machine: its deployments, its speed, and what it lacks."""
 
 from dataclasses import asdict
 from enum import StrEnum
@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import DATA, AsJson, Debug, Root, finish, say
+from flows.commands.options import DATA, AsJson, Debug, Root
+from flows.commands.printing import echo, print_json
 
 commands = typer.Typer()
 
 
 class Precision(StrEnum):
-    """What a model computes in; auto is bfloat16 where the processor has it."""
+    """The floating-point type of a model; auto is bfloat16 where the processor has it."""
 
     auto = "auto"
     float32 = "float32"
@@ -20,63 +21,95 @@ class Precision(StrEnum):
 
 
 class Decoder(StrEnum):
-    """What decodes and resizes stored pictures."""
+    """The library that decodes and resizes stored pictures."""
 
     pillow = "pillow"
     simd = "pillow-simd"
     torchvision = "torchvision"
 
 
-@commands.command(epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`, or `winnow bench --choose`")
-def bench(
-    model: Annotated[str, typer.Option(help="A name of open_clip's; its weights are random.")] = "ViT-B-32",
+@commands.command(
+    "serve", epilog="Example: `winnow serve`, and in another terminal `prefect deployment run curate/demo`"
+)
+def serve_deployments(
+    port: Annotated[int, typer.Option(help="The port of Prefect's server on this machine.", min=1, max=65535)] = 4200,
+    root: Root = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve every source file as a Prefect deployment with its schedule. New manifests start retraining automatically.
+
+    Starts a Prefect server on this machine if none answers, and stops it at the end. Ctrl-C stops it. The server asks
+    for a random secret. While it runs, prefect.toml in this folder holds the secret, for the `prefect` command and for
+    you: the server's pages ask for it.
+    """
+    from flows import server
+
+    with server.ensure(port, debug) as api:
+        from flows import deploy
+
+        echo(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
+        if server.state(api) is server.State.OPEN:
+            echo(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
+        else:
+            echo("its pages ask for the auth_string in prefect.toml", to_stderr=False)
+        deploy.run(root, lambda line: echo(line, to_stderr=False))
+
+
+@commands.command("bench", epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")
+def measure_speed(
+    model: Annotated[str, typer.Option(help="An open_clip model. Its weights are random.")] = "ViT-B-32",
     precision: Annotated[Precision, typer.Option(help="Of the weights and the passes.")] = Precision.auto,
-    pairs: Annotated[int, typer.Option(help="Pairs that are scored in a repeat.", min=64)] = 500,
+    pairs: Annotated[int, typer.Option(help="Pairs to score in each repeat.", min=64)] = 500,
     side: Annotated[int, typer.Option(help="Pixels of the pictures' shorter side.", min=32, max=4096)] = 224,
-    decoder: Annotated[Decoder, typer.Option(help="Of the pictures.")] = Decoder.pillow,
+    decoder: Annotated[Decoder, typer.Option(help="The decoder of the pictures.")] = Decoder.pillow,
     batch: Annotated[
-        int | None, typer.Option(help="Pictures or captions of one pass; found by itself if unset.", min=1, max=4096)
+        int | None,
+        typer.Option(help="Pictures or captions in one pass. Default: chosen automatically.", min=1, max=4096),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Figures are medians of so many.", min=1)] = 5,
+    repeats: Annotated[int, typer.Option(help="Repeats. Figures are medians of them.", min=1)] = 5,
     choose: Annotated[
-        bool, typer.Option("--choose", help="Measure a funnel and a selection instead, beside masks in pandas.")
+        bool, typer.Option("--choose", help="Measure a funnel and a selection instead, compared with masks in pandas.")
     ] = False,
-    rows: Annotated[int, typer.Option(help="Rows of the manifest that --choose makes up.", min=1)] = 1_000_000,
+    rows: Annotated[int, typer.Option(help="Rows of the manifest that --choose generates.", min=1)] = 1_000_000,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure how fast this machine scores pairs, beside what it could do and beside the loop that people write.
+    """Measure how fast this machine scores pairs, compared with the model alone and with a simple loop.
 
-    Everything is made here: no network, no data, no weights. On a processor it takes some minutes. With --choose: how
-    fast six filters count and select --rows published rows, beside the same filters as masks in pandas.
+    It generates everything: no network, no data, no weights. Takes some minutes on a processor. With --choose it
+    measures how fast six filters count and select --rows published rows, compared with masks in pandas.
     """
-    from flows.console import tables
+    from flows.console import bench
+    from flows.console.output import show
+
+    def progress(line: str) -> None:
+        echo(line, to_stderr=True)
 
     if choose:
         from pipeline.bench import choosing
 
-        found = choosing.run(rows, repeats, tell=lambda line: say(line, to_stderr=True))
-        tables.show(tables.choosing(found), as_json)
+        found = choosing.run(rows, repeats, tell=progress)
+        show(bench.choosing(found), as_json)
     else:
-        from pipeline.bench import scoring as measured
+        from pipeline.bench import scoring
 
-        plan = measured.Plan(model, precision.value, pairs, side, decoder.value, batch, repeats)
-        found = measured.run(plan, tell=lambda line: say(line, to_stderr=True))
-        tables.show(tables.bench(found), as_json)
-    finish(as_json, found)
+        workload = scoring.Workload(model, precision.value, pairs, side, decoder.value, batch, repeats)
+        found = scoring.run(workload, tell=progress)
+        show(bench.scoring(found), as_json)
+    print_json(as_json, found)
 
 
-@commands.command(epilog="Example: `winnow doctor`")
-def doctor(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Look for what is missing or wrong on this machine, and print the command that mends it."""
-    from flows.commands import examination as machine
+@commands.command("doctor", epilog="Example: `winnow doctor`")
+def check_machine(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Look for what is missing or wrong on this machine, and print the commands that fix it."""
+    from flows import doctor
 
     findings = []
-    for finding in machine.examine(root):
+    for finding in doctor.examine(root):
         findings.append(finding)
-        say(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
+        echo(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
         if finding.mend:
-            say(f"       {finding.mend}", as_json)
-    finish(as_json, {"findings": [asdict(finding) for finding in findings]})
+            echo(f"       {finding.mend}", as_json)
+    print_json(as_json, {"findings": [asdict(finding) for finding in findings]})
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)

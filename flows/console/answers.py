@@ -1,46 +1,112 @@
-"""The whole answer to a query, as text or as a file. It is written here, with pyarrow: SQL itself can write nothing."""
+"""The answer to a query: a table for the terminal, CSV, JSON or Parquet. SQL itself writes no file."""
 
 import csv
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.console import tables
-from pipeline.errors import QueryError, StorageError
+from flows.console import values
+from flows.console.layout import Column, Table
+from flows.console.output import dumps, printable, show_json
+from pipeline.errors import StorageError
+
+SHOWN = 50
+"""Rows that a table shows."""
+
+LONGEST = 200
+"""Characters of one text or list that a table shows. Numbers are never cut."""
 
 
-def write(rows: pa.Table, form: str, file: TextIO) -> None:
-    """As "csv" (a header line, NULL as nothing, lists as JSON) or "json" (one object: columns, and rows by column)."""
+def table(answer: pa.Table) -> Table:
+    """The first `SHOWN` rows; a list of columns for each row where the terminal is too narrow."""
+    columns = [Column(printable(field.name), "number" if _is_number(field.type) else "text") for field in answer.schema]
+    note = f"the first {SHOWN} of {len(answer):,} rows" if len(answer) > SHOWN else ""
+    made = Table(columns, note=note, by_row=True)
+    for row in values.rows(answer.slice(0, SHOWN)):
+        made.add(*map(cell, row.values()))
+    return made
+
+
+def cell(value: Any) -> str:
+    """One value as a table shows it. Fractions are rounded to six digits, text is cut, NULL is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return _rounded(value)
+    if isinstance(value, list):
+        return _list(value)
+    text = printable(dumps(value) if isinstance(value, dict) else str(value))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def write(answer: pa.Table, form: str, file: TextIO) -> None:
+    """Write as "csv" (a header line, NULL as nothing, lists as JSON) or "json" (an object: columns, and rows)."""
+    rows = values.rows(answer)
     if form == "json":
-        tables.as_json({"columns": rows.schema.names, "rows": rows.to_pylist()}, file)
+        show_json({"columns": answer.schema.names, "rows": rows}, file)
         return
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(rows.schema.names)
-    for batch in rows.to_batches():
-        for row in batch.to_pylist():
-            writer.writerow(json.dumps(each) if isinstance(each, list | dict) else each for each in row.values())
+    writer.writerow(answer.schema.names)
+    for row in rows:
+        writer.writerow(dumps(each) if isinstance(each, list | dict) else each for each in row.values())
 
 
-def put(rows: pa.Table, form: str, path: Path) -> None:
-    """Make the answer the file `path`, whole or not at all, as "csv", "json" or "parquet".
+def write_file(answer: pa.Table, form: str, path: Path) -> None:
+    """Write the file `path`, whole or not at all, as "csv", "json" or "parquet".
 
-    Raises QueryError for a column that Parquet has no type for, StorageError where nothing can be written.
+    A column that Parquet has no type for, such as an interval, becomes text. Raises StorageError if nothing can be
+    written.
     """
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".winnow-") as folder:
             made = Path(folder, "answer")
             if form == "parquet":
-                pq.write_table(rows, made, compression="zstd")
+                pq.write_table(_for_parquet(answer), made, compression="zstd")
             else:
                 with made.open("w", encoding="utf-8", newline="") as file:
-                    write(rows, form, file)
+                    write(answer, form, file)
             made.replace(path)
-    except pa.ArrowNotImplementedError as error:
-        raise QueryError(f"{str(error).splitlines()[0]}: cast the column to another type, or choose csv") from None
     except OSError as error:
         raise StorageError(f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}") from None
+
+
+def _for_parquet(answer: pa.Table) -> pa.Table:
+    for at, field in enumerate(answer.schema):
+        try:
+            pq.write_table(pa.table([pa.array([], field.type)], [field.name]), pa.BufferOutputStream())
+        except pa.ArrowException:
+            texts = [_text(value) for chunk in answer.column(at).chunks for value in values.values(chunk)]
+            answer = answer.set_column(at, field.name, pa.array(texts, pa.string()))
+    return answer
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else dumps(value)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _rounded(value: float) -> str:
+    """At least six digits, and every digit before the point."""
+    if abs(value) < 1:
+        return f"{value:.6g}"
+    if abs(value) >= 1e15:
+        return repr(value)
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _list(items: list[Any]) -> str:
+    """The items, as many as `LONGEST` characters hold, and none of them in part unless the first is longer."""
+    shown, length = list[str](), 0
+    for each in map(cell, items):
+        length += len(each) + 2
+        if shown and length > LONGEST:
+            return f"{', '.join(shown)}, … ({len(items):,} in all)"
+        shown.append(each)
+    return ", ".join(shown)

@@ -1,73 +1,29 @@
-"""What `winnow encoders` prints: what each encoder is worth, what it costs, and the lines that name the best one."""
+"""Frozen encoders side by side: the score and the cost of each, and the best one as lines of a source file."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from flows.console.tables import plain
-from pipeline.pages import report
-from pipeline.settings import encoder
-from pipeline.sources.source import Source
-from pipeline.store.storage import Storage
+from flows.console.layout import Column, Table
+from flows.console.output import printable
 
 RANDOM = "RANDOM WEIGHTS"
-"""Before every figure of an encoder that nobody trained."""
-
-
-def compared(
-    described: Source,
-    storage: Storage,
-    names: Sequence[str] | None,
-    manifest: str | None,
-    pictures: int,
-    finetuned: bool,
-) -> Mapping[str, Any]:
-    """Compare the named encoders, or the source's own and the known ones, and leave figures and plot for the report."""
-    from flows.progress import shown
-    from pipeline.demo import world
-    from training.studies import comparison, plot
-
-    own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
-    chosen = [own.get(name) or encoder.parse_encoder(name) for name in names or ()] or [
-        *own.values(),
-        *comparison.KNOWN,
-    ]
-    distinct = [each for at, each in enumerate(chosen) if each not in chosen[:at]]
-    with world.served(described, storage) as served, shown() as tell:
-        found = comparison.compare(served, storage, distinct, manifest, pictures, finetuned, tell)
-    plot.pareto(found, storage.root / report.PARETO)
-    (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
-    return found
+"""Before the name of an encoder with random weights."""
 
 
 def table(found: Mapping[str, Any]) -> Group:
-    """Two tables, a line of throughput by workers for each encoder, and the encoders that could not be had."""
-    there = [row for row in found["encoders"] if "error" not in row]
-    seeds = found["budget"]["seeds"]
-    head = f"Linear probes on what {found['recipe']} keeps: {found['test_pictures']} held-out pictures, {seeds} seeds"
-    costs_on = found["costs_on"]
-    facts = (
-        f"Costs: {costs_on['pictures']} stored pictures of {costs_on['bytes'] / 1000:.0f} kB; {found['device']}, "
-        f"{found['cores']} cores, load {' to '.join(map(str, found['load']))}. 'busy': the share of the time in which "
-        "the encoder is at work; 'x PIL': to a loop that opens picture after picture; 'of alone': to the encoder on "
-        "pictures that lie ready"
-    )
-    things: list[RenderableType] = [Text(head, "bold"), _worth(found, there), Text(facts), _costs(there)]
-    things += [Text(plain(f"{_name(row)}: {_curve(row)}"), _style(row)) for row in there]
-    things += [
-        Text(plain(f"{_name(row)}: {_finetuned(row, found['metrics'][0][1])}"), _style(row))
-        for row in there
-        if "finetuned" in row
-    ]
-    errors = [Text(plain(f"{row['encoder']}: {row['error']}"), "red") for row in found["encoders"] if "error" in row]
+    """Scores, costs, the throughput of each encoder by workers, and the encoders that failed."""
+    rows = [row for row in found["encoders"] if "error" not in row]
+    parts: list[RenderableType] = [_scores(found, rows), Text(), Text(_costs_on(found)), Text(), _costs(rows), Text()]
+    parts += [_remark(row, _throughput(row)) for row in rows]
+    parts += [_remark(row, _finetuned(row, found["metrics"][0][1])) for row in rows if "finetuned" in row]
+    errors = [f"{row['encoder']}: {row['error']}" for row in found["encoders"] if "error" in row]
+    parts += [Text(printable(error), "red") for error in errors]
     if errors:
-        errors.append(Text("Weights on this machine are named behind an @, as in timm:resnet50@FILE.safetensors"))
-    return Group(*things, *errors)
+        parts.append(Text("For weights on this machine, put a file after an @: timm:resnet50@FILE.safetensors"))
+    return Group(*parts)
 
 
 def toml(found: Mapping[str, Any]) -> Iterator[str]:
@@ -78,15 +34,31 @@ def toml(found: Mapping[str, Any]) -> Iterator[str]:
         yield f'[task.learners.best]\nhead = "linear"\n{row["toml"]}'
 
 
-def _worth(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
-    (main, says), (other, also) = found["metrics"][0], found["metrics"][-1]
-    table = _columns("encoder", "weights", says, "95 %", also, "behind the best")
+def _costs_on(found: Mapping[str, Any]) -> str:
+    pictures, load = found["costs_on"], " to ".join(map(str, found["load"]))
+    return (
+        f"Costs: {pictures['pictures']} stored pictures of {pictures['bytes'] / 1000:.0f} kB; {found['device']}, "
+        f"{found['cores']} cores, load {load}. busy: the share of the time in which the encoder works. x PIL: "
+        "compared with a loop that opens one picture after another. of alone: compared with the encoder on pictures "
+        "that are decoded already."
+    )
+
+
+def _scores(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
+    (main, score), (other, second) = found["metrics"][0], found["metrics"][-1]
+    columns = (
+        Column("encoder", "text"),
+        Column("weights", "text"),
+        *map(Column, (score, "95 %", second, "behind the best")),
+    )
+    pictures, seeds = found["test_pictures"], found["budget"]["seeds"]
+    title = f"Linear probes on what {found['recipe']} keeps: {pictures} held-out pictures, {seeds} seeds"
+    table = Table(columns, title)
     for row in sorted(rows, key=lambda row: -row["score"]):
-        weights, behind = row["weights"], row.get("behind")
-        told = f"{weights['from']} {weights['name']} {weights['sha256'][:8]}" if weights["sha256"] else weights["from"]
-        table.add_row(
-            Text(plain(_name(row))),
-            Text(plain(told)),
+        behind = row.get("behind")
+        table.add(
+            printable(_name(row)),
+            printable(_weights(row)),
             f"{row['score']:.3f}",
             f"{row['low']:.3f} to {row['high']:.3f}",
             f"{row['scores'][other]:.3f}",
@@ -94,17 +66,20 @@ def _worth(found: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> Table:
             style=_style(row),
         )
     base = found["baseline"]
-    table.add_row(Text(plain(base["says"])), "", f"{base[main]:.3f}", "", f"{base[other]:.3f}", "")
+    table.add(printable(base["says"]), "", f"{base[main]:.3f}", "", f"{base[other]:.3f}", "")
     return table
 
 
 def _costs(rows: list[Mapping[str, Any]]) -> Table:
-    table = _columns(
-        "encoder", "images/s", "busy", "x PIL", "of alone", "parameters", "GFLOP", "MiB", "features", "batch"
+    names = ("images/s", "busy", "x PIL", "of alone", "parameters", "GFLOP", "MiB", "features", "batch")
+    table = Table(
+        (Column("encoder", "text"), *map(Column, names)), note="* no other encoder is both better and cheaper"
     )
     for row in sorted(rows, key=lambda row: -row["images_per_second"]):
-        table.add_row(
-            Text(plain(f"{_name(row)}{' *' if row['front'] else ''}")),
+        mark = " *" if row["front"] else ""
+        halved = ", halved" if row["halved"] else ""
+        table.add(
+            printable(f"{_name(row)}{mark}"),
             f"{row['images_per_second']:,.1f}",
             f"{row['busy']:.0%}",
             f"{row['to_one_by_one']:.2f}",
@@ -113,39 +88,39 @@ def _costs(rows: list[Mapping[str, Any]]) -> Table:
             f"{row['flops'] / 1e9:,.2f}" if row["flops"] else "–",
             f"{row['memory_mb']:,}",
             f"{row['dim']:,}",
-            f"{row['batch'] or '–'}{', halved' if row['halved'] else ''}",
+            f"{row['batch'] or '–'}{halved}",
             style=_style(row),
         )
-    table.caption, table.caption_justify = "* none is both better and cheaper", "left"
     return table
 
 
-def _columns(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="left" if name == "weights" else "right", overflow="fold")
-    return table
+def _weights(row: Mapping[str, Any]) -> str:
+    weights = row["weights"]
+    return f"{weights['from']} {weights['name']} {weights['sha256'][:8]}" if weights["sha256"] else weights["from"]
 
 
-def _curve(row: Mapping[str, Any]) -> str:
-    """Throughput by workers, and what bounds it."""
+def _remark(row: Mapping[str, Any], remark: str) -> Text:
+    return Text(printable(f"{_name(row)}: {remark}"), _style(row))
+
+
+def _throughput(row: Mapping[str, Any]) -> str:
+    """Images per second by number of decoding workers, and what limits it."""
     loops = ", ".join(f"{loop['workers']}: {loop['images_per_second']:,.1f}" for loop in row["streamed"])
     alone = row["one_by_one"]
     bound = "the encoder" if row["busy"] >= 0.9 else "decoding"
     return (
         f"images/s by decoding workers {loops}; picture by picture {alone['images_per_second']:,.1f} "
-        f"(busy {alone['busy']:.0%}); {row['workers']} taken, bound by {bound}"
+        f"(busy {alone['busy']:.0%}); {row['workers']} workers are used; the limit is {bound}"
     )
 
 
 def _finetuned(row: Mapping[str, Any], says: str) -> str:
     """What training it end to end adds."""
-    told = row["finetuned"]
-    budget = told["budget"]
+    tuned = row["finetuned"]
+    budget = tuned["budget"]
     return (
-        f"trained end to end {says} {told['score']:.3f}, {told['adds']:+.3f} to its probe, {told['seeds']} seeds, "
-        f"no interval; {budget['steps']} steps of {budget['batch']} pictures, {told['seconds']:.0f} s a seed"
+        f"trained end to end {says} {tuned['score']:.3f}, {tuned['adds']:+.3f} to its probe, {tuned['seeds']} seeds, "
+        f"no interval; {budget['steps']} steps of {budget['batch']} pictures, {tuned['seconds']:.0f} s a seed"
     )
 
 

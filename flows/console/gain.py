@@ -1,51 +1,57 @@
-"""The console's view of a gain: scores by arm and learner, the differences, and what each filter adds."""
+"""What a manifest was worth: scores by arm and learner, the differences, and what each filter adds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
+
+from flows.console.layout import Column, Table
 
 KINDS = {True: "augmented", False: "plain"}
 """What a row's `augmented` is called; a string stands for itself."""
 
 SPREAD = len(" (.000)")
-"""Characters that a standard deviation takes behind a mean."""
+"""Characters that a standard deviation takes after a mean."""
+
+COMPARISONS = {
+    "filtered - raw": "Compared with all pairs, filtering",
+    "filtered - random": "Compared with a random subset of the same size, filtering",
+    "augmented - plain, filtered": "Augmentation of the filtered pairs",
+}
+"""The differences of the short form, by name, and how its sentences begin."""
+
+
+def brief(gain: Mapping[str, Any]) -> Group:
+    """The scores, and a sentence for each of `COMPARISONS`. `gain` is what `training.studies.gain.measure` returns."""
+    return Group(_scores(gain), *(Text(sentence) for sentence in _summary(gain)))
 
 
 def table(gain: Mapping[str, Any]) -> Group:
-    """The compared score by arm and learner, and sentences: what made a difference, and what each filter adds.
-
-    `gain` is what `training.studies.gain.measure` returns.
-    """
-    says, filters = gain["metrics"][0][1], gain["filters"]
+    """The scores and all sentences: what made a difference, and what each filter adds."""
+    score, filters = gain["metrics"][0][1], gain["filters"]
     first = [each for learner in gain["learners"] for each in learner["differences"] if each["first"]]
-    lines = [Text(f"Differences in {says}; {gain['interval']}", "italic"), *map(_sentence, first)]
+    parts: list[RenderableType] = [_scores(gain), Text()]
+    parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]
     if gain["versions"]:
-        lines.append(Text(gain["versions"]["says"]))
-    lines.append(Text(f"What each filter adds; {filters['interval']}", "italic"))
-    lines += map(_sentence, filters["differences"])
-    lines += [Text(each["sentence"], "dim") for each in filters["same"]]
-    return Group(_scores(gain), *lines)
+        parts.append(Text(gain["versions"]["says"]))
+    parts += [Text(), Text(f"What each filter adds; {filters['interval']}", "italic")]
+    parts += map(_sentence, filters["differences"])
+    parts += [Text(each["sentence"], "dim") for each in filters["same"]]
+    return Group(*parts)
 
 
 def _scores(gain: Mapping[str, Any]) -> Table:
-    learners, (main, says), baseline = gain["learners"], gain["metrics"][0], gain["baseline"]
-    title = f"{says[:1].upper()}{says[1:]} (sd) on {gain['test']['says']}, {gain['budget']['seeds']} seeds"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "pictures"):
-        table.add_column(name, no_wrap=True)
-    for name in ("pairs", *(learner["name"] for learner in learners)):
-        table.add_column(name, justify="right", no_wrap=True)
+    learners, (main, score), baseline = gain["learners"], gain["metrics"][0], gain["baseline"]
+    columns = (Column("arm", "name"), Column("pictures", "name"), Column("pairs"))
+    title = f"{score[:1].upper()}{score[1:]} (sd) on {gain['test']['says']}, {gain['budget']['seeds']} seeds"
+    table = Table((*columns, *(Column(learner["name"]) for learner in learners)), title)
     for rows in zip(*(learner["rows"] for learner in learners), strict=True):
         first = rows[0]
         kind = KINDS.get(first["augmented"], first["augmented"])
         scores = [_score(row[f"{main}_mean"], row[f"{main}_sd"]) for row in rows]
-        table.add_row(first["arm"], kind, f"{first['pairs_mean']:.0f}", *scores)
-    score = f"{baseline[main]:.3f}{'':{SPREAD}}"
-    table.add_row(baseline["says"], "", "", *[score for _ in learners], style="dim")
+        table.add(first["arm"], kind, f"{first['pairs_mean']:.0f}", *scores)
+    table.add(baseline["says"], "", "", *(f"{baseline[main]:.3f}{'':{SPREAD}}" for _ in learners), style="dim")
     return table
 
 
@@ -57,3 +63,25 @@ def _score(mean: float, deviation: float) -> str:
 def _sentence(difference: Mapping[str, Any]) -> Text:
     """Dim where the interval includes 0."""
     return Text(difference["sentence"], "" if difference["clear"] else "dim")
+
+
+def _summary(gain: Mapping[str, Any]) -> Iterator[str]:
+    for name, subject in COMPARISONS.items():
+        effects: dict[str, list[str]] = {}
+        for learner in gain["learners"]:
+            for each in learner["differences"]:
+                if each["name"] == name:
+                    effects.setdefault(_effect(each), []).append(f"{learner['name']} {_interval(each)}")
+        if effects:
+            clauses = [f"{verb} {', '.join(learners)}" for verb, learners in effects.items()]
+            yield f"{subject} {'; it '.join(clauses)}."
+
+
+def _effect(difference: Mapping[str, Any]) -> str:
+    if not difference["clear"]:
+        return "has no clear effect on"
+    return "helps" if difference["difference"] > 0 else "harms"
+
+
+def _interval(difference: Mapping[str, Any]) -> str:
+    return f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"

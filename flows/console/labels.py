@@ -1,76 +1,77 @@
-"""What the command line prints of labelled samples: thresholds and where they come from, and what a recipe caught."""
+"""Labelled samples: the thresholds that `winnow calibrate` finds, and what `winnow caught` counts."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from filters.core import DISTINCT
-from flows.console.tables import plain
+from flows.console.layout import Column, Table
+from flows.console.output import printable
 
 
 def calibration(found: Mapping[str, Any]) -> Group:
-    """What `pipeline.calibrate.measure` gave: the line that each filter draws, and the one of the rule."""
+    """For each filter its threshold now and the one that the rule chose. `found` is from `calibrate.measure`."""
     labels = found["labels"]
     return Group(
-        Text(f"{found['source']}: thresholds", "bold"),
-        _lines(found),
-        Text(plain(f"{labels['file']}: {found['downloaded']:,} of {labels['pairs']:,} labelled pairs were downloaded")),
-        *(Text(plain(line)) for line in _remarks(found)),
+        _thresholds(found),
+        Text(),
+        Text(
+            printable(
+                f"{labels['file']}: {found['downloaded']:,} of {labels['pairs']:,} labelled pairs were downloaded"
+            )
+        ),
+        *(Text(printable(line)) for line in _remarks(found)),
         Text(f"\nRule: {found['rule']}. The sample that chose a threshold flatters it a little.", "italic"),
     )
 
 
 def toml(found: Mapping[str, Any]) -> Iterator[str]:
-    """The rule's lines for the source file, as they can be pasted."""
+    """The chosen thresholds as lines to paste into the source file."""
     chosen = [(each, each["best"]) for each in found["filters"] if each["best"]]
     if chosen:
         yield "\nNothing was changed. To freeze a threshold, paste its line into the source file:\n"
-    for each, line in chosen:
+    for each, best in chosen:
         sides = f"{each['bad']} {' or '.join(each['catches'])} and {each['good']} good pairs"
-        yield f"# {each['filter']}: precision {_rate(line['precision'])}, recall {_rate(line['recall'])}; {sides}"
-        yield f"sql = {json.dumps(line['sql'], ensure_ascii=False)}"
+        yield f"# {each['filter']}: precision {_rate(best['precision'])}, recall {_rate(best['recall'])}; {sides}"
+        yield f"sql = {json.dumps(best['sql'], ensure_ascii=False)}"
 
 
 def caught(found: Mapping[str, Any]) -> Group:
-    """What `pipeline.caught.count` gave: pairs of each label that each filter dropped, and those that failed.
+    """Pairs of each label that each filter dropped, and those that failed. `found` is from `caught.count`.
 
-    A row a filter: a sample has few labels, and a recipe may have many filters.
+    A row is a filter and a column a label. A narrow terminal gets the labels in several blocks.
     """
     kinds = found["kinds"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    table.add_column("filter", no_wrap=True, vertical="bottom")
-    for kind in kinds:
-        table.add_column(Text(plain(kind["label"]).replace("_", "_\n")), justify="right", overflow="fold")
-    table.add_column("pre-\ncision", justify="right", no_wrap=True)
+    labels = [Column(printable(kind["label"])) for kind in kinds]
+    columns = (Column("filter", "name"), *labels, Column("precision"))
+    table = Table(columns, f"labelled pairs that recipe {found['recipe']} dropped")
     for each in found["filters"]:
         counts = (kind["dropped_by"][each["filter"]] for kind in kinds)
         share = "–" if each["precision"] is None else f"{each['precision']:.1%}"
-        table.add_row(each["filter"], *(f"{count:,}" if count else "·" for count in counts), share)
-    table.add_section()
-    table.add_row("any", *(f"{kind['dropped']:,}" for kind in kinds))
-    table.add_row("of", *(f"{kind['pairs']:,}" for kind in kinds))
-    table.add_row("recall", *(f"{kind['recall']:.1%}" for kind in kinds))
-    title = f"labelled pairs that recipe {found['recipe']} dropped: by each filter, whatever the others say; by any"
-    return Group(Text(title, "bold"), table, *(Text(plain(line)) for line in _beside(found)))
+        table.add(each["filter"], *(f"{count:,}" if count else "·" for count in counts), share)
+    table.add("any", *(f"{kind['dropped']:,}" for kind in kinds), "", rule=True)
+    table.add("of", *(f"{kind['pairs']:,}" for kind in kinds), "")
+    table.add("recall", *(f"{kind['recall']:.1%}" for kind in kinds), "")
+    return Group(table, Text(), *(Text(printable(line)) for line in _explanations(found)))
 
 
-def _lines(found: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("filter", "", "threshold"):
-        table.add_column(column, overflow="fold")
-    for column in ("precision", "recall", "good lost"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _thresholds(found: Mapping[str, Any]) -> Table:
+    columns = (
+        Column("filter", "name"),
+        Column("", "name"),
+        Column("threshold", "text"),
+        *map(Column, ("precision", "recall", "good lost")),
+    )
+    table = Table(columns, f"{found['source']}: thresholds")
     for each in found["filters"]:
         for when in ("now", "best"):
             if line := each[when]:
-                rates = (_rate(line["precision"]), _rate(line["recall"]))
                 lost = f"{line['lost']['hits']} of {line['lost']['of']}"
-                table.add_row(each["filter"], when, Text(plain(line["sql"])), *rates, lost)
+                rates = (_rate(line["precision"]), _rate(line["recall"]))
+                table.add(each["filter"], when, printable(line["sql"]), *rates, lost)
     return table
 
 
@@ -79,16 +80,17 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
         sides = f"{each['bad']} {' or '.join(each['catches'])}, {each['good']} good, {each['aside']} set aside"
         yield "; ".join([f"{each['filter']}: {sides}", *each["remarks"]])
     for name in found["left_out"]:
-        yield f"{name}: not calibrated, since it does not say what it catches"
+        yield f"{name}: not calibrated, because the filter does not name what it catches"
 
 
-def _beside(found: Mapping[str, Any]) -> Iterator[str]:
+def _explanations(found: Mapping[str, Any]) -> Iterator[str]:
     good = " or ".join(found["good"])
+    yield "A filter's row has all pairs that it drops, whatever the others do; any: those that at least one drops."
     yield f"Recall: the share that is dropped; of {good} pairs it is what was lost."
     yield f"Precision: of the labelled pairs that a filter dropped, the share that is not {good}."
     twice = sum(kind["dropped_by"].get(DISTINCT, 0) for kind in found["kinds"] if kind["good"])
     if twice:
-        yield f"Of near-duplicates distinct keeps one: with a copy kept, its original goes, so {twice:,} {good} pairs."
+        yield f"Of near-duplicates distinct keeps one. If that is a copy, the original goes: {twice:,} {good} pairs."
     if found["absent"]:
         yield f"{found['absent']:,} of {found['labels']['pairs']:,} labelled pairs are not in this manifest."
     if found["failed"]:

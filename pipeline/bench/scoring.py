@@ -5,8 +5,6 @@ does it; the bare forward passes on tensors that lie ready, which is the ceiling
 the loop that people write around open_clip, which is the reference; and a product of two matrices.
 """
 
-import io
-import json
 import os
 import shutil
 import tarfile
@@ -14,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,38 +21,35 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.bench import synthetic
+from pipeline.bench.reference import BATCH, Reference
+from pipeline.bench.weights import random_model
 from pipeline.engine import local, machine
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
-from pipeline.models import clip_weights, device
+from pipeline.models import device
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW
 from pipeline.scoring.pictures import Pictures
-from pipeline.scoring.plan import Plan as ScoringPlan
+from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.settings.download import Download
 from pipeline.settings.fields import LOCAL_DIR
 
 T = TypeVar("T")
 
-REFERENCE_BATCH = 64
-
 REFERENCE_SHARE = 4
-"""The reference loop is given one pair of so many: its rate is the same, and it takes its time."""
+"""The reference loop gets one pair of so many: its rate is the same, and it is slow."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """What is measured: `pairs` pictures, `side` px at the shorter side, and their captions, `repeats` times."""
 
     model: str = "ViT-B-32"
@@ -85,17 +80,17 @@ class Repeat:
     multiply: float
 
 
-def run(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure; `tell` hears what is being done. Medians, as `figures` says. Raises ModelError for an unknown model."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
-        tell(f"{plan.model} with random weights, {plan.pairs:,} pairs of {plan.side} px")
-        bench = Bench(plan, Path(folder))
+        tell(f"{workload.model} with random weights, {workload.pairs:,} pairs of {workload.side} px")
+        bench = Bench(workload, Path(folder))
         tell("first passes, which are not counted")
         bench.warm()
         repeats = []
-        for number in range(1, plan.repeats + 1):
-            tell(f"repeat {number} of {plan.repeats}")
+        for number in range(1, workload.repeats + 1):
+            tell(f"repeat {number} of {workload.repeats}")
             repeats.append(bench.once())
     about = {
         "device": device.described(),
@@ -103,7 +98,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict[str
         "cores": os.cpu_count(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
     }
-    return figures(repeats, bench.flops) | {"plan": asdict(plan), "precision": bench.spec.place()[1]} | about
+    return figures(repeats, bench.flops) | {"plan": asdict(workload), "precision": bench.spec.place()[1]} | about
 
 
 def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
@@ -140,16 +135,16 @@ def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
 class Bench:
     """A model, a source whose shards are there, and the loops over them."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._model = LOCAL_DIR + str(random_model(plan.model, folder / "model"))
+    def __init__(self, workload: Workload, folder: Path) -> None:
+        self._model = LOCAL_DIR + str(random_model(workload.model, folder / "model"))
         self.spec = ClipSpec.model_validate(
-            {"kind": "clip", "model": self._model, "precision": plan.precision, "batch": plan.batch}
+            {"kind": "clip", "model": self._model, "precision": workload.precision, "batch": workload.batch}
         )
-        size = min(Download().shard_size, -(-plan.pairs // 2))
-        source, self._storage, self._shards = synthetic.source(folder, plan.pairs, plan.side, size)
-        self._decoder = plan.decoder
-        source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": plan.decoder})
-        scored = ScoringPlan.of(source)
+        size = min(Download().shard_size, -(-workload.pairs // 2))
+        source, self._storage, self._shards = synthetic.source(folder, workload.pairs, workload.side, size)
+        self._decoder = workload.decoder
+        source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": workload.decoder})
+        scored = Plan.of(source)
         self._scoring = Scoring(scored, self._storage)
         clip = self._scoring.load("clip")
         assert isinstance(clip, ClipScorer)
@@ -167,7 +162,7 @@ class Bench:
             self._forward(few)
         self.flops = counter.get_total_flops() / len(few)
         self._decode(self._tars[:1])
-        self._refer(REFERENCE_BATCH)
+        self._refer(BATCH)
 
     def once(self) -> Repeat:
         """The loops, one after another."""
@@ -176,7 +171,7 @@ class Bench:
         score, similarities = _timed(lambda: self._score(self._shards))
         picture_tower, text_tower = self._forward(self._captions)
         decode, _ = _timed(lambda: self._decode(self._tars))
-        reference, expected = _timed(lambda: self._refer(max(REFERENCE_BATCH, pairs // REFERENCE_SHARE)))
+        reference, expected = _timed(lambda: self._refer(max(BATCH, pairs // REFERENCE_SHARE)))
         return Repeat(
             score / pairs,
             self._scoring.seconds["pictures"] / pairs,
@@ -225,30 +220,16 @@ class Bench:
             for tar in tars:
                 with tarfile.open(tar) as opened:
                     members = opened.getnames()
-                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.get(self._decoder))) as pictures:
+                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.decoder(self._decoder))) as pictures:
                     for start in range(0, len(members), WINDOW):
                         pictures.take(members[start : start + WINDOW])
 
     def _refer(self, pairs: int) -> npt.NDArray[np.float32]:
-        """The loop as people write it. Gives the similarities."""
-        model, _, preprocess = self._reference
-        tokenizer = open_clip.get_tokenizer(self._model)
-        tars = _Tars(self._tars, self._captions[:pairs], preprocess, tokenizer)
-        loader = DataLoader(tars, batch_size=REFERENCE_BATCH, num_workers=os.cpu_count() or 1)
-        on_gpu = self._clip.device != "cpu"
-        similarities = []
-        with torch.no_grad(), torch.autocast("cuda") if on_gpu else nullcontext():
-            for pictures, tokens in loader:
-                image = model.encode_image(pictures.to(self._clip.device), normalize=True)
-                text = model.encode_text(tokens.to(self._clip.device), normalize=True)
-                similarities.append((image * text).sum(dim=-1).float().cpu())
-        return torch.cat(similarities).numpy()
+        return self._reference.similarities(self._tars, self._captions[:pairs])
 
     @cached_property
-    def _reference(self) -> tuple[Any, Any, Any]:
-        made: tuple[Any, Any, Any] = open_clip.create_model_and_transforms(self._model, device=self._clip.device)
-        made[0].eval()
-        return made
+    def _reference(self) -> Reference:
+        return Reference(self._model, self._clip.device)
 
     def _multiply(self) -> float:
         """Floating-point operations a second of this precision's best: one large product of matrices."""
@@ -256,42 +237,6 @@ class Bench:
         square = torch.randn(side, side).to(self._clip.device, self._clip.dtype)
         _timed(lambda: square @ square)
         return 2 * side**3 / min(_timed(lambda: square @ square)[0] for _ in range(5))
-
-
-class _Tars(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The pictures of some tars, in order, and captions beside them."""
-
-    def __init__(self, tars: Sequence[Path], captions: Sequence[str], preprocess: Any, tokenizer: Any) -> None:
-        self._places = []
-        for tar in tars:
-            with tarfile.open(tar) as opened:
-                self._places += [(tar, member.offset_data, member.size) for member in opened]
-        self._captions, self._preprocess, self._tokenizer = captions, preprocess, tokenizer
-
-    def __len__(self) -> int:
-        return len(self._captions)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        tar, start, size = self._places[index]
-        with tar.open("rb") as file:
-            file.seek(start)
-            picture = Image.open(io.BytesIO(file.read(size))).convert("RGB")
-        return self._preprocess(picture), self._tokenizer([self._captions[index]])[0]
-
-
-def random_model(name: str, folder: Path) -> Path:
-    """A folder of open_clip's with random weights; the same name, the same weights."""
-    model = clip_weights.untrained(name)
-    folder.mkdir()
-    described = {
-        "model_cfg": open_clip.get_model_config(name),
-        "preprocess_cfg": open_clip.get_model_preprocess_cfg(model),
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(described))
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    return folder
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

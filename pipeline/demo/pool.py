@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from pipeline.demo import faults, scenes
+from pipeline.demo import faults, rendering, scenes
 from pipeline.demo.captions import caption
 from pipeline.demo.spam import spam
 
@@ -103,10 +103,10 @@ def captions(seed: int, stream: int, number: int, count: int) -> list[str]:
     return [caption(drawn, words) for _ in range(count)]
 
 
-def photograph(seed: int, stream: int, number: int) -> scenes.Picture:
+def photograph(seed: int, stream: int, number: int) -> rendering.Picture:
     """The picture of a scene, as the camera gave it."""
     random = _random(seed, stream, number)
-    return scenes.render(scenes.draw(random), random)
+    return rendering.render(scenes.draw(random), random)
 
 
 def file(seed: int, number: int, shot: Shot) -> bytes:
@@ -117,7 +117,7 @@ def file(seed: int, number: int, shot: Shot) -> bytes:
     return jpeg(picture, seed, shot.scene)
 
 
-def jpeg(picture: scenes.Picture, seed: int, number: int) -> bytes:
+def jpeg(picture: rendering.Picture, seed: int, number: int) -> bytes:
     """The picture's file, as a camera or a web site would compress that scene."""
     made = BytesIO()
     quality = int(np.random.default_rng([seed, number, 2]).integers(82, 96))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.demo.world import World
-from pipeline.review import calibrate
+from pipeline.review.sample_source import unfiltered
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
@@ -21,4 +21,4 @@ def sample(source: Source) -> Source:
     """The demo's labelled sample as a source of its own: the stream that shares no scene with the pool."""
     assert source.demo is not None
     stream = source.demo.model_copy(update={"stream": "calibration", "pairs": CALIBRATION_PAIRS})
-    return calibrate.scored_like(source, {"demo": stream})
+    return unfiltered(source, {"demo": stream})

@@ -1,7 +1,7 @@
-"""One shard of the ledger: from URLs to JPEGs in a tar, and a row with a cause for everything that failed.
+"""Downloading a shard of the ledger: from URLs to JPEGs in a tar, and a row with a cause for each failure.
 
-`shards-<key>/NNNNN.tar` holds one member for each distinct URL that could be fetched, in ledger order. Beside it, put
-last, so that it means done, `NNNNN.parquet` has a row for each pair, aligned with the pairs file (`COLUMNS`).
+`shards-<key>/NNNNN.tar` holds one member for each distinct URL that was fetched, in ledger order. `NNNNN.parquet`
+beside it has a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last: it means done.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,10 +11,10 @@ from typing import Any
 import PIL
 import pyarrow.parquet as pq
 
+from pipeline.download.fork_server import ForkServer
 from pipeline.download.job import COLUMNS, Job
-from pipeline.download.workshop import Workshop
 from pipeline.errors import ShardError
-from pipeline.images.sandbox import Limits
+from pipeline.images.decode_process import Limits
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Shard
 from pipeline.settings.download import OPT_OUTS
@@ -25,39 +25,37 @@ from pipeline.store.storage import Storage
 from pipeline.web.guard import Guard
 
 VERSION = 1
-"""Raised when the same web would give other results."""
-
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
-"""What a `Job` leaves in its folder."""
+"""The files that a `Job` leaves in its folder."""
 
 
 def stage(source: Source) -> Stage:
     """What makes the shards of this source."""
-    asked = source.download
+    settings = source.download
     made_by: dict[str, Any] = {
         "version": VERSION,
         "img2dataset": version("img2dataset"),
         "pillow": PIL.__version__,
-        "image_size": asked.image_size,
-        "quality": asked.quality,
-        "max_bytes": asked.max_bytes,
-        "max_pixels": asked.max_pixels,
+        "image_size": settings.image_size,
+        "quality": settings.quality,
+        "max_bytes": settings.max_bytes,
+        "max_pixels": settings.max_pixels,
     }
-    if set(asked.robots) != set(OPT_OUTS):
-        made_by["robots"] = sorted(asked.robots)
+    if set(settings.robots) != set(OPT_OUTS):
+        made_by["robots"] = sorted(settings.robots)
     return Stage("shards", made_by)
 
 
-def nameless(source: Source, storage: Storage, shards: Iterable[Shard]) -> str | None:
-    """What to say if servers other than those of `allow_hosts` are to be asked, by a robot that names no contact."""
-    asked, made_by = source.download, stage(source)
-    if "@" in asked.agent or "//" in asked.agent:
+def missing_contact(source: Source, storage: Storage, shards: Iterable[Shard]) -> str | None:
+    """A warning if hosts other than `allow_hosts` get requests and the user agent names no contact; else None."""
+    settings, made_by = source.download, stage(source)
+    if "@" in settings.agent or "//" in settings.agent:
         return None
     usual = {"http": ":80", "https": ":443"}
     ours = tuple(
         f"{scheme}://{name}/"
-        for host in asked.allow_hosts
+        for host in settings.allow_hosts
         for scheme, port in usual.items()
         for name in (host, host.removesuffix(port))
     )
@@ -66,22 +64,22 @@ def nameless(source: Source, storage: Storage, shards: Iterable[Shard]) -> str |
             urls = pq.read_table(storage.fetch(shard.key), columns=["url"])["url"].to_pylist()
             if any(url.startswith("http") and not url.startswith(ours) for url in urls):
                 return (
-                    f"strangers' servers are asked by {asked.agent!r}, which names nobody: set contact under "
-                    f"[download] in {source.path.name or source.name} to an address or page where they reach you"
+                    f"the user agent {settings.agent!r} names no contact for the servers of others: set contact under "
+                    f"[download] in {source.path.name or source.name} to an address or a page"
                 )
     return None
 
 
 def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callable[[Shard], None]:
-    """A function that downloads one shard unless it is there. `guard` is the source's own policy unless given.
+    """A function that downloads one shard unless it is there. `guard` defaults to the policy of the source.
 
-    It raises ShardError where the shard's process dies, or takes more than `download.shard_seconds`.
+    The function raises ShardError if the process of the shard dies or takes more than `download.shard_seconds`.
     """
     made_by = stage(source)
-    asked = source.download
-    policy = guard or Guard.of(asked)
-    limits = Limits(asked.image_size, asked.quality, asked.max_pixels)
-    workshop, taken_down = Workshop(), blocklist.in_force(source, storage)
+    settings = source.download
+    policy = guard or Guard.of(settings)
+    limits = Limits(settings.image_size, settings.quality, settings.max_pixels)
+    server, taken_down = ForkServer(), blocklist.in_force(source, storage)
 
     def download(shard: Shard) -> None:
         tar, parquet = made_by.item(shard.number, ".tar"), made_by.item(shard.number, ".parquet")
@@ -89,10 +87,10 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
             return
         made_by.describe(storage)
         with storage.scratch() as folder:
-            job = Job(storage.fetch(shard.key), folder, policy, limits, asked.threads, taken_down)
-            fault = workshop.run(job, asked.shard_seconds)
+            job = Job(storage.fetch(shard.key), folder, policy, limits, settings.threads, taken_down)
+            fault = server.run(job, settings.shard_seconds)
             if isinstance(fault, OSError):
-                raise fault  # of the disk: the scratch folder knows what to say
+                raise fault  # of the disk: the scratch folder turns it into a message
             fault = fault or _misfit(job)
             if fault:
                 raise ShardError("download", shard.number, fault)
@@ -103,7 +101,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
 
 
 def _misfit(job: Job) -> str | None:
-    """What is wrong with the files that the job left, as they lie on the disk."""
+    """What is wrong with the files of the job, as read back from the disk; None if nothing is."""
     uids = pq.read_table(job.pairs, columns=["uid"])["uid"]
     rows = pq.read_table(job.folder / PARQUET)
     if rows.schema != COLUMNS or rows["uid"] != uids:

@@ -1,6 +1,6 @@
-"""One shard through img2dataset, in a process that may be killed at any moment. `pipeline.download.workshop` starts it.
+"""One shard through img2dataset, in a process that may be killed at any time. `fork_server` starts it.
 
-Importing this module imports img2dataset (3 s), so it is imported once for all shards, which run in forks.
+Importing this module imports img2dataset (3 s). It is imported once, and each shard runs in a fork.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # img2dataset imports it, and it would ask the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # img2dataset imports it, and it would call the network
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,13 +32,13 @@ from pipeline.store import tarfiles
 from pipeline.web.client import Opener
 
 Abort: TypeAlias = Callable[[Exception], NoReturn]
-"""Tells the parent and ends the process: img2dataset survives every exception, and would lose the row instead."""
+"""Reports an error to the parent and ends the process. img2dataset would catch the exception and lose the row."""
 
 
 def serve(line: Connection) -> None:
-    """Run each Job that comes in a fork, until the other end is gone.
+    """Run each Job that arrives in a fork, until the connection closes.
 
-    Says True once, then answers each: None when all is done, an OSError, or what went wrong in words.
+    Sends True once, then a reply for each: None if the job is done, an OSError of the disk, or the fault in words.
     """
     sys.path[:] = line.recv()
     line.send(True)
@@ -58,19 +58,19 @@ def _run(job: Job, line: Connection) -> NoReturn:
         os._exit(0)
 
     try:
-        threading.Thread(target=_outlive_nobody, daemon=True).start()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         with Decoder(job.limits) as decoder:
             _fetch(job, decoder, abort)
         line.send(None)
         os._exit(0)
-    except Exception as error:  # noqa: BLE001 - the other end decides what it means
+    except Exception as error:  # noqa: BLE001 - the parent decides what it means
         abort(error)
     finally:
         os._exit(1)
 
 
-def _outlive_nobody() -> None:
-    """Standard input ends with the process that waits for the job, however that died. So do all that work on it."""
+def _end_with_parent() -> None:
+    """Kill this process group when standard input ends: then the process that waits for the job has died."""
     os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
 
@@ -126,7 +126,7 @@ def _list(path: Path, distinct: dict[int, str]) -> None:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What the Resizer hands to the Spool through img2dataset. `sha256` and `size` are of the bytes that came."""
+    """A result of the Resizer, for the Spool. `sha256` and `size` are of the downloaded bytes."""
 
     jpeg: bytes
     sha256: str
@@ -134,7 +134,7 @@ class Fetched:
 
 
 class Resizer:
-    """Takes the place of img2dataset's, which decodes in its own process and checks sizes afterwards."""
+    """Replaces img2dataset's resizer, which decodes in its own process and checks sizes afterwards."""
 
     def __init__(self, decoder: Decoder, blocked: Collection[str], abort: Abort) -> None:
         self._decoder, self._blocked, self._abort = decoder, blocked, abort
@@ -149,14 +149,14 @@ class Resizer:
             picture = self._decoder.decode(data)
         except RowError as failure:
             return None, None, None, None, None, str(failure)
-        except Exception as error:  # noqa: BLE001 - no decoder at all is not the picture's fault
+        except Exception as error:  # noqa: BLE001 - a decoder that does not start is no fault of the picture
             self._abort(error)
         made = Fetched(picture.jpeg, sha256, len(data))
         return made, picture.width, picture.height, picture.width, picture.height, None
 
 
 class Spool:
-    """Takes the place of img2dataset's writers, whose order is that of completion: pictures on disk, rows by number."""
+    """Replaces img2dataset's writers, which write in order of completion: pictures on disk, rows by number."""
 
     def __init__(self, path: Path, abort: Abort) -> None:
         self.rows: dict[int, dict[str, Any]] = {}
@@ -165,11 +165,11 @@ class Spool:
         self._abort = abort
 
     def write(self, picture: Fetched | None, key: str, caption: object, meta: dict[str, Any]) -> None:
-        """Called by img2dataset, from one thread, once for each URL."""
+        """img2dataset calls it from one thread, once for each URL."""
         number = meta["url_number"]
         if picture is None:
             words = meta["error_message"] or ""
-            # What is no failure of the opener's comes from urllib, which refused the URL before it and may quote it.
+            # Other errors are urllib's, which refuses some URLs before the opener sees them, and may quote them.
             self.fail(number, parse_row_error(words) or RowError("invalid_url", "this is no http or https address"))
             return
         try:
@@ -187,11 +187,11 @@ class Spool:
         }
 
     def fail(self, number: int, failure: RowError) -> None:
-        """There is no picture, for this reason."""
+        """Record a URL without a picture."""
         self.rows[number] = {"status": "failed", "cause": failure.cause, "error": failure.error}
 
     def close(self) -> None:
-        """Called by img2dataset at the end."""
+        """img2dataset calls it at the end."""
         self._file.flush()
 
     def pictures(self) -> Iterator[tuple[str, bytes]]:
@@ -202,5 +202,5 @@ class Spool:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError, ConnectionError):  # the other end is gone: there is nobody to tell
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
         serve(Connection(int(sys.argv[1])))

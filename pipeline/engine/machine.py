@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine that it ran on."""
+"""The machine that a benchmark ran on: its memory and processors."""
 
 import os
 import platform
@@ -11,9 +11,9 @@ _MAXRSS = 1 << (20 if sys.platform == "darwin" else 10)
 
 
 def peak_memory_mb() -> int:
-    """MiB that this process held at most since it started."""
-    told = Path("/proc/self/status")  # where getrusage also counts what the process that started this one held
-    lines = told.read_text().splitlines() if told.is_file() else []
+    """The peak memory of this process, in MiB."""
+    status = Path("/proc/self/status")  # getrusage also counts the memory of the parent before it started this one
+    lines = status.read_text().splitlines() if status.is_file() else []
     for line in lines:
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024)
@@ -21,9 +21,10 @@ def peak_memory_mb() -> int:
 
 
 def processor() -> str:
-    """As the system calls it."""
-    told = Path("/proc/cpuinfo")
-    names = [line for line in told.read_text().splitlines() if line.startswith("model name")] if told.is_file() else []
+    """The name of the processor, as the system reports it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = [line for line in lines if line.startswith("model name")]
     return names[0].partition(": ")[2] if names else platform.processor()
 
 

@@ -1,4 +1,4 @@
-"""Work that is made ahead of whoever waits for it: pictures are read and decoded while a model is at those before."""
+"""Prefetching: pictures are read and decoded while a model works on the ones before."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -7,18 +7,18 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
-    """Things of an iterator, gone through once: `thread` makes the next one while this one is worked on.
+class Prefetched(Generic[T]):
+    """The items of an iterator, once each: `thread` makes the next item while the caller works on the current one.
 
-    The first is begun at once, and at most one is ahead, so that memory does not grow. An error comes where its thing
-    would.
+    The first item is started at once, and at most one is ahead, which bounds memory. An error is raised in place of its
+    item.
     """
 
-    def __init__(self, things: Iterator[T], thread: Executor) -> None:
-        self._things, self._thread = things, thread
-        self._coming = thread.submit(next, things, None)
+    def __init__(self, items: Iterator[T], thread: Executor) -> None:
+        self._items, self._thread = items, thread
+        self._next = thread.submit(next, items, None)
 
     def __iter__(self) -> Iterator[T]:
-        while (thing := self._coming.result()) is not None:
-            self._coming = self._thread.submit(next, self._things, None)
-            yield thing
+        while (item := self._next.result()) is not None:
+            self._next = self._thread.submit(next, self._items, None)
+            yield item

@@ -1,8 +1,8 @@
-"""The libraries that decode stored pictures, by the name that a source file gives: `decoder = "pillow-simd"`.
+"""The libraries that decode stored pictures, by the name in a source file: `decoder = "pillow-simd"`.
 
-Each gives Pillow pictures of the very same pixels (all of them decode with libjpeg-turbo, none of them scaled); what
-differs is who resizes them, which is most of the work, and by how little (at most 2 of 256 levels). They only see JPEGs
-that winnow wrote. What strangers sent is decoded by Pillow, in a process of its own, whatever stands here.
+Each returns Pillow pictures with the same pixels: all decode with libjpeg-turbo at full size. They differ in the
+library that resizes, which is most of the work; results differ by at most 2 of 256 levels. They only read JPEGs that
+winnow wrote. Files from the web are always decoded by Pillow, in `pipeline.images.decode_process`.
 """
 
 import io
@@ -26,12 +26,12 @@ Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[tuple[int, int], Image.Resampling], Pixels]
 """To (width, height)."""
 
-_RESAMPLED = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
-"""What every library does as Pillow does it."""
+_SHARED_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+"""The resampling filters that all libraries share."""
 
 
 class Picture(Image.Image):
-    """A picture of Pillow's, except that another library resizes it."""
+    """A Pillow picture that another library resizes."""
 
     by: Resize
 
@@ -42,31 +42,31 @@ class Picture(Image.Image):
         box: tuple[float, float, float, float] | None = None,
         reducing_gap: float | None = None,
     ) -> Image.Image:
-        """As Pillow's. Other resamplings and parts of a picture are left to Pillow."""
-        if resample not in _RESAMPLED or box is not None:
+        """As Pillow's `resize`. Pillow itself does other resampling filters and boxes."""
+        if resample not in _SHARED_FILTERS or box is not None:
             return super().resize(size, resample, box, reducing_gap)
         width, height = size
         return Image.fromarray(self.by((int(width), int(height)), Image.Resampling(resample)))
 
 
-def get(name: Name) -> Callable[[bytes], Image.Image]:
-    """From a stored JPEG to an RGB picture; any exception means that it is broken. Raises SourceError, as `made_by`."""
-    made_by(name)
+def decoder(name: Name) -> Callable[[bytes], Image.Image]:
+    """A function from a stored JPEG to an RGB picture; any exception of it means a broken file. Raises SourceError."""
+    identity(name)
     return {"pillow": _pillow, "pillow-simd": _simd, "torchvision": _torchvision}[name]
 
 
-def drawn(name: Name) -> Callable[[Pixels], Image.Image]:
-    """From pixels to a picture that this library resizes, as one that it decoded. Raises SourceError, as `made_by`."""
-    made_by(name)
-    made: dict[str, Callable[[Pixels], Image.Image]] = {
+def from_pixels(name: Name) -> Callable[[Pixels], Image.Image]:
+    """A function from RGB pixels to a picture that this library resizes. Raises SourceError."""
+    identity(name)
+    functions: dict[str, Callable[[Pixels], Image.Image]] = {
         "pillow": Image.fromarray,
-        "pillow-simd": _drawn_simd,
-        "torchvision": _drawn_torchvision,
+        "pillow-simd": _simd_from_pixels,
+        "torchvision": _torchvision_from_pixels,
     }
-    return made[name]
+    return functions[name]
 
 
-def made_by(name: Name) -> Mapping[str, str]:
+def identity(name: Name) -> Mapping[str, str]:
     """The name and the version, for a stage's key. Raises SourceError for a library that is not installed here."""
     if name != "pillow-simd":
         return {"name": name, "version": version(name)}
@@ -82,18 +82,18 @@ def _pillow(content: bytes) -> Image.Image:
 
 
 def _simd(content: bytes) -> Image.Image:
-    simd: Any = import_module("pillow_simd.Image")  # a fork of Pillow's that `make simd` puts beside it
+    simd: Any = import_module("pillow_simd.Image")  # a fork of Pillow, which `make simd` installs beside it
     with simd.open(io.BytesIO(content), formats=["JPEG"]) as stored:
         decoded = stored.convert("RGB")
-    return _picture(np.asarray(decoded), partial(_resized_simd, decoded))
+    return _picture(np.asarray(decoded), partial(_resize_simd, decoded))
 
 
-def _drawn_simd(pixels: Pixels) -> Image.Image:
+def _simd_from_pixels(pixels: Pixels) -> Image.Image:
     simd: Any = import_module("pillow_simd.Image")
-    return _picture(pixels, partial(_resized_simd, simd.fromarray(pixels)))
+    return _picture(pixels, partial(_resize_simd, simd.fromarray(pixels)))
 
 
-def _resized_simd(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
+def _resize_simd(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
     return np.asarray(picture.resize(size, int(resample)))
 
 
@@ -102,16 +102,16 @@ def _torchvision(content: bytes) -> Image.Image:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     decoded = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return _picture(_pixels(decoded), partial(_resized_torchvision, decoded))
+    return _picture(_pixels(decoded), partial(_resize_torchvision, decoded))
 
 
-def _drawn_torchvision(pixels: Pixels) -> Image.Image:
+def _torchvision_from_pixels(pixels: Pixels) -> Image.Image:
     import torch
 
-    return _picture(pixels, partial(_resized_torchvision, torch.from_numpy(pixels.copy()).permute(2, 0, 1)))
+    return _picture(pixels, partial(_resize_torchvision, torch.from_numpy(pixels.copy()).permute(2, 0, 1)))
 
 
-def _resized_torchvision(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
+def _resize_torchvision(picture: Any, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     return _pixels(resize(picture, [size[1], size[0]], InterpolationMode(resample.name.lower()), antialias=True))
@@ -124,7 +124,7 @@ def _pixels(picture: Any) -> Pixels:
 
 def _picture(pixels: Pixels, by: Resize) -> Image.Image:
     picture: Any = Image.fromarray(pixels)
-    picture.__class__ = Picture  # Pillow makes pictures of one class only
+    picture.__class__ = Picture  # Pillow creates pictures of one class only
     picture.by = by
     decoded: Image.Image = picture
     return decoded

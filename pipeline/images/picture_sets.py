@@ -1,4 +1,4 @@
-"""Pictures that a person names in a source file: those of a folder, a tar, or a Parquet file."""
+"""Sets of pictures that a source file names: a folder, a tar, or a Parquet file."""
 
 import io
 import tarfile
@@ -14,7 +14,7 @@ from pipeline.store import digests
 from pipeline.store.digests import file_digest
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""Of files in folders and tars that are taken for pictures."""
+"""The endings of picture files in folders and tars."""
 
 
 def files(path: Path) -> Sequence[Path]:
@@ -25,19 +25,19 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def digest(path: Path, chosen: Sequence[Path] | None = None) -> str:
-    """Of the names and bytes of its files, or of those that are chosen."""
+    """The digest of the names and bytes of its files, or of the `chosen` ones."""
     return digests.digest({str(file): file_digest(path / file) for file in (files(path) if chosen is None else chosen)})
 
 
-def those(folder: Path, chosen: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+def read_files(folder: Path, chosen: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of the chosen pictures of a folder."""
     return ((file.as_posix(), (folder / file).read_bytes()) for file in chosen)
 
 
-def contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each picture. Raises ModelError for a file that is nothing of the kind."""
+def read(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each picture of a set. Raises ModelError for a file of another kind."""
     if path.is_dir():
-        yield from those(path, files(path))
+        yield from read_files(path, files(path))
     elif path.suffix == ".tar":
         with tarfile.open(path) as tar:
             for member in tar:
@@ -47,17 +47,17 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         yield from _rows(path)
 
 
-def upright(path: Path, name: str, content: bytes) -> Image.Image:
-    """The picture of that name, decoded to RGB. Raises ModelError for one that is none."""
+def decode(path: Path, name: str, content: bytes) -> Image.Image:
+    """A picture of a set, upright and RGB. Raises ModelError if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow raises a dozen kinds for broken files
-        raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or mend it") from error
+        raise ModelError(f"{name} in {path} is no picture ({type(error).__name__}): remove or replace it") from error
 
 
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Of a Parquet file: the column `image` holds the bytes, or a struct of bytes and path as in the hub's datasets."""
+    """Of a Parquet file. Its column `image` holds bytes, or structs of bytes and path as in Hugging Face datasets."""
     try:
         file = pq.ParquetFile(path)
         for batch in file.iter_batches(256, columns=["image"]):

@@ -1,7 +1,7 @@
-"""What a picture may look like once somebody has copied it: the versions whose perceptual hashes are looked for, too.
+"""Common changes of a copied picture, whose perceptual hashes are searched for as well.
 
-The hash itself bears another size, compression, blur, brightness, tint, or a line of text. It does not bear a mirror, a
-crop, a frame, or a rotation; but there are only so many of these, and a test set is small beside a pool.
+The hash hardly changes with size, compression, blur, brightness, tint, or a line of text. It does change when a picture
+is mirrored, cropped, framed, or rotated. These variants are few, and a test set is small compared with a pool.
 """
 
 from collections.abc import Iterator
@@ -12,36 +12,36 @@ VERSION = 1
 """Raised whenever the same picture would get other versions."""
 
 SIDE = 64
-"""Pixels of the longer side at which versions are made: the hash looks at 32."""
+"""Pixels of the longer side of a variant. The hash uses 32."""
 
 CROPS = (0.0, 0.05, 0.1)
-"""Of width and height, cut off the left and the top; what is left is 0.9 of either."""
+"""Shares of width and height that are cut off at the left and the top. 0.9 of each side remains."""
 
 TURNS = (-3.0, 3.0)
 """Degrees."""
 
 BORDERS = (0, 128, 255)
-"""Grey levels of a border that is 0.05 of the shorter side wide."""
+"""Grey levels of a border. Its width is 0.05 of the shorter side."""
 
 FRAMES = ((0.08, 0.03, 0.02), (0.11, 0.05, 0.03))
-"""Of the height: a bar above, one below, and the sides, as of a window on a screen."""
+"""Widths above, below and at the sides of a frame like a window on a screen, as shares of the height."""
 
 GROUNDS = (40, 235)
-"""Grey levels of such a window, dark and light."""
+"""Grey levels of such a frame, dark and light."""
 
 
-def versions(image: Image.Image) -> Iterator[Image.Image]:
-    """The picture itself first, then the others, small and grey; then all of them mirrored. Always as many."""
+def variants(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture itself, its variants, small and grey, then all of them mirrored. The number is always the same."""
     yield image
     grey = image.convert("L")
     grey.thumbnail((SIDE, SIDE))
-    yield from _versions(grey)
+    yield from _changes(grey)
     mirrored = ImageOps.mirror(grey)
     yield mirrored
-    yield from _versions(mirrored)
+    yield from _changes(mirrored)
 
 
-def _versions(grey: Image.Image) -> Iterator[Image.Image]:
+def _changes(grey: Image.Image) -> Iterator[Image.Image]:
     width, height = grey.size
     for left in CROPS:
         for top in CROPS:

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from filters.core import Recipe
 from pipeline.errors import SourceError, StorageError, did_you_mean
-from pipeline.filtering.recipes import find_recipe
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
@@ -43,14 +42,12 @@ class Choice:
     published: bool
 
     @classmethod
-    def open(cls, storage: Storage, id: str | None = None, recipe: str | None = None) -> Self:  # noqa: A002
-        """The manifest that `id` means, with its own recipe or a named one. Raises StorageError and RecipeError."""
+    def open(cls, storage: Storage, id: str | None = None, recipe: Recipe | None = None) -> Self:  # noqa: A002
+        """The manifest that `id` means, with its own recipe or with another. Raises StorageError."""
         manifest = Manifest.open(storage, id)
-        if recipe is None:
+        if recipe is None or _asked(recipe) == _asked(manifest.recipe):
             return cls(manifest, manifest.recipe, published=True)
-        other = find_recipe(recipe)
-        same = _asked(other) == _asked(manifest.recipe)
-        return cls(manifest, manifest.recipe if same else other, published=same)
+        return cls(manifest, recipe, published=False)
 
     @property
     def key(self) -> str:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pipeline.errors import QueryError, StorageError, WinnowError
 from pipeline.manifest import views
 from pipeline.manifest.manifest import Manifest, log
+from pipeline.query.portable import portable
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -96,7 +97,7 @@ def _answer(job: _Job) -> None:
         con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        reader = con.sql(job.sql).to_arrow_reader(10_000)
+        reader = portable(con.sql(job.sql)).to_arrow_reader(10_000)
         schema = _distinct_names(reader.schema)
         _write(Path(job.folder, "result"), schema, _first(reader, schema, job.limit))
 

@@ -107,10 +107,10 @@ class LeaksSpec(PoolSpec):
         """The hashes of the sets' pictures, and their embeddings. Raises ModelError for one that is none."""
         if not self.sets and not self.test:
             raise ModelError("there is no test set to compare with: name one in the scorer's sets, or in [task.test]")
-        sets = [(name, path, picture_sets.contents(path)) for name, path in self.sets.items()]
+        sets = [(name, path, picture_sets.read(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder
-            sets.append(("test", folder, picture_sets.those(folder, _listed(self.test))))
+            sets.append(("test", folder, picture_sets.read_files(folder, _listed(self.test))))
         known = Known.read(_opened(sets), of() if of else None)
         if not len(known.names):
             raise ModelError("the test sets hold no picture: there is nothing to compare with")
@@ -156,7 +156,7 @@ class Known:
         parts: list[Floats] = []
         for each in pictures:
             names.append((each.set, each.name, each.sha256))
-            hashes.append([phash(version) for version in variants.versions(each.image)])
+            hashes.append([phash(version) for version in variants.variants(each.image)])
             if encoder is not None:
                 held.append(encoder.prepare(each.image))
             if encoder is not None and len(held) == WINDOW:
@@ -262,4 +262,4 @@ def _opened(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> It
     for set_, path, pictures in sets:
         for name, content in pictures:
             digest = hashlib.sha256(content).hexdigest()
-            yield Evaluated(set_, name, digest, picture_sets.upright(path, name, content))
+            yield Evaluated(set_, name, digest, picture_sets.decode(path, name, content))

@@ -75,6 +75,6 @@ def _encoded(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
 
 
 def _prepared(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:
-    for name, content in picture_sets.contents(path):
-        picture = picture_sets.upright(path, name, content)  # a picture that is none is told before the model is asked
+    for name, content in picture_sets.read(path):
+        picture = picture_sets.decode(path, name, content)  # a picture that is none is told before the model is asked
         yield clip.prepare(picture)

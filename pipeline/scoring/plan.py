@@ -140,7 +140,7 @@ def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:
     """The stage of a scorer of pairs. It depends on the shards even if it reads captions alone: only downloaded pairs
     are scored."""
     _check_columns(source, name, spec)
-    decoder = {"decoder": decoders.made_by(source.decoder)} if spec.looks_at_pictures else {}
+    decoder = {"decoder": decoders.identity(source.decoder)} if spec.looks_at_pictures else {}
     return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **decoder, "reads": shards.key})
 
 

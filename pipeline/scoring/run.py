@@ -45,7 +45,7 @@ class Scoring:
         self._opened: dict[int, Opened] = {}
         self._expected: Shard | None = None
 
-    def expect(self, shard: Shard) -> None:
+    def prefetch(self, shard: Shard) -> None:
         """`shard` comes after the one that is scored next: it is read and decoded while that one's last window is."""
         self._expected = shard
 

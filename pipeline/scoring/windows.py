@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.engine.machine import cores
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import ShardError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
@@ -47,7 +47,7 @@ class Windows:
 
     def __init__(self, storage: Storage, shards: Stage, decoder: decoders.Name) -> None:
         self._storage, self._shards = storage, shards
-        self._decode = decoders.get(decoder)
+        self._decode = decoders.decoder(decoder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
@@ -98,7 +98,7 @@ class Opened:
     """A shard that is being read. `pairs` waits for its table; going through it gives its windows, once."""
 
     def __init__(self, pairs: "Future[pa.Table]", windows: Iterator[Window], thread: ThreadPoolExecutor) -> None:
-        self._pairs, self._windows = pairs, Ahead(windows, thread)
+        self._pairs, self._windows = pairs, Prefetched(windows, thread)
 
     @property
     def pairs(self) -> pa.Table:

@@ -11,7 +11,7 @@ from pipeline.errors import SourceError, WinnowError
 from pipeline.ledger import blocklist
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest, log
-from pipeline.review import calibrate
+from pipeline.review.sample_source import sample_storage
 from pipeline.scoring import pool
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -36,7 +36,7 @@ def forget(storage: Storage, request: Request, source: Source | None) -> Takedow
     Raises BusyError if another run writes.
     """
     result = Takedown()
-    sample = calibrate.room(storage)
+    sample = sample_storage(storage)
     with sample.lock():
         targets(sample, request).blocked.commit(sample)
         with finishing(sample, result):

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.bench import scoring, synthetic
+from pipeline.bench import synthetic, weights
 from pipeline.download import download
 from pipeline.engine import local
 from pipeline.scorers.clip import ClipSpec
@@ -95,14 +95,14 @@ def main(environment, model="ViT-B-32", pairs="256", repeats="3"):
         folder = Path(name)
         source, storage, listed = synthetic.source(folder, count, 224, -(-count // 2))
         tars = with_captions(source, storage, listed)
-        weights = scoring.random_model(model, folder / "model")
+        model_folder = weights.random_model(model, folder / "model")
         rates = {"clip-retrieval": [], "float32": [], "bfloat16": []}
         for repeat in range(int(repeats)):
-            file = weights / "open_clip_model.safetensors"
+            file = model_folder / "open_clip_model.safetensors"
             seconds, expected = theirs(python, file, model, tars, folder / f"out{repeat}")
             rates["clip-retrieval"].append(count / seconds)
             for precision in ("float32", "bfloat16"):
-                seconds, found = ours(source, storage, listed, precision, weights)
+                seconds, found = ours(source, storage, listed, precision, model_folder)
                 rates[precision].append(count / seconds)
                 apart = max(abs(found[caption] - expected[caption]) for caption in expected | found)
                 ratio = rates[precision][-1] / rates["clip-retrieval"][-1]

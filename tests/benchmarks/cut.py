@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.bench import scoring, synthetic
+from pipeline.bench import synthetic, weights
 from pipeline.models import certificate
 from pipeline.models import clip as clip_module
 from pipeline.models.clip import Clip
@@ -24,7 +24,7 @@ REPEATS = 3
 def main(model, count):
     captions = list(synthetic.captions(count))
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(find(f"local-dir:{scoring.random_model(model, Path(folder) / 'model')}", None, None))
+        clip = Clip(find(f"local-dir:{weights.random_model(model, Path(folder) / 'model')}", None, None))
     pictures = clip.pictures([clip.prepare(picture) for picture in certificate.pictures()])
     whole = None
     for precision in ("float32", "bfloat16"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import open_clip
 
-from pipeline.bench import scoring, synthetic
+from pipeline.bench import synthetic, weights
 from pipeline.engine import local, machine
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring.plan import Plan
@@ -32,7 +32,7 @@ def once(pairs):
         (Path(folder) / "tiny.json").write_text(json.dumps(TINY))
         open_clip.add_model_config(Path(folder) / "tiny.json")
         described, storage, shards = synthetic.source(Path(folder), pairs, SIDE, SHARD)
-        made = scoring.random_model("tiny", Path(folder) / "model")
+        made = weights.random_model("tiny", Path(folder) / "model")
         spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{made}"})
         described = described.model_copy(update={"scorers": {"clip": spec}})
         started = time.perf_counter()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from pipeline.engine.machine import cores
-from pipeline.engine.prefetch import Ahead
+from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import StorageError
 from pipeline.images import decoders
 from pipeline.images.phash import phash
@@ -48,7 +48,7 @@ Named = tuple[str, bytes]
 """What a picture is called where something is wrong with it, and its file."""
 
 Drawn = Callable[[picture_policies.Pixels], Image.Image]
-"""From pixels to the picture that an encoder prepares: one of `decoders.drawn`, which says who resizes it."""
+"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`, which says who resizes it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Extractor:
         budget: Budget | None,
         workers: int | None = None,
     ) -> None:
-        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.made_by(decoder))}
-        self.encoder, self.drawn = encoder, decoders.drawn(decoder)
+        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.identity(decoder))}
+        self.encoder, self.drawn = encoder, decoders.from_pixels(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.Encodes | None = None
 
@@ -160,7 +160,7 @@ def decoded(
                 while window := list(islice(coming, WINDOW)):
                     yield key, list(pool.map(make, window))
 
-        yield Ahead(windows(), reading)
+        yield Prefetched(windows(), reading)
 
 
 def prepared(encoder: encoders.Encodes, drawn: Drawn, policy: str, views: int, picture: Named) -> Prepared:

@@ -193,7 +193,7 @@ class Probe:
         rows, started = experiment.drawn(setting.seed)[setting.arm], time.perf_counter()
         tars = tarfiles.Tars(self._storage, self._choice.manifest.document["stages"]["shards"])
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
-        pictures = Pictures(tars, heldout, decoders.drawn(self.decoder))
+        pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)
         predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         return experiment.told(setting, rows, {setting.budget["steps"]: predicted}, time.perf_counter() - started)

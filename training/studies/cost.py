@@ -89,7 +89,7 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
     parameters, flops = _counted(loaded, window[0])
     one_by_one = _one_by_one(loaded, pictures)
     streamed = tuple(
-        _streamed(loaded, decoders.drawn(decoder), pictures, workers) for workers in workers_to_try(cores())
+        _streamed(loaded, decoders.from_pixels(decoder), pictures, workers) for workers in workers_to_try(cores())
     )
     seconds = min(_seconds(loaded, window) for _ in range(2))
     return Cost(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import CompareError, SourceError
-from pipeline.manifest import arms
+from pipeline.manifest import arms, recipes
 from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
 from pipeline.settings.encoder import Encoder, Network
@@ -44,7 +44,8 @@ def measure(
     second time nothing is trained, and after a crash it goes on at the trial. Raises SourceError where the source has
     no task or test set, and CompareError for a comparison that would not be fair.
     """
-    task, choice = asked(source), arms.Choice.open(storage, manifest_id, recipe)
+    task, chosen = asked(source), recipes.find(source, storage, recipe) if recipe else None
+    choice = arms.Choice.open(storage, manifest_id, chosen)
     test = HeldOut.read(task.test, task) if task.test else None
     if test:
         check_test(test, task)

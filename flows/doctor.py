@@ -120,7 +120,7 @@ def _prefect() -> Finding:
         import prefect.server.api.server
     except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
         return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
-    api = os.environ.get("PREFECT_API_URL") or server.address()
+    api = os.environ.get("PREFECT_API_URL") or server.url()
     seen = server.state(api.rstrip("/"))
     text = f"{prefect.__version__}; {api}: {seen.value}"
     if seen is server.State.OPEN:

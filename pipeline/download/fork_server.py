@@ -1,4 +1,4 @@
-"""The processes that download: one each shard, started by a fork server, bounded in time."""
+"""Starts the processes that download: one a shard, forked from a server process, with a time limit."""
 
 import contextlib
 import os
@@ -19,19 +19,19 @@ _START = 120
 """Seconds that importing img2dataset may take."""
 
 
-class Workshop:
-    """A process that has img2dataset imported (3 s), and forks a process for each job. It ends with this object.
+class ForkServer:
+    """A process that has imported img2dataset (3 s), and forks a process for each job. It ends with this object.
 
-    multiprocessing's fork server does nearly that, but imports the caller's main program anew in every fork.
+    The fork server of multiprocessing would import the caller's main program again in every fork.
     """
 
     def __init__(self) -> None:
-        self._end: weakref.finalize[..., Workshop] | None = None
+        self._end: weakref.finalize[..., ForkServer] | None = None
         self._line: Connection | None = None
         self._lock = threading.Lock()
 
     def run(self, job: Job, seconds: float) -> OSError | str | None:
-        """What went wrong: None if nothing did, an OSError if it was the disk. Threads wait for each other."""
+        """The fault of a job: None, words, or an OSError of the disk. `seconds`: its limit. One job runs at a time."""
         with self._lock:
             return self._run(job, seconds)
 
@@ -59,17 +59,17 @@ class Workshop:
         self._line = self._end = None
 
     def _open(self) -> Connection:
-        """Start it. Raises WinnowError if that fails: no shard is to blame."""
+        """Start the process. Raises WinnowError if that fails: it is no fault of a shard."""
         self._line, theirs = Pipe()
-        folder = tempfile.mkdtemp()  # what img2dataset imports leaves folders behind, wherever temporary files belong
+        folder = tempfile.mkdtemp()  # libraries that img2dataset imports leave temporary folders behind
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.download.worker", str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # never written to: its end is ours
-                stdout=2,  # img2dataset prints, and standard output belongs to results
+                stdin=subprocess.PIPE,  # never written to; it closes when this process ends
+                stdout=2,  # img2dataset prints, and standard output is for results
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"TMPDIR": folder},
-                start_new_session=True,  # one group, which is killed together; Ctrl-C is for this process to hear
+                start_new_session=True,  # its own process group, which is killed together and does not see Ctrl-C
             )
         self._end = weakref.finalize(self, _end, process, self._line, folder)
         self._line.send(sys.path)

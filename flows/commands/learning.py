@@ -1,0 +1,130 @@
+"""What a manifest is worth to learners, here and elsewhere."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import DATA, AsJson, Debug, ManifestId, RecipeName, Root, SourceName
+from flows.commands.printing import echo, print_json
+from pipeline.errors import SourceError
+
+commands = typer.Typer()
+
+
+class Form(StrEnum):
+    """The form of an export."""
+
+    webdataset = "webdataset"
+    datasets = "datasets"
+    csv = "csv"
+
+
+@commands.command("train", epilog="Example: `winnow train demo --recipe clip-top30`")
+def train_learners(
+    source: SourceName,
+    manifest: ManifestId = None,
+    recipe: RecipeName = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure what a manifest is worth: train on the kept pairs, on all pairs, and on a random subset of equal size.
+
+    Trains nothing twice: a run that was stopped resumes with the next trial. Writes the report as well. With --recipe,
+    the kept pairs are those that this recipe would keep.
+    """
+    from flows import server, sources
+    from flows.console import gain
+    from flows.console.output import show
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.manifest.recipes import find
+
+    described, storage = sources.load(source, root)
+    found = Manifest.open(storage, manifest)
+    if recipe:
+        found.check(*find(described, storage, recipe).filters)
+    if described.task is None:
+        raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
+    with server.connect(debug):
+        from flows.retrain import retrain
+
+        measured = retrain(source, str(root), manifest, recipe)
+    show(gain.table(measured), as_json)
+    print_json(as_json, measured)
+
+
+@commands.command("encoders", epilog="Example: `winnow encoders demo --encoder hog --encoder timm:resnet50`")
+def compare_encoders(
+    source: SourceName,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="timm:MODEL or open_clip:MODEL, optionally with @TAG, @FILE.safetensors or @random; local-dir:FOLDER; "
+            "hog; pixels; a TOML table in braces; the name of a learner of the source. Repeatable.",
+            metavar="ENCODER",
+        ),
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="Stored pictures to measure costs on.", min=16)] = 256,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Also train each network end to end, on a small budget. Slow.")
+    ] = False,
+    manifest: ManifestId = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare frozen encoders on a source's task: the score of a linear probe on each, and the cost of each.
+
+    Without --encoder, these are the encoders of the source's learners and ten well-known ones from a model hub. Writes
+    encoders.svg and encoders.json beside the report. The next report shows them.
+    """
+    from flows import encoders, sources
+    from flows.console.encoders import table, toml
+    from flows.console.output import show
+
+    described, storage = sources.load(source, root)
+    found = encoders.compare(described, storage, encoder or (), manifest, pictures, finetune)
+    show(table(found), as_json)
+    for line in toml(found):
+        echo(line, as_json)
+    print_json(as_json, found)
+
+
+@commands.command("export", epilog="Example: `winnow export demo --to kept --format webdataset`")
+def export_pairs(
+    source: SourceName,
+    to: Annotated[Path, typer.Option(help="The folder to create.", metavar="DIR")],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="webdataset: tars, also for open_clip; datasets: Parquet for Hugging Face; csv: pictures and a CSV.",
+        ),
+    ],
+    recipe: RecipeName = None,
+    manifest: ManifestId = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the kept pairs for a trainer elsewhere: webdataset tars, Parquet for datasets, or pictures with a CSV.
+
+    The folder appears when it is complete. A run that was stopped resumes. Nothing is overwritten.
+    """
+    from flows import sources
+    from flows.progress import bars
+    from pipeline.manifest.export import write
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.manifest.recipes import find
+
+    described, storage = sources.load(source, root)
+    chosen = find(described, storage, recipe) if recipe else None
+    found = Manifest.open(storage, manifest)
+    with bars() as progress:
+        exported = write(found, chosen, form, to, progress)
+    unchanged = "" if exported.new else ", as before: nothing was written"
+    echo(f"{exported.pairs:,} pairs in {exported.path}{unchanged}", as_json)
+    print_json(as_json, asdict(exported) | {"path": str(exported.path), "manifest": found.id})

@@ -1,0 +1,133 @@
+"""Reading what is published: SQL, the report, and the page of thresholds."""
+
+import contextlib
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, SourceName
+from flows.commands.printing import echo, print_json
+
+commands = typer.Typer()
+
+
+class Format(StrEnum):
+    """The form of an answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@commands.command(
+    "sql", epilog='Example: `winnow sql "select kept, count(*), avg(clip_similarity) from rows group by kept"`'
+)
+def query(
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT; or @NAME, a query of --list; or -, to read standard input.")
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="The name of a source; repeatable.", metavar="NAME")] = None,
+    form: Annotated[Format, typer.Option("--format", help="The form of the answer.")] = Format.table,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the answer to this file. Parquet needs it.", metavar="FILE")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the named queries.")] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds after which the query is stopped.", min=0.1)] = 30,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run one SELECT over what is published. It can write nothing, and read nothing outside the source.
+
+    The views are rows, kept, dropped and failed of the newest manifest, manifests, trials, trained_on, and history: in
+    which manifests each row was, and why it was dropped. A table shows the first rows; csv, json and parquet have all
+    of them. --json means --format json.
+    """
+    from flows import sources
+    from flows.console import answers
+    from flows.console.output import show
+    from pipeline.query import sandbox
+    from pipeline.query.named import QUERIES, named
+
+    if listed:
+        for name, each in QUERIES.items():
+            echo(f"@{name}: {each.what}\n    {each.sql}", as_json)
+        print_json(as_json, {name: asdict(each) for name, each in QUERIES.items()})
+        return
+    form = Format.json if as_json else form
+    if query is None:
+        raise typer.BadParameter("give a SELECT, @NAME, or - for standard input; --list shows the names")
+    if form is Format.parquet and out is None:
+        raise typer.BadParameter("--format parquet needs --out FILE")
+    if form is Format.table and out is not None:
+        raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
+    text = sys.stdin.read() if query == "-" else named(query)
+    answer = sandbox.run(text, sources.published(root, source or []), deadline=deadline)
+    if out is not None:
+        answers.write_file(answer, form, out)
+        echo(f"{len(answer):,} rows in {out}", to_stderr=True)
+    elif form is Format.table:
+        show(answers.table(answer), to_stderr=False)
+    else:
+        answers.write(answer, form, sys.stdout)
+
+
+@commands.command("report", epilog="Example: `winnow report demo`")
+def write_report(
+    source: SourceName, manifest: ManifestId = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Write a page to look at: funnel, histograms, kept and dropped pairs, failures by cause, and the gain."""
+    from flows import sources
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.pages import report
+    from pipeline.trials.trials import gain_of
+
+    _, storage = sources.load(source, root)
+    found = Manifest.open(storage, manifest)
+    path = storage.root / "report.html"
+    report.write(storage, found, gain_of(storage, found.id), path)
+    echo(str(path), as_json)
+    print_json(as_json, {"report": str(path), "manifest": found.id})
+
+
+@commands.command("explore", epilog="Example: `winnow explore demo`")
+def explore_pairs(
+    source: SourceName,
+    manifest: ManifestId = None,
+    port: Annotated[int, typer.Option(help="The port on this machine. 0 takes a free one.", min=0, max=65535)] = 0,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    root: Root = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve a page, on this machine only, to move thresholds and see what they drop. Ctrl-C stops it.
+
+    Counts and histograms follow while you drag. Compare recipes, look at pairs, label a sample with the keyboard for
+    `winnow calibrate`, copy the filters as TOML, or publish them under a name of their own.
+    """
+    from flows import sources
+    from pipeline.manifest.manifest import Manifest
+    from pipeline.pages.explore.app import listening
+    from pipeline.pages.explore.questions import Explorer, offered
+    from pipeline.pages.explore.rows import Rows
+
+    described, storage = sources.load(source, root)
+    found = Manifest.open(storage, manifest)
+    echo(f"reading {found.counts.pool:,} downloaded pairs", to_stderr=True)
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        storage.scratch() as scratch,
+        listening(Explorer(Rows(found, scratch), offered(found, described.own_recipe)), port) as (address, serve, _),
+    ):
+        echo(address, to_stderr=False)
+        echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
+        if browse:
+            import webbrowser
+
+            webbrowser.open(address)
+        serve()

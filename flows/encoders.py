@@ -1,0 +1,39 @@
+"""Frozen encoders side by side, for `winnow encoders` and the report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.progress import bars
+from pipeline.demo import world
+from pipeline.pages import report
+from pipeline.settings.encoder import Encoder, parse_encoder
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from training.studies import comparison, plot
+
+
+def compare(
+    described: Source,
+    storage: Storage,
+    names: Sequence[str],
+    manifest: str | None = None,
+    pictures: int = 256,
+    finetune: bool = False,
+) -> Mapping[str, Any]:
+    """Compare the named encoders and leave their figures and plot beside the report.
+
+    Without names: those of the source's learners, and `comparison.KNOWN`. `pictures` are what costs are measured on.
+    """
+    with world.served(described, storage) as served, bars() as progress:
+        found = comparison.compare(served, storage, _chosen(described, names), manifest, pictures, finetune, progress)
+    plot.pareto(found, storage.root / report.PARETO)
+    (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _chosen(described: Source, names: Sequence[str]) -> list[Encoder]:
+    """Each encoder once."""
+    own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
+    named = [own.get(name) or parse_encoder(name) for name in names] or [*own.values(), *comparison.KNOWN]
+    return [each for at, each in enumerate(named) if each not in named[:at]]

@@ -1,0 +1,131 @@
+"""Prefect's tasks: one call each into pipeline/ or training/. Prefect shows them under the names of the functions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from prefect import Task, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from flows.progress import bars, track
+from pipeline.download import download
+from pipeline.engine import local
+from pipeline.errors import WinnowError
+from pipeline.ledger import ingest
+from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.manifest import database, publish
+from pipeline.manifest.manifest import Manifest
+from pipeline.models import device
+from pipeline.pages import report
+from pipeline.scoring import pool
+from pipeline.scoring.plan import Plan
+from pipeline.scoring.run import Scoring
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from pipeline.trials.trials import gain_of
+from pipeline.upkeep import retry, reuse
+from training.studies import gain, plot
+
+REPORT = "report.html"
+PLOT = "gain.svg"
+
+
+def _may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """An error that winnow raises on purpose needs a person, so it is not retried."""
+    return not isinstance(state.result(raise_on_failure=False), WinnowError)
+
+
+SETTINGS: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [2, 20],
+    "retry_condition_fn": _may_pass,
+    "cache_policy": NO_CACHE,  # storage knows what is done
+    "result_serializer": "json",
+}
+"""Of every task."""
+
+
+@task(**SETTINGS)
+def update_ledger(served: Source, storage: Storage) -> Ledger:
+    """Read the list and append new pairs to the ledger."""
+    with bars() as progress:
+        return ingest.update(served, storage, lambda rows: progress("list", rows, 0))
+
+
+@task(**SETTINGS)
+def reuse_shards(plan: Plan, storage: Storage, ledger: Ledger) -> None:
+    """Copy the results that the members of a union have."""
+    with bars() as progress:
+        reuse.reuse(plan, storage, ledger.shards, lambda done, total: progress("reuse", done, total))
+
+
+@task(**SETTINGS)
+def retry_pairs(described: Source, storage: Storage, causes: Sequence[str]) -> int:
+    """Append the pairs that failed with these causes to the ledger again. Returns how many."""
+    return retry.append(described, storage, causes)
+
+
+@task(persist_result=True, **SETTINGS)
+def download_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+    """Download a block of shards. Returns the errors of those that failed, by number."""
+    return _errors("download", local.run(partial(download.make, served, storage), shards), shards)
+
+
+@task(persist_result=True, **SETTINGS)
+def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
+    """Score a block of shards on every GPU of this machine. Returns the errors of those that failed, by number."""
+    return _errors("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
+
+
+@task(**SETTINGS)
+def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> None:
+    """Compute the scores that need all rows."""
+    with bars() as progress:
+        pool.run(plan, storage, ledger, quarantined, progress)
+
+
+@task(persist_result=True, **SETTINGS)
+def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
+    """Publish, and leave the counts and the funnel as tables."""
+    published = publish.publish(plan, storage, ledger, quarantined)
+    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
+    _table([asdict(published.counts)], plan.source, "counts", published.id)
+    _table([asdict(step) for step in steps], plan.source, "funnel", published.id)
+    return asdict(published)
+
+
+@task(persist_result=True, **SETTINGS)
+def measure_gain(served: Source, storage: Storage, manifest: str | None, recipe: str | None) -> dict[str, Any]:
+    """Train the trials that are missing, and leave the differences as a table and as a plot."""
+    with bars() as progress:
+        found = gain.measure(served, storage, manifest, progress, recipe)
+    plot.forest(found, storage.root / (PLOT if found["published"] else f"gain-{found['recipe']}.svg"))
+    score = found["metrics"][0][1]
+    rows = [
+        {"learner": learner["name"], "difference": each["name"], score: each["sentence"]}
+        for learner in (*found["learners"], {"name": found["filters"]["learner"], **found["filters"]})
+        for each in learner["differences"]
+    ]
+    _table(rows, served, "gain", found["manifest"])
+    return found
+
+
+@task(**SETTINGS)
+def write_report(described: Source, storage: Storage, manifest: str | None) -> None:
+    """Write the report beside the source's results, and add new trials to the catalogue."""
+    found = Manifest.open(storage, manifest)
+    report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT)
+    database.refresh(storage)
+
+
+def _errors(step: str, outcomes: Iterable[local.Outcome], shards: Sequence[Shard]) -> dict[str, str]:
+    """JSON has no numbers for keys."""
+    return {str(shard.number): str(error) for shard, error in track(step, outcomes, of=shards) if error}
+
+
+def _table(rows: list[dict[str, Any]], described: Source, name: str, description: str) -> None:
+    key = f"{described.name}-{name}".replace("_", "-")  # Prefect allows no underscore
+    create_table_artifact(rows, key=key, description=description)
