@@ -58,7 +58,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """
     described = sources.check(source)
     storage = Storage(Path(root) / described.name)
-    with writing(storage):
+    with writing(storage, described):
         retried = tasks.retry_pairs(described, storage, causes)
     published = bring_up_to_date(described, storage)
     return published | {"held": _announce(described, Path(root), published), "retried": retried}
@@ -71,7 +71,7 @@ def score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     If that scorer fails on a shard, nothing is published: a shard must not lose its other scores for it.
     """
     described, storage = sources.load(source, Path(root))
-    with writing(storage):
+    with writing(storage, described):
         added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
             errors = _score(added.plan, storage, block)
@@ -94,7 +94,7 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
 
 def bring_up_to_date(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
-    with writing(storage), world.served(described, storage) as served:
+    with writing(storage, described), world.served(described, storage) as served:
         plan = Plan.of(served)  # reports missing weights before anything is fetched
         ledger = tasks.update_ledger(served, storage)
         if served.union:

@@ -136,7 +136,7 @@ def _device() -> Finding:
         return Finding("device", "fault", "torch is not installed", _AGAIN)
     from pipeline.models import device
 
-    return Finding("device", "ok", device.described())
+    return Finding("device", "ok", device.describe())
 
 
 def sources() -> Iterator[Finding]:

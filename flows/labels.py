@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.demo import truth
 from pipeline.errors import SourceError
+from pipeline.review.sample import Labelled
 from pipeline.review.sample_source import sample_source, sample_storage
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
@@ -17,6 +18,14 @@ def labels(described: Source, storage: Storage, file: Path | None) -> Path:
     if path is None:
         raise SourceError(f"{described.name}: there are no labels: name them with --labels, or as calibration.labels")
     return path
+
+
+def labelled_pairs(described: Source, storage: Storage) -> Labelled | None:
+    """The labelled pairs of the source file or of the demo; None where nobody labelled any. Raises SourceError."""
+    if described.calibration.labels is None and described.demo is None:
+        return None
+    path = labels(described, storage, None)
+    return Labelled.read(path, described.calibration.good) if path.is_file() else None
 
 
 def sample_labels(described: Source, storage: Storage, file: Path | None) -> Path:

@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
+from flows.labels import labelled_pairs
 from flows.progress import bars, track
 from pipeline.download import download
 from pipeline.engine import local
@@ -77,7 +78,9 @@ def download_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -
 @task(persist_result=True, **SETTINGS)
 def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
     """Score a block of shards on every GPU of this machine. Returns the errors of those that failed, by number."""
-    return _errors("score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.each()), shards)
+    return _errors(
+        "score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.visible_gpus()), shards
+    )
 
 
 @task(**SETTINGS)
@@ -117,7 +120,8 @@ def measure_gain(served: Source, storage: Storage, manifest: str | None, recipe:
 def write_report(described: Source, storage: Storage, manifest: str | None) -> None:
     """Write the report beside the source's results, and add new trials to the catalogue."""
     found = Manifest.open(storage, manifest)
-    report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT)
+    pairs = labelled_pairs(described, storage)
+    report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT, pairs)
     database.refresh(storage)
 
 

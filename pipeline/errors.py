@@ -1,7 +1,7 @@
-"""Everything winnow raises on purpose. Each message is one line and names the way out.
+"""Every error that winnow raises on purpose. A message is one line: what is wrong, where, and what to do.
 
-A bad row is never an exception: it is a row with a status and a cause. A bad shard is one
-(`ShardError`): it is tried again, then quarantined, and the run goes on. The rest stop the run.
+A bad row is not an exception but a row with a status and a cause. A bad shard is a `ShardError`: it is tried again,
+then quarantined, and the run continues. All other errors stop the run.
 """
 
 import difflib
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class WinnowError(Exception):
-    """Something a person can mend. The command line prints the message alone and exits with 1."""
+    """An error that a person can fix. The command line prints the message alone and exits with 1."""
 
 
 class SourceError(WinnowError, ValueError):
-    """A source file, or the list of pairs it names, is wrong."""
+    """A source file, or the list of pairs that it names, is wrong."""
 
 
 class RecipeError(WinnowError, ValueError):
@@ -25,7 +25,7 @@ class QueryError(WinnowError, ValueError):
 
 
 class ModelError(WinnowError):
-    """A model or its weights are missing, or do not fit what was asked for."""
+    """A model or its weights are missing, or do not fit their use."""
 
 
 class StorageError(WinnowError):
@@ -33,11 +33,11 @@ class StorageError(WinnowError):
 
 
 class BusyError(WinnowError):
-    """Another run is at work on the same source."""
+    """Another run is writing to the same source."""
 
 
 class CompareError(WinnowError, ValueError):
-    """Two trials differ in more than the one factor that is measured, or one cannot be run fairly."""
+    """Two trials differ in more than the measured factor, or one cannot be run fairly."""
 
 
 class ShardError(WinnowError):

@@ -1,4 +1,4 @@
-"""How far long work is: what a caller passes in to be called with it."""
+"""Progress callbacks of long work."""
 
 from collections.abc import Callable
 

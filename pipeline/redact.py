@@ -1,7 +1,7 @@
-"""Addresses as they may be seen: without the name and password, and without tokens, that some of them carry.
+"""Removing secrets from URLs: user name and password, and tokens in the query.
 
-The ledger alone holds an address as the source's list has it: it has to be fetched. Rows, and with them SQL and pages,
-and every message show it like this. A secret in a path looks like any other path, and is not known for one.
+Only the ledger holds a URL as the source's list has it, because it has to be fetched. Rows (and with them SQL and
+pages) and all messages hold the redacted URL. A secret in the path looks like any other path, and stays.
 """
 
 import re
@@ -21,18 +21,18 @@ _RULES = (
     (r"^(\s*)[^/?#@\s]*:[^/?#@\s]*@", r"\1"),  # the same without a scheme
     (rf"(?i)([?&;#](?:{_NAMES})=)[^&;#\s]+", rf"\1{HIDDEN}"),  # a token in the query
 )
-"""Pattern and what to put in its place, for both `re` and RE2."""
+"""Patterns and their replacements, for both `re` and RE2."""
 
 
 def redact(text: str) -> str:
-    """An address without its secrets."""
-    for pattern, instead in _RULES:
-        text = re.sub(pattern, instead, text)
+    """A URL without its secrets."""
+    for pattern, replacement in _RULES:
+        text = re.sub(pattern, replacement, text)
     return text
 
 
-def redact_column(addresses: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of addresses without their secrets."""
-    for pattern, instead in _RULES:
-        addresses = pc.replace_substring_regex(addresses, pattern, instead)
-    return addresses
+def redact_column(urls: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of URLs without their secrets."""
+    for pattern, replacement in _RULES:
+        urls = pc.replace_substring_regex(urls, pattern, replacement)
+    return urls

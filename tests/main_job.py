@@ -34,7 +34,7 @@ def run(toml: Path, root: Path, guard: Guard | None = None, tell=lambda line: No
 
 
 def bring_in(described: Source, storage: Storage, guard: Guard | None = None, tell=lambda line: None) -> Published:
-    with writing(storage), world.served(described, storage) as served:
+    with writing(storage, described), world.served(described, storage) as served:
         plan = Plan.of(served)
         tell("ledger")
         ledger = ingest.update(served, storage)

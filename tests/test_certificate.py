@@ -14,7 +14,7 @@ from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import certificate
 from pipeline.models.clip import Clip
-from pipeline.models.clip_weights import find
+from pipeline.models.clip_weights import find_model
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -34,10 +34,10 @@ def pairs(count):
 
 
 def test_golden_pictures_are_the_same_each_time_and_unlike_each_other():
-    first, second = ([np.asarray(picture) for picture in certificate.pictures()] for _ in range(2))
+    first, second = ([np.asarray(picture) for picture in certificate.golden_pictures()] for _ in range(2))
     assert all((one == other).all() for one, other in zip(first, second, strict=True))
     assert all(picture.std() > 20 for picture in first)
-    assert len(first) == len(certificate.CAPTIONS)
+    assert len(first) == len(certificate.GOLDEN_CAPTIONS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -76,11 +76,11 @@ def no_number(clip):
 
 @pytest.mark.parametrize("harm", [wrong_mean, one_weight, broken_cut, no_number])
 def test_what_goes_wrong_after_loading_is_caught(folder, harm):
-    clip = Clip(find(f"local-dir:{folder}", None, None))
+    clip = Clip(find_model(f"local-dir:{folder}", None, None))
     expected = certificate.reference(clip)
     assert certificate.deviation(clip, expected) < 1e-5
     harm(clip)
-    with pytest.raises(ModelError, match=r"small in float32 on cpu gives cosines up to .* nothing was scored"):
+    with pytest.raises(ModelError, match=r"small in float32 on cpu gives cosines up to .* Nothing was scored"):
         certificate.deviation(clip, expected)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import ModelError
 from pipeline.models.batches import in_batches
-from pipeline.models.clip_weights import find
+from pipeline.models.clip_weights import find_model
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Batch
 from pipeline.scoring.plan import Plan
@@ -96,7 +96,7 @@ def test_the_prepared_picture_is_what_open_clip_makes_of_it(folder):
     picture = downloaded_sources.picture(3, (90, 50))
     with torch.inference_mode():
         expected = model.eval().encode_image(whole(picture)[None], normalize=True).numpy()
-    assert np.abs(scorer.pictures([scorer.prepare(picture)]) - expected).max() < 1e-6
+    assert np.abs(scorer.encode_pictures([scorer.prepare(picture)]) - expected).max() < 1e-6
 
 
 def test_a_cut_text_tower_equals_the_whole_one(folder):
@@ -105,7 +105,7 @@ def test_a_cut_text_tower_equals_the_whole_one(folder):
     tokens = scorer.tokenizer(CAPTIONS)
     with torch.inference_mode():
         whole = scorer.model.encode_text(tokens, normalize=True).numpy()
-    assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
+    assert np.abs(scorer.encode_captions(CAPTIONS) - whole).max() < 2e-6
     assert sorted(set(scorer._lengths(tokens))) == [8, 16, 24, 48, 77]
 
 
@@ -131,7 +131,7 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     assert not scorer.cuts
     with torch.inference_mode():
         whole = model.encode_text(scorer.tokenizer(CAPTIONS), normalize=True).numpy()
-    assert np.abs(scorer.captions(CAPTIONS) - whole).max() < 2e-6
+    assert np.abs(scorer.encode_captions(CAPTIONS) - whole).max() < 2e-6
 
 
 def test_a_score_does_not_depend_on_its_neighbours(folder):
@@ -226,12 +226,12 @@ def test_one_item_that_is_too_large_is_an_error():
         ("ViT-B-32", "openia", None, "has no weights 'openia'"),
         ("ViT-B-32", None, None, "needs weights"),
         ("ViT-B-23", "openai", None, "did you mean 'ViT-B-32'"),
-        ("local-dir:.", "openai", None, "brings its weights along"),
+        ("local-dir:.", "openai", None, "includes its weights"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_before_anything_is_fetched(model, weights, quick_gelu, said):
     with pytest.raises(ModelError) as error:
-        find(model, weights, quick_gelu)
+        find_model(model, weights, quick_gelu)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -240,15 +240,15 @@ def test_a_file_of_weights_must_say_its_activation(tmp_path, folder):
     alone = tmp_path / "weights.safetensors"
     alone.write_bytes((folder / "open_clip_model.safetensors").read_bytes())
     with pytest.raises(ModelError, match="set quick_gelu = true"):
-        find("ViT-B-32", str(alone), None)
+        find_model("ViT-B-32", str(alone), None)
     with pytest.raises(ModelError, match="set model = 'ViT-B-32-quickgelu'"):
-        find("ViT-B-32", str(alone), True)
-    assert find("ViT-B-32-quickgelu", str(alone), True).weights == alone
+        find_model("ViT-B-32", str(alone), True)
+    assert find_model("ViT-B-32-quickgelu", str(alone), True).weights == alone
     beside = str(folder / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match="set model = 'ViT-B-32-quickgelu'"):
-        find("ViT-B-32", beside, None)
+        find_model("ViT-B-32", beside, None)
     with pytest.raises(ModelError, match="does not load as ViT-B-32-quickgelu"):
-        find("ViT-B-32-quickgelu", beside, None).load()
+        find_model("ViT-B-32-quickgelu", beside, None).load()
 
 
 def test_a_folder_whose_activation_is_not_its_weights_is_refused(tmp_path):
@@ -286,8 +286,8 @@ def test_paths_are_relative_to_the_source_file(tmp_path, folder):
 @pytest.mark.slow
 def test_without_the_hub_the_error_is_one_line_with_the_way_out(tmp_path):
     program = (
-        "from pipeline.models.clip_weights import find\nfrom pipeline.errors import ModelError\n"
-        "try:\n    find('ViT-B-32-quickgelu', 'openai', None)\nexcept ModelError as error:\n    print(error)"
+        "from pipeline.models.clip_weights import find_model\nfrom pipeline.errors import ModelError\n"
+        "try:\n    find_model('ViT-B-32-quickgelu', 'openai', None)\nexcept ModelError as error:\n    print(error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)

@@ -68,5 +68,5 @@ def test_a_learner_of_captions_needs_a_text_tower(tmp_path):
         '[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"]\n[task.classes]\na = ["a"]\nb = ["b"]\n'
         '[task.learners.x]\nhead = "dual"\nencoder = { kind = "hog" }\n'
     )
-    with pytest.raises(SourceError, match="dual reads captions, too"):
+    with pytest.raises(SourceError, match="dual also reads captions"):
         loading.load(tmp_path / "bad.toml")

@@ -200,13 +200,13 @@ def test_an_encoder_has_a_name(text, told):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("resnet50", "no encoder is called 'resnet50': it is timm:MODEL"),
+        ("resnet50", "no encoder is called 'resnet50': use timm:MODEL"),
         ("timm:", "no encoder is called"),
         ("timm:resnet50@gone.safetensors", "there is no file"),
         ("local-dir:gone", "there is no file"),
         ('{ kind = "hog", side = 7 }', "side: "),
         ("{ kind", "this is no TOML"),
-        ('{ kind = "timm", model = "hf-hub:a/b", weights = "random" }', "brings its weights along"),
+        ('{ kind = "timm", model = "hf-hub:a/b", weights = "random" }', "includes its weights"),
     ],
 )
 def test_a_wrong_name_is_one_line(text, says):

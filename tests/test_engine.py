@@ -55,4 +55,4 @@ def test_one_device_needs_no_process(tmp_path, monkeypatch, devices):
 @pytest.mark.parametrize(("named", "found"), [("2, GPU-5f", ["2", "GPU-5f"]), ("", []), ("0", ["0"])])
 def test_the_devices_are_those_that_this_process_may_use(monkeypatch, named, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert device.each() == found
+    assert device.visible_gpus() == found

@@ -23,7 +23,10 @@ from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import QueryError, StorageError
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.pages.explore.app import app, listening
-from pipeline.pages.explore.questions import Explorer, handle, offered, toml
+from pipeline.pages.explore.decisions import Decisions
+from pipeline.pages.explore.explorer import Explorer, choices
+from pipeline.pages.explore.histograms import Histograms
+from pipeline.pages.explore.recipe_text import handle, toml
 from pipeline.pages.explore.rows import Rows
 from pipeline.review.calibrate import Labelled
 from pipeline.review.labels import GOOD, KEY, Labels
@@ -75,7 +78,7 @@ def rows(manifest):
 
 @pytest.fixture(scope="module")
 def client(rows, described):
-    explorer = Explorer(rows, offered(rows.manifest, described.own_recipe))
+    explorer = Explorer(rows, choices(rows.manifest, described.own_recipe))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     return TestClient(app(explorer, TOKEN), base_url="http://127.0.0.1:1234", headers=headers)
 
@@ -100,8 +103,9 @@ RECIPES = [
 @pytest.mark.parametrize("filters", RECIPES)
 def test_counts_are_those_of_publishing_it(rows, filters, last):
     recipe = Recipe("any", tuple(Filter(*each) for each in filters), last)
-    assert rows.funnel(recipe) == rows.manifest.funnel(recipe)
-    assert np.count_nonzero(rows.kept(recipe)) == len(rows.manifest.select(recipe))
+    decisions = Decisions(rows)
+    assert decisions.funnel(recipe) == rows.manifest.funnel(recipe)
+    assert np.count_nonzero(decisions.kept(recipe)) == len(rows.manifest.select(recipe))
 
 
 def test_what_the_end_of_a_recipe_drops_says_so(client):
@@ -127,20 +131,22 @@ def test_counts_at_random_thresholds_are_those_of_duckdb(tmp_path):
     found = Manifest.open(store)
     with store.scratch() as scratch, found.connection() as con:
         held = Rows(found, scratch)
+        decisions = Decisions(held)
         for number in np.random.default_rng(1).choice(300, 6, replace=False):
             sql = f"pixels_sharpness / 1000 >= {number / 1000}"
             ((counted,),) = con.execute(f"SELECT count(*) FILTER ({sql}) FROM rows").fetchall()
-            assert held.funnel(Recipe("a", (Filter("a", sql),)))[0].alone == counted
+            assert decisions.funnel(Recipe("a", (Filter("a", sql),)))[0].alone == counted
             plain = Filter("b", f"pixels_sharpness >= {number}")
-            assert held.funnel(Recipe("b", (plain,)))[0].alone == 300 - number
+            assert decisions.funnel(Recipe("b", (plain,)))[0].alone == 300 - number
         held.close()
 
 
 def test_histograms_hold_the_kept_pairs_wherever_the_slider_was_before(rows, manifest):
-    totals = rows.totals()
+    decisions, histograms = Decisions(rows), Histograms(rows)
+    totals = histograms.totals()
     for least in (50, 51, 30, 90, 40, 41, 42, 0):
         recipe = Recipe("a", (Filter("a", f"pixels_sharpness >= {least}"),))
-        told = rows.histograms(rows.kept(recipe))
+        told = histograms.of(decisions.kept(recipe))
         with manifest.connection() as con:
             for axis in rows.axes:
                 counted = con.execute(
@@ -169,10 +175,11 @@ def test_a_bad_filter_is_one_line_with_its_name(client):
 def test_sql_that_never_ends_is_stopped(manifest):
     with manifest.storage.scratch() as scratch:
         held = Rows(manifest, scratch, deadline=0.3)
+        decisions = Decisions(held)
         many = ", ".join(f"rows r{number}" for number in range(8))
         with pytest.raises(QueryError, match="stopped after 0.3 s"):
-            held.funnel(Recipe("long", (Filter("long", f"(SELECT count(*) FROM {many}) > 3"),)))
-        assert held.funnel(Recipe("short", (Filter(*SHARP),)))[0].alone > 0
+            decisions.funnel(Recipe("long", (Filter("long", f"(SELECT count(*) FROM {many}) > 3"),)))
+        assert decisions.funnel(Recipe("short", (Filter(*SHARP),)))[0].alone > 0
         held.close()
 
 
@@ -256,7 +263,7 @@ def test_pairs_at_the_line_lie_on_both_sides_of_it(client):
     assert {47.0, 48.0} <= set(values)
     assert [pair["kept"] for pair in told] == [value >= 47.5 for value in values]
     asked = {"filters": sent(("w", "captions_language = 'en'")), "show": "edge", "edge": "w"}
-    assert "draws no line" in post(client, "pairs", 400, **asked)["detail"]
+    assert "has no threshold" in post(client, "pairs", 400, **asked)["detail"]
 
 
 def test_pairs_with_a_text_in_caption_or_url(client):
@@ -296,7 +303,7 @@ def test_what_strangers_wrote_comes_as_plain_text(client):
 
 def test_recipes_to_start_from_are_those_that_bind(client):
     told = post_start(client)
-    names = {each["name"]: each["whence"] for each in told["recipes"]}
+    names = {each["name"]: each["origin"] for each in told["recipes"]}
     assert names["tiny"] == "published"
     assert names["everything"] == "named"
     assert "clip-top30" not in names
@@ -362,7 +369,7 @@ def explored(described, store):
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
         yield TestClient(
-            app(Explorer(held, offered(held.manifest, described.own_recipe)), TOKEN),
+            app(Explorer(held, choices(held.manifest, described.own_recipe)), TOKEN),
             base_url="http://127.0.0.1",
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
@@ -381,7 +388,7 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
         assert not post(client, "publish", name="mine", filters=filters)["new"]
         assert "use lower-case letters" in post(client, "publish", 400, name="My own", filters=filters)["detail"]
         with store.lock():
-            assert "another run is at work" in post(client, "publish", 400, name="other", filters=filters)["detail"]
+            assert "another run is writing" in post(client, "publish", 400, name="other", filters=filters)["detail"]
     assert len(log(store)) == 2
 
 
@@ -471,7 +478,7 @@ def test_the_command_prints_an_address_and_ends_at_ctrl_c(own):
         assert web.get("/api/start", headers=headers).json()["pool"] == 30
         second = typed(described.path, "--root", store.root.parent, "--port", port)
         assert second.wait(60) == 1
-        assert f"port {port} cannot be had (Address already in use): choose another" in second.stderr.read()
+        assert f"port {port} is not free (Address already in use): choose another" in second.stderr.read()
         program.send_signal(signal.SIGINT)
         assert program.wait(30) == 0
     assert "Traceback" not in program.stderr.read()
@@ -489,7 +496,7 @@ def served(described, store):
     """The address of the page, answered by this process."""
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
-        with listening(Explorer(held, offered(held.manifest, described.own_recipe)), 0) as (address, answer, end):
+        with listening(Explorer(held, choices(held.manifest, described.own_recipe)), 0) as (address, answer, end):
             run = threading.Thread(target=answer)
             run.start()
             try:
@@ -589,7 +596,7 @@ def test_look_at_a_pair_and_filter_by_text(page):
     tab.click('#show input[value="dropped"]')
     tab.until("document.getElementById('found').innerText.startsWith('10 pairs')")
     tab.click('#show input[value="edge"]')
-    tab.until("document.getElementById('found').innerText.includes('up to sharp alone')")
+    tab.until("document.getElementById('found').innerText.includes('decided by sharp alone')")
     tab.write("#text", "host/44.jpg")
     tab.until("document.querySelectorAll('#pairs button').length === 1")
     tab.run("document.querySelector('#pairs button').focus()")
@@ -615,7 +622,7 @@ def test_label_with_the_keyboard(page):
         tab.until(f"document.getElementById('label-caption').innerText !== {captions[-1]!r}")
     tab.press("u")
     tab.until(f"document.getElementById('label-caption').innerText === {captions[-1]!r}")
-    tab.until("document.getElementById('label-says').innerText.startsWith('Taken back.')")
+    tab.until("document.getElementById('label-says').innerText.startsWith('Undone.')")
     told = {row["caption"]: row["label"] for row in Labels(store).table.to_pylist()}
     assert told == {captions[0]: "match", captions[1]: "no match", captions[3]: "good"}
 

@@ -265,7 +265,7 @@ def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
     with Storage(tmp_path / "root" / "busy").lock():
         done = winnow("curate", toml, "--root", tmp_path / "root", check=False)
     assert done.returncode == 1
-    assert "another run is at work" in done.stderr
+    assert "another run is writing" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -625,7 +625,7 @@ def test_classes_share_no_word(tmp_path, classes, says):
 @pytest.mark.parametrize(
     ("learner", "says"),
     [
-        ('head = "cnn"\nencoder = { kind = "hog" }', "task.learners.x: a cnn sees pixels"),
+        ('head = "cnn"\nencoder = { kind = "hog" }', "task.learners.x: a cnn needs pixels"),
         (
             'head = "linear"\nencoder = { kind = "hgo" }',
             "task.learners.x.encoder.kind: 'hgo' is unknown; did you mean 'hog'",

@@ -201,7 +201,7 @@ def test_embeddings_find_what_no_hash_does(tmp_path):
     hashes = [first ^ 0b111111, second ^ 0b11111 << 9, first ^ 0b111111, first ^ 0b111111, first ^ 0xFFFFF]
     described = published_sources.listed(tmp_path, range(40, 45), filters=(), more=more)
     clip = described.scorers["clip"].load()
-    own = clip.pictures([clip.prepare(scene(number)) for number in range(2)])
+    own = clip.encode_pictures([clip.prepare(scene(number)) for number in range(2)])
     aside = np.roll(own[0], 7)
     images = np.stack([own[0], own[1] + 0.1 * aside, aside, np.full_like(aside, np.nan), own[0]])
     images /= np.linalg.norm(images, axis=1, keepdims=True)

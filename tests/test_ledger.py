@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import uids
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
 from pipeline.ledger import ingest
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
@@ -188,3 +188,31 @@ def test_a_missing_column_names_the_nearest(tmp_path, store):
     (tmp_path / "tiny.toml").write_text('[pairs]\nlocation = "list.parquet"\nurl = "URL"\ncaption = "TEXTS"\n')
     with pytest.raises(SourceError, match="has no column 'TEXTS'; did you mean 'TEXT'"):
         ingest.update(loading.load(tmp_path / "tiny.toml"), store)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_column_that_the_list_has_twice_is_one_clear_line(tmp_path, store, kind):
+    if kind == "parquet":
+        table = pa.table(
+            [pa.array([text]) for text in ("http://host/1.jpg", "a", "b")], names=["url", "caption", "caption"]
+        )
+        pq.write_table(table, tmp_path / "list.parquet")
+    else:
+        (tmp_path / "list.csv").write_text("url,caption,caption\nhttp://host/1.jpg,a,b\n")
+    (tmp_path / "tiny.toml").write_text(f'[pairs]\nlocation = "list.{kind}"\n')
+    with pytest.raises(SourceError, match="has 2 columns called 'caption': rename all but one"):
+        ingest.update(loading.load(tmp_path / "tiny.toml"), store)
+
+
+def test_a_lost_file_of_the_ledger_is_one_line_with_what_is_lost_and_a_way_out_that_works(tmp_path, store):
+    tiny = listed(tmp_path, many(25), shard_size=10)
+    first = ingest.update(tiny, store)
+    lost = store.fetch(first.shards[1].key)
+    lost.rename(tmp_path / "backup.parquet")
+    with pytest.raises(StorageError) as fault:
+        ingest.update(tiny, store)
+    said = str(fault.value)
+    assert f"{first.shards[1].key} is missing from {store.root}, and with it the URLs and captions of 10 pairs" in said
+    assert "put it back from a backup; without one, move" in said
+    (tmp_path / "backup.parquet").rename(lost)
+    assert ingest.update(tiny, store).new == 0

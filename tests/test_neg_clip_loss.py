@@ -156,7 +156,7 @@ def test_target_pictures_are_encoded_by_the_same_model(tmp_path):
     spec = norm_sim(tmp_path, "clip")
     spec.check(clip)
     loaded = clip.load()
-    own = loaded.pictures([loaded.prepare(Image.open(tmp_path / "1.png"))])
+    own = loaded.encode_pictures([loaded.prepare(Image.open(tmp_path / "1.png"))])
     found = spec.load(lambda: loaded).score(own)
     assert found["inf"] == pytest.approx(1, abs=1e-5)
     assert 1 <= found["p2"][0] <= np.sqrt(3) + 1e-6

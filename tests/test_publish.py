@@ -308,7 +308,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
-        with pytest.raises(StorageError, match="nothing was lost"):
+        with pytest.raises(StorageError, match="nothing is lost"):
             publish.publish(Plan.of(described), store, ledger, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

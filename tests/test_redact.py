@@ -59,7 +59,7 @@ def test_no_message_quotes_an_address(url):
 
 FAULTS = {
     "gone.tsv": "cannot be fetched: 404",
-    "list.bin": "no format is known",
+    "list.bin": "unknown ending",
     "empty.tsv": "has no rows",
     "other.tsv": "has no column 'url'",
     "short.csv": "the first row has 1 of 2 columns",

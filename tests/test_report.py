@@ -13,6 +13,7 @@ from filters.core import Filter, Recipe
 from pipeline.filtering import thresholds
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries, report
+from pipeline.review.sample import Labelled
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import COMPARED
 
@@ -159,7 +160,7 @@ def test_galleries_say_why(page):
 
 
 def test_the_gain_is_told_with_its_intervals(page):
-    assert "What it was worth" in page
+    assert "What training gains" in page
     assert "second, filtering: +0.110" in page
     assert '<tr class="dim"><td class="why">first, augmentation: +0.010' in page
     assert (
@@ -185,7 +186,7 @@ def test_a_page_of_little(tmp_path, failed):
     shown = Elements((tmp_path / "report.html").read_text()).shown
     assert "This recipe has no filters: every downloaded pair is kept." in shown
     assert ("Every pair was downloaded." in shown) == (not failed)
-    assert "What it was worth" not in shown
+    assert "What training gains" not in shown
 
 
 def test_a_tar_that_is_gone_leaves_its_pairs_without_pictures(tmp_path):
@@ -194,7 +195,7 @@ def test_a_tar_that_is_gone_leaves_its_pairs_without_pictures(tmp_path):
     next(store.root.glob("shards-*/00000.tar")).unlink()
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     shown = Elements((tmp_path / "report.html").read_text()).shown
-    assert "no picture here" in shown
+    assert "picture not stored" in shown
 
 
 @pytest.mark.parametrize(
@@ -322,6 +323,25 @@ def test_drift_is_told_against_the_manifest_before(tmp_path, page):
     shown = " ".join(Elements((tmp_path / "report.html").read_text()).shown)
     assert "50 rows kept before are dropped now." in shown
     assert "pixels_sharpness 0.000 0.000" in shown
+
+
+def test_labels_show_what_each_filter_caught(tmp_path):
+    store = Storage(tmp_path / "store")
+    published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store, failed={41})
+    rows = [f"http://host/{number}.jpg\tpicture number {number}\t" for number in range(40, 60)]
+    kinds = ["blurred" if number < 49 else "clean" for number in range(40, 60)]
+    lines = [f"{row}{kind}\n" for row, kind in zip(rows, kinds, strict=True)]
+    for name, text in {"labels": "".join(lines), "others": "http://host/1.jpg\tother\tclean\n"}.items():
+        (tmp_path / f"{name}.tsv").write_text("url\tcaption\tlabel\n" + text)
+    shown = {}
+    for name in ("labels", "others"):
+        labels = Labelled.read(tmp_path / f"{name}.tsv", ["clean"])
+        report.write(store, Manifest.open(store), None, tmp_path / "report.html", labels)
+        shown[name] = " ".join(filter(None, Elements((tmp_path / "report.html").read_text()).shown))
+    assert "What each filter caught" in shown["labels"]
+    assert "clean good 11 1 1 9.1% blurred 8 8 8 100.0% precision 88.9%" in shown["labels"]
+    assert "were not downloaded: blurred 1 (http_404 1)." in shown["labels"]
+    assert "What each filter caught" not in shown["others"]
 
 
 def test_one_domain_needs_no_table_of_domains(tmp_path):

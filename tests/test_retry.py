@@ -74,7 +74,7 @@ def test_which_causes_are_tried_again(tmp_path, store):
     assert retry.choose_causes(Manifest.open(store), []) == []
     with pytest.raises(SourceError, match="no pair failed with the cause 'http_40'; did you mean 'http_404'"):
         retry.choose_causes(Manifest.open(store), ["http_40"])
-    with pytest.raises(SourceError, match="what was taken down is not fetched again"):
+    with pytest.raises(SourceError, match="taken down are not fetched again"):
         retry.choose_causes(Manifest.open(store), ["forgotten"])
     assert all(map(is_transient, ("dns", "reset", "http_429", "http_500", "http_503")))
     assert not any(map(is_transient, ("http_404", "opt_out", "undecodable", "robots_txt", "forgotten", "timeout")))

@@ -16,7 +16,7 @@ from pipeline.demo import pool, rendering
 from pipeline.errors import ModelError
 from pipeline.images.decode_process import Limits
 from pipeline.images.sandbox import Decoder
-from pipeline.models.pinned import fetched
+from pipeline.models.pinned import fetch
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.spec import Batch
@@ -288,18 +288,18 @@ def test_weights_are_fetched_once_and_checked_each_time(httpserver_folder, tmp_p
     (folder / "head.safetensors").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     url = f"{address}/head.safetensors?download=true"
-    path = fetched(url, digest)
+    path = fetch(url, digest)
     assert path.name == "head.safetensors"
     assert path.read_bytes() == content
     (folder / "head.safetensors").unlink()
-    assert fetched(url, digest) == path
+    assert fetch(url, digest) == path
     path.write_bytes(b"changed")
     with pytest.raises(ModelError, match="404.*or name a local file"):
-        fetched(url, digest)
+        fetch(url, digest)
     (folder / "head.safetensors").write_bytes(b"something else")
     with pytest.raises(ModelError, match="has sha256 .*: it was changed"):
-        fetched(url, digest)
+        fetch(url, digest)
     assert path.read_bytes() == b"changed"
     (folder / "head.safetensors").write_bytes(content)
-    assert fetched(url, digest).read_bytes() == content
+    assert fetch(url, digest).read_bytes() == content
     assert [each.name for each in path.parent.iterdir()] == ["head.safetensors"]

@@ -6,6 +6,8 @@ from flows import sources
 from pipeline.errors import RecipeError, SourceError
 from pipeline.filtering.recipes import find_recipe
 from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from pipeline.takedown.writing import writing
 
 PAIRS = '[pairs]\nlocation = "list.tsv"\n'
 
@@ -177,3 +179,25 @@ def test_an_unknown_recipe_is_told_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'clip-top30'"):
         find_recipe("clip-top3")
     assert find_recipe("default").filters
+
+
+def test_no_source_of_the_project_runs_until_somebody_asks():
+    assert {loading.load(path).schedule for path in loading.source_files()} == {None}
+
+
+def test_two_files_of_one_name_do_not_share_their_results(file, tmp_path):
+    store = Storage(tmp_path / "results" / "mine")
+    mine = loading.load(file(PAIRS))
+    for _ in range(2):
+        with writing(store, mine):
+            pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "list.tsv").write_text("url\tcaption\nhttp://h/2\ttwo\n")
+    other = tmp_path / "other" / "mine.toml"
+    other.write_text(PAIRS)
+    with pytest.raises(SourceError) as fault, writing(store, loading.load(other)):
+        pass
+    assert f"{store.root} holds the results of {mine.path}: give {other} another name" in str(fault.value)
+    mine.path.unlink()  # or it was moved
+    with writing(store, loading.load(other)):
+        pass

@@ -43,7 +43,7 @@ def test_a_file_from_another_disk_is_put_whole(store, tmp_path):
 
 
 def test_a_missing_object_says_what_to_do(store):
-    with pytest.raises(StorageError, match="gone.parquet is missing .* run `winnow curate` again"):
+    with pytest.raises(StorageError, match="gone.parquet is missing .* run `winnow curate`"):
         store.fetch("gone.parquet")
 
 
@@ -77,7 +77,7 @@ def test_only_one_run_at_a_time_and_a_killed_ones_leavings_are_swept(store):
     other = subprocess.Popen([sys.executable, "-c", held, str(store.root)], stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(BusyError, match="another run is at work"), store.lock():
+        with pytest.raises(BusyError, match="another run is writing"), store.lock():
             pass
         assert list((store.root / ".tmp").rglob("half"))
     finally:

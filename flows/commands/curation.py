@@ -121,7 +121,7 @@ def publish_recipe(
 
     described, storage = sources.load(source, root)
     chosen = find(described, storage, recipe) if recipe else described.own_recipe
-    with writing(storage):
+    with writing(storage, described):
         published = republish(storage, chosen)
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)

@@ -83,14 +83,15 @@ def write_report(
 ) -> None:
     """Write a page to look at: funnel, histograms, kept and dropped pairs, failures by cause, and the gain."""
     from flows import sources
+    from flows.labels import labelled_pairs
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages import report
     from pipeline.trials.trials import gain_of
 
-    _, storage = sources.load(source, root)
+    described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
     path = storage.root / "report.html"
-    report.write(storage, found, gain_of(storage, found.id), path)
+    report.write(storage, found, gain_of(storage, found.id), path, labelled_pairs(described, storage))
     echo(str(path), as_json)
     print_json(as_json, {"report": str(path), "manifest": found.id})
 
@@ -112,7 +113,7 @@ def explore_pairs(
     from flows import sources
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages.explore.app import listening
-    from pipeline.pages.explore.questions import Explorer, offered
+    from pipeline.pages.explore.explorer import Explorer, choices
     from pipeline.pages.explore.rows import Rows
 
     described, storage = sources.load(source, root)
@@ -122,7 +123,7 @@ def explore_pairs(
     with (
         contextlib.suppress(KeyboardInterrupt),
         storage.scratch() as scratch,
-        listening(Explorer(Rows(found, scratch), offered(found, described.own_recipe)), port) as (address, serve, _),
+        listening(Explorer(Rows(found, scratch), choices(found, described.own_recipe)), port) as (address, serve, _),
     ):
         echo(address, to_stderr=False)
         echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)

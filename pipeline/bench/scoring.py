@@ -93,7 +93,7 @@ def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> 
             tell(f"repeat {number} of {workload.repeats}")
             repeats.append(bench.once())
     about = {
-        "device": device.described(),
+        "device": device.describe(),
         "processor": machine.processor(),
         "cores": os.cpu_count(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
@@ -201,7 +201,7 @@ class Bench:
         picture = torch.randn(self._batch, 3, *clip.prepare(Image.new("RGB", (256, 256))).shape[:2]).to(
             clip.device, clip.dtype
         )
-        groups = [tokens.to(clip.device) for _, tokens in clip.tokens(captions)]
+        groups = [tokens.to(clip.device) for _, tokens in clip.tokenize(captions)]
 
         def see() -> None:
             for start in range(0, len(captions), self._batch):
@@ -210,7 +210,7 @@ class Bench:
         def read() -> None:
             for tokens in groups:
                 for start in range(0, len(tokens), self._batch):
-                    clip.encode_tokens(tokens[start : start + self._batch])
+                    clip.text_features(tokens[start : start + self._batch])
 
         with torch.inference_mode():
             return _timed(see)[0], _timed(read)[0]

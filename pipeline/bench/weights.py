@@ -11,7 +11,7 @@ from pipeline.models import clip_weights
 
 def random_model(name: str, folder: Path) -> Path:
     """Write open_clip's model `name` to a new folder, with random weights, always the same ones."""
-    model = clip_weights.untrained(name)
+    model = clip_weights.create_untrained(name)
     folder.mkdir()
     described = {
         "model_cfg": open_clip.get_model_config(name),

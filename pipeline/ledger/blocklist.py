@@ -1,6 +1,6 @@
-"""The block list of a source: what somebody asked to be removed, and must not come back.
+"""The block list of a source: what was taken down, and must not be fetched again.
 
-Each request is one object, `forgotten/<n>.json`, and is never changed. URLs and pictures stand there as digests alone.
+Each request is one object, `forgotten/<n>.json`, which is never changed. It holds digests of URLs and pictures only.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ class Blocked:
     pictures: frozenset[str] = frozenset()
 
     def covers(self, uid: str, url: str) -> bool:
-        """Whether a pair is on the list, before its picture is known."""
+        """Whether a pair is blocked by its uid or URL; its picture is not known yet."""
         return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
 
     def covers_rows(self, pairs: pa.Table) -> pa.BooleanArray:
-        """Which rows of a table with uid and url are on the list, before their pictures are known."""
+        """Which rows of a table with uid and url are blocked; their pictures are not known yet."""
         if not self:
             return pa.array([False] * len(pairs))
         rows = zip(pairs["uid"].to_pylist(), pairs["url"].to_pylist(), strict=True)
@@ -54,7 +54,7 @@ class Blocked:
         return len(self.uids) + len(self.urls) + len(self.pictures)
 
     def commit(self, storage: Storage) -> None:
-        """Add this, if it is anything, to the source's list. Whoever adds holds the lock."""
+        """Add this to the list of the source, unless it is empty. The caller holds the lock."""
         if not self:
             return
         value = canonical_json({name: sorted(digests) for name, digests in asdict(self).items()})
@@ -62,50 +62,50 @@ class Blocked:
 
 
 def read(storage: Storage) -> Blocked:
-    """All that was ever asked of a source."""
-    found = Blocked()
+    """The whole block list of a source."""
+    blocked = Blocked()
     for key in storage.keys(FOLDER):
-        found |= _read(storage, key)
-    return found
+        blocked |= _read(storage, key)
+    return blocked
 
 
 def in_force(source: Source, storage: Storage) -> Blocked:
-    """What a source must not fetch: what was asked of it, and of the members of a union, whose lists it reads."""
-    found = read(storage)
+    """What a source must not fetch: its own block list, and those of the members of a union."""
+    blocked = read(storage)
     for member, _ in members(source):
-        found |= read(Storage(storage.root.parent / member.name))
-    return found
+        blocked |= read(Storage(storage.root.parent / member.name))
+    return blocked
 
 
 def pending(storage: Storage) -> Blocked:
-    """What was asked, and may lie in storage still: a run was broken off."""
-    found = Blocked()
+    """The requests that are not carried out yet, because a run was interrupted."""
+    blocked = Blocked()
     for key in storage.keys(FOLDER):
         if not storage.done(_mark(key)):
-            found |= _read(storage, key)
-    return found
+            blocked |= _read(storage, key)
+    return blocked
 
 
 def mark_done(storage: Storage) -> None:
-    """Say that all of it is gone."""
+    """Record that all requests are carried out."""
     for key in storage.keys(FOLDER):
         storage.put_if_absent(_mark(key), b"{}")
 
 
-def blank(table: pa.Table, gone: pa.BooleanArray, stay: Collection[str], told: Mapping[str, str]) -> pa.Table:
-    """The table whose `gone` rows keep the columns that `stay`, have those that are `told`, and nothing else."""
+def blank(table: pa.Table, gone: pa.BooleanArray, keep: Collection[str], values: Mapping[str, str]) -> pa.Table:
+    """The table whose `gone` rows keep the columns `keep` and get these `values`; all else of them is NULL."""
     columns = [
         table[field.name]
-        if field.name in stay
-        else pc.if_else(gone, pa.scalar(told.get(field.name), field.type), table[field.name])
+        if field.name in keep
+        else pc.if_else(gone, pa.scalar(values.get(field.name), field.type), table[field.name])
         for field in table.schema
     ]
     return pa.table(columns, schema=table.schema)
 
 
 def _read(storage: Storage, key: str) -> Blocked:
-    asked: dict[str, Collection[str]] = json.loads(storage.fetch(key).read_bytes())
-    return Blocked(*(frozenset(asked[name]) for name in ("uids", "urls", "pictures")))
+    digests: dict[str, Collection[str]] = json.loads(storage.fetch(key).read_bytes())
+    return Blocked(*(frozenset(digests[name]) for name in ("uids", "urls", "pictures")))
 
 
 def _mark(key: str) -> str:

@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ledger import lists
+from pipeline.store.parquet import ROW_GROUP
 
 
 def cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
@@ -30,7 +30,7 @@ def cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
                rows.* EXCLUDE (__ordinal, __page, uid, entry, url, caption)
         FROM rows JOIN numbers USING (__page) ORDER BY __slot, url_number, __ordinal
         """
-    ).to_arrow_reader(lists.ROWS)
+    ).to_arrow_reader(ROW_GROUP)
     parts: list[pa.Table] = []
     for batch in reader:
         table = pa.Table.from_batches([batch])

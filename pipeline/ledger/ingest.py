@@ -9,13 +9,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger import blocklist, lists
+from pipeline.ledger import blocklist
 from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.cutting import cut
-from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, Shard, commit, committed, current_key, put_shard
+from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, Shard, commit, committed, current_key, pairs_files, put_shard
 from pipeline.ledger.source_list import write_list
 from pipeline.sources.source import Source
 from pipeline.store import duck
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 
@@ -28,12 +29,12 @@ def update(source: Source, storage: Storage, progress: Callable[[int], None] = l
     """
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         files = write_list(source, scratch, progress)
-        _compare(con, files, [storage.fetch(shard.key) for shard in committed(storage)])
+        _compare(con, files, pairs_files(storage, committed(storage)))
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
             blocked = blocklist.in_force(source, storage)
             appended = _append(con, storage, scratch, source.download.shard_size, blocked)
-            _add_seen(con, [storage.fetch(shard.key) for shard in appended])
+            _add_seen(con, pairs_files(storage, appended))
         return _snapshot(con, storage, scratch, amended)
 
 
@@ -43,11 +44,11 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
     `failed` has the columns uid and shard. A pair that a later shard holds is left out: that attempt is not published
     yet. `size` is the number of pairs in a shard.
     """
-    shards = {shard.number: storage.fetch(shard.key) for shard in committed(storage)}
+    shards = committed(storage)
     if not len(failed) or not shards:
         return 0
     first = min(failed["shard"].to_pylist())
-    files = [path for number, path in shards.items() if number >= first]
+    files = pairs_files(storage, (shard for shard in shards if shard.number >= first))
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         con.from_arrow(failed).create("failed")
         con.execute(
@@ -121,7 +122,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, storage: Storage, scratch: Path, a
     alive = {number for (number,) in found}
     entries = con.sql("SELECT entry FROM now ORDER BY entry").to_arrow_table()
     digest = hashlib.sha256(f"{total} rows\n".encode())
-    for batch in entries.to_batches(lists.ROWS):
+    for batch in entries.to_batches(ROW_GROUP):
         digest.update("".join(batch["entry"].to_pylist()).encode())
     current = None
     if _count(con, "(FROM seen ANTI JOIN now USING (entry))"):

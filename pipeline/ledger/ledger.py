@@ -1,14 +1,14 @@
-"""The ledger: which pairs of a source were ever seen, and in which shard each of them lives.
+"""The ledger: which pairs of a source were ever seen, and in which shard each of them is.
 
-It only grows. A run appends shards for the pairs that it has not seen, in one commit; a line inserted anywhere in the
-source moves nothing. A pair whose extra columns changed is appended again, and the newer entry counts. So is a pair
-that is to be fetched once more: of several shards that hold an entry the newest counts. Only a takedown takes words
-away: it commits a shard's number anew, with another object behind it (`pipeline.takedown.purge`).
+It only grows. A run appends shards with the pairs that are new, in one commit; a line inserted anywhere in the source
+moves nothing. A pair is appended again if its extra columns changed, or to be fetched once more; the newest shard that
+holds an entry counts. Only a takedown removes words: it commits a shard's number again, with another object
+(`pipeline.takedown.purge`).
 """
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import BusyError
+from pipeline.errors import BusyError, StorageError
 from pipeline.store import duck
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
@@ -29,9 +29,9 @@ SHARD_NUMBER = rf"regexp_extract({duck.FILE}, '(\d+)-[0-9a-f]+\.parquet$', 1)::I
 class Shard:
     """Pairs that are fetched and scored together: `rows` of them, in the Parquet object `key`.
 
-    Its columns: uid, entry (uid, or a digest of uid and the extra columns), url, caption, url_number (the distinct URL
-    inside the shard, counted from 0 in order of appearance), and the extra columns. `revised` shards hold entries that
-    were in the ledger before, to be fetched once more or without what was forgotten.
+    Columns: uid, entry (uid, or a digest of uid and the extra columns), url, caption, url_number (of the distinct URLs
+    of the shard, from 0 in order of appearance), and the extra columns. `revised` shards hold entries that were in the
+    ledger before: to be fetched once more, or without the words of pairs that were taken down.
     """
 
     number: int
@@ -42,11 +42,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a source holds now. input = repeated + rows; `shards` are those with a pair that is in the source now.
+    """The pairs that are in a source now. input = repeated + rows; `shards` are those with at least one of these pairs.
 
-    `current` is the key of a Parquet object with the column `entry` of those pairs, or None where it is every pair of
-    `shards`. `new` were not seen before, `amended` of them differ only in extra columns, `gone` have left the source.
-    `digest` is the same for the same pairs in any order.
+    `current` is the key of a Parquet object with the column `entry` of these pairs, or None if they are all pairs of
+    `shards`. `new` pairs were not seen before, and `amended` of them differ only in extra columns; `gone` pairs have
+    left the source. `digest` is the same for the same pairs in any order.
     """
 
     shards: tuple[Shard, ...]
@@ -61,22 +61,22 @@ class Ledger:
 
     @property
     def revision(self) -> str | None:
-        """What the shards hold that the digest does not tell: retried and forgotten entries. None without any."""
+        """A digest of the shards with retried or forgotten entries, which `digest` does not cover; None without any."""
         keys = [shard.key for shard in self.shards if shard.revised]
         return hashlib.sha256("\n".join(keys).encode()).hexdigest() if keys else None
 
 
 def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
-    """Let other rows stand under a shard's number: as many, and the same entries, less what was forgotten of them.
+    """Commit other rows under a shard's number: as many, with the same entries, without the words of some.
 
-    The object with what they were is nobody's then, and stays until it is removed.
+    The object with the former rows stays until a takedown removes it.
     """
     with storage.scratch() as scratch:
         commit(storage, [put_shard(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
 def past_ledger(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
-    """The ledger of an earlier run, by its digest, its counts and the numbers of its shards; nothing in it is new."""
+    """The ledger of an earlier run, from its digest, its counts and the numbers of its shards; no pair of it is new."""
     current = current_key(digest)
     return Ledger(
         shards=tuple(shard for shard in committed(storage) if shard.number in numbers),
@@ -92,15 +92,28 @@ def past_ledger(storage: Storage, digest: str, input: int, repeated: int, number
 
 
 def committed(storage: Storage) -> list[Shard]:
-    """Every shard of the ledger as it was committed last, those that no pair of the source lives in any more, too."""
+    """Every shard as it was committed last, also those whose pairs have all left the source."""
     commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
     return list({each["number"]: Shard(**each) for commit in commits for each in commit["shards"]}.values())
+
+
+def pairs_files(storage: Storage, shards: Iterable[Shard]) -> list[Path]:
+    """The Parquet files of these shards. Raises StorageError if one is missing: nothing else holds its words."""
+    shards = list(shards)
+    for shard in shards:
+        if not storage.done(shard.key):
+            raise StorageError(
+                f"{shard.key} is missing from {storage.root}, and with it the URLs and captions of {shard.rows} pairs: "
+                f"put it back from a backup; without one, move {storage.root} away and run `winnow curate`, which "
+                "fetches all pairs of the list again"
+            )
+    return [storage.fetch(shard.key) for shard in shards]
 
 
 def put_shard(
     storage: Storage, scratch: Path, number: int, pairs: pa.Table, revised: Literal["retried", "forgotten"] | None
 ) -> Shard:
-    """Store the pairs of a shard under its number and their digest. It counts once it is committed."""
+    """Store the pairs of a shard under its number and their digest. The shard counts when it is committed."""
     local = scratch / "shard.parquet"
     pq.write_table(pairs, local, compression="zstd")
     sha = hashlib.sha256(local.read_bytes()).hexdigest()
@@ -110,12 +123,12 @@ def put_shard(
 
 
 def commit(storage: Storage, shards: Sequence[Shard]) -> None:
-    """Add shards to the ledger, all or none. Raises BusyError where another run added some meanwhile."""
+    """Add shards to the ledger, all or none. Raises BusyError if another run added some meanwhile."""
     commit = canonical_json({"shards": [asdict(shard) for shard in shards]})
     if not storage.put_if_absent(f"ledger/{len(storage.keys('ledger')):08d}.json", commit):
         raise BusyError("another run appended to the ledger meanwhile; run the same command again")
 
 
 def current_key(digest: str) -> str:
-    """The key of the entries that are in the source now, for a ledger that holds others, too."""
+    """The key of the entries that are in the source now, for a ledger that also holds others."""
     return f"pairs/current-{digest[:16]}.parquet"

@@ -1,6 +1,6 @@
 """Pairs of the ledger that are not in the source any more."""
 
-from pipeline.ledger.ledger import SHARD_NUMBER, Ledger
+from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, pairs_files
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -12,8 +12,8 @@ def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
     """
     if ledger.current is None and ledger.revision is None:
         return {}
-    shards = duck.parquet([storage.fetch(shard.key) for shard in ledger.shards], "filename", "file_row_number")
-    revised = [storage.fetch(shard.key) for shard in ledger.shards if shard.revised]
+    shards = duck.parquet(pairs_files(storage, ledger.shards), "filename", "file_row_number")
+    revised = pairs_files(storage, (shard for shard in ledger.shards if shard.revised))
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         con.execute("CREATE TABLE later (entry VARCHAR, newest INTEGER)")
         if revised:

@@ -1,4 +1,4 @@
-"""Device batches: padded to fixed shapes, and halved when memory runs out."""
+"""Device batches, padded to fixed shapes and halved when memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,49 +9,47 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-LEAST = 8
-"""In a batch: on fewer a processor spends more on each than a copy costs."""
+MIN_BATCH = 8
+"""The smallest batch. A processor spends more on each item of a smaller one than padding costs."""
 
 
 def in_batches(
     encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], size: int, fill: bool = False
 ) -> npt.NDArray[np.float32]:
-    """`encode` on `size` items at a time, on half as many wherever memory ends.
+    """`encode` on `size` items at a time, and on half as many after an out-of-memory error.
 
-    The last batch is filled up with copies of its last item: with `fill` to the size, else to the next power of two
-    from `LEAST`.
-
-    Raises what torch raised if one item is too many.
+    The last batch is padded with copies of its last item: with `fill` to `size`, else to the next power of two from
+    `MIN_BATCH` on. Raises torch's error if one item does not fit.
     """
     done: list[Tensor] = []
     start = 0
     while start < len(items):
         part = items[start : start + size]
-        filled = size if fill else min(size, max(LEAST, 1 << (len(part) - 1).bit_length()))
+        filled = size if fill else min(size, max(MIN_BATCH, 1 << (len(part) - 1).bit_length()))
         padding = [part[-1]] * (filled - len(part))
         try:
             with torch.inference_mode():
                 done.append(encode([*part, *padding])[: len(part)])
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_memory(error):
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()
             continue
         start += len(part)
-    # A GPU is asked for what it made once, at the end: until then it has the next pass waiting.
+    # One copy from the GPU, at the end: until then it can queue the next pass.
     encoded: npt.NDArray[np.float32] = torch.cat(done).cpu().numpy()
     return encoded
 
 
-def is_memory(error: BaseException) -> bool:
-    """Whether memory ended: a GPU's has an error of its own, for a processor's torch raises what it always does."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. torch has an error of its own for a GPU, and a RuntimeError for a processor."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
-def exactly(dtype: torch.dtype) -> Iterator[None]:
-    """No TensorFloat-32 where float32 was asked for, and no algorithm chosen by a race."""
+def exact_math(dtype: torch.dtype) -> Iterator[None]:
+    """No TensorFloat-32 for float32, and no algorithms chosen by timing."""
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=dtype != torch.float32
     ):

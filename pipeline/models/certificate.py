@@ -1,8 +1,8 @@
-"""What a clip scorer is, and the proof that it scores as open_clip itself does, before it scores anything.
+"""The certificate of a clip scorer: a check against open_clip before it scores anything.
 
-A few pictures and captions that are drawn here go two ways through the same weights: through open_clip's own code from
-end to end, in float32, with whole captions; and through the scorer, in float32 and then in its own precision on its own
-device. A preprocessing, a cut or a cast that went wrong shows there and nowhere else: wrong scores look like scores.
+Golden pictures and captions go through the same weights twice: through open_clip's own code in float32 with whole
+captions, and through the scorer, in float32 and then in its own precision on its own device. Errors of preprocessing,
+cutting or casting show only here: wrong scores look like scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from PIL import Image
 from pipeline.errors import ModelError
 from pipeline.models import device
 from pipeline.models.clip import STEP, Clip
-from pipeline.models.clip_weights import Found
+from pipeline.models.clip_weights import ModelFiles
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
-"""How far a cosine may be from open_clip's in float32. bfloat16 has 8 bits of precision, and a dozen layers add up:
-0.002 is usual, and what is wrong with a preprocessing or a cut has shown in float32 before."""
+"""The largest difference of a cosine from open_clip's in float32. bfloat16 has 8 bits of precision, and errors of a
+dozen layers add up: 0.002 is usual. Errors of preprocessing or cutting show in float32 already."""
 
-CAPTIONS = (
+GOLDEN_CAPTIONS = (
     "a dog",
     "two people ride bicycles along a river, seen from above",
     "",
@@ -36,8 +36,8 @@ Cosines = npt.NDArray[np.float32]
 """[pictures, captions]."""
 
 
-def pictures() -> list[Image.Image]:
-    """As many as there are captions: stripes, disks and noise, in several shapes. No file, no font."""
+def golden_pictures() -> list[Image.Image]:
+    """Drawn pictures, as many as `GOLDEN_CAPTIONS`: stripes, disks and noise in several shapes."""
     drawn = []
     for number, (width, height) in enumerate(((320, 240), (200, 300), (96, 96), (500, 260))):
         x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -50,52 +50,55 @@ def pictures() -> list[Image.Image]:
 
 
 def reference(clip: Clip) -> Cosines:
-    """What open_clip says in float32, by its own preprocessing and its whole towers. The scorer is not placed yet."""
+    """Cosines of open_clip in float32, with its own preprocessing. The Clip must not be placed yet."""
     model = clip.model
     preprocess = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False)
     with torch.inference_mode():
-        seen = model.encode_image(torch.stack([preprocess(picture) for picture in pictures()]), normalize=True)
-        read = model.encode_text(clip.tokenizer(list(CAPTIONS)), normalize=True)
+        seen = model.encode_image(torch.stack([preprocess(picture) for picture in golden_pictures()]), normalize=True)
+        read = model.encode_text(clip.tokenizer(list(GOLDEN_CAPTIONS)), normalize=True)
         cosines: Cosines = (seen @ read.T).numpy()
     return cosines
 
 
-def scored(clip: Clip) -> Cosines:
-    """What the scorer says, as it is now."""
-    cosines: Cosines = clip.pictures([clip.prepare(picture) for picture in pictures()]) @ clip.captions(CAPTIONS).T
-    return cosines
+def cosines(clip: Clip) -> Cosines:
+    """Cosines of the Clip in its current precision on its current device."""
+    computed: Cosines = (
+        clip.encode_pictures([clip.prepare(picture) for picture in golden_pictures()])
+        @ clip.encode_captions(GOLDEN_CAPTIONS).T
+    )
+    return computed
 
 
 def deviation(clip: Clip, expected: Cosines) -> float:
-    """The largest difference. Raises ModelError if it is more than `TOLERANCE` says for the scorer's precision."""
-    found, allowed = scored(clip), TOLERANCE[clip.precision]
+    """The largest difference from `expected`. Raises ModelError if it exceeds the `TOLERANCE` of the precision."""
+    found, allowed = cosines(clip), TOLERANCE[clip.precision]
     largest = float(np.abs(found - expected).max())
-    if not largest <= allowed:  # NaN is not either
+    if not largest <= allowed:  # false for NaN as well
         raise ModelError(
-            f"{clip.name} in {clip.precision} on {clip.device} gives cosines up to {largest:.2g} from what open_clip "
-            f"gives in float32; {allowed:g} is allowed: nothing was scored; compare versions with requirements.lock"
+            f"{clip.name} in {clip.precision} on {clip.device} gives cosines up to {largest:.2g} from open_clip's in "
+            f"float32, and {allowed:g} is allowed. Nothing was scored: compare versions with requirements.lock"
         )
     return largest
 
 
-def certify(clip: Clip, found: Found, kind: str, precision: str) -> Mapping[str, Any]:
-    """Check the scorer in float32, place it, check it again; what a manifest's card says of it. Raises ModelError."""
+def certify(clip: Clip, files: ModelFiles, kind: str, precision: str) -> Mapping[str, Any]:
+    """Check the Clip in float32, place it and check it again. JSON for the manifest's card. Raises ModelError."""
     expected = reference(clip)
     deviations = {"float32": deviation(clip, expected)}
     clip.place(kind, precision)
     deviations[precision] = deviation(clip, expected)
     config = open_clip.get_model_preprocess_cfg(clip.model)
     return {
-        **{key: value for key, value in found.identity().items() if key in ("model", "weights")},
+        **{key: value for key, value in files.identity().items() if key in ("model", "weights")},
         "versions": {name: version(name) for name in ("open_clip_torch", "torch", "torchvision", "pillow")},
         "activation": "quick_gelu" if _has_quick_gelu(clip.model) else "gelu",
         **{key: config[key] for key in ("size", "mean", "std", "interpolation", "resize_mode")},
         "captions_cut_to_multiples_of": STEP if clip.cuts else None,
         "precision": precision,
-        "device": device.described(),
+        "device": device.describe(),
         "batch": clip.batch,
         "norms": _norms(clip),
-        "golden": [round(float(score), 6) for score in scored(clip).diagonal()],
+        "golden": [round(float(score), 6) for score in cosines(clip).diagonal()],
         "golden_float32": [round(float(score), 6) for score in expected.diagonal()],
         "deviation": {name: float(f"{value:.2g}") for name, value in deviations.items()},
         "tolerance": {name: TOLERANCE[name] for name in deviations},
@@ -103,9 +106,9 @@ def certify(clip: Clip, found: Found, kind: str, precision: str) -> Mapping[str,
 
 
 def _norms(clip: Clip) -> Mapping[str, Sequence[float]]:
-    """The lowest and the highest norm of what the towers give before it is normalised."""
-    seen = clip.encode_prepared([clip.prepare(picture) for picture in pictures()])
-    read = [clip.encode_tokens(tokens.to(clip.device)) for _, tokens in clip.tokens(CAPTIONS)]
+    """The lowest and the highest norm of the towers' output before normalisation."""
+    seen = clip.picture_features([clip.prepare(picture) for picture in golden_pictures()])
+    read = [clip.text_features(tokens.to(clip.device)) for _, tokens in clip.tokenize(GOLDEN_CAPTIONS)]
     norms = {"pictures": seen.float().norm(dim=-1), "captions": torch.cat(read).float().norm(dim=-1)}
     return {name: [round(float(value.min()), 4), round(float(value.max()), 4)] for name, value in norms.items()}
 

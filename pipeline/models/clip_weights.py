@@ -1,8 +1,8 @@
-"""Which weights a clip scorer means, whether the model's activation fits them, and the model that they make.
+"""The files of an open_clip model: finding them, checking that the activation fits the weights, loading them.
 
-Weights are safetensors, or what open_clip's own tags name, which it loads with `weights_only`: nothing is unpickled.
-OpenAI's weights and several others were trained with QuickGELU; under another activation the same weights give scores
-that look right and are wrong, and open_clip only warns.
+Weights are safetensors files, or tags of open_clip, which it loads with `weights_only`: nothing is unpickled. OpenAI's
+weights and several others were trained with QuickGELU. With another activation they give scores that look right and are
+wrong; open_clip only warns.
 """
 
 import difflib
@@ -21,16 +21,16 @@ HUB = "hf-hub:"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A model by its open_clip name, its weights as a file, and what can change a score besides."""
+class ModelFiles:
+    """A model by its open_clip name, the file of its weights, and all else that can change a score."""
 
     model: str
     weights: Path
     preprocess: Mapping[str, Any] = field(default_factory=dict)
-    config: str = ""  # digest of what describes the model, where that is no part of open_clip
+    config: str = ""  # digest of the model's config, unless it is open_clip's own
 
     def identity(self) -> Mapping[str, Any]:
-        """JSON; no path of this machine."""
+        """JSON for a stage's key, without paths of this machine."""
         name = LOCAL_DIR if self.model.startswith(LOCAL_DIR) else self.model
         return {
             "model": name,
@@ -53,19 +53,19 @@ class Found:
             )
         except Exception as error:
             raise ModelError(
-                f"{self.weights.name} does not load as {self.model}: {line(error)}; name the model it belongs to"
+                f"{self.weights.name} does not load as {self.model}: {first_line(error)}; name the model it belongs to"
             ) from error
         return model.eval()
 
 
-def find(model: str, weights: str | None, quick_gelu: bool | None) -> Found:
-    """Where the weights lie; a tag's are fetched to the hub's cache if need be. Raises ModelError.
+def find_model(model: str, weights: str | None, quick_gelu: bool | None) -> ModelFiles:
+    """The files of a model. Weights of a tag are downloaded to the hub's cache if they are missing. Raises ModelError.
 
-    `quick_gelu` is what a local file was trained with; needed only where no config beside it says so.
+    `quick_gelu`: whether a local file was trained with it; needed only if no config beside the file says so.
     """
     if model.startswith((LOCAL_DIR, HUB)):
         if weights:
-            raise ModelError(f"{model} brings its weights along: remove weights = {weights!r}")
+            raise ModelError(f"{model} includes its weights: remove weights = {weights!r}")
         return _folder(Path(model.removeprefix(LOCAL_DIR))) if model.startswith(LOCAL_DIR) else _hub(model)
     import open_clip
 
@@ -82,8 +82,8 @@ def find(model: str, weights: str | None, quick_gelu: bool | None) -> Found:
     return _tag(model, weights, has)
 
 
-def untrained(name: str) -> Any:
-    """A model of open_clip's with random weights, in float32 on the CPU; the same name, the same weights.
+def create_untrained(name: str) -> Any:
+    """An open_clip model with random weights, in float32 on the CPU. The same name always has the same weights.
 
     Raises ModelError.
     """
@@ -98,17 +98,19 @@ def untrained(name: str) -> Any:
             torch.manual_seed(0)
             return open_clip.create_model(name, pretrained=None, load_weights=False).eval()
     except Exception as error:
-        raise ModelError(f"{name} cannot be made here: {error}; take one that open_clip makes by itself") from error
+        raise ModelError(
+            f"{name} cannot be created here: {error}; use a model that open_clip creates without downloads"
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
 
 
-def line(error: BaseException) -> str:
-    """The first line of what an error says."""
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _folder(folder: Path) -> Found:
+def _folder(folder: Path) -> ModelFiles:
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1 or any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
         raise ModelError(f"{folder} must hold exactly one file of weights, as .safetensors, and open_clip_config.json")
@@ -124,21 +126,23 @@ def _folder(folder: Path) -> Found:
             f"model {_with(has)}: set quick_gelu = {json.dumps(trained)} there"
         )
     texts = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".txt", ".gz", ".model"}]
-    return Found(LOCAL_DIR + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts]))
+    return ModelFiles(
+        LOCAL_DIR + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts])
+    )
 
 
-def _hub(model: str) -> Found:
+def _hub(model: str) -> ModelFiles:
     from open_clip.pretrained import download_pretrained_from_hf
 
     name = model.removeprefix(HUB)
     try:
         config = Path(download_pretrained_from_hf(name, filename="open_clip_config.json"))
-        return Found(model, Path(download_pretrained_from_hf(name)), config=file_digest(config))
+        return ModelFiles(model, Path(download_pretrained_from_hf(name)), config=file_digest(config))
     except Exception as error:
-        raise ModelError(unreachable(model, error)) from error
+        raise ModelError(cannot_fetch(model, error)) from error
 
 
-def _tag(model: str, tag: str, has: bool) -> Found:
+def _tag(model: str, tag: str, has: bool) -> ModelFiles:
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
     # open_clip lists a model's QuickGELU tags under both of its names, and its other tags under the plain one.
@@ -148,31 +152,31 @@ def _tag(model: str, tag: str, has: bool) -> Found:
         if plain:
             raise ModelError(_misfit(model, tag, bool(plain.get("quick_gelu", False)), has))
         tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
-        raise ModelError(f"{model} has no weights {tag!r}: take a tag ({tags}) or a .safetensors file")
+        raise ModelError(f"{model} has no weights {tag!r}: use a tag ({tags}) or a .safetensors file")
     trained = bool(config.get("quick_gelu", False))
     if trained != has:
         raise ModelError(_misfit(model, tag, trained, has))
     try:
         weights = Path(download_pretrained(config))
     except Exception as error:
-        raise ModelError(unreachable(f"{model}/{tag}", error)) from error
+        raise ModelError(cannot_fetch(f"{model}/{tag}", error)) from error
     keys = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
-    return Found(model, weights, {key: config[key] for key in keys if config.get(key) is not None})
+    return ModelFiles(model, weights, {key: config[key] for key in keys if config.get(key) is not None})
 
 
-def _file(model: str, weights: Path, has: bool, quick_gelu: bool | None) -> Found:
+def _file(model: str, weights: Path, has: bool, quick_gelu: bool | None) -> ModelFiles:
     beside = weights.parent / "open_clip_config.json"
     said = _activation(beside)
     trained = _activation(weights.parent / "config.json") if said is None else said
     trained = quick_gelu if trained is None else trained
     if trained is None:
         raise ModelError(
-            f"nothing says which activation {weights.name} was trained with: set quick_gelu = true in the scorer for "
+            f"the activation of {weights.name} is unknown: set quick_gelu = true in the scorer for "
             "OpenAI's weights, false for most others"
         )
     if trained != has:
         raise ModelError(_misfit(model, weights.name, trained, has))
-    return Found(model, weights, _json(beside).get("preprocess_cfg", {}))
+    return ModelFiles(model, weights, _json(beside).get("preprocess_cfg", {}))
 
 
 def _activation(path: Path) -> bool | None:
@@ -196,8 +200,8 @@ def _misfit(model: str, weights: str, trained: bool, has: bool) -> str:
     import open_clip
 
     plain = model.removesuffix("-quickgelu")
-    right = plain + "-quickgelu" * trained
-    way = f"set model = {right!r}" if right in open_clip.list_models() else "take other weights"
+    right = f"{plain}-quickgelu" if trained else plain
+    way = f"set model = {right!r}" if right in open_clip.list_models() else "use other weights"
     return f"{weights} was trained {_with(trained)} and {model} computes {_with(has)}, so scores would be wrong: {way}"
 
 
@@ -205,8 +209,7 @@ def _with(quick_gelu: bool) -> str:
     return "with QuickGELU" if quick_gelu else "with GELU"
 
 
-def unreachable(what: str, error: Exception) -> str:
-    """What to say of weights that no hub gave."""
-    return (
-        f"the weights of {what} cannot be fetched ({line(error)}): check the network, or name a local .safetensors file"
-    )
+def cannot_fetch(what: str, error: Exception) -> str:
+    """The message for weights that cannot be downloaded."""
+    why = first_line(error)
+    return f"the weights of {what} cannot be fetched ({why}): check the network, or name a local .safetensors file"

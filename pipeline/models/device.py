@@ -1,4 +1,4 @@
-"""Where models run here, and in which precision."""
+"""The device that models run on, and its precision."""
 
 import os
 import platform
@@ -10,24 +10,24 @@ Kind = Literal["cpu", "cuda"]
 
 
 def kind() -> Kind:
-    """The GPU if there is one."""
+    """cuda if there is a GPU, else cpu."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def each() -> Sequence[str]:
-    """The GPUs that this process may use, each as `CUDA_VISIBLE_DEVICES` names it alone.
+def visible_gpus() -> Sequence[str]:
+    """The GPUs that this process may use, as values of `CUDA_VISIBLE_DEVICES`.
 
-    Without torch, so that a source without models need not load it: GPUs are Linux's /dev/nvidia0 and so on.
+    It does not import torch, which a source without models does not need: GPUs are /dev/nvidia0 and so on, on Linux.
     """
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [device for each in named.split(",") if (device := each.strip())]
     return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
-def precision() -> str:
-    """bfloat16 where the device computes in it, and does not merely emulate it; float32 elsewhere."""
+def best_precision() -> str:
+    """bfloat16 if the device computes in it natively, else float32."""
     import torch
 
     if kind() == "cuda":
@@ -37,9 +37,9 @@ def precision() -> str:
     return "bfloat16" if native else "float32"
 
 
-def described(computing: str | None = None) -> str:
-    """One line for a person; `computing` in this precision, the best one if unset."""
+def describe(used: str | None = None) -> str:
+    """One line about the device and the precision that is used; unset, the best one."""
     import torch
 
     name = torch.cuda.get_device_name() if kind() == "cuda" else f"no GPU, {platform.machine()} processor"
-    return f"{name}, {computing or precision()}, torch {torch.__version__}"
+    return f"{name}, {used or best_precision()}, torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""Weights from an address, kept under their digest in the user's cache and never used before that was checked."""
+"""Weights from an address, stored under their digest in the user's cache, and checked before every use."""
 
 import hashlib
 import os
@@ -10,12 +10,12 @@ from pipeline.redact import redact
 from pipeline.web import trusted
 from pipeline.web.trusted import AddressError
 
-LARGEST = 1 << 30
-"""Bytes; more is no file of weights that winnow fetches by itself."""
+MAX_BYTES = 1 << 30
+"""The largest file of weights that winnow downloads by itself."""
 
 
-def fetched(url: str, sha256: str) -> Path:
-    """The local copy of `url`, which has this digest. Raises ModelError if it has not, or cannot be fetched."""
+def fetch(url: str, sha256: str) -> Path:
+    """The local copy of `url`. Raises ModelError if its digest differs, or if it cannot be downloaded."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "winnow", sha256)
     target = folder / url.rpartition("/")[2].partition("?")[0]
     if target.is_file():
@@ -43,8 +43,8 @@ def _download(url: str, target: Path) -> str:
         with trusted.stream(url) as blocks, target.open("wb") as file:
             for block in blocks:
                 size += len(block)
-                if size > LARGEST:
-                    fault = f"{redact(url)} is larger than {LARGEST} bytes: fetch it by hand and name the file"
+                if size > MAX_BYTES:
+                    fault = f"{redact(url)} is larger than {MAX_BYTES} bytes: fetch it by hand and name the file"
                     raise ModelError(fault)
                 file.write(block)
                 sha.update(block)

@@ -1,7 +1,7 @@
-"""One page to look at: what came in, what was kept and why, what the thresholds cut, what failed, what it was worth.
+"""The report: one page with the counts, the funnel, the gain, the thresholds, sample pairs and the failures.
 
-The page needs nothing but itself and runs no script. Captions, URLs and error texts come from strangers: they are
-escaped, cut, shown as text and never as a link, and the page's own policy forbids scripts and requests as well.
+The page is one file and runs no script. Captions, URLs and error texts come from strangers: they are escaped, cut, and
+shown as text, never as links. The page's own content policy forbids scripts and requests, too.
 """
 
 import base64
@@ -13,29 +13,38 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from filters import catalog
+from pipeline.errors import SourceError
 from pipeline.filtering import distinct, thresholds
 from pipeline.filtering.funnel import Overlap
 from pipeline.manifest import placeholders
 from pipeline.manifest.manifest import Manifest, log
 from pipeline.pages import charts, failures, galleries
 from pipeline.pages.shown import plain
-from pipeline.review import diff
+from pipeline.review import caught, diff
 from pipeline.review.diff import Difference
 from pipeline.review.drift import Drift
+from pipeline.review.sample import Labelled
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import COMPARED
 
 ENCODERS, PARETO = "encoders.json", "encoders.svg"
-"""What `winnow encoders` leaves beside the page: the figures, and their plot."""
+"""Files that `winnow encoders` writes beside the page: its figures, and their plot."""
 
 DRIFTED = 15
 """Columns in the table of drift."""
 
 
-def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, path: Path) -> None:
-    """Write the page of a manifest to `path`; `gain` is what `training.gain.measure` gave, or None.
+def write(
+    storage: Storage,
+    manifest: Manifest,
+    gain: Mapping[str, Any] | None,
+    path: Path,
+    labels: Labelled | None = None,
+) -> None:
+    """Write the page of a manifest to `path`. `gain` is what `training.studies.gain.measure` returns, or None.
 
-    What lies beside `path` of encoders that were compared is shown as well.
+    With `labels` of the manifest's pairs the page says what each filter caught. It shows the comparison of encoders if
+    its files are beside `path`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -45,12 +54,16 @@ def write(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, 
         lstrip_blocks=True,
     )
     environment.filters |= {"share": lambda part, whole: f"{part / whole:.1%}" if whole else "–", "plain": plain}
-    facts = {**_facts(storage, manifest, gain), "encoders": _encoders(path.parent)}
+    facts = {
+        **_facts(storage, manifest, gain),
+        "caught": _caught(manifest, labels) if labels else None,
+        "encoders": _encoders(path.parent),
+    }
     page = environment.get_template("report.html.jinja").render(facts, charts=charts)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(page, encoding="utf-8")
-    part.replace(path)  # whoever looks at the page sees the old one or the new one
+    part.replace(path)  # a reader sees the old page or the new one
 
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -87,8 +100,16 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
         }
 
 
+def _caught(manifest: Manifest, labels: Labelled) -> dict[str, Any] | None:
+    """What each filter dropped of each label, as `caught.count` returns it; None for labels of other pairs."""
+    try:
+        return caught.count(manifest, labels)
+    except SourceError:
+        return None
+
+
 def _encoders(folder: Path) -> dict[str, Any] | None:
-    """The figures of encoders side by side, and `plot`, a data URI; None without any, or of an older winnow's."""
+    """The comparison of encoders, with its `plot` as a data URI; None if there is none, or an older winnow wrote it."""
     if not ((folder / ENCODERS).is_file() and (folder / PARETO).is_file()):
         return None
     found: dict[str, Any] = json.loads((folder / ENCODERS).read_bytes())
@@ -105,7 +126,7 @@ def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str
 
 
 def _drifts(difference: Difference) -> list[tuple[Drift, Drift]]:
-    """The columns that drifted most, as inputs and as kept. Words may be few enough to compare on one side alone."""
+    """The columns with the most drift, of inputs and of kept pairs. A text column may be compared on one side only."""
     inputs, kept = ({each.column: each for each in side} for side in (difference.inputs, difference.kept))
     pairs = [(inputs.get(one, Drift(one, None, None)), kept.get(one, Drift(one, None, None))) for one in inputs | kept]
     return sorted(pairs, key=lambda pair: (-max(each.psi or 0.0 for each in pair), pair[0].column))[:DRIFTED]

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import ModelError
-from pipeline.models.pinned import fetched
+from pipeline.models.pinned import fetch
 from pipeline.scorers.spec import NORM, Columns, Head, HeadSpec, Spec
 from pipeline.settings.fields import existing_path
 from pipeline.store.digests import file_digest
@@ -81,7 +81,7 @@ class AestheticSpec(HeadSpec):
         self._digest()
         if self.weights.startswith("https://"):
             assert self.sha256
-            path = fetched(self.weights, self.sha256)
+            path = fetch(self.weights, self.sha256)
         else:
             path = Path(self.weights)
         return Aesthetic(*_folded(_tensors(path), path.name))

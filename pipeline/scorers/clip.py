@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.models import device
-from pipeline.models.clip_weights import Found, find
+from pipeline.models.clip_weights import ModelFiles, find_model
 from pipeline.scorers.spec import Scorer, Spec
 from pipeline.settings.fields import LOCAL_DIR, ModelName, Weights
 
@@ -84,9 +84,9 @@ class ClipSpec(Spec):
         clip.certificate = certify(clip, found, *self.place())
         return clip
 
-    def _found(self) -> Found:
-        return find(self.model, self.weights, self.quick_gelu)
+    def _found(self) -> ModelFiles:
+        return find_model(self.model, self.weights, self.quick_gelu)
 
     def place(self) -> tuple[str, str]:
         """The device kind and the precision that are really used."""
-        return device.kind(), device.precision() if self.precision == "auto" else self.precision
+        return device.kind(), device.best_precision() if self.precision == "auto" else self.precision

@@ -5,14 +5,14 @@ from scipy.special import expit
 
 from pipeline.errors import ModelError
 from pipeline.models.clip import Clip
-from pipeline.models.clip_weights import Found
+from pipeline.models.clip_weights import ModelFiles
 from pipeline.scorers.spec import Batch, Columns
 
 
 class ClipScorer(Clip):
     """A CLIP that scores pairs. Raises ModelError for `sigmoid` and a model without a logit bias."""
 
-    def __init__(self, found: Found, batch: int | None = None, sigmoid: bool = False) -> None:
+    def __init__(self, found: ModelFiles, batch: int | None = None, sigmoid: bool = False) -> None:
         super().__init__(found, batch)
         if sigmoid and self.logit_bias is None:
             raise ModelError(f"{found.model} has no logit bias, as only models like SigLIP have: remove sigmoid = true")
@@ -20,8 +20,8 @@ class ClipScorer(Clip):
 
     def score(self, batch: Batch) -> Columns:
         """The columns of `ClipSpec`, and the embeddings."""
-        pictures = self.pictures(batch.images)
-        captions = self.captions(batch.captions)
+        pictures = self.encode_pictures(batch.images)
+        captions = self.encode_captions(batch.captions)
         similarity = np.einsum("nd,nd->n", pictures, captions)
         columns = {"similarity": similarity, "embeddings": np.stack([pictures, captions], axis=1)}
         if self._bias is None:

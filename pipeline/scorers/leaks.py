@@ -160,10 +160,10 @@ class Known:
             if encoder is not None:
                 held.append(encoder.prepare(each.image))
             if encoder is not None and len(held) == WINDOW:
-                parts.append(encoder.pictures(held))
+                parts.append(encoder.encode_pictures(held))
                 held = []
         if encoder is not None and held:
-            parts.append(encoder.pictures(held))
+            parts.append(encoder.encode_pictures(held))
         table = pa.table({"set": [name for name, *_ in names], "image": [image for _, image, _ in names]})
         sha256 = pa.array([digest for *_, digest in names], pa.string())
         return cls(table, sha256, np.array(hashes, np.uint64), np.concatenate(parts) if parts else None)

@@ -140,7 +140,7 @@ class PromptsSpec(HeadSpec):
         """Encodes the prompts."""
         assert of is not None
         clip: Clip = of()
-        positive, negative = clip.captions(self.prompts.positive), clip.captions(self.prompts.negative)
+        positive, negative = clip.encode_captions(self.prompts.positive), clip.encode_captions(self.prompts.negative)
         return PromptsHead(centre(positive), centre(negative), clip.logit_scale)
 
 

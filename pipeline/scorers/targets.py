@@ -69,9 +69,9 @@ def _encoded(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
     for prepared in _prepared(path, clip):
         held.append(prepared)
         if len(held) == WINDOW:
-            parts.append(clip.pictures(held))
+            parts.append(clip.encode_pictures(held))
             held = []
-    return np.concatenate([*parts, *([clip.pictures(held)] if held else [])])
+    return np.concatenate([*parts, *([clip.encode_pictures(held)] if held else [])])
 
 
 def _prepared(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.schema import score_column
 from pipeline.scorers.spec import NORM, Columns, Spec
-
-ROW_GROUP = 65_536
+from pipeline.store.parquet import ROW_GROUP
 
 
 class Collected:

@@ -1,4 +1,4 @@
-"""What is kept: the tables `[[filters]]`, `[distinct]`, `[calibration]` and `[drift]`."""
+"""Which pairs are kept: the tables `[[filters]]`, `[distinct]`, `[calibration]` and `[drift]`."""
 
 from typing import Annotated
 
@@ -8,32 +8,30 @@ from pipeline.settings.fields import ExistingPath, Table
 
 
 class FilterRow(Table):
-    """A filter of the source's own."""
+    """A filter that only this source has."""
 
     name: str
     sql: str
     why: str = ""
-    catches: tuple[str, ...] = Field((), description="labels of the pairs that it is there to drop, for calibration")
+    catches: tuple[str, ...] = Field((), description="labels of the pairs that it should drop, for calibration")
 
 
 class Calibration(Table):
-    """A labelled sample: pairs of which somebody knows what is wrong with them."""
+    """A labelled sample: pairs, each with a label that says what is wrong with it."""
 
     labels: ExistingPath | None = Field(None, description="a list with the columns url, caption and label")
-    good: tuple[str, ...] = Field(
-        ("clean",), min_length=1, description="labels of the pairs that are as they should be"
-    )
+    good: tuple[str, ...] = Field(("clean",), min_length=1, description="labels of good pairs")
 
 
-def _plain(number: float) -> float:
-    """6 and 6.0 are one radius, and make one manifest."""
+def _normalize(number: float) -> float:
+    """The integer, if the number is whole: 6 and 6.0 are one radius and must give one manifest id."""
     return int(number) if number.is_integer() else number
 
 
 class DistinctRow(Table):
-    """The end of the recipe: of duplicates among the pairs that pass all filters the best is kept."""
+    """The end of a recipe: keeps the best of each group of duplicates among the pairs that pass all filters."""
 
-    radius: Annotated[float, AfterValidator(_plain)] = Field(
+    radius: Annotated[float, AfterValidator(_normalize)] = Field(
         ge=0, le=64, description="bits of 64 in which the perceptual hashes may differ, or 1 - cosine; 0 for a column"
     )
     best_by: str = Field(description="SQL over the columns of rows; the highest value is kept")
@@ -41,6 +39,6 @@ class DistinctRow(Table):
 
 
 class DriftRow(Table):
-    """How far the inputs of a new manifest may lie from those before, for training to follow by itself."""
+    """How far the inputs of a new manifest may drift before retraining no longer starts automatically."""
 
     max_psi: float | None = Field(None, gt=0, description="of every column; 0.1 is a small change, 0.25 a large one")

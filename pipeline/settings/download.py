@@ -12,11 +12,11 @@ OPT_OUTS: tuple[Literal["noai", "noimageai", "noindex", "noimageindex"], ...] = 
     "noindex",
     "noimageindex",
 )
-"""X-Robots-Tag directives that are honoured unless a source says otherwise: img2dataset's."""
+"""X-Robots-Tag directives that are honoured by default: those of img2dataset."""
 
 
 class Download(Table):
-    """How pictures are fetched, and how much of the network's word is believed."""
+    """How pictures are fetched, and the bounds on what servers send."""
 
     shard_size: int = Field(1000, ge=1, le=100_000, description="pairs in a shard")
     image_size: int = Field(
@@ -27,12 +27,12 @@ class Download(Table):
     timeout: float = Field(10, gt=0, description="seconds for one whole request, redirects included")
     retries: int = Field(2, ge=0, le=10, description="for 429, 5xx, resets and DNS; never for 404 or an opt-out")
     max_bytes: int = Field(20_000_000, ge=1000, description="of one body")
-    max_pixels: int = Field(50_000_000, ge=1000, description="by the header, before decoding")
+    max_pixels: int = Field(50_000_000, ge=1000, description="read from the header, before decoding")
     shard_seconds: float = Field(900, gt=0, description="a shard that takes longer is stopped and quarantined")
     allow_hosts: tuple[str, ...] = Field((), description="host:port that may be a private address")
     per_host: int = Field(16, ge=1, le=512, description="requests at once to one host")
     robots: tuple[Literal["robots.txt", "noai", "noimageai", "noindex", "noimageindex", "none"], ...] = Field(
-        OPT_OUTS, description="of a site's wishes those that are honoured: its robots.txt, words of X-Robots-Tag"
+        OPT_OUTS, description="opt-outs that are honoured: robots.txt, and directives of X-Robots-Tag"
     )
     user_agent: str = Field("winnow/0.1 (image-text curation)", pattern=r"^[\x20-\x7e]+$")
     contact: str | None = Field(

@@ -1,4 +1,4 @@
-"""What turns a picture into numbers: the `encoder` of a learner."""
+"""The `encoder` of a learner: what computes the features of a picture."""
 
 import tomllib
 from pathlib import Path
@@ -10,15 +10,15 @@ from pipeline.errors import SourceError
 from pipeline.settings.fields import LOCAL_DIR, ModelName, Table, Weights
 
 SELF_CONTAINED = (LOCAL_DIR, "hf-hub:")
-"""Before the name of a model that brings its weights along."""
+"""Prefixes of models that include their weights."""
 
 
 RANDOM = "random"
-"""In place of weights: none, the network is as it was before anybody trained it. The seed is always the same."""
+"""The value of `weights` for an untrained network. The seed is always the same."""
 
 
 class Network(Table):
-    """A frozen network whose features a learner sees."""
+    """A frozen network that computes features for a learner."""
 
     kind: Literal["open_clip", "timm"]
     model: ModelName = Field(
@@ -40,46 +40,49 @@ class Network(Table):
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
         if self.kind == "open_clip" and (self.options or self.preprocess):
-            raise ValueError("options and preprocess are for timm; an open_clip model brings its own")
+            raise ValueError("options and preprocess are for timm; an open_clip model has its own")
         if self.kind == "timm" and self.quick_gelu is not None:
             raise ValueError("quick_gelu is for open_clip")
         if self.weights and self.model.startswith(SELF_CONTAINED):
-            raise ValueError(f"{self.model} brings its weights along: remove weights = {self.weights!r}")
+            raise ValueError(f"{self.model} includes its weights: remove weights = {self.weights!r}")
         return self
 
     @property
     def name(self) -> str:
-        """What a person calls it, without the folders of files: as `parse_name` reads it."""
+        """The name that `parse_name` reads, without the folders of files."""
         model = LOCAL_DIR + Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
         return f"{self.kind}:{model}" + (f"@{Path(self.weights).name}" if self.weights else "")
 
 
 class Hog(Table):
-    """Histograms of oriented gradients: features that nobody trained, and that no scorer shares."""
+    """Histograms of oriented gradients: untrained features that no scorer uses."""
 
     kind: Literal["hog"]
     side: int = Field(64, ge=16, le=256, multiple_of=8, description="pixels of the square that a picture is resized to")
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The name in tables and messages."""
         return f"{self.kind}, {self.side} px"
 
 
 class Pixels(Table):
-    """The picture itself, for a learner that makes its own features."""
+    """The pixels themselves, for a learner that computes its own features."""
 
     kind: Literal["pixels"]
     side: int = Field(32, ge=16, le=128, multiple_of=8, description="pixels of the square that a picture is resized to")
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The name in tables and messages."""
         return f"{self.kind}, {self.side} px"
 
 
 def parse_name(encoder: Any) -> Any:
-    """The table that a name stands for: timm:MODEL or open_clip:MODEL, with @WEIGHTS, local-dir:FOLDER, hog, pixels."""
+    """The table that a name means: timm:MODEL or open_clip:MODEL, with @WEIGHTS, local-dir:FOLDER, hog, pixels.
+
+    A value that is no string is returned as it is. Raises ValueError for an unknown name.
+    """
     if not isinstance(encoder, str):
         return encoder
     if encoder in ("hog", "pixels"):
@@ -87,25 +90,25 @@ def parse_name(encoder: Any) -> Any:
     kind, _, model = (f"open_clip:{encoder}" if encoder.startswith(LOCAL_DIR) else encoder).partition(":")
     if kind not in ("timm", "open_clip") or not model:
         raise ValueError(
-            f"no encoder is called {encoder!r}: it is timm:MODEL or open_clip:MODEL, with @WEIGHTS (a tag, a file "
-            f".safetensors, or {RANDOM}) behind it, local-dir:FOLDER, hog or pixels"
+            f"no encoder is called {encoder!r}: use timm:MODEL or open_clip:MODEL, optionally with @WEIGHTS (a tag, a "
+            f".safetensors file, or {RANDOM}), local-dir:FOLDER, hog or pixels"
         )
     model, _, weights = (model, "", "") if model.startswith(SELF_CONTAINED) else model.partition("@")
     return {"kind": kind, "model": model} | ({"weights": weights} if weights else {})
 
 
 Encoder = Annotated[Network | Hog | Pixels, Field(discriminator="kind"), BeforeValidator(parse_name)]
-"""What turns a picture into the numbers that a learner sees. In a source file a table, or a name."""
+"""In a source file a table, or a name (`parse_name`)."""
 
 
 def parse_encoder(text: str) -> Encoder:
-    """What could stand behind `encoder =` in a source file of this folder: a name, or a table in braces.
+    """Any value that `encoder =` accepts in a source file of this folder: a name, or a table in braces.
 
-    Raises SourceError.
+    Raises SourceError for a text that is neither, and for a faulty table.
     """
     try:
-        told = tomllib.loads(f"encoder = {text}")["encoder"] if text.startswith("{") else text
-        found: Encoder = TypeAdapter(Encoder).validate_python(told)
+        value = tomllib.loads(f"encoder = {text}")["encoder"] if text.startswith("{") else text
+        found: Encoder = TypeAdapter(Encoder).validate_python(value)
     except tomllib.TOMLDecodeError as error:
         raise SourceError(f"{text}: this is no TOML: {error}") from None
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What the tables of a source file share: strictness, and paths that are relative to the file."""
+"""What all tables of a source file share: unknown keys are errors, and paths are relative to the file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,17 +6,17 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 LOCAL_DIR = "local-dir:"
-"""Before the folder of an open_clip model."""
+"""The prefix of a model that is a local open_clip folder."""
 
 
 class Table(BaseModel):
-    """A table of a source file: an unknown key is an error, and what was read stays as it is."""
+    """A table of a source file: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def existing_path(path: Path, info: ValidationInfo) -> Path:
-    """A path relative to the source file that names it. Raises ValueError if nothing is there."""
+    """A path relative to the source file that names it. Raises ValueError if it does not exist."""
     found = Path((info.context or {}).get("folder", Path()), path.expanduser()).resolve()
     if not found.exists():
         raise ValueError(f"there is no file {found}")

@@ -10,15 +10,18 @@ from pipeline.errors import SourceError
 from pipeline.redact import redact
 from pipeline.settings.fields import Table, existing_path
 
+ADDRESS = ("http://", "https://")
+"""How the location of a list begins that is not a local file."""
 
-def _located(location: str, info: ValidationInfo) -> str:
-    return location if location.startswith(("http://", "https://")) else str(existing_path(Path(location), info))
+
+def _location(location: str, info: ValidationInfo) -> str:
+    return location if location.startswith(ADDRESS) else str(existing_path(Path(location), info))
 
 
 class Pairs(Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
-    location: Annotated[str, AfterValidator(_located)] = Field(
+    location: Annotated[str, AfterValidator(_location)] = Field(
         description="a file (relative to this one) or an http(s) address; .gz is unpacked"
     )
     format: Literal["tsv", "csv", "parquet", "jsonl"] | None = Field(None, description="by the file's ending if unset")
@@ -29,26 +32,29 @@ class Pairs(Table):
 
     @property
     def safe_location(self) -> str:
-        """`location` as a message may have it."""
+        """`location` without secrets, for messages."""
         return redact(self.location)
 
     @property
+    def is_address(self) -> bool:
+        """Whether the list is behind an http(s) address, and no local file."""
+        return self.location.startswith(ADDRESS)
+
+    @property
     def file_format(self) -> str:
-        """The format, as said or by the ending. Raises SourceError if neither tells."""
+        """`format`, or else the format that the ending of the file means. Raises SourceError for an unknown ending."""
         if self.format:
             return self.format
         name = urlsplit(self.location).path.removesuffix(".gz")
         ending = name.rpartition(".")[2].lower()
-        kinds = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
-        if ending not in kinds:
-            raise SourceError(
-                f"{self.safe_location}: no format is known for this ending; set format = tsv, csv, parquet or jsonl"
-            )
-        return kinds[ending]
+        formats = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+        if ending not in formats:
+            raise SourceError(f"{self.safe_location}: unknown ending; set format = tsv, csv, parquet or jsonl")
+        return formats[ending]
 
 
 class Demo(Table):
-    """The embedded source: scenes rendered on this machine and served over HTTP on loopback, badly."""
+    """The embedded source: scenes rendered on this machine and served over loopback HTTP with planted faults."""
 
     pairs: int = Field(2500, ge=50, le=1_000_000)
     test_images: int = Field(400, ge=50)

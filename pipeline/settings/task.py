@@ -1,4 +1,4 @@
-"""What the gain is measured on: the `[task]` table of a source file."""
+"""The task that the gain is measured on: the table `[task]` of a source file."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -8,14 +8,14 @@ from pipeline.settings.encoder import Encoder
 from pipeline.settings.fields import ExistingPath, Table
 
 MIN_SEEDS = 5
-"""Seeds below which a comparison is not told: an interval over so few draws says nothing."""
+"""The fewest seeds of a comparison: an interval over fewer draws means nothing."""
 
 
 class TestSet(Table):
-    """Held-out pictures with their own captions; a label needs the agreement of several."""
+    """Held-out pictures with captions of their own; a label needs the agreement of several captions."""
 
     location: ExistingPath = Field(description="Parquet or CSV, one row a caption")
-    folder: ExistingPath = Field(description="where the pictures lie")
+    folder: ExistingPath = Field(description="the folder of the pictures")
     image: str = Field("image", description="the column with the picture's path inside the folder")
     caption: str = "caption"
     column: str | None = Field(
@@ -32,7 +32,7 @@ class TestSet(Table):
 
 
 class Split(Table):
-    """Or a part of the source's own pictures, which never trains: near-duplicates go to the same side."""
+    """A part of the source's own pictures that never trains. Near-duplicates go to the same side."""
 
     share: float = Field(0.2, gt=0, lt=1, description="of the groups of near-duplicates")
     seed: int = Field(0, ge=0, description="of the sides; match: of the pairs that get another caption, too")
@@ -40,7 +40,7 @@ class Split(Table):
 
 
 class Learner(Table):
-    """What is trained: a head on the features of an encoder."""
+    """A learner: a head on the features of an encoder."""
 
     head: Literal["linear", "mlp", "cnn", "dual"]
     encoder: Encoder
@@ -48,21 +48,21 @@ class Learner(Table):
     @model_validator(mode="after")
     def _sees_pixels(self) -> Self:
         if self.head == "cnn" and self.encoder.kind != "pixels":
-            raise ValueError('a cnn sees pixels: encoder = { kind = "pixels" }')
+            raise ValueError('a cnn needs pixels: encoder = { kind = "pixels" }')
         if self.head == "dual" and self.encoder.kind != "open_clip":
-            raise ValueError('dual reads captions, too: encoder = { kind = "open_clip", model = ... }')
+            raise ValueError('dual also reads captions: encoder = { kind = "open_clip", model = ... }')
         return self
 
 
 class Budget(Table):
-    """What every trial spends. Two trials are compared only if theirs are equal."""
+    """The budget of every trial. Only trials with equal budgets are compared."""
 
     seeds: int = Field(10, ge=MIN_SEEDS, le=100, description="draws of the pool, each with its own initialisation")
     steps: int = Field(400, ge=1)
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="others that every trial tries, too: what is best on pairs that its seed did not draw is told"
+        (), description="other rates to try; the best one on pairs that the seed did not draw is reported"
     )
     weight_decay: float = Field(1e-2, ge=0)
     augmented_views: int = Field(2, ge=1, le=32, description="augmented versions of each picture")
@@ -76,28 +76,28 @@ class Budget(Table):
     )
     augmentations: tuple[Literal["text", "both", "guarded"], ...] = Field(
         (),
-        description="tried on the filtered pairs besides that of pictures alone: captions, both by rules, and guarded",
+        description="tried on the filtered pairs, besides that of pictures alone: captions, both by rules, guarded",
     )
-    margin: float = Field(0.05, ge=0, description="by so much similarity may fall in a version of both")
+    margin: float = Field(0.05, ge=0, description="how far the similarity may fall in a version of both")
 
     @property
     def per_trial(self) -> dict[str, Any]:
-        """What one trial spends: all but how many there are."""
+        """The budget of one trial, as JSON: everything but the number of seeds and the augmentations."""
         return self.model_dump(exclude={"seeds", "augmentations"})
 
     @property
     def candidates(self) -> list["Budget"]:
-        """What a trial tries: a budget for each learning rate."""
+        """The budgets that a trial tries, one for each learning rate."""
         rates = dict.fromkeys((self.learning_rate, *self.learning_rates))
         return [self.model_copy(update={"learning_rate": rate, "learning_rates": ()}) for rate in rates]
 
 
 class Task(Table):
-    """What the gain is measured on, and by whom: one label, or one number, a picture; or pictures and their captions.
+    """What the gain is measured on, and the learners that measure it.
 
-    `classes`: labels derived from captions. `label`: a column holds them. `number`: a column holds what is regressed.
-    Learners of captions that are told nothing else: `zero-shot`: the class whose name is nearest. `retrieval`: captions
-    and pictures are found by each other. `match`: whether a picture and a caption belong together.
+    A picture has one label or one number: `classes` derives labels from captions, `label` and `number` read a column.
+    The other kinds train on captions alone. `zero-shot` predicts the class whose name is nearest. `retrieval` finds
+    captions by pictures and pictures by captions. `match` predicts whether a picture and a caption belong together.
     """
 
     kind: Literal["classes", "label", "number", "zero-shot", "retrieval", "match"] = "classes"
@@ -116,7 +116,7 @@ class Task(Table):
     def _of_its_kind(self) -> Self:
         if (self.column is None) == (self.kind in ("label", "number")):
             raise ValueError(
-                f"kind = {self.kind} asks for captions: remove column, or set kind = label or number"
+                f"kind = {self.kind} uses captions: remove column, or set kind = label or number"
                 if self.column
                 else f"kind = {self.kind} needs column, with the {self.kind} of each pair"
             )
@@ -125,9 +125,9 @@ class Task(Table):
         if self.has_classes and len(self.classes) < 2:
             raise ValueError("name at least two classes")
         if self.test and self.split:
-            raise ValueError("the held-out pictures are given by test, or split off by split, not both")
+            raise ValueError("held-out pictures come from test or from split, not both: remove one of them")
         if self.test and self.test.column and self.kind in ("classes", "retrieval"):
-            raise ValueError(f"kind = {self.kind} asks for captions: remove test.column")
+            raise ValueError(f"kind = {self.kind} uses captions: remove test.column")
         return self
 
     @model_validator(mode="after")
@@ -139,22 +139,22 @@ class Task(Table):
                     'head = "dual", with an open_clip encoder'
                 )
             if self.kind == "number" and learner.head == "dual":
-                raise ValueError("a learner of captions knows classes, no numbers: choose another head than dual")
+                raise ValueError("a learner of captions predicts classes, not numbers: choose another head than dual")
         return self
 
     @property
     def has_classes(self) -> bool:
-        """Whether there are classes."""
+        """Whether the kind has classes."""
         return self.kind in ("classes", "label", "zero-shot")
 
     @property
     def evaluates_pairs(self) -> bool:
-        """Whether pictures and captions are asked for together, and no picture has a label."""
+        """Whether pairs of picture and caption are evaluated, and no picture has a label."""
         return self.kind in ("retrieval", "match")
 
     @property
     def trains_on_captions(self) -> bool:
-        """Whether no learner is told a label, so that every pair with a caption trains."""
+        """Whether learners train on captions without labels, so that every pair with a caption trains."""
         return self.kind in ("zero-shot", "retrieval", "match")
 
     @model_validator(mode="after")

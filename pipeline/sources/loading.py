@@ -1,4 +1,4 @@
-"""Source files: found by name, read, checked, and their faults put into one line."""
+"""Source files: found by path or name, read, and checked."""
 
 import tomllib
 from pathlib import Path
@@ -12,11 +12,39 @@ from pipeline.sources.columns import check_columns
 from pipeline.sources.faults import first_fault
 from pipeline.sources.source import Source
 
+_FOLDERS = (Path(__file__).parents[2] / "data_manifests", Path("data_manifests"))
+"""Where source files are found by name; of two with one name the later folder's counts."""
+
+
+def load(path_or_name: str | Path) -> Source:
+    """Read and check a source file: keys, types, files, filters, columns. Raises SourceError with the first fault."""
+    source = _read(find(str(path_or_name)))
+    _check_union(source)
+    return with_test_set(source)
+
+
+def find(path_or_name: str) -> Path:
+    """The source file of a path, or of a name: "cc3m" is data_manifests/cc3m.toml. Raises SourceError."""
+    if path_or_name.endswith(".toml"):
+        if not Path(path_or_name).is_file():
+            raise SourceError(f"there is no source file {path_or_name}")
+        return Path(path_or_name).resolve()
+    files = _files()
+    if path_or_name not in files:
+        hint = did_you_mean(path_or_name, files)
+        raise SourceError(f"no source is called {path_or_name!r}{hint}; a path ends in .toml")
+    return files[path_or_name].resolve()
+
+
+def source_files() -> list[Path]:
+    """All source files of data_manifests/ except the template, sorted by name."""
+    return [path.resolve() for name, path in sorted(_files().items()) if name != "template"]
+
 
 def members(source: Source) -> list[tuple[Source, float]]:
-    """The sources of a union, each with the share of its pairs that is drawn; of any other source none.
+    """The members of a union, each with the share of its pairs that is drawn; none for any other source.
 
-    Raises SourceError for one that cannot be read, or has no list of its own.
+    Raises SourceError for a member that cannot be read, or that has no list of its own.
     """
     found: list[tuple[Source, float]] = []
     for name, share in source.union.items():
@@ -24,7 +52,7 @@ def members(source: Source) -> list[tuple[Source, float]]:
             member = _read(find(str(source.path.parent / name) if name.endswith(".toml") else name))
             if member.pairs is None:
                 raise SourceError("it has no [pairs] of its own")
-            if member.name in [known.name for known, _ in found]:
+            if any(member.name == other.name for other, _ in found):
                 raise SourceError(f"there are two sources called {member.name}")
         except SourceError as error:
             raise SourceError(f"{source.path.name}: union.{name}: {error}") from None
@@ -33,59 +61,28 @@ def members(source: Source) -> list[tuple[Source, float]]:
 
 
 def extra_names(source: Source) -> tuple[str, ...]:
-    """The columns of the list that travel along; of a union those of all its members, and `ORIGIN`."""
+    """The extra columns of the list; for a union `ORIGIN` and those of all members, each once."""
     if source.pairs is not None:
         return source.pairs.extra
-    named = [name for member, _ in members(source) for name in extra_names(member)]
-    return (ORIGIN, *dict.fromkeys(named)) if source.union else ()
+    if not source.union:
+        return ()
+    return (ORIGIN, *dict.fromkeys(name for member, _ in members(source) for name in extra_names(member)))
 
 
 def with_test_set(source: Source) -> Source:
-    """The source whose leaks are looked for in the test set of its task, too."""
+    """The source whose leaks scorers also search the test set of its task, unless they name a test set of their own."""
     if source.task is None or source.task.test is None:
         return source
     test = {"test": source.task.test}
-    known = {
+    scorers = {
         name: spec.model_copy(update=test) if isinstance(spec, LeaksSpec) and spec.test is None else spec
         for name, spec in source.scorers.items()
     }
-    return source.model_copy(update={"scorers": known})
+    return source.model_copy(update={"scorers": scorers})
 
 
-def find(path_or_name: str) -> Path:
-    """The source file meant by a path, or by a name: "cc3m" is data_manifests/cc3m.toml. Raises SourceError."""
-    if path_or_name.endswith(".toml"):
-        if not Path(path_or_name).is_file():
-            raise SourceError(f"there is no source file {path_or_name}")
-        return Path(path_or_name).resolve()
-    known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
-    if path_or_name not in known:
-        raise SourceError(
-            f"no source is called {path_or_name!r}{did_you_mean(path_or_name, known)}; a path ends in .toml"
-        )
-    return known[path_or_name].resolve()
-
-
-def source_files() -> list[Path]:
-    """All source files of data_manifests/, the template left out, sorted by name."""
-    known = {path.stem: path for folder in _FOLDERS for path in folder.glob("*.toml")}
-    return [path.resolve() for name, path in sorted(known.items()) if name != "template"]
-
-
-def load(path_or_name: str | Path) -> Source:
-    """Read and check a source file: keys, types, files, filter names. Raises SourceError with the first fault."""
-    source = _read(find(str(path_or_name)))
-    _check_union(source)
-    return with_test_set(source)
-
-
-def _check_union(source: Source) -> None:
-    """Read the members of a union, whose extra columns are all in its rows."""
-    names = dict.fromkeys(name for member, _ in members(source) for name in extra_names(member))
-    try:
-        check_columns(names, source.scorers)
-    except ValueError as error:
-        raise SourceError(f"{source.path.name}: [union]: {error}") from None
+def _files() -> dict[str, Path]:
+    return {path.stem: path for folder in _FOLDERS for path in folder.glob("*.toml")}
 
 
 def _read(path: Path) -> Source:
@@ -100,4 +97,10 @@ def _read(path: Path) -> Source:
         raise SourceError(first_fault(path, error, Source)) from None
 
 
-_FOLDERS = (Path(__file__).parents[2] / "data_manifests", Path("data_manifests"))
+def _check_union(source: Source) -> None:
+    """Check the columns of the members of a union against each other. Raises SourceError."""
+    names = [name for name in extra_names(source) if name != ORIGIN]
+    try:
+        check_columns(names, source.scorers)
+    except ValueError as error:
+        raise SourceError(f"{source.path.name}: [union]: {error}") from None

@@ -1,4 +1,4 @@
-"""One `data_manifests/*.toml`, read and checked before anything runs."""
+"""A source file (`data_manifests/*.toml`), checked before anything runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,29 +23,30 @@ from pipeline.sources.columns import check_columns
 
 
 class Source(Table):
-    """Everything winnow knows about one source. Read it with `load`."""
+    """The tables and keys of a source file. Read one with `pipeline.sources.loading.load`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")
     schedule: str | None = Field(None, description="cron, in UTC")
     pairs: Pairs | None = None
     demo: Demo | None = None
     union: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        {}, description="by name or file other sources, and the share of each one's pairs that is drawn"
+        {}, description="other sources, by name or file, and the share of the pairs of each that is drawn"
     )
     download: Download = Download()
-    decoder: decoders.Name = Field("pillow", description="of the stored pictures; the others resize faster")
+    decoder: decoders.Name = Field("pillow", description="decodes the stored pictures; the others resize faster")
     scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
-    filters: tuple[FilterRow, ...] | None = Field(None, description="or a list of filters of its own")
-    distinct: DistinctRow | None = Field(None, description="what a recipe or the filters may end in")
+    filters: tuple[FilterRow, ...] | None = Field(None, description="in place of recipe, a list of filters")
+    distinct: DistinctRow | None = Field(None, description="removes duplicates after the recipe or the filters")
     calibration: Calibration = Calibration()
     drift: DriftRow = DriftRow()
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if [self.pairs is None, self.demo is None, not self.union].count(False) != 1:
+    def _check(self) -> Self:
+        tables = [table for table in (self.pairs, self.demo, self.union or None) if table is not None]
+        if len(tables) != 1:
             raise ValueError(
                 "name where the pairs come from: [pairs], or [demo] for the embedded source, or [union] of others"
             )
@@ -58,10 +59,8 @@ class Source(Table):
                     raise ValueError(f"scorers.{name}: there is no scorer {of!r}{did_you_mean(of, self.scorers)}")
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
-                raise ValueError(
-                    f"filter {row.name!r} is there to catch {label!r}, which calibration.good says is good"
-                )
-        _ = self.own_recipe  # an unknown recipe, a bad filter name or a double one is an error of the file
+                raise ValueError(f"filter {row.name!r} catches {label!r}, which calibration.good lists as good")
+        _ = self.own_recipe  # raises ValueError for an unknown recipe, a bad filter name, or two filters of one name
         return self
 
     @property
@@ -71,7 +70,7 @@ class Source(Table):
 
     @property
     def own_recipe(self) -> Recipe:
-        """The recipe that this source publishes; without one, every downloaded pair is kept."""
+        """The recipe that this source publishes; without `recipe` and `filters`, every downloaded pair is kept."""
         if self.filters is not None:
             recipe = Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
         else:

@@ -1,4 +1,4 @@
-"""What a broken disk says, in one line."""
+"""Errors of the disk, in one line."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ _BROKEN = os.strerror(errno.EIO)
 
 @contextlib.contextmanager
 def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
-    """Turn what the disk says, in any library's words, into one line with the way out; `option` names the folder."""
+    """Turn an error of the disk, from any library, into a StorageError of one line. `option` chooses another folder."""
     try:
         yield
     except Exception as error:
@@ -24,7 +24,7 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             where = tempfile.gettempdir() if elsewhere and tempfile.gettempdir() in words else root
             raise StorageError(
-                f"no space left in {where}: free some and run the same command again; nothing was lost"
+                f"no space left in {where}: free some and run the same command again; nothing is lost"
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS) and not elsewhere:
             raise StorageError(
@@ -36,19 +36,24 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
 
 
 def disk_broken(error: Exception) -> str | None:
-    """What to say of a disk that gives an input/output error, whoever met it; None of any other error."""
+    """The message for an input/output error of the disk, from any library; None for any other error."""
     if errno_of(error) != errno.EIO:
         return None
     quoted = re.search(r'"(/[^"]+)"', str(error))  # as DuckDB does
     named = getattr(error, "filename", None) or (quoted and quoted[1])
-    return f"the disk fails{f' at {named}' if named else ''}: {_BROKEN}; see to it, then run the same command again"
+    return (
+        f"the disk fails{f' at {named}' if named else ''}: {_BROKEN}; check the disk, then run the same command again"
+    )
 
 
 def errno_of(error: Exception) -> int | None:
-    """Of an error of the disk, unless it was told in a line before; DuckDB's have its words alone."""
+    """The errno of an error of the disk; None for other errors, and for a StorageError, which is one line already.
+
+    DuckDB's errors have no number, only the text.
+    """
     if isinstance(error, StorageError):
         return None
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-    return next((number for number in told if os.strerror(number) in str(error)), None)
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return next((number for number in numbers if os.strerror(number) in str(error)), None)

@@ -1,4 +1,4 @@
-"""DuckDB connections, and how SQL names values and files."""
+"""DuckDB connections, and SQL literals for values and files."""
 
 import re
 from collections.abc import Iterable

@@ -16,7 +16,7 @@ ROW_GROUP = 65_536
 
 @dataclass(frozen=True)
 class Rows:
-    """The storage key of a rows object, and how many rows it has."""
+    """The storage key of a Parquet object, and how many rows it has."""
 
     key: str
     count: int
@@ -38,10 +38,10 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
 
 
 def _layout(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are stored, for who reads some of them in all rows.
+    """How columns are stored, for readers of a few columns of all rows.
 
-    Text is compressed, uids are not: they are noise, and to unpack them takes longer than to read them. Numbers hardly
-    shrink either. No dictionary is tried where nearly every value is another: it costs time and space.
+    Text is compressed. uids are noise, and unpacking them takes longer than reading them; numbers hardly shrink.
+    Columns whose values nearly all differ get no dictionary: it costs time and space.
     """
     floating = [field.name for field in schema if pa.types.is_floating(field.type)]
     text = [field.name for field in schema if pa.types.is_string(field.type) and field.name != "uid"]
@@ -53,12 +53,12 @@ def _layout(schema: pa.Schema) -> dict[str, Any]:
 
 
 def rechunk(batches: Iterable[pa.Table], length: int) -> Iterator[pa.Table]:
-    """The same rows, cut anew: every table but the last has `length` rows; the last may have none."""
-    held: list[pa.Table] = []
+    """The same rows in tables of `length` rows; the last has fewer, or none."""
+    tables: list[pa.Table] = []
     for batch in batches:
-        held.append(batch)
-        while sum(map(len, held)) >= length:
-            whole = pa.concat_tables(held)
+        tables.append(batch)
+        while sum(map(len, tables)) >= length:
+            whole = pa.concat_tables(tables)
             yield whole.slice(0, length)
-            held = [whole.slice(length)]
-    yield pa.concat_tables(held)
+            tables = [whole.slice(length)]
+    yield pa.concat_tables(tables)

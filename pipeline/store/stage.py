@@ -1,6 +1,6 @@
-"""What made a result. A stage folder carries the key of everything that could change its content.
+"""Stages: folders of results, named by a key of everything that can change their content.
 
-Two results with different makers therefore never share a folder, and "the object exists" means "done".
+Results of different settings therefore never share a folder, and an existing object means that its work is done.
 """
 
 import json
@@ -18,7 +18,7 @@ class Stage:
     """A named step and everything that decides its results.
 
     `name` is the folder's stem ("shards", "scores/clip"); `made_by` is JSON and must hold all that can change
-    a result (versions, digests, sizes, the key of the stage before) and nothing that cannot (threads, time-outs).
+    a result (versions, digests, sizes, the key of the stage before) and nothing that cannot (threads, timeouts).
     """
 
     name: str
@@ -31,7 +31,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """Where the results lie: the name and the key."""
+        """The folder of the results: the name and the key."""
         return f"{self.name}-{self.key}"
 
     def item(self, shard: int, suffix: str) -> str:
@@ -39,6 +39,6 @@ class Stage:
         return f"{self.folder}/{shard:05d}{suffix}"
 
     def describe(self, storage: Storage) -> None:
-        """Leave `key.json` beside the results, for people who ask what made them."""
+        """Write `key.json` beside the results, so that a person can see what made them."""
         pretty = json.dumps(dict(self.made_by), sort_keys=True, indent=1, ensure_ascii=False)
         storage.put_if_absent(f"{self.folder}/key.json", pretty.encode() + b"\n")

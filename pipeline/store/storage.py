@@ -1,8 +1,8 @@
-"""Keys, not paths: where results live, and the few verbs that touch them.
+"""Storage of results: objects under keys, and the few operations on them.
 
-A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all,
-and is never edited, so that a finished object under its key means done. Only a takedown
-(`pipeline.takedown`) replaces or removes one. Nothing else in winnow renames, links or removes a result.
+A key is a relative POSIX path ("scores/clip-1a2b3c4d/00007.parquet"). An object appears whole or not at all and is
+never edited, so that an existing object means that its work is done. Only a takedown (`pipeline.takedown`) replaces or
+removes results. No other module of winnow renames, links or removes one.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pipeline.store.disk import disk_errors
 
 
 class Storage:
-    """Objects under one local folder. Safe for many readers; writers of one source hold `lock()`."""
+    """Objects under one local folder. Safe for many readers; the writer of a source holds `lock()`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -25,22 +25,22 @@ class Storage:
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root) or path == self.root:
-            raise StorageError(f"{key!r} is no key: it leaves the store")
+            raise StorageError(f"{key!r} is no key: it leads out of {self.root}")
         return path
 
     def done(self, key: str) -> bool:
-        """Whether the object is there, whole."""
+        """Whether the object exists. It is whole then."""
         return self._path(key).is_file()
 
     def fetch(self, key: str) -> Path:
-        """A local, read-only copy of the object (here: the object itself). Raises StorageError if it is missing."""
+        """The path of a local, read-only copy (here: the object itself). Raises StorageError for a missing object."""
         path = self._path(key)
         if not path.is_file():
-            raise StorageError(f"{key} is missing from {self.root}: run `winnow curate` again to make it anew")
+            raise StorageError(f"{key} is missing from {self.root}: run `winnow curate`, which makes it again")
         return path
 
     def put_file(self, key: str, local: Path) -> None:
-        """Make a finished local file the object `key`, in one step, durably. The local file is consumed."""
+        """Move a finished local file to the object `key`, atomically and durably. Replaces an existing object."""
         target = self._path(key)
         with disk_errors(self.root):
             _make(target.parent)
@@ -54,7 +54,7 @@ class Storage:
             _sync(target.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create the object `key` unless it exists; True if this call made it. Of many callers exactly one wins."""
+        """Create the object `key` unless it exists. True if this call created it; of many callers exactly one does."""
         target = self._path(key)
         with disk_errors(self.root):
             _make(target.parent)
@@ -69,11 +69,11 @@ class Storage:
                 first = False
             finally:
                 Path(file.name).unlink()
-            _sync(target.parent)  # in either case: whoever came first may not have come as far as this
+            _sync(target.parent)  # in either case: the first caller may have died before it synced
             return first
 
     def remove(self, key: str) -> None:
-        """Let the object be gone, for a takedown. Whoever reads it at this moment reads on."""
+        """Remove the object, for a takedown. Processes that have it open can still read it."""
         target = self._path(key)
         with disk_errors(self.root):
             target.unlink(missing_ok=True)
@@ -88,13 +88,13 @@ class Storage:
         return sorted(f"{prefix}/{entry.name}" for entry in os.scandir(folder) if entry.is_file())
 
     def find(self, pattern: str) -> list[str]:
-        """The keys that fit a pattern such as "scores/*/00007.parquet", sorted. A star stands for no slash."""
+        """The keys that match a pattern such as "scores/*/00007.parquet", sorted. A star matches no slash."""
         found = (path for path in self.root.glob(pattern) if path.is_file())
         return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder on the same disk, gone afterwards. A killed run's is removed by the next `lock()`."""
+        """A private folder on the same disk, removed afterwards; after a kill, by the next `lock()`."""
         with disk_errors(self.root):
             folder = Path(tempfile.mkdtemp(dir=self._tmp()))
             try:
@@ -104,7 +104,10 @@ class Storage:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer on this machine, or raise BusyError at once. The lock dies with its process."""
+        """Be the only writer on this machine, or raise BusyError at once. The lock ends with its process.
+
+        Open a store for writing with `pipeline.takedown.writing.writing`, which takes this lock.
+        """
         from filelock import FileLock, Timeout
 
         with disk_errors(self.root):
@@ -114,7 +117,7 @@ class Storage:
                     self._sweep()
                     yield
             except Timeout:
-                busy = f"another run is at work in {self.root}: wait for it, or stop it, then try again"
+                busy = f"another run is writing in {self.root}: wait for it, or stop it, then try again"
                 raise BusyError(busy) from None
 
     def _tmp(self) -> Path:
@@ -123,8 +126,8 @@ class Storage:
         return folder
 
     def _sweep(self) -> None:
-        """Remove what killed processes left half-written, once what they put is synced: they may have died before."""
-        killed = [folder for folder in (self.root / ".tmp").glob("*") if not _lives(int(folder.name))]
+        """Remove the scratch of killed processes, after syncing all folders: they may have died before they synced."""
+        killed = [folder for folder in (self.root / ".tmp").glob("*") if not _is_alive(int(folder.name))]
         for folder, _, _ in os.walk(self.root) if killed else ():
             with contextlib.suppress(FileNotFoundError):  # a reader's own, which has just ended
                 _sync(Path(folder))
@@ -132,7 +135,7 @@ class Storage:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

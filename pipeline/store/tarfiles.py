@@ -11,14 +11,14 @@ from pipeline.errors import StorageError
 from pipeline.store.storage import Storage
 
 _INDEXED = 64
-"""Tars whose index is remembered."""
+"""Tars whose index is cached."""
 
 _END = bytes(1024)
-"""Two empty blocks end a tar. Python's reader takes a tar without them for a whole one."""
+"""Two empty blocks end a tar. Python's reader accepts a tar without them as a whole one."""
 
 
 def member_name(number: int) -> str:
-    """The name of the picture of a shard's URL of that number."""
+    """The name of the picture of a URL, by its number in the shard."""
     return f"{number:05d}.jpg"
 
 
@@ -51,14 +51,14 @@ def index(path: Path) -> dict[str, tuple[int, int]]:
 
 
 class Tars:
-    """Single members of the tars of a stage of shards: of a tar only the headers and that member are read."""
+    """Random access to the members of the tars of a stage: reads only the headers of a tar and the wanted member."""
 
     def __init__(self, storage: Storage, stage: str) -> None:
         self._storage, self._stage = storage, stage
         self._index = lru_cache(_INDEXED)(self._indexed)
 
     def read(self, shard: int, member: str) -> bytes | None:
-        """The member's content, None where the tar is gone or has no such member. Raises StorageError if damaged."""
+        """The content of a member; None if there is no such tar or member. Raises StorageError for a damaged tar."""
         if not self._storage.done(self._key(shard)):
             return None
         offset, size = self._index(shard).get(member, (0, 0))

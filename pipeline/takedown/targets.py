@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.failure import FORGOTTEN
 from pipeline.ledger import blocklist
 from pipeline.ledger.blocklist import Blocked
-from pipeline.ledger.ledger import committed
+from pipeline.ledger.ledger import committed, pairs_files
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 from pipeline.takedown.request import Request
@@ -29,7 +29,7 @@ def targets(storage: Storage, request: Request) -> Targets:
     """What the request means in this source. A pair takes along all pairs that share its URL or its picture."""
     before = blocklist.read(storage)
     named = Blocked(request.uids, frozenset(map(blocklist.digest, request.urls)), request.pictures)
-    pairs = [storage.fetch(shard.key) for shard in committed(storage)]
+    pairs = pairs_files(storage, committed(storage))
     found = _closure(storage, pairs, named | before) if pairs else Blocked()
     return Targets((named | found) - before, len(found.uids - before.uids), len(named - found - before))
 

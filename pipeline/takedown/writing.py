@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.ledger import blocklist
+from pipeline.sources import owner
+from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.takedown.purge import purge
 from pipeline.takedown.result import Takedown
@@ -15,13 +17,17 @@ from pipeline.takedown.sweep import sweep
 
 
 @contextmanager
-def writing(storage: Storage) -> Iterator[None]:
-    """Be the only writer of a source. Raises BusyError if there is another one.
+def writing(storage: Storage, source: Source | None = None) -> Iterator[None]:
+    """Be the only writer of a store, which holds the results of the source.
 
-    Every command that writes opens its store with this; `Storage.lock` alone does not finish a takedown.
+    Every command that writes opens its store with this; `Storage.lock` alone does not finish a takedown. Raises
+    BusyError if there is another writer, SourceError if the results are of another source file with the same name.
     """
-    with storage.lock(), finishing(storage, Takedown()):
-        yield
+    with storage.lock():
+        if source is not None:
+            owner.claim(source, storage)
+        with finishing(storage, Takedown()):
+            yield
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Pairs that are published, to be published anew from what is stored, perhaps with one more score.
+"""Publishing the pairs of a manifest again from what is stored, perhaps with one more score.
 
-Nothing is listed, fetched or scored that is there.
+No list is read, and nothing that is stored is fetched or scored again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from pipeline.sources.source import Source
 
 @dataclass(frozen=True)
 class Backfill:
-    """A manifest's pairs, the reasons of its quarantined shards, and the plan of the scores that it is to have."""
+    """The pairs of a manifest, the reasons of its quarantined shards, and the plan of the scores to publish."""
 
     plan: Plan
     ledger: Ledger
@@ -25,14 +25,14 @@ class Backfill:
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """Those that have scores."""
+        """The shards that are not quarantined."""
         return [shard for shard in self.ledger.shards if shard.number not in self.quarantined]
 
 
 def add_scorer(source: Source, manifest: Manifest, scorer: str) -> Backfill:
-    """What publishes the manifest's pairs with the scores of one more scorer. Loads no model.
+    """The manifest's pairs with the scores of one more scorer. Loads no model.
 
-    Raises SourceError for an unknown scorer, and as `stored` does; RecipeError for a filter that needs another score.
+    Raises SourceError for an unknown scorer, and as `from_manifest` does; RecipeError for a filter without its score.
     """
     if scorer not in source.scorers:
         raise SourceError(f"{source.name}: there is no scorer {scorer!r}{did_you_mean(scorer, source.scorers)}")
@@ -43,19 +43,19 @@ def add_scorer(source: Source, manifest: Manifest, scorer: str) -> Backfill:
 
 
 def from_manifest(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Backfill:
-    """What publishes the manifest's pairs anew: with the scores that it has, and those of `more` scorers.
+    """The manifest's pairs with the scores that it has, and those of `more` scorers of the source.
 
-    Other scorers of the source are left out. Raises SourceError for settings that are not those of the manifest.
+    Raises SourceError if settings have changed since the manifest was published.
     """
     stages = manifest.document["stages"]
     scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages["scores"], *more}}
     narrow = source.model_copy(update={"scorers": scorers})
     with manifest.connection() as con:
-        told = con.execute(
+        shards = con.execute(
             "SELECT shard, any_value(error) FILTER (status = 'quarantined') FROM rows GROUP BY shard"
         ).fetchall()
-    reasons = {number: reason for number, reason in told if reason is not None}
-    ledger = past_ledger(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in told})
+    reasons = {number: reason for number, reason in shards if reason is not None}
+    ledger = past_ledger(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in shards})
     plan = Plan.of(narrow)
     made = plan.results(manifest.storage, ledger, reasons)
     if plan.shards.key != stages["shards"]:

@@ -16,7 +16,7 @@ from pipeline.bench import synthetic, weights
 from pipeline.models import certificate
 from pipeline.models import clip as clip_module
 from pipeline.models.clip import Clip
-from pipeline.models.clip_weights import find
+from pipeline.models.clip_weights import find_model
 
 REPEATS = 3
 
@@ -24,8 +24,8 @@ REPEATS = 3
 def main(model, count):
     captions = list(synthetic.captions(count))
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(find(f"local-dir:{weights.random_model(model, Path(folder) / 'model')}", None, None))
-    pictures = clip.pictures([clip.prepare(picture) for picture in certificate.pictures()])
+        clip = Clip(find_model(f"local-dir:{weights.random_model(model, Path(folder) / 'model')}", None, None))
+    pictures = clip.encode_pictures([clip.prepare(picture) for picture in certificate.golden_pictures()])
     whole = None
     for precision in ("float32", "bfloat16"):
         clip.place("cpu", precision)
@@ -34,7 +34,7 @@ def main(model, count):
             for step in (1000, 32, 8):
                 clip_module.STEP = step
                 started = time.perf_counter()
-                cosines = clip.captions(captions) @ pictures.T
+                cosines = clip.encode_captions(captions) @ pictures.T
                 taken.setdefault(step, []).append(time.perf_counter() - started)
                 whole = cosines if whole is None else whole
                 if len(taken[step]) == REPEATS:

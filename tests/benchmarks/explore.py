@@ -22,7 +22,7 @@ from pipeline.bench import choosing
 from pipeline.engine import machine
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore import app
-from pipeline.pages.explore.questions import Explorer, Offered
+from pipeline.pages.explore.explorer import Choice, Explorer
 from pipeline.pages.explore.rows import Rows
 from pipeline.store import parquet
 from pipeline.store.storage import Storage
@@ -87,7 +87,7 @@ def main(total):
             found = manifest(store, total)
         with timed("winnow explore reads them"), store.scratch() as scratch:
             held = Rows(found, scratch)
-        with app.listening(Explorer(held, [Offered("published", choosing.RECIPE)]), 0) as (address, answer, end):
+        with app.listening(Explorer(held, [Choice("published", choosing.RECIPE)]), 0) as (address, answer, end):
             server = threading.Thread(target=answer)
             server.start()
             base, token = address.split("/#")

@@ -18,7 +18,7 @@ PICTURES, SIDE = 384, 256
 
 def main(names):
     pictures = [synthetic.jpeg(number, SIDE)[0] for number in range(PICTURES)]
-    machine = device.described("float32")
+    machine = device.describe("float32")
     print(f"{PICTURES} pictures, {SIDE} px at the shorter side; {machine}; load {os.getloadavg()[0]:.1f}")
     for name in names:
         found = cost.apart(encoder.parse_encoder(name), pictures)

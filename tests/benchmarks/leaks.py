@@ -86,7 +86,7 @@ def seen(pictures, encoder):
     hashes = np.array([phash(each) for each in stored], np.uint64)
     if encoder is None:
         return hashes, None
-    return hashes, encoder.pictures([encoder.prepare(each) for each in stored]).astype(np.float16)
+    return hashes, encoder.encode_pictures([encoder.prepare(each) for each in stored]).astype(np.float16)
 
 
 def found(known, rows, rule, similarity):

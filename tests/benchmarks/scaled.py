@@ -13,15 +13,15 @@ from PIL import Image
 
 from pipeline.demo import world
 from pipeline.models.clip import Clip
-from pipeline.models.clip_weights import find
+from pipeline.models.clip_weights import find_model
 
 SIDE, MOST = 64, 300
 CAPTIONS = ("a red cube", "a blue ball behind a green cone", "two people", "a dog on the grass")
 
 
 def main(folder):
-    clip = Clip(find(f"local-dir:{Path(world.__file__).parent / 'clip'}", None, None))
-    captions = clip.captions(CAPTIONS)
+    clip = Clip(find_model(f"local-dir:{Path(world.__file__).parent / 'clip'}", None, None))
+    captions = clip.encode_captions(CAPTIONS)
     for shorter in (256, 512):
         whole, scaled = [], []
         for path in sorted(Path(folder).glob("*.jpg"))[:MOST]:
@@ -34,7 +34,7 @@ def main(folder):
             draft = Image.open(content)
             draft.draft("RGB", (2 * SIDE, 2 * SIDE))
             scaled.append(clip.prepare(draft.convert("RGB")))
-        moved = np.abs((clip.pictures(whole) - clip.pictures(scaled)) @ captions.T)
+        moved = np.abs((clip.encode_pictures(whole) - clip.encode_pictures(scaled)) @ captions.T)
         print(
             f"{shorter} px, {len(whole)} pictures: up to {moved.max():.4f}, {moved.mean():.4f} in the mean, "
             f"{(moved.max(axis=1) > 1e-3).mean():.0%} of them by more than 0.001"

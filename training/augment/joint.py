@@ -121,8 +121,8 @@ class Guard:
 
     def similarity(self, pictures: Sequence[picture_policies.Pixels], captions: Sequence[str]) -> Similarity:
         """Cosines, [pairs]."""
-        seen = self._clip.pictures([self._clip.prepare(Image.fromarray(each)) for each in pictures])
-        made: Similarity = np.einsum("nd,nd->n", seen, self._clip.captions(captions))
+        seen = self._clip.encode_pictures([self._clip.prepare(Image.fromarray(each)) for each in pictures])
+        made: Similarity = np.einsum("nd,nd->n", seen, self._clip.encode_captions(captions))
         return made
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.models.clip_weights import find
+from pipeline.models.clip_weights import find_model
 from pipeline.settings.encoder import Network
 from training.data.labels import Classes
 from training.data.versions import Versions
@@ -40,16 +40,16 @@ class Texts:
         """
         from pipeline.models.clip import Clip
 
-        clip = Clip(find(encoder.model, encoder.weights, encoder.quick_gelu))
+        clip = Clip(find_model(encoder.model, encoder.weights, encoder.quick_gelu))
         starts = np.cumsum([0, *map(len, heldout)])[:-1]
-        means = np.add.reduceat(clip.captions([each for wordings in heldout for each in wordings]), starts)
+        means = np.add.reduceat(clip.encode_captions([each for wordings in heldout for each in wordings]), starts)
         augmented: dict[str, Embeddings] = {}
         if versions is not None:
             for how, texts in versions.captions.items():
                 shape = versions.refused[how].shape
-                augmented[how] = clip.captions(texts).reshape(*shape, -1).astype(np.float16)
+                augmented[how] = clip.encode_captions(texts).reshape(*shape, -1).astype(np.float16)
         unit = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return cls(clip.captions(captions).astype(np.float16), unit.astype(np.float16), augmented)
+        return cls(clip.encode_captions(captions).astype(np.float16), unit.astype(np.float16), augmented)
 
     def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
         """What a learner sees of rows of the pool, the plain caption first: [rows, 1, dim], or [rows, 1 + views, dim].

@@ -56,7 +56,7 @@ def identity(encoder: Encoder) -> dict[str, Any]:
         return made | dict(found) | {"options": encoder.options, "preprocess": encoder.preprocess}
     if encoder.weights == RANDOM:
         return made | {"model": encoder.model, "weights": RANDOM}
-    return made | dict(clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).identity())
+    return made | dict(clip_weights.find_model(encoder.model, encoder.weights, encoder.quick_gelu).identity())
 
 
 def load(encoder: Encoder) -> Encodes:
@@ -70,7 +70,7 @@ def load(encoder: Encoder) -> Encodes:
     try:
         return _timm(encoder)
     except Exception as error:
-        raise ModelError(f"encoder {encoder.model}: {clip_weights.line(error)}") from error
+        raise ModelError(f"encoder {encoder.model}: {clip_weights.first_line(error)}") from error
 
 
 class Raw:
@@ -153,14 +153,14 @@ class Tower:
         """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
         import torch
 
-        from pipeline.models.batches import in_batches, is_memory
+        from pipeline.models.batches import in_batches, is_out_of_memory
 
         def run(window: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
             try:
                 features: torch.Tensor = self.network(self.stacked(window))
                 return features.float()
             except (RuntimeError, MemoryError) as error:
-                if is_memory(error):  # as `in_batches` does it in this window, in those that come
+                if is_out_of_memory(error):  # as `in_batches` does it in this window, in those that come
                     self.batch = max(1, len(window) // 2)
                 raise
 
@@ -170,7 +170,7 @@ class Tower:
             with exactly:
                 features = in_batches(run, pictures, self.batch, fill=self.device != "cpu")
         except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
         if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
@@ -205,9 +205,9 @@ def _open_clip(encoder: Network) -> Tower:
             return normalize(self._encode(window), dim=-1)
 
     if encoder.weights == RANDOM:
-        model = clip_weights.untrained(encoder.model)
+        model = clip_weights.create_untrained(encoder.model)
     else:
-        model = clip_weights.find(encoder.model, encoder.weights, encoder.quick_gelu).load()
+        model = clip_weights.find_model(encoder.model, encoder.weights, encoder.quick_gelu).load()
     *geometry, _, standard = image_transform_v2(
         PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False
     ).transforms

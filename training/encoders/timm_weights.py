@@ -99,4 +99,4 @@ def _fetched(what: str, repository: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(name, file, revision=revision or None))
     except Exception as error:
-        raise ModelError(clip_weights.unreachable(what, error)) from error
+        raise ModelError(clip_weights.cannot_fetch(what, error)) from error

@@ -34,7 +34,7 @@ class Microbatches:
 
     def _fits(self, pictures: Sequence[Any], targets: "torch.Tensor") -> bool:
         """Whether memory was enough for the gradient; if not, a part of it may have been added."""
-        from pipeline.models.batches import is_memory
+        from pipeline.models.batches import is_out_of_memory
 
         try:
             for start in range(0, len(pictures), self.size):
@@ -42,7 +42,7 @@ class Microbatches:
                 loss = self._loss(pictures[part], targets[part]) / len(pictures)
                 loss.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return False
         return True

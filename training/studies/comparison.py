@@ -131,7 +131,7 @@ def compare(
         "baseline": gain.baseline(probe.known, measure),
         "interval": f"{intervals.LEVEL:.0%}, {intervals.SAYS}",
         "costs_on": {"pictures": len(sample), "bytes": sum(map(len, sample)) // len(sample)},
-        "device": device.described("float32"),
+        "device": device.describe("float32"),
         "cores": cores(),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
         "best": best,

@@ -1,8 +1,8 @@
-"""The server of `winnow explore`: who may ask.
+"""The server of `winnow explore`, and its access control.
 
-Whoever has the token has the source: the address that is printed carries it behind a #, where no server and no log
-sees it, and the page sends it back as a header, which no other page can. The server listens on loopback, answers to
-no other name (a name of somebody else's may be bound to loopback), and gives no page of another origin leave.
+A request needs the token. The printed address has it after a #, which browsers send to no server, and the page returns
+it in a header, which a page of another origin cannot set. The server listens on loopback, and refuses other host names:
+an attacker's name may resolve to loopback. It allows no other origin.
 """
 
 import secrets
@@ -18,7 +18,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.errors import WinnowError
-from pipeline.pages.explore.questions import Draft, Explorer, Look, Named, One, Said, toml
+from pipeline.pages.explore.explorer import Explorer
+from pipeline.pages.explore.recipe_text import toml
+from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
 from pipeline.pages.shown import plain
 
 HOST = "127.0.0.1"
@@ -37,24 +39,24 @@ HEADERS = {
 def app(explorer: Explorer, token: str) -> FastAPI:
     """The server. Everything under /api/ needs the token."""
 
-    def known(authorization: Annotated[str, Header()] = "") -> None:
+    def check_token(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
             raise HTTPException(401, "open the address that winnow explore printed")
 
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    made.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
 
-    @made.middleware("http")
-    async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    @server.middleware("http")
+    async def add_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         answer = await call(request)
         answer.headers.update(HEADERS)
         return answer
 
-    @made.exception_handler(WinnowError)
-    async def told(request: Request, error: WinnowError) -> JSONResponse:
+    @server.exception_handler(WinnowError)
+    async def winnow_error(request: Request, error: WinnowError) -> JSONResponse:
         return JSONResponse({"detail": plain(str(error), 1000)}, 400)
 
-    api = APIRouter(prefix="/api", dependencies=[Depends(known)])
+    api = APIRouter(prefix="/api", dependencies=[Depends(check_token)])
 
     @api.get("/start")
     def start() -> dict[str, Any]:
@@ -65,12 +67,12 @@ def app(explorer: Explorer, token: str) -> FastAPI:
         return explorer.funnel(draft)
 
     @api.post("/pairs")
-    def pairs(asked: Look) -> dict[str, Any]:
-        return explorer.look(asked)
+    def pairs(request: PairsRequest) -> dict[str, Any]:
+        return explorer.pairs(request)
 
     @api.post("/pair")
-    def pair(asked: One) -> dict[str, Any]:
-        return explorer.pair(asked)
+    def pair(request: PairRequest) -> dict[str, Any]:
+        return explorer.pair(request)
 
     @api.get("/picture")
     def picture(shard: Annotated[int, Query(ge=0)], member: str, large: bool = False) -> Response:
@@ -78,38 +80,38 @@ def app(explorer: Explorer, token: str) -> FastAPI:
         return Response(status_code=404) if jpeg is None else Response(jpeg, media_type="image/jpeg")
 
     @api.post("/label")
-    def label(said: Said) -> dict[str, Any]:
-        return explorer.label(said)
+    def label(request: LabelRequest) -> dict[str, Any]:
+        return explorer.label(request)
 
     @api.post("/toml")
-    def written(asked: Named) -> dict[str, str]:
-        return {"toml": toml(asked.made(asked.name))}
+    def as_toml(request: NamedRecipe) -> dict[str, str]:
+        return {"toml": toml(request.recipe(request.name))}
 
     @api.post("/publish")
-    def published(asked: Named) -> dict[str, Any]:
-        return explorer.publish(asked)
+    def publish(request: NamedRecipe) -> dict[str, Any]:
+        return explorer.publish(request)
 
-    made.include_router(api)
-    made.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
-    return made
+    server.include_router(api)
+    server.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
+    return server
 
 
 @contextmanager
 def listening(explorer: Explorer, port: int) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """The address of the page, token included, on this port of loopback, 0 for a free one; what answers there until
-    Ctrl-C; and what ends that from another thread. Raises WinnowError for a port that is taken.
+    """Listen on this port of loopback, or on a free one for 0. Gives the address of the page with the token, a function
+    that serves it until Ctrl-C, and one that stops that from another thread. Raises WinnowError for a port in use.
     """
     import uvicorn
 
     token = secrets.token_urlsafe(32)
     # With the protocol named, asyncio sends small answers at once; without, each waits 40 ms for the one before.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as ear:
-        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            ear.bind((HOST, port))
+            listener.bind((HOST, port))
         except OSError as error:
-            raise WinnowError(f"port {port} cannot be had ({error.strerror}): choose another with --port") from None
-        ear.listen()
+            raise WinnowError(f"port {port} is not free ({error.strerror}): choose another with --port") from None
+        listener.listen()
         config = uvicorn.Config(
             app(explorer, token),
             log_level="warning",
@@ -124,4 +126,4 @@ def listening(explorer: Explorer, port: int) -> Iterator[tuple[str, Callable[[],
         def end() -> None:
             server.should_exit = True
 
-        yield f"http://{HOST}:{ear.getsockname()[1]}/#{token}", lambda: server.run(sockets=[ear]), end
+        yield f"http://{HOST}:{listener.getsockname()[1]}/#{token}", lambda: server.run(sockets=[listener]), end

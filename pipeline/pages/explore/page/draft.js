@@ -1,4 +1,4 @@
-// The recipe that is being made: filters, each on or off. Its listeners hear of every change.
+// The recipe on the page: its filters, each on or off. Listeners are called on every change.
 
 export const draft = { name: "", filters: [], distinct: null, other: null };
 
@@ -8,7 +8,7 @@ export function onChange(listener) {
   listeners.push(listener);
 }
 
-// `whole` says that filters came or went, and not only a number.
+// `whole`: filters were added or removed, and not only a number changed.
 export function changed(whole) {
   for (const listener of listeners) listener(whole);
 }
@@ -27,20 +27,22 @@ function plain({ filters, distinct }) {
   };
 }
 
-export function sent() {
+// The filters that are on, as the server expects a recipe.
+export function enabled() {
   return plain({ filters: draft.filters.filter((each) => each.on), distinct: draft.distinct?.on ? draft.distinct : null });
 }
 
-// The draft as it is now, as a recipe to start from again.
-export function held() {
+// A copy of the draft, as a recipe to start from.
+export function snapshot() {
   return {
     filters: draft.filters.filter((each) => each.on).map((each) => ({ ...each, handle: each.handle && { ...each.handle } })),
     distinct: draft.distinct?.on ? { ...draft.distinct } : null,
   };
 }
 
-export function asked() {
-  return { ...sent(), other: draft.other && plain(draft.other) };
+// The draft and the recipe that it is compared with.
+export function comparison() {
+  return { ...enabled(), other: draft.other && plain(draft.other) };
 }
 
 export function add(name, sql, handle = null, why = "") {
@@ -67,8 +69,8 @@ export function turn(filter, on) {
   changed(false);
 }
 
-// The filter that a card's slider moves: the first that compares this column with a number, from this side.
-export function moving(column, high) {
+// The filter that a slider moves: the first that compares this column with a number in this direction.
+export function filterOf(column, high) {
   const found = draft.filters.filter((each) => {
     const handle = each.handle;
     return handle && !handle.share && handle.column.toLowerCase() === column.toLowerCase() && handle.keeps_high === high;
@@ -76,7 +78,7 @@ export function moving(column, high) {
   return found.find((each) => each.on) ?? found[0];
 }
 
-export function line(column, high, text) {
+export function addThreshold(column, high, text) {
   const quoted = /^[a-z_][a-z0-9_]*$/.test(column) ? column : `"${column}"`;
   const operator = high ? ">=" : "<=";
   const handle = { column, operator, number: text, before: `${quoted} ${operator} `, after: "", share: false, keeps_high: high };

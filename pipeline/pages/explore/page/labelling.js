@@ -1,7 +1,7 @@
-// A word for each pair of a sample, with the keyboard.
+// Label the pairs of a sample with the keyboard, one word a pair.
 
-import { ask, at, made, number, picture } from "./ask.js";
-import { asked } from "./draft.js";
+import { request, byId, create, number, picture } from "./request.js";
+import { comparison } from "./draft.js";
 
 const KEYS = { match: "m", "no match": "n", good: "g", "bad picture": "b" };
 
@@ -13,29 +13,29 @@ let busy = false;
 
 export function prepare(start) {
   words = start.words;
-  const buttons = words.map((word) => made("button", { type: "button", "aria-keyshortcuts": KEYS[word], onclick: () => say(word) },
-    made("kbd", { "aria-hidden": "true" }, KEYS[word]), word));
-  at("words").replaceChildren(...buttons,
-    made("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => say(null) }, made("kbd", { "aria-hidden": "true" }, "s"), "skip"),
-    made("button", { type: "button", "aria-keyshortcuts": "u", onclick: undo }, made("kbd", { "aria-hidden": "true" }, "u"), "undo"));
-  at("label-toml").textContent =
+  const buttons = words.map((word) => create("button", { type: "button", "aria-keyshortcuts": KEYS[word], onclick: () => label(word) },
+    create("kbd", { "aria-hidden": "true" }, KEYS[word]), word));
+  byId("words").replaceChildren(...buttons,
+    create("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => label(null) }, create("kbd", { "aria-hidden": "true" }, "s"), "skip"),
+    create("button", { type: "button", "aria-keyshortcuts": "u", onclick: undo }, create("kbd", { "aria-hidden": "true" }, "u"), "undo"));
+  byId("label-toml").textContent =
     `[calibration]\nlabels = ${JSON.stringify(start.labels.file)}\ngood = ${JSON.stringify(start.good)}\n`;
-  at("label-file").textContent = start.labels.file;
-  at("label-command").textContent = `winnow calibrate ${start.source}`;
-  tell("", start.labels);
-  at("label-of").onchange = restart;
-  at("labelling").addEventListener("keydown", (event) => {
+  byId("label-file").textContent = start.labels.file;
+  byId("label-command").textContent = `winnow calibrate ${start.source}`;
+  showCounts("", start.labels);
+  byId("label-of").onchange = restart;
+  byId("labelling").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select, summary, pre")) return;
     const word = words.find((each) => KEYS[each] === event.key.toLowerCase());
-    if (word) say(word);
-    else if (event.key.toLowerCase() === "s") say(null);
+    if (word) label(word);
+    else if (event.key.toLowerCase() === "s") label(null);
     else if (event.key.toLowerCase() === "u") undo();
   });
 }
 
 export function open() {
-  at("labelling").showModal();
-  at("words").firstElementChild.focus();
+  byId("labelling").showModal();
+  byId("words").firstElementChild.focus();
   return restart();
 }
 
@@ -45,35 +45,35 @@ async function restart() {
   await next();
 }
 
-// The sample holds no pair that has a label; those that were skipped come first in its order and are passed over.
+// Labelled pairs are not in the sample. Skipped pairs come first in its order, so the next page starts after them.
 async function next() {
   if (!queue.length) {
-    const body = { ...asked(), show: at("label-of").value, unlabelled: true, start: skipped.size };
-    queue = (await ask("pairs", body)).pairs;
+    const body = { ...comparison(), show: byId("label-of").value, unlabelled: true, start: skipped.size };
+    queue = (await request("pairs", body)).pairs;
   }
   show();
 }
 
 function show() {
   const pair = queue[0];
-  at("label-caption").textContent = pair ? pair.caption || "(no caption)" : "Every pair has a label.";
-  const frame = at("labelling").querySelector(".picture");
+  byId("label-caption").textContent = pair ? pair.caption || "(no caption)" : "Every pair has a label.";
+  const frame = byId("labelling").querySelector(".picture");
   if (pair) picture(frame, pair, true);
   else frame.replaceChildren();
 }
 
-async function say(word) {
+async function label(word) {
   if (busy || !queue.length) return;
   busy = true;
   try {
     const pair = queue[0];
-    if (word) tell(`${word}.`, await ask("label", { place: pair.place, label: word }), queue[1]);
+    if (word) showCounts(`${word}.`, await request("label", { place: pair.place, label: word }), queue[1]);
     else skipped.add(pair.place);
     past.push({ pair, word });
     queue.shift();
     await next();
   } catch (error) {
-    at("label-says").textContent = error.message;
+    byId("label-says").textContent = error.message;
   } finally {
     busy = false;
   }
@@ -84,18 +84,18 @@ async function undo() {
   busy = true;
   try {
     const { pair, word } = past.pop();
-    if (word) tell("Taken back.", await ask("label", { place: pair.place, label: null }), pair);
+    if (word) showCounts("Undone.", await request("label", { place: pair.place, label: null }), pair);
     else skipped.delete(pair.place);
     queue.unshift(pair);
     show();
   } catch (error) {
-    at("label-says").textContent = error.message;
+    byId("label-says").textContent = error.message;
   } finally {
     busy = false;
   }
 }
 
-function tell(before, labels, following) {
+function showCounts(before, labels, following) {
   const counts = words.map((word) => `${number(labels.counts[word])} ${word}`).join(", ");
-  at("label-says").textContent = `${before} Labelled: ${counts}. ${following ? `Next: ${following.caption || "no caption"}` : ""}`.trim();
+  byId("label-says").textContent = `${before} Labelled: ${counts}. ${following ? `Next: ${following.caption || "no caption"}` : ""}`.trim();
 }

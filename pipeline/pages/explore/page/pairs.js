@@ -1,72 +1,72 @@
-// Pairs to look at, and one of them with all that is known about it.
+// Pairs to look at, and one pair with all its columns.
 
-import { ask, at, made, number, picture } from "./ask.js";
-import { asked, draft } from "./draft.js";
+import { request, byId, create, number, picture } from "./request.js";
+import { comparison, draft } from "./draft.js";
 
-const WORDS = { passes: "passes", drops: "drops it", "no score": "has no score for it, so drops it" };
+const WORDS = { passes: "passes", drops: "drops it", "no score": "has no score for it and drops it" };
 let seed = 0;
-let asking; // the last question: an answer to an earlier one comes too late
-let shown; // what is on the page is left alone while it stays true, for whoever is about to click on it
+let latest; // the last request: answers to earlier ones are dropped
+let shown; // the pairs on the page, which stay in place while they are the same: somebody may be about to click
 
 function chosen() {
-  return new FormData(at("look")).get("show");
+  return new FormData(byId("look")).get("show");
 }
 
 export async function showPairs() {
   const show = chosen();
   const lines = draft.filters.filter((each) => each.on && each.handle).map((each) => each.name);
-  fill(at("edge"), lines);
-  const edge = at("edge").value;
+  fill(byId("edge"), lines);
+  const edge = byId("edge").value;
   if (show === "edge" && !edge) {
-    at("pairs").replaceChildren();
-    asking = shown = undefined;
-    at("found").textContent = "No filter of this recipe draws a line on one score.";
+    byId("pairs").replaceChildren();
+    latest = shown = undefined;
+    byId("found").textContent = "No filter of this recipe has a threshold on one score.";
     return;
   }
-  const mine = (asking = {});
-  const found = await ask("pairs", { ...asked(), show, edge: show === "edge" ? edge : "", text: at("text").value, seed });
-  if (mine !== asking) return;
-  at("found").textContent = says(show, edge, found);
+  const mine = (latest = {});
+  const found = await request("pairs", { ...comparison(), show, edge: show === "edge" ? edge : "", text: byId("text").value, seed });
+  if (mine !== latest) return;
+  byId("found").textContent = summary(show, edge, found);
   if (shown === JSON.stringify(found.pairs)) return;
   shown = JSON.stringify(found.pairs);
-  at("pairs").replaceChildren(...found.pairs.map(card));
+  byId("pairs").replaceChildren(...found.pairs.map(card));
 }
 
-function says(show, edge, found) {
+function summary(show, edge, found) {
   const pairs = `${number(found.count)} pairs`;
-  if (show === "edge") return `${pairs} are up to ${edge} alone; these are nearest to its line. Is it where it should be?`;
-  const blind = found.pairs.length < found.count ? `; ${found.pairs.length} of them, taken blindly` : "";
-  return `${pairs}${blind}`;
+  if (show === "edge") return `${pairs} are decided by ${edge} alone. These are the nearest to its threshold: is it in the right place?`;
+  const part = found.pairs.length < found.count ? `; a random ${found.pairs.length} of them` : "";
+  return `${pairs}${part}`;
 }
 
 function fill(select, names) {
   const before = select.value;
   if ([...select.options].map((each) => each.value).join() === names.join()) return;
-  select.replaceChildren(...names.map((name) => made("option", {}, name)));
+  select.replaceChildren(...names.map((name) => create("option", {}, name)));
   if (names.includes(before)) select.value = before;
 }
 
 function card(pair) {
-  const frame = made("span", { class: "picture" });
+  const frame = create("span", { class: "picture" });
   picture(frame, pair);
-  const fate = made("span", { class: `note ${pair.kept ? "is-kept" : "is-dropped"}` }, pair.kept ? "kept" : "dropped");
+  const fate = create("span", { class: `note ${pair.kept ? "is-kept" : "is-dropped"}` }, pair.kept ? "kept" : "dropped");
   if (pair.note) fate.append(`, ${pair.note}`);
-  return made("button", { type: "button", onclick: () => open(pair) }, frame,
-    made("bdi", {}, pair.caption || "(no caption)"), made("bdi", { class: "url" }, pair.url), fate);
+  return create("button", { type: "button", onclick: () => open(pair) }, frame,
+    create("bdi", {}, pair.caption || "(no caption)"), create("bdi", { class: "url" }, pair.url), fate);
 }
 
 async function open(pair) {
-  const told = await ask("pair", { ...asked(), place: pair.place });
-  at("pair-title").firstElementChild.textContent = told.caption || "(no caption)";
-  at("pair-url").textContent = told.url;
-  at("pair-filters").replaceChildren(...told.filters.map((each) => made("li", {},
-    made("b", {}, each.name), " ", made("span", { class: each.says === "passes" ? "is-kept" : "is-dropped" }, WORDS[each.says]),
-    made("code", {}, each.sql))));
-  if (!told.filters.length) at("pair-filters").append(made("li", {}, "There is no filter."));
-  at("pair-columns").replaceChildren(...told.columns.map(([name, value]) =>
-    made("tr", {}, made("td", {}, made("code", {}, name)), made("td", {}, made("bdi", {}, value)))));
-  picture(at("pair").querySelector(".picture"), pair, true);
-  at("pair").showModal();
+  const known = await request("pair", { ...comparison(), place: pair.place });
+  byId("pair-title").firstElementChild.textContent = known.caption || "(no caption)";
+  byId("pair-url").textContent = known.url;
+  byId("pair-filters").replaceChildren(...known.filters.map((each) => create("li", {},
+    create("b", {}, each.name), " ", create("span", { class: each.says === "passes" ? "is-kept" : "is-dropped" }, WORDS[each.says]),
+    create("code", {}, each.sql))));
+  if (!known.filters.length) byId("pair-filters").append(create("li", {}, "The recipe has no filters."));
+  byId("pair-columns").replaceChildren(...known.columns.map(([name, value]) =>
+    create("tr", {}, create("td", {}, create("code", {}, name)), create("td", {}, create("bdi", {}, value)))));
+  picture(byId("pair").querySelector(".picture"), pair, true);
+  byId("pair").showModal();
 }
 
 export function others() {

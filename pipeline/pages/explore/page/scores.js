@@ -1,19 +1,19 @@
-// A histogram for each score, with a slider from below and one from above.
+// A histogram for each score, with a slider for its lower threshold and one for its upper.
 
-import { made, number } from "./ask.js";
+import { create, number } from "./request.js";
 import * as recipe from "./draft.js";
 
 const WIDTH = 320;
 const HEIGHT = 76;
 const SVG = "http://www.w3.org/2000/svg";
 
-function drawn(name, attributes) {
+function svg(name, attributes) {
   const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return element;
 }
 
-// Bars on the scale of the slider below them.
+// The bars, on the same scale as the slider below them.
 function bars(counts, highest, axis, [least, most]) {
   const scale = WIDTH / (most - least);
   const width = axis.step * scale;
@@ -28,7 +28,7 @@ function bars(counts, highest, axis, [least, most]) {
 
 const SAYS = { ">=": "at least", ">": "more than", "<=": "at most", "<": "less than" };
 
-// Steps of a slider: a power of ten, at least a hundred of them.
+// The step of a slider: a power of ten, so that there are at least a hundred steps.
 function steps(axis) {
   const reach = axis.high - axis.low || 1;
   const step = 10 ** Math.floor(Math.log10(reach / 100));
@@ -44,24 +44,24 @@ class Slider {
     this.least = Math.floor(axis.low / step) * step;
     this.most = Math.ceil(axis.high / step) * step;
     const name = `${axis.column} ${high ? "at least" : "at most"}`;
-    this.on = made("input", { type: "checkbox", onchange: () => this.turned() });
-    this.says = made("span");
-    this.range = made("input", {
+    this.on = create("input", { type: "checkbox", onchange: () => this.turned() });
+    this.says = create("span");
+    this.range = create("input", {
       type: "range", min: this.least.toFixed(this.digits), max: this.most.toFixed(this.digits),
       step: step.toFixed(this.digits), "aria-label": name, oninput: () => this.moved(Number(this.range.value).toFixed(this.digits)),
     });
-    this.number = made("input", { type: "number", step: "any", "aria-label": `${name}, as a number`, onchange: () => this.typed() });
-    this.element = made("div", { class: "slide" }, made("label", {}, this.on, this.says), this.number, this.range);
+    this.number = create("input", { type: "number", step: "any", "aria-label": `${name}, as a number`, onchange: () => this.typed() });
+    this.element = create("div", { class: "slide" }, create("label", {}, this.on, this.says), this.number, this.range);
     this.rest = (high ? Math.floor(axis.least / step) * step : Math.ceil(axis.most / step) * step).toFixed(this.digits);
   }
 
   get filter() {
-    return recipe.moving(this.axis.column, this.high);
+    return recipe.filterOf(this.axis.column, this.high);
   }
 
   moved(text) {
     const filter = this.filter;
-    if (!filter) recipe.line(this.axis.column, this.high, text);
+    if (!filter) recipe.addThreshold(this.axis.column, this.high, text);
     else {
       filter.on = true;
       recipe.move(filter, text);
@@ -76,7 +76,7 @@ class Slider {
   }
 
   turned() {
-    if (!this.filter) recipe.line(this.axis.column, this.high, this.rest);
+    if (!this.filter) recipe.addThreshold(this.axis.column, this.high, this.rest);
     else recipe.turn(this.filter, this.on.checked);
   }
 
@@ -98,19 +98,19 @@ class Card {
     this.highest = Math.max(1, ...axis.totals);
     this.sliders = [new Slider(axis, true), new Slider(axis, false)];
     this.reach = [this.sliders[0].least, this.sliders[0].most];
-    this.kept = drawn("path", { class: "kept" });
-    this.marks = drawn("g", {});
-    this.plot = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+    this.kept = svg("path", { class: "kept" });
+    this.marks = svg("g", {});
+    this.plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
     this.plot.append(
-      drawn("path", { class: "all", d: bars(axis.totals, this.highest, axis, this.reach) }),
+      svg("path", { class: "all", d: bars(axis.totals, this.highest, axis, this.reach) }),
       this.kept,
-      drawn("line", { class: "floor", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }),
+      svg("line", { class: "floor", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }),
       this.marks,
     );
-    const ends = made("div", { class: "ends" }, made("span", {}, short(axis.least)), made("span", {}, short(axis.most)));
-    const unscored = axis.unscored ? [made("span", { class: "soft" }, `${number(axis.unscored)} pairs have none`)] : [];
-    this.element = made("div", { class: "card score", role: "group", "aria-label": axis.column },
-      made("h3", {}, axis.column), this.plot, ends, ...unscored, ...this.sliders.map((each) => each.element));
+    const ends = create("div", { class: "ends" }, create("span", {}, short(axis.least)), create("span", {}, short(axis.most)));
+    const unscored = axis.unscored ? [create("span", { class: "soft" }, `${number(axis.unscored)} pairs have no score`)] : [];
+    this.element = create("div", { class: "card score", role: "group", "aria-label": axis.column },
+      create("h3", {}, axis.column), this.plot, ends, ...unscored, ...this.sliders.map((each) => each.element));
   }
 
   show(answer) {
@@ -124,7 +124,7 @@ class Card {
       ...answer.lines
         .filter((line) => line.column === this.axis.column)
         .map((line) => Math.min(1, Math.max(0, (line.value - low) / (high - low))) * WIDTH)
-        .map((x) => drawn("line", { class: "mark", x1: x, x2: x, y1: -3, y2: HEIGHT })),
+        .map((x) => svg("line", { class: "mark", x1: x, x2: x, y1: -3, y2: HEIGHT })),
     );
   }
 }
@@ -133,7 +133,7 @@ function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-// The cards, those first of which the recipe that was published says something.
+// The cards. Scores that the published recipe has thresholds for come first.
 export function scores(grid, axes, answer) {
   const named = new Set(answer.lines.map((line) => line.column));
   const order = [...axes].sort((one, two) => named.has(two.column) - named.has(one.column));

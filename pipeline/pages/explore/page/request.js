@@ -1,36 +1,37 @@
-// Questions to the server, each with the token. It came behind the # of the address, and leaves it at once.
+// Requests to the server, each with the token. It comes after the # of the address and is removed from it at once.
 
-const held = location.hash.slice(1);
-if (held) {
-  sessionStorage.setItem("token", held);
+const token = location.hash.slice(1);
+if (token) {
+  sessionStorage.setItem("token", token);
   history.replaceState(null, "", location.pathname);
 }
 const headers = { Authorization: `Bearer ${sessionStorage.getItem("token") ?? ""}` };
 
-export async function ask(what, body) {
-  const sent = body === undefined
+export async function request(path, body) {
+  const options = body === undefined
     ? { headers }
     : { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let answer;
   try {
-    answer = await fetch(`/api/${what}`, sent);
+    answer = await fetch(`/api/${path}`, options);
   } catch {
-    throw new Error("winnow explore does not answer: was it stopped?");
+    throw new Error("the server does not answer: run winnow explore again");
   }
-  const told = await answer.json();
-  if (answer.ok) return told;
-  throw new Error(typeof told.detail === "string" ? told.detail : `${told.detail[0].loc.slice(1).join(" ")}: ${told.detail[0].msg}`);
+  const { detail, ...result } = await answer.json();
+  if (answer.ok) return result;
+  if (typeof detail === "string") throw new Error(detail);
+  throw new Error(`${detail[0].loc.slice(1).join(" ")}: ${detail[0].msg}`);
 }
 
-// Fill a frame with a pair's picture. What is fetched too late for the frame's present pair is thrown away.
+// Show a pair's picture in a frame. A picture that arrives after the frame shows another pair is dropped.
 export async function picture(frame, pair, large = false) {
   const wanted = (frame.wanted = {});
   show(frame, "");
-  const where = new URLSearchParams({ shard: pair.shard, member: pair.member, large });
-  const answer = await fetch(`/api/picture?${where}`, { headers }).catch(() => null);
+  const query = new URLSearchParams({ shard: pair.shard, member: pair.member, large });
+  const answer = await fetch(`/api/picture?${query}`, { headers }).catch(() => null);
   const blob = answer?.ok ? await answer.blob() : null;
   if (frame.wanted !== wanted) return;
-  if (!blob) return show(frame, "no picture here");
+  if (!blob) return show(frame, "picture not stored");
   const image = new Image();
   image.alt = "";
   image.src = URL.createObjectURL(blob);
@@ -43,7 +44,7 @@ function show(frame, content) {
 }
 
 // An element with attributes, listeners (on...) and children; strings become text, never markup.
-export function made(name, attributes = {}, ...children) {
+export function create(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
@@ -54,7 +55,7 @@ export function made(name, attributes = {}, ...children) {
   return element;
 }
 
-export const at = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
 export const number = (value) => value.toLocaleString("en");
 

@@ -1,0 +1,43 @@
+"""A recipe as text: the number in a filter's SQL that a slider moves, and TOML for a source file."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from filters.core import Recipe
+from pipeline.filtering.thresholds import Comparison
+
+
+def handle(sql: str) -> dict[str, Any] | None:
+    """The place of the number in a filter's SQL, so that a slider can move it; None unless there is just one."""
+    plain, quantile = Comparison.of(sql), Comparison.of_quantile(sql)
+    comparison = plain or quantile
+    if comparison is None:
+        return None
+    return asdict(comparison) | {"share": plain is None, "keeps_high": comparison.keeps_high}
+
+
+def toml(recipe: Recipe) -> str:
+    """The recipe as tables of a source file."""
+    lines = [f"# recipe {recipe.name}: in place of `recipe`, all [[filters]] and [distinct] of the source file", ""]
+    if not recipe.filters:
+        lines += ["filters = []", ""]
+    for each in recipe.filters:
+        lines += ["[[filters]]", f"name = {_quoted(each.name)}", f"sql = {_quoted(each.sql)}"]
+        if each.why:
+            lines.append(f"why = {_quoted(each.why)}")
+        lines.append("")
+    if recipe.distinct:
+        lines += [
+            "[distinct]",
+            f"radius = {recipe.distinct.radius}",
+            f"best_by = {_quoted(recipe.distinct.best_by)}",
+            f"of = {_quoted(recipe.distinct.of)}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """A TOML string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
