@@ -36,8 +36,9 @@ def test_arms_are_cut_from_one_resample():
     assert len(drawn["raw"]) == 400
     assert 220 < len(set(drawn["raw"])) < 280  # 1 - 1/e of them, as with replacement
     assert drawn["filtered"] == [uid for uid in drawn["raw"] if int(uid[1:]) % 4 == 0]
-    assert 60 < len(drawn["random"]) < 140
-    assert all(drawn["random"].count(uid) == drawn["raw"].count(uid) for uid in drawn["random"])
+    assert len(drawn["random"]) == len(drawn["filtered"]) > 60
+    parts = [uid for uid in set(drawn["random"]) if drawn["random"].count(uid) < drawn["raw"].count(uid)]
+    assert len(parts) <= 1
     share = np.mean([int(uid[1:]) % 4 == 0 for uid in drawn["random"]])
     assert 0.1 < share < 0.4
 
@@ -51,8 +52,6 @@ def test_the_control_repeats_rows_as_what_was_kept_does():
     pairs, distinct = np.mean([shares["filtered"], shares["random"]], axis=1).T
     assert pairs == pytest.approx([300, 300], abs=12)
     assert distinct == pytest.approx([190, 190], abs=8)
-    spread = np.std([pairs for pairs, _ in shares["random"]])
-    assert 8 < spread < 24  # as a filter's share of a resample varies, sqrt(1000 * .3 * .7) or 14.5
 
 
 def test_a_control_is_another_subset_for_each_seed_and_arm():
@@ -85,8 +84,8 @@ def test_an_arm_without_a_filter_is_what_would_be_kept_without_it():
         assert list(drawn) == [*arms.ARMS, *(arm for each in left_out for arm in (each, f"random-{each}"))]
         for arm in left_out:
             control = drawn[f"random-{arm}"]
-            assert len(set(control)) <= sum(table[arm].to_pylist())
-            assert all(control.count(uid) in (0, drawn["raw"].count(uid)) for uid in table["uid"].to_pylist())
+            assert len(control) == len(drawn[arm])
+            assert all(control.count(uid) <= drawn["raw"].count(uid) for uid in table["uid"].to_pylist())
         assert drawn["without-sharp"] == [uid for uid in drawn["raw"] if uid in ("u0000", "u0001")]
         assert drawn["without-idle"] == drawn["filtered"] == [uid for uid in drawn["raw"] if uid == "u0000"]
 

@@ -19,6 +19,9 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
 
+Rows = npt.NDArray[np.int64]
+"""Rows of the pool, with repetitions."""
+
 ARMS = ("raw", "filtered", "random")
 """All of the resample; those of it that the manifest kept; those of a random subset of the pool of the same size."""
 
@@ -104,23 +107,23 @@ def draw(pool: pa.Table, seed: int, filters: Sequence[str] = ()) -> dict[str, pa
     picture is in the test set. The same pool and seed give the same "raw", whatever was kept.
 
     Each "random" arm is what a filter that looks at nothing would have kept: for each seed another random subset of
-    the pool's rows, as many as were kept, cut from the same resample. A row that was drawn twice is in it twice.
+    the pool's rows, cut from the same resample, with as many pairs as the arm that it is the control of. A row that was
+    drawn twice is in it twice (but for the last one), so that rows repeat in both arms alike.
     """
     generator = np.random.default_rng([seed, len(pool)])
     sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)
     rows = {"raw": sample}
     columns = {"filtered": "kept"} | {without(name): without(name) for name in filters}
     for arm, column in columns.items():
-        kept = pool[column].to_numpy()
-        blind = np.zeros(len(pool), bool)
-        blind[_order(arm, seed, len(pool))[: int(kept.sum())]] = True
-        rows[arm], rows[as_many(arm)] = sample[kept[sample]], sample[blind[sample]]
+        rows[arm] = sample[pool[column].to_numpy()[sample]]
+        rows[as_many(arm)] = _control(sample, len(rows[arm]), np.random.default_rng([seed, len(pool), *arm.encode()]))
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
 
 
-def _order(arm: str, seed: int, count: int) -> npt.NDArray[np.int64]:
-    """A random order of the pool's rows, another for each arm and seed."""
-    return np.random.default_rng([seed, count, *arm.encode()]).permutation(count)
+def _control(sample: Rows, size: int, generator: np.random.Generator) -> Rows:
+    """`size` draws of a resample, in order: those of whole rows, in a random order of rows, until there are enough."""
+    place = generator.permutation(len(sample))[sample]
+    return np.sort(sample[np.argsort(place, kind="stable")[:size]])
 
 
 def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:
