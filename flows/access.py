@@ -1,7 +1,7 @@
-"""Who may talk to a Prefect server that winnow starts: whoever has its secret, under its own name, from its own pages.
+"""Access to a Prefect server that winnow starts: with its secret, under its own host name, from its own pages.
 
-Prefect's API runs what it is told to run, so an open one is a shell for any web page in a browser on this machine
-and for every user of it. The secret is Prefect's own setting (`server.api.auth_string`). The Host and Origin headers
+Prefect's API runs commands, so an open one is a shell for any web page in a browser on this machine and for every
+user of it. The secret is Prefect's own setting (`server.api.auth_string`). The Host and Origin headers
 are checked in front of Prefect: a foreign name may be bound to loopback (DNS rebinding), and a browser names the page
 that a request comes from.
 """
@@ -40,7 +40,7 @@ def server_secret() -> str:
 
 
 def credentials() -> dict[str, str]:
-    """The header with which Prefect's own client names this user, by its settings; empty without a secret or key."""
+    """The header that Prefect's own client sends by its settings. Empty without a secret or key."""
     if secret := os.environ.get(SECRET) or _setting("api", "auth_string"):
         return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
     key = os.environ.get("PREFECT_API_KEY")
@@ -48,15 +48,15 @@ def credentials() -> dict[str, str]:
 
 
 def server_environment(port: int, secret: str) -> dict[str, str]:
-    """Settings of a server that asks for the secret, and whose answers only its own pages may read."""
+    """Settings of a server that asks for the secret and lets only its own pages read its answers."""
     return {SERVER_SECRET: secret, SECRET: secret, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins(port))}
 
 
 @contextmanager
 def shared(api: str, secret: str) -> Iterator[None]:
-    """Leave the address and the secret in this folder, for `prefect` typed in it. Only this user can read the file.
+    """Write the address and the secret to prefect.toml, for `prefect` typed in this folder. Only this user can read it.
 
-    Raises WinnowError where there is a file of the user's own that names no secret.
+    Raises WinnowError if the user has a prefect.toml of their own that names no secret.
     """
     if SETTINGS.exists() and not SETTINGS.read_text(encoding="utf-8").startswith(_HEAD):
         if _setting("server", "api", "auth_string") != secret and os.environ.get(SECRET) != secret:
@@ -87,7 +87,7 @@ def _setting(*path: str) -> str | None:
 
 
 class Guard:
-    """In front of an app: refuses what names another host, and what comes from another origin's page."""
+    """An app in front of another: refuses requests to another host, and from pages of another origin."""
 
     def __init__(self, app: "ASGIApp", port: int) -> None:
         from starlette.middleware.trustedhost import TrustedHostMiddleware

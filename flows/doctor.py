@@ -1,4 +1,4 @@
-"""What is missing or wrong on this machine, and the command that mends it. Nothing is changed, nobody is asked."""
+"""Checks of this machine: what is missing or wrong, and the command that fixes it. Changes nothing, calls no host."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 FREE = 20 * 2**30
-"""Bytes on the disk below which a run of a million pairs is not worth starting."""
+"""Free bytes that a run of a million pairs needs at least."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `mend` is a command, or a sentence where no command will do; empty if all is well.
+    """The result of one check. `mend` is the command that fixes it, or a sentence; empty if all is well.
 
-    A note hinders some runs (weights that are not here yet), a fault every one.
+    A note hinders some runs, such as weights that are not downloaded yet. A fault hinders every run.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Look at everything, the quick things first. `root` is where results are to lie."""
+    """Run all checks, quick ones first. `root` is the folder for results."""
     yield python(sys.version_info[:3])
     yield pillow(distributions())
     yield backport(sys.path)
@@ -42,7 +42,7 @@ def examine(root: Path) -> Iterator[Finding]:
 
 
 def python(found: tuple[int, ...]) -> Finding:
-    """img2dataset imports what Python 3.13 no longer has."""
+    """img2dataset imports a module that Python 3.13 no longer has."""
     text = ".".join(map(str, found))
     if (3, 11) <= found < (3, 13):
         return Finding("Python", "ok", text)
@@ -50,7 +50,7 @@ def python(found: tuple[int, ...]) -> Finding:
 
 
 def pillow(installed: Iterable[Distribution]) -> Finding:
-    """Pillow and pillow-simd are both the package PIL: with both, each has overwritten files of the other."""
+    """Pillow and pillow-simd are both the package PIL. If both are installed, each has overwritten files."""
     owners = sorted(each.metadata["Name"] for each in installed if _owns(each.read_text("RECORD"), "PIL/Image.py"))
     if len(owners) == 1:
         return Finding("PIL", "ok", f"{owners[0]} {version(owners[0])}")
@@ -64,7 +64,7 @@ def _owns(record: str | None, path: str) -> bool:
 
 
 def backport(path: list[str]) -> Finding:
-    """The package `dataclasses` of 2018 shadows the standard library's, and Prefect's server dies of it."""
+    """The package `dataclasses` of 2018 shadows the standard library's, and Prefect's server cannot start."""
     found = list(distributions(name="dataclasses", path=path))
     if not found:
         return Finding("dataclasses backport", "ok", "not installed")
@@ -98,7 +98,7 @@ def _version(name: str) -> str | None:
 
 
 def disk(root: Path, least: int) -> Finding:
-    """Whether there is room where results are to lie."""
+    """Whether the folder for results can be written, and its disk has room."""
     where = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
     if not os.access(where, os.W_OK):
         return Finding("disk", "fault", f"{where} cannot be written", "choose another folder with --root DIR")
@@ -118,7 +118,7 @@ def _prefect() -> Finding:
     try:
         import prefect
         import prefect.server.api.server
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know
+    except Exception as error:  # noqa: BLE001 - any error at import is a finding
         return Finding("Prefect", "fault", f"cannot be imported: {str(error).splitlines()[0]}", _AGAIN)
     api = os.environ.get("PREFECT_API_URL") or server.url()
     seen = server.state(api.rstrip("/"))
@@ -131,7 +131,7 @@ def _prefect() -> Finding:
 
 
 def _device() -> Finding:
-    """A machine without a GPU is slower, and that is all."""
+    """A machine without a GPU is slower, which is no fault."""
     if find_spec("torch") is None:
         return Finding("device", "fault", "torch is not installed", _AGAIN)
     from pipeline.models import device
@@ -141,7 +141,7 @@ def _device() -> Finding:
 
 def sources() -> Iterator[Finding]:
     """Each source file, and whether the weights that it names are on this machine."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # looking is not fetching
+    os.environ["HF_HUB_OFFLINE"] = "1"  # checks download nothing
     from pipeline.errors import WinnowError
     from pipeline.sources import loading
     from training.encoders import encoders
@@ -160,10 +160,10 @@ def sources() -> Iterator[Finding]:
         ]
         command = ""
         try:
-            for command, identity in needed:  # noqa: B007 - what fails says which command fetches it
+            for command, identity in needed:  # noqa: B007 - the command that downloads what is missing
                 identity()
         except WinnowError as error:
-            mend = f"winnow {command} {path.stem}   # fetches them where there is a network"
+            mend = f"winnow {command} {path.stem}   # downloads them if there is a network"
             yield Finding(what, "note", str(error), mend)
         else:
             yield Finding(what, "ok", "valid; its weights are here" if needed else "valid")

@@ -10,7 +10,7 @@ from pipeline.pages import report
 from pipeline.settings.encoder import Encoder, parse_encoder
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from training.studies import comparison, plot
+from training.studies import candidates, comparison, plot
 
 
 def compare(
@@ -23,10 +23,11 @@ def compare(
 ) -> Mapping[str, Any]:
     """Compare the named encoders and leave their figures and plot beside the report.
 
-    Without names: those of the source's learners, and `comparison.KNOWN`. `pictures` are what costs are measured on.
+    Without names: those of the source's learners, and `candidates.KNOWN`. `pictures` are what costs are measured on.
     """
     with world.served(described, storage) as served, bars() as progress:
-        found = comparison.compare(served, storage, _chosen(described, names), manifest, pictures, finetune, progress)
+        scope = comparison.Scope(manifest, pictures, finetune)
+        found = comparison.compare(served, storage, _chosen(described, names), scope, progress)
     plot.pareto(found, storage.root / report.PARETO)
     (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
     return found
@@ -35,5 +36,5 @@ def compare(
 def _chosen(described: Source, names: Sequence[str]) -> list[Encoder]:
     """Each encoder once."""
     own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
-    named = [own.get(name) or parse_encoder(name) for name in names] or [*own.values(), *comparison.KNOWN]
+    named = [own.get(name) or parse_encoder(name) for name in names] or [*own.values(), *candidates.KNOWN]
     return [each for at, each in enumerate(named) if each not in named[:at]]

@@ -8,7 +8,8 @@ from prefect import flow, get_run_logger
 from flows import sources, tasks
 from pipeline.demo import world
 from pipeline.errors import WinnowError
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.review import drift
 from pipeline.sources import loading
 from pipeline.trials.trials import gain_of
@@ -39,7 +40,7 @@ def reconcile(root: str = "data") -> list[str]:
     for path in loading.source_files():
         try:
             described, storage = sources.load(str(path), Path(root))
-            if described.task is None or not log(storage) or gain_of(storage, Manifest.open(storage).id):
+            if described.task is None or not commits(storage) or gain_of(storage, Manifest.open(storage).id):
                 continue
             if held := drift.hold(described, storage, Manifest.open(storage)):
                 logger.warning("%s: %s", path.name, held)

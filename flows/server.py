@@ -37,11 +37,11 @@ class State(Enum):
     OTHER = "what answers is not Prefect's API"
     LOCKED = "it asks for a secret that this folder does not have"
     READY = "it accepts this folder's secret"
-    OPEN = "it asks nobody for a secret"
+    OPEN = "it asks for no secret"
 
 
 UNPROTECTED = (
-    "it asks nobody for a secret: any page in a browser here, and any user of this machine, can run commands through it"
+    "it asks for no secret, so any page in a browser here and any user of this machine can run commands through it"
 )
 """What is wrong with a server that was started elsewhere without authentication."""
 
@@ -52,7 +52,7 @@ _WAYS_OUT = {
 
 
 def state(api: str) -> State:
-    """Whether a Prefect server is at this address, and whether it lets this process in."""
+    """Whether a Prefect server answers at this address, and whether it accepts this process."""
     credentials = access.credentials()
     try:
         health = httpx.get(f"{api}/health", timeout=5, trust_env=False)
@@ -73,7 +73,7 @@ def _admits(api: str, credentials: Mapping[str, str]) -> bool:
 
 
 def answers(api: str) -> bool:
-    """Whether a Prefect server is there that lets this process in."""
+    """Whether a Prefect server answers there and accepts this process."""
     return state(api) in (State.READY, State.OPEN)
 
 

@@ -35,7 +35,8 @@ from filters.core import Filter, Recipe
 from pipeline.errors import StorageError
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.publish import Published
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -242,7 +243,9 @@ def digest(left: dict[str, bytes | None]) -> str:
 
 def judged(room: Room, fault: Fault, place: Path) -> tuple[str, list[str]]:
     """Which manifest a reader finds, and all that is wrong then and after the next run."""
-    known = {log(store(room.folder / each))[-1].id: told for each, told in (("before", "old"), ("after/disk", "new"))}
+    known = {
+        commits(store(room.folder / each))[-1].id: told for each, told in (("before", "old"), ("after/disk", "new"))
+    }
     whole = objects(room.folder / "after" / "disk")
     disk, traced = place / "disk", (place / "trace").exists()
     state, wrong = examined(disk, known, whole)
@@ -253,9 +256,9 @@ def judged(room: Room, fault: Fault, place: Path) -> tuple[str, list[str]]:
     afterwards, more = examined(disk, known, whole)
     wrong += more + [f"the next run did not make {key}" for key in whole.keys() - objects(disk).keys()]
     wrong += [] if afterwards == "new" else [f"the next run left the {afterwards} manifest"]
-    commits = log(store(disk))
-    if [commit.parent for commit in commits] != [None, *(commit.id for commit in commits[:-1])]:
-        wrong.append(f"the log is no chain: {commits}")
+    published = commits(store(disk))
+    if [commit.parent for commit in published] != [None, *(commit.id for commit in published[:-1])]:
+        wrong.append(f"the log is no chain: {published}")
     if fault == FAULTS[0] and traced and not wrong:
         model = power_cuts.Disk(room.folder / "before", disk, place / "trace")
         for after, left in cuts(model, 0).items():
@@ -278,7 +281,7 @@ def examined(disk: Path, known: dict[str, str], whole: dict[str, str]) -> tuple[
 
 def read(storage: Storage) -> str:
     """The newest manifest's id. Every manifest of the log has as many rows as it says."""
-    for commit in log(storage):
+    for commit in commits(storage):
         manifest = Manifest.open(storage, commit.id)
         with manifest.connection() as con:
             rows = con.execute("SELECT count(*), count(*) FILTER (kept) FROM rows").fetchone()

@@ -20,7 +20,7 @@ from conftest import Quiet
 
 from pipeline.settings.encoder import Network
 from training.data import labels
-from training.studies import comparison
+from training.studies import candidates
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
 
@@ -60,7 +60,7 @@ def captions(split):
 
 def label_of(texts):
     """The number of the class that each caption names, negative for none or several."""
-    return labels.only(labels.named(pa.array(texts), CLASSES))
+    return labels.single_class(labels.classes_named(pa.array(texts), CLASSES))
 
 
 def embeddings():
@@ -144,7 +144,7 @@ def _described(host, budget):
     least = zip(CLASSES, calibrated(*embeddings()), strict=True)
     aligned = " ".join(f"WHEN '{name}' THEN {similarity:.4f}" for name, similarity in least)
     classes = "".join(f"{name} = {json.dumps(words)}\n" for name, words in CLASSES.items())
-    seen = comparison.toml(mobilenet())
+    seen = candidates.toml(mobilenet())
     learners = "".join(f"[task.learners.{head}]\nhead = '{head}'\n{seen}\n" for head in ("linear", "mlp"))
     spent = "".join(f"{name} = {json.dumps(value)}\n" for name, value in budget.items())
     return f"""

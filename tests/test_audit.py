@@ -44,10 +44,10 @@ def test_shares_by_language_domain_length_and_word(manifest):
 def test_who_is_hit_is_who_is_surely_hit(manifest):
     """Ten of ten is at least 72 %, above the 69 % of all; one of one tells nothing."""
     found = audit.audit(manifest, SHARP)
-    assert [each.value for each in found.hit("domain")] == ["other.example"]
-    assert found.hit("language") == []
-    assert {each.value for each in found.hit("word")} == {"zebra", "in", "the", "grass"}
-    assert audit.audit(manifest, Recipe("everything")).hit("domain") == []
+    assert [each.value for each in found.above_average("domain")] == ["other.example"]
+    assert found.above_average("language") == []
+    assert {each.value for each in found.above_average("word")} == {"zebra", "in", "the", "grass"}
+    assert audit.audit(manifest, Recipe("everything")).above_average("domain") == []
 
 
 def test_small_groups_are_told_together(manifest):

@@ -60,7 +60,7 @@ def test_rows_and_verdicts_stay_and_the_columns_come(folder, store):
     done = add(more(folder, "mine"), store, "mine")
     after = Manifest.open(store)
     assert (done.new, after.counts) == (True, before.counts)
-    assert after.document["ledger"] == before.document["ledger"]
+    assert after.document.inputs.ledger == before.document.inputs.ledger
     assert set(after.columns.names) - set(before.columns.names) == {"mine_letters"}
     assert select(store, "SELECT uid, kept, dropped_by, error FROM rows") == verdicts
     told = select(

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.bench import choosing, scoring, synthetic
+from pipeline.bench import choosing, scoring, synthetic, synthetic_manifest
 from pipeline.bench.scoring import Repeat
 from pipeline.download import download
 from pipeline.engine import machine
@@ -60,7 +60,7 @@ def test_a_model_that_is_none_is_told():
 
 def test_winnow_and_pandas_choose_the_same_rows(tmp_path):
     store = Storage(tmp_path)
-    manifest = choosing.published(store, 5_000)
+    manifest = synthetic_manifest.publish_rows(store, 5_000, choosing.RECIPE)
     ours, theirs = choosing.winnow(store), choosing.pandas(store)
     found = choosing.figures([ours], [theirs])
     assert found["kept"] == manifest.counts.kept > 100
@@ -71,8 +71,8 @@ def test_winnow_and_pandas_choose_the_same_rows(tmp_path):
 
 
 def test_rows_of_a_manifest_that_is_made_up():
-    whole = choosing.table(7, 2_000)
-    assert whole.equals(choosing.table(7, 2_000))
+    whole = synthetic_manifest.table(7, 2_000)
+    assert whole.equals(synthetic_manifest.table(7, 2_000))
     assert len(whole.column_names) == 20
     assert len(set(whole["uid"].to_pylist())) == 2_000
     assert {len(each) for each in whole["uid"].to_pylist()} == {32}

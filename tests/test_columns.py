@@ -95,7 +95,7 @@ def test_a_column_that_begins_as_a_score_does_is_no_score(tmp_path, store):
     scores = score_columns(manifest)
     assert {"pixels_sharpness", "captions_words", "captions_language", "duplicates_count"} <= scores
     assert not scores & {"captions_hint", "pixels_sharpness_of_the_list", "width"}
-    assert {each.name for each in charts.numbers(manifest)} <= scores | {"width", "height"}
+    assert {each.name for each in charts.histogram_fields(manifest)} <= scores | {"width", "height"}
 
 
 def test_members_of_a_union_may_not_disagree_on_case(tmp_path):

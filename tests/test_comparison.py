@@ -52,7 +52,7 @@ def test_the_next_thing_is_made_while_this_one_is_worked_on():
 
 def test_windows_know_where_they_belong_and_keep_their_order():
     asked = {"a": lambda: [("a", b"")] * 100, "b": lambda: [("b", b"")] * 3}
-    with features.decoded(asked, lambda picture: picture[0], workers=3) as windows:
+    with features.decode(asked, lambda picture: picture[0], workers=3) as windows:
         assert [(key, set(window), len(window)) for key, window in windows] == [
             ("a", {"a"}, 64),
             ("a", {"a"}, 36),
@@ -63,7 +63,7 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 def test_a_picture_that_cannot_be_decoded_is_named():
     loaded = encoders.load(encoder.parse_encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
-    with features.decoded(asked, partial(features.prepared, loaded, Image.fromarray, "", 0)) as windows:
+    with features.decode(asked, partial(features.prepare, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
             list(windows)
 
@@ -93,11 +93,11 @@ def row(name, f1, rate, weights="file"):
 def test_the_front_has_what_is_better_or_cheaper_and_nothing_random():
     rows = [row("dear", 0.9, 10), row("cheap", 0.8, 100), row("worse", 0.7, 50), row("chance", 0.95, 200, "RANDOM")]
     means = [intervals.Mean(each["score"], np.full(9, each["score"])) for each in rows]
-    assert comparison.place([*rows, {"error": "gone"}], [*means, None]) == "dear"
+    assert comparison.rank([*rows, {"error": "gone"}], [*means, None]) == "dear"
     assert [each["front"] for each in rows] == [True, True, False, False]
     assert rows[1]["behind"]["difference"] == pytest.approx(-0.1)
     assert "behind" not in rows[0]
-    assert comparison.place(rows[3:], means[3:]) is None
+    assert comparison.rank(rows[3:], means[3:]) is None
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_numbers_on_a_test_set_that_is_split_off(tmp_path):
     described, storage = training_sources.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
     network = described.task.learners["linear"].encoder
     with descent.one_thread():
-        found = comparison.compare(described, storage, [network], pictures=16, finetuned=True)
+        found = comparison.compare(described, storage, [network], comparison.Scope(pictures=16, finetuned=True))
     assert (found["kind"], found["metrics"][0]) == ("number", ["r2", "R2"])
     assert 10 < found["test_pictures"] < 45
     (row,) = found["encoders"]

@@ -10,7 +10,7 @@ import published_sources
 import pytest
 
 from pipeline.manifest import database
-from pipeline.manifest.manifest import log
+from pipeline.manifest.log import commits
 from pipeline.store.storage import Storage
 
 
@@ -47,14 +47,14 @@ def test_an_older_client_can_read_it(store):
 
 def test_its_views_are_those_of_winnow_sql(store):
     assert ask(store, "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM dropped)") == [(20, 0)]
-    commits = [commit.id for commit in log(store)]
-    assert ask(store, "SELECT id FROM manifests") == [(each,) for each in commits]
+    published = [commit.id for commit in commits(store)]
+    assert ask(store, "SELECT id FROM manifests") == [(each,) for each in published]
     sides = ask(store, "SELECT manifest, count(*) FILTER (kept) FROM history GROUP BY manifest")
-    assert dict(sides) == {commits[0]: 10, commits[1]: 20}
+    assert dict(sides) == {published[0]: 10, published[1]: 20}
 
 
 def test_a_trial_and_the_rows_it_drew_from(store):
-    newest = log(store)[-1].id
+    newest = commits(store)[-1].id
     trial = {"manifest": newest, "arm": "filtered", "seed": 0, "f1_macro": 0.75}
     store.put_if_absent("trials/abc.json", json.dumps(trial).encode())
     assert ask(store, "FROM trials") == []

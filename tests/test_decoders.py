@@ -57,7 +57,7 @@ def test_a_network_is_trained_on_what_a_scorer_sees(tmp_path, jpegs, name):
     loaded, decode, drawn = encoders.load(network), decoders.decoder(name), decoders.from_pixels(name)
     for content in jpegs[:8]:
         seen = loaded.prepare(decode(content))
-        assert (features.prepared(loaded, drawn, "", 0, ("a picture", content)).versions[0] == seen).all()
+        assert (features.prepare(loaded, drawn, "", 0, ("a picture", content)).versions[0] == seen).all()
     own, pillow = (features.Extractor(Storage(tmp_path), network, each, None).identity for each in (name, "pillow"))
     assert (own == pillow) == (name == "pillow")
 

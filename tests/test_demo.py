@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.demo import captions, pool, rendering, scenes, web
-from pipeline.demo.hold import held
+from pipeline.demo.hold import hold
 from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
 from pipeline.ledger import ingest
@@ -105,7 +105,7 @@ def test_a_caption_names_the_main_shape_and_no_word_means_two():
     assert len(words) == len(set(words))
     drawn = [scenes.draw(np.random.default_rng(number)) for number in range(300)]
     said = [captions.caption(scene, np.random.default_rng(number)) for number, scene in enumerate(drawn)]
-    named = labels.named(pa.array(said), captions.SHAPE_WORDS)
+    named = labels.classes_named(pa.array(said), captions.SHAPE_WORDS)
     names = list(captions.SHAPE_WORDS)
     assert all(row[names.index(scene.things[0].shape)] for row, scene in zip(named, drawn, strict=True))
     assert all(row.sum() == 1 for row, scene in zip(named, drawn, strict=True) if len(scene.things) == 1)
@@ -241,7 +241,7 @@ def test_a_stranger_on_the_port_is_an_error_that_names_the_way_out(small, storag
         port = stranger.getsockname()[1]
         world = World(small.demo, storage)
         with pytest.raises(SourceError, match=rf"port {port} is taken by another program.*\[demo\] port"):
-            with held(world.folder, port, world.stage.key):
+            with hold(world.folder, port, world.stage.key):
                 pass
 
 
@@ -258,7 +258,7 @@ def _greet(listener):
 
 def test_another_world_on_the_port_is_an_error(small, storage, site):
     with pytest.raises(SourceError, match="another demo world"):
-        with held(World(small.demo, storage).folder, small.demo.port, "00000000"):
+        with hold(World(small.demo, storage).folder, small.demo.port, "00000000"):
             pass
 
 
@@ -287,8 +287,8 @@ def test_the_server_dies_with_a_run_that_is_killed(small, storage, tmp_path):
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from pipeline.demo.hold import held
-with held(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]):
+from pipeline.demo.hold import hold
+with hold(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]):
     print("up", flush=True)
     time.sleep(60)
 """

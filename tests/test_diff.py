@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import asdict
 
 import numpy as np
 import published_sources
@@ -14,7 +13,8 @@ from scipy import stats
 from filters.core import Filter, Recipe
 from flows.console import review
 from pipeline.errors import StorageError
-from pipeline.manifest import publish
+from pipeline.manifest import card, parts, publish
+from pipeline.manifest.document import Inputs, LedgerState, StageKeys, without_why
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import diff, drift
 from pipeline.review.diff import Change, Move
@@ -82,13 +82,10 @@ def decided(store, keys, least):
         columns = {"uid": [f"{n:032x}" for n in numbers], "status": ["ok"] * len(numbers), "number": numbers}
         texts = {name: [f"{name} {n}" for n in numbers] for name in ("url", "caption", "sha256")}
         rows = pa.table(columns | texts)
-        made.append(asdict(parquet.put_parquet(store, "rows", rows.schema, [rows])))
-    sketch = {
-        "ledger": {"input": sum(map(len, keys)), "repeated": 0, "digest": ""},
-        "stages": {"shards": "", "scores": {}},
-    }
-    sketch |= {"source": "s", "quarantined": [], "rows": made, "recipe": publish.written(recipe)}
-    return Manifest.open(store, publish.decide(store, sketch, {}, recipe, 0.0).id)
+        made.append(parquet.put_parquet(store, "rows", rows.schema, [rows]))
+    pairs, stages = LedgerState("", sum(map(len, keys)), 0), StageKeys("", {})
+    inputs = Inputs(parts.FORMAT, "s", pairs, stages, (), tuple(made), without_why(recipe), {})
+    return Manifest.open(store, publish.decide(store, inputs, card.why(recipe)).id)
 
 
 def test_parts_that_both_have_are_joined_by_place_and_others_by_uid(store):

@@ -177,7 +177,7 @@ def test_every_named_query_is_explained():
     listed = (HOME / "docs" / "sql.md").read_text()
     for name, query in named.QUERIES.items():
         assert f"`@{name}`" in README, name
-        assert f"| `@{name}` | {query.what} |" in listed, name
+        assert f"| `@{name}` | {query.description} |" in listed, name
 
 
 @pytest.mark.parametrize(

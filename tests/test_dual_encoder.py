@@ -22,10 +22,10 @@ def pairs(count, wrong=0.0, seed=0):
 
 def said(views, texts, heldout, classes, seed=3):
     """Of the test set, at the end: the nearest class."""
-    measure = metrics.Single(np.zeros(len(heldout), np.int16), "abc")
+    measure = metrics.Classification(np.zeros(len(heldout), np.int16), "abc")
 
     def answer(embed):
-        return measure.said(embed(heldout[:, 0]), classes.astype(np.float32))
+        return measure.predict(embed(heldout[:, 0]), classes.astype(np.float32))
 
     found = dual_encoder.train(views, texts, answer, BUDGET, seed)
     return found[max(found)]

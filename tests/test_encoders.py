@@ -17,7 +17,7 @@ from pipeline.settings import encoder
 from pipeline.settings.encoder import Hog, Network, Pixels
 from pipeline.sources import loading
 from training.encoders import encoders
-from training.studies import comparison
+from training.studies import candidates
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
 
@@ -74,7 +74,7 @@ def test_timm_features_are_the_model_s_own(folder):
     with torch.inference_mode():
         transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
         batch = torch.stack([transform(image) for image in images])
-        assert torch.equal(tower.stacked([tower.prepare(image) for image in images]), batch)
+        assert torch.equal(tower.stack([tower.prepare(image) for image in images]), batch)
         expected = model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
     assert expected.shape[1] == model.num_features
     np.testing.assert_allclose(encoded(tower, images), expected, atol=1e-4)
@@ -97,7 +97,7 @@ def test_preprocessing_can_be_told(folder):
     tower = encoders.load(
         timm_encoder(folder, preprocess={"input_size": [3, 48, 48], "mean": [0, 0, 0], "std": [1, 1, 1]})
     )
-    (tensor,) = tower.stacked([tower.prepare(Image.new("RGB", (100, 60), (255, 0, 51)))])
+    (tensor,) = tower.stack([tower.prepare(Image.new("RGB", (100, 60), (255, 0, 51)))])
     assert tensor.shape == (3, 48, 48)
     np.testing.assert_allclose(tensor[:, 5, 5], [1, 0, 0.2], atol=1e-3)
 
@@ -152,7 +152,7 @@ def test_what_has_nothing_to_do_with_memory_stays_what_it_is():
 def test_features_that_are_no_numbers_are_an_error():
     broken = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 4), torch.nn.Flatten())
     torch.nn.init.constant_(broken[0].weight, torch.nan)
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="are not finite"):
         tower_of(broken.requires_grad_(False), 2).encode(plain(1))
 
 
@@ -193,7 +193,7 @@ def test_weights_that_do_not_fit_are_refused(folder):
 def test_an_encoder_has_a_name(text, told):
     found = encoder.parse_encoder(text)
     assert found.model_dump(exclude_defaults=True) == told
-    (line,) = tomllib.loads(comparison.toml(found)).values()
+    (line,) = tomllib.loads(candidates.toml(found)).values()
     assert TypeAdapter(encoder.Encoder).validate_python(line) == found
 
 

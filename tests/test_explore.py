@@ -21,7 +21,8 @@ from starlette.testclient import TestClient
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import QueryError, StorageError
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.app import app, listening
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.explorer import Explorer, choices
@@ -389,7 +390,7 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
         assert "use lower-case letters" in post(client, "publish", 400, name="My own", filters=filters)["detail"]
         with store.lock():
             assert "another run is writing" in post(client, "publish", 400, name="other", filters=filters)["detail"]
-    assert len(log(store)) == 2
+    assert len(commits(store)) == 2
 
 
 def test_labels_are_a_sample_that_calibrate_reads(own):
@@ -437,7 +438,7 @@ def test_a_list_of_labels_that_is_none_is_left_alone(tmp_path):
     store = Storage(tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / KEY).write_bytes(b"what is this")
-    with pytest.raises(StorageError, match="is no list of labels, so none is added: move it away"):
+    with pytest.raises(StorageError, match="is no list of labels, and is left as it is: move it away"):
         Labels(store).put("http://a", "b", "match")
     assert (tmp_path / KEY).read_bytes() == b"what is this"
 

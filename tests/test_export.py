@@ -13,6 +13,7 @@ from PIL import Image
 from filters import recipes
 from pipeline.errors import BusyError, RecipeError, StorageError
 from pipeline.manifest import export
+from pipeline.manifest.formats import FORMATS, nonmissing
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 from pipeline.store.tarfiles import Tars
@@ -32,7 +33,7 @@ def manifest(tmp_path):
 
 def kept(manifest):
     """By uid the caption and the stored picture."""
-    tars = Tars(manifest.storage, manifest.document["stages"]["shards"])
+    tars = Tars(manifest.storage, manifest.stages.shards)
     with manifest.connection() as con:
         rows = con.execute("SELECT uid, coalesce(caption, ''), shard, member FROM rows WHERE kept").fetchall()
     return {uid: (caption, tars.read(shard, member)) for uid, caption, shard, member in rows}
@@ -82,12 +83,12 @@ def test_what_pandas_takes_for_missing_stays_a_caption():
 
     text = io.StringIO()
     rows = csv.writer(text, delimiter="\t", lineterminator="\n")
-    rows.writerows([["title", "x"], *([export.present(word), "x"] for word in sorted(STR_NA_VALUES))])
+    rows.writerows([["title", "x"], *([nonmissing(word), "x"] for word in sorted(STR_NA_VALUES))])
     table = pd.read_csv(io.StringIO(text.getvalue()), sep="\t")
     assert [each.strip() for each in table["title"]] == sorted(STR_NA_VALUES)
 
 
-@pytest.mark.parametrize("form", export.FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(manifest, tmp_path, form):
     def stop(step, done, total):
         if done >= 20:
@@ -147,7 +148,7 @@ def test_another_recipe_of_the_same_scores(manifest, tmp_path):
 
 
 def test_a_missing_picture_stops_it_with_the_way_out(manifest, tmp_path):
-    for tar in (manifest.storage.root / f"shards-{manifest.document['stages']['shards']}").glob("00001.tar"):
+    for tar in (manifest.storage.root / f"shards-{manifest.stages.shards}").glob("00001.tar"):
         tar.unlink()
     with pytest.raises(StorageError, match=r"shard 00001 has no picture .*run `winnow curate`"):
         export.write(manifest, None, "webdataset", tmp_path / "out")

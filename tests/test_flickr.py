@@ -100,7 +100,7 @@ def test_encoders_side_by_side(curated):
     """The real network is better than gradients, by a probe on what is kept."""
     toml, _, _ = curated
     found = comparison.compare(
-        *opened(toml), [flickr_photographs.mobilenet(), encoder.parse_encoder("hog")], pictures=64
+        *opened(toml), [flickr_photographs.mobilenet(), encoder.parse_encoder("hog")], comparison.Scope(pictures=64)
     )
     Console().print(shown.table(found))
     f1 = [row["score"] for row in found["encoders"]]

@@ -26,13 +26,13 @@ from pipeline.settings.task import TestSet as Held
 from pipeline.sources import loading
 from pipeline.store import tarfiles
 from pipeline.trials import trials
-from training.data import heldout, labels, pool
+from training.data import labels, near_duplicates, pool
 from training.data.heldout import HeldOut
 from training.encoders import encoders
 from training.learners import probe
 from training.learners.objectives import Objective
 from training.measures import intervals, metrics
-from training.studies import experiment, gain, plot, summary
+from training.studies import experiment, fairness, gain, plot, summary
 
 FILTERS = {**training_sources.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
@@ -87,12 +87,12 @@ def files(storage, *folders):
     ],
 )
 def test_a_caption_s_label_is_the_only_class_it_names(caption, label):
-    assert labels.only(labels.named(pa.array([caption], pa.string()), WORDS)).tolist() == [label]
+    assert labels.single_class(labels.classes_named(pa.array([caption], pa.string()), WORDS)).tolist() == [label]
 
 
 def test_pairs_without_a_label_are_counted():
     batch = pa.record_batch({"uid": ["a", "b", "c"], "caption": ["a dog", "a cat", "dog, swimming pool"]})
-    table, counts = labels.labelled([batch, batch.slice(0, 1)], NAMED)
+    table, counts = labels.label_pairs([batch, batch.slice(0, 1)], NAMED)
     assert table.to_pylist() == [{"uid": "a", "label": 0}, {"uid": "a", "label": 0}]
     assert counts == {"downloaded": 4, "no_class": 1, "several_classes": 1, "labelled": 2}
 
@@ -139,8 +139,8 @@ def test_a_missing_held_out_picture_is_told(tmp_path):
 
 def test_near_means_at_most_four_bits():
     hashes = np.array([0, 0b1111, 0b11111, 2**64 - 1, 0], np.uint64)
-    assert heldout.near(hashes, np.array([0], np.uint64)).tolist() == [True, True, False, False, True]
-    assert not heldout.near(hashes, np.array([], np.uint64)).any()
+    assert near_duplicates.near_any(hashes, np.array([0], np.uint64)).tolist() == [True, True, False, False, True]
+    assert not near_duplicates.near_any(hashes, np.array([], np.uint64)).any()
 
 
 def test_scores_by_hand():
@@ -161,7 +161,7 @@ def test_scores_by_hand():
 
 
 def bootstrapped(truth, classes, seeds):
-    return intervals.Bootstrap(metrics.Single(truth, "abc"[:classes]), len(truth), seeds)
+    return intervals.Bootstrap(metrics.Classification(truth, "abc"[:classes]), len(truth), seeds)
 
 
 def difference(bootstrap, better, worse, **told):
@@ -450,12 +450,10 @@ def test_another_budget_trains_anew_on_the_same_features(tmp_path):
 
 def pictures(storage):
     """By uid, the picture that each row of the newest manifest has in the store."""
-    stages = Manifest.open(storage).document["stages"]
+    stages = Manifest.open(storage).stages
     rows = sandbox.run("SELECT uid, shard, member FROM rows", [storage]).to_pylist()
     tars = {row["shard"] for row in rows}
-    stored = {
-        number: dict(tarfiles.read(storage.fetch(f"shards-{stages['shards']}/{number:05d}.tar"))) for number in tars
-    }
+    stored = {number: dict(tarfiles.read(storage.fetch(f"shards-{stages.shards}/{number:05d}.tar"))) for number in tars}
     return {row["uid"]: stored[row["shard"]][row["member"]] for row in rows}
 
 
@@ -512,13 +510,13 @@ def test_an_arm_with_a_picture_of_the_test_set_is_refused(tmp_path):
     extractors = gain._extractors(described, storage)
     known = pool.read(arms.Choice.open(storage), described.task, extractors, test, progress.silent)
     own = partial(experiment.Experiment, "", None, described.task, test=test, learners=())
-    assert np.flatnonzero(own(pool=known).tested).tolist() == np.flatnonzero(known.leaked).tolist() == [4, 5]
+    assert np.flatnonzero(own(pool=known).shows_test).tolist() == np.flatnonzero(known.leaked).tolist() == [4, 5]
     for seed in range(5):
-        assert not known.leaked[np.concatenate(list(own(pool=known).drawn(seed).values()))].any()
+        assert not known.leaked[np.concatenate(list(own(pool=known).draw(seed).values()))].any()
     for unseen in (4, 5):
         forgetful = dataclasses.replace(known, leaked=known.leaked & (np.arange(60) != unseen))
         with pytest.raises(CompareError, match="the arm 'raw' trains on a picture of the test set"):
-            list(map(own(pool=forgetful).drawn, range(20)))
+            list(map(own(pool=forgetful).draw, range(20)))
 
 
 @pytest.mark.parametrize(
@@ -540,14 +538,14 @@ def test_unequal_trials_are_not_compared(noisy):
     _, storage, _ = noisy
     every = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
     found = sorted((each for each in every if each.setting.learner == "mlp"), key=lambda each: each.setting.seed)
-    gain.check_comparable("mlp", found)
+    fairness.check_comparable("mlp", found)
     spent = dataclasses.replace(found[0].setting, budget={**found[0].setting.budget, "steps": 1})
     with pytest.raises(CompareError, match="trials of 'mlp' differ in their budget"):
-        gain.check_comparable("mlp", [dataclasses.replace(found[0], setting=spent), *found[1:]])
+        fairness.check_comparable("mlp", [dataclasses.replace(found[0], setting=spent), *found[1:]])
     with pytest.raises(CompareError, match="not paired"):
-        gain.check_comparable("mlp", found[1:])
+        fairness.check_comparable("mlp", found[1:])
     with pytest.raises(CompareError, match="at least 5 seeds"):
-        gain.check_comparable("mlp", [each for each in found if each.setting.seed < 4])
+        fairness.check_comparable("mlp", [each for each in found if each.setting.seed < 4])
 
 
 def test_a_source_without_a_task_is_told(noisy):

@@ -43,10 +43,10 @@ def test_a_flip_swaps_left_and_right_as_words(caption, flipped):
 )
 def test_where_a_word_may_be_no_side_nothing_is_flipped(caption):
     assert joint.mirrored(caption) is None
-    assert "flip" not in joint.allowed(CLASSIC, caption)
+    assert "flip" not in joint.allowed_steps(CLASSIC, caption)
     for seed in range(20):
-        made = joint.version(training_sources.gradient(), caption, joint.allowed(CLASSIC, caption), "words", seed)
-        assert "flip" not in made.taken
+        made = joint.augment(training_sources.gradient(), caption, joint.allowed_steps(CLASSIC, caption), "words", seed)
+        assert "flip" not in made.applied
         assert rises(made.pixels)
 
 
@@ -58,18 +58,18 @@ def rises(pixels):
 def test_picture_and_caption_are_flipped_together():
     caption, seen = "a red ball on the left", set()
     for seed in range(30):
-        made = joint.version(training_sources.gradient(), caption, joint.allowed(CLASSIC, caption), "swap", seed)
+        made = joint.augment(training_sources.gradient(), caption, joint.allowed_steps(CLASSIC, caption), "swap", seed)
         said = sorted(made.caption.lower().split())
         assert ("left" in said, "right" in said) == (rises(made.pixels), not rises(made.pixels))
-        seen.add("flip" in made.taken)
+        seen.add("flip" in made.applied)
     assert seen == {True, False}
 
 
 def test_a_named_colour_keeps_its_hue():
     pixels = np.zeros((8, 8, 3), np.uint8) + np.array([200, 60, 60], np.uint8)
     for caption, most in (("a Red ball", 0.005), ("a ball", 1)):
-        steps = joint.allowed(("jitter",), caption)
-        made = [joint.version(pixels, caption, steps, "swap", seed).pixels for seed in range(20)]
+        steps = joint.allowed_steps(("jitter",), caption)
+        made = [joint.augment(pixels, caption, steps, "swap", seed).pixels for seed in range(20)]
         assert len({each.tobytes() for each in made}) > 10  # brightness changes
         hues = [colorsys.rgb_to_hsv(*(each[0, 0] / 255))[0] for each in made]
         turned = max(min(hue, 1 - hue) for hue in hues)
@@ -83,14 +83,14 @@ def test_every_colour_of_the_demo_is_known():
 
 @pytest.mark.parametrize("caption", ["a dog behind a fence", "a ball in the corner", "a cup Left of a mug"])
 def test_who_says_what_stands_where_is_not_cropped(caption):
-    assert "crop" not in joint.allowed(CLASSIC, caption)
-    assert "crop" in joint.allowed(CLASSIC, "a dog in the snow")
+    assert "crop" not in joint.allowed_steps(CLASSIC, caption)
+    assert "crop" in joint.allowed_steps(CLASSIC, "a dog in the snow")
 
 
 def test_versions_are_the_same_again_and_differ_by_seed():
     made = [
-        joint.version(training_sources.gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)
+        joint.augment(training_sources.gradient(), "a dog runs in snow", CLASSIC, "words", seed) for seed in (1, 1, 2)
     ]
     assert np.array_equal(made[0].pixels, made[1].pixels)
-    assert (made[0].caption, made[0].taken) == (made[1].caption, made[1].taken)
+    assert (made[0].caption, made[0].applied) == (made[1].caption, made[1].applied)
     assert not np.array_equal(made[0].pixels, made[2].pixels)

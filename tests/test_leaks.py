@@ -18,7 +18,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.images.phash import phash, phash_of_file
 from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours.hamming import nearest_targets
-from pipeline.scorers.leaks import Evaluated, Known
+from pipeline.scorers.leak_index import LeakIndex, SetPicture
 from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
 
@@ -160,8 +160,8 @@ DISGUISES = {
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 def test_a_copy_in_disguise_is_found(disguise):
-    pictures = [Evaluated("set", str(seed), "", scene(seed)) for seed in range(10)]
-    known = Known.read(pictures, None)
+    pictures = [SetPicture("set", str(seed), "", scene(seed)) for seed in range(10)]
+    known = LeakIndex.read(pictures, None)
     copies = np.array([phash(DISGUISES[disguise](each.image)) for each in pictures], np.uint64)
     bits, which = known.by_hash(copies, 8, lambda done, total: None)
     assert np.mean(which == np.arange(10)) >= 0.8
@@ -273,7 +273,7 @@ def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
     rows = ask(store, "SELECT leaks_leaked, leaks_set, leaks_image FROM rows")
     assert rows == [(True, "test", "test.jpg"), (False, None, None)]
     (tmp_path / "test.csv").write_text("image,caption\ngone.jpg,a dog\n")
-    with pytest.raises(ModelError, match="there is no picture .*gone.jpg"):
+    with pytest.raises(SourceError, match="there is no picture .*gone.jpg"):
         published_sources.published(described, store)
 
 

@@ -1,3 +1,4 @@
+import json
 import random
 import threading
 
@@ -10,8 +11,10 @@ import pytest
 from filters.core import REST, Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering.funnel import Overlap, Step
-from pipeline.manifest import publish
-from pipeline.manifest.manifest import Counts, Manifest, log
+from pipeline.manifest.document import Counts, Document
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.verdicts import SCHEMA
 from pipeline.store import duck, parquet
 from pipeline.store.storage import Storage
 
@@ -136,7 +139,7 @@ def test_a_manifest_that_was_never_committed_is_not_there(tmp_path, store, manif
     store.put_if_absent("manifests/feedface.json", b"{}")
     with pytest.raises(StorageError, match="0 manifests"):
         Manifest.open(store, "feed")
-    assert len(log(store)) == 1
+    assert len(commits(store)) == 1
 
 
 def test_counts_must_add_up():
@@ -160,7 +163,8 @@ def test_a_folder_name_with_signs_of_a_glob(tmp_path):
 
 
 def test_one_of_an_older_winnow_says_what_to_do(manifest):
-    older = {**manifest.document, "neighbours": {"edges": "scores/duplicates-1/edges.parquet", "radius": 4}}
+    older = {"neighbours": {"edges": "scores/duplicates-1/edges.parquet", "radius": 4}}
+    older = Document.parse(json.dumps(json.loads(manifest.document.to_bytes()) | older))
     with pytest.raises(StorageError, match="of an older winnow: `winnow curate`"):
         Manifest(manifest.storage, manifest.id, older).funnel(Recipe("sharp", (SHARP,)))
 
@@ -189,7 +193,7 @@ def test_rows_and_verdicts_of_many_parts_stay_aligned(tmp_path, store, threads):
         of_rows = pa.table({"uid": numbers.astype(str), "n": numbers, "score": np.sin(numbers)})
         of_verdicts = {"kept": numbers % 2 == 0, "dropped_by": numbers.astype("u8"), "unknown": numbers.astype("u8")}
         rows.append(parquet.put_parquet(store, "rows", of_rows.schema, [of_rows]))
-        verdicts.append(parquet.put_parquet(store, "verdicts", publish.VERDICTS, [pa.table(of_verdicts)]).key)
+        verdicts.append(parquet.put_parquet(store, "verdicts", SCHEMA, [pa.table(of_verdicts)]).key)
         start += size
     both = [duck.file_list(map(store.fetch, keys)) for keys in ([each.key for each in rows], verdicts)]
     joined = f"read_parquet({both[0]}) POSITIONAL JOIN read_parquet({both[1]})"

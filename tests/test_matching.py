@@ -26,7 +26,7 @@ from training.data.pairs import Pairs
 from training.data.pool import Pool
 from training.measures import intervals, matching, metrics
 from training.measures.matching import Match, Retrieval
-from training.studies import comparison, experiment, gain
+from training.studies import comparison, evaluation, fairness, gain
 
 CLIP = f'{{ kind = "open_clip", model = "local-dir:{Path(demo.__file__).parent / "clip"}" }}'
 DUAL = {"dual": {"head": "dual", "encoder": {"kind": "open_clip", "model": "ViT-B-32"}}}
@@ -53,7 +53,7 @@ COSINES = np.array(
 def test_ranks_by_hand(three):
     """Of captions: picture 0 is the third for a and the first for b; c is said of 1 and 2, and 1 is first; d has 2."""
     assert three.pairs.texts == ("a", "b", "c", "d")
-    said = three.said(COSINES, np.eye(4, dtype=np.float32))
+    said = three.predict(COSINES, np.eye(4, dtype=np.float32))
     assert said.tolist() == [1, 2, 3, 3, 1, 1, 1, 1]
 
 
@@ -88,7 +88,7 @@ def test_chance_by_hand(three):
 def test_who_says_the_same_of_everything_finds_nothing():
     """Of 20 pictures each right one stands behind the 19 wrong ones."""
     measure = Retrieval(Pairs.of([f"caption {n}" for n in range(20)], np.arange(20)), 20)
-    said = measure.said(np.ones((20, 3), np.float32), np.ones((20, 3), np.float32))
+    said = measure.predict(np.ones((20, 3), np.float32), np.ones((20, 3), np.float32))
     assert measure.scores(said)["mean_recall"] == 0
     assert intervals.Bootstrap(measure, 20, 2, 9).mean(np.stack([said, said])).resampled.tolist() == [0] * 9
 
@@ -137,8 +137,8 @@ def test_wrong_captions_do_not_make_a_learner_that_always_says_match_the_best():
     measure = Match(Pairs.of([f"{n}" for n in range(100)], np.arange(100), np.arange(100) < 50), 100)
     knows, always = np.where(np.arange(100) < 24, 0.5, -0.5), np.zeros(100)
     assert measure.scores(knows)["f1"] < measure.scores(always)["f1"]
-    assert experiment.tried(measure, knows) == pytest.approx(0.52 * 0.5 + 0.48)
-    assert experiment.tried(measure, always) == 0.5
+    assert evaluation.selection_score(measure, knows) == pytest.approx(0.52 * 0.5 + 0.48)
+    assert evaluation.selection_score(measure, always) == 0.5
 
 
 def test_half_get_the_caption_of_another():
@@ -147,17 +147,17 @@ def test_half_get_the_caption_of_another():
     ]
     whole = Pairs.of(captions, np.array([*(n // 2 for n in range(40)), *range(20)]))
     assert len(whole.texts) == 40
-    found = whole.halved(3)
+    found = whole.half_mismatched(3)
     assert found.match.sum() == 30
     own = set(zip(whole.picture.tolist(), whole.text.tolist(), strict=True))
     asked = zip(found.picture.tolist(), found.text.tolist(), strict=True)
     assert [pair in own for pair in asked] == found.match.tolist()
-    assert whole.halved(3).told == found.told != whole.halved(4).told
+    assert whole.half_mismatched(3).content == found.content != whole.half_mismatched(4).content
 
 
 def test_captions_that_are_all_alike_cannot_be_mismatched():
     with pytest.raises(CompareError, match="too few different captions"):
-        Pairs.of(["same", "Same ", "same"], np.arange(3)).halved(0)
+        Pairs.of(["same", "Same ", "same"], np.arange(3)).half_mismatched(0)
 
 
 def written(folder, **columns):
@@ -173,9 +173,9 @@ def test_held_out_captions_are_read(tmp_path):
     read = HeldOut.read(written(tmp_path), Task(kind="retrieval", learners=DUAL))
     assert read.pairs.texts == ("four", "one", "three", "two")
     assert read.pairs.picture.tolist() == [0, 0, 1, 2, 2]
-    assert read.says == "3 held-out pictures with 5 captions"
+    assert read.description == "3 held-out pictures with 5 captions"
     halved = HeldOut.read(written(tmp_path), Task(kind="match", learners=DUAL))
-    assert halved.says == "3 held-out pictures with 5 captions, 3 of them their own"
+    assert halved.description == "3 held-out pictures with 5 captions, 3 of them their own"
     assert halved.digest != read.digest
 
 
@@ -187,7 +187,7 @@ def test_a_column_says_what_matches(tmp_path):
     assert (read.unlabelled, read.pairs.match.tolist()) == (1, [True, False, False, True])
     same = HeldOut.read(written(tmp_path, fits=["yes"] * 6), Task(kind="match", learners=DUAL))
     with pytest.raises(CompareError, match=r"all match, or none: task.test.column"):
-        gain.check_test(same, Task(kind="match", learners=DUAL))
+        fairness.check_test(same, Task(kind="match", learners=DUAL))
 
 
 def test_zero_shot_may_have_labels_of_its_own(tmp_path):
@@ -199,21 +199,21 @@ def test_zero_shot_may_have_labels_of_its_own(tmp_path):
 @pytest.mark.parametrize(("kind", "classes", "found"), [("zero-shot", BREEDS, [0, -1, -2]), ("match", {}, [-1] * 3)])
 def test_every_pair_with_a_caption_trains(kind, classes, found):
     batch = pa.record_batch({"uid": list("abcde"), "caption": ["a pug", "a cow", "boxer and manx", " ", None]})
-    table, counts = labels.labelled([batch], Task(kind=kind, classes=classes, learners=DUAL))
+    table, counts = labels.label_pairs([batch], Task(kind=kind, classes=classes, learners=DUAL))
     assert table["label"].to_pylist() == found
     assert counts == {"downloaded": 5, "no_caption": 2, "captioned": 3}
-    assert metrics.Single(np.zeros(4, np.int16), "ab").baseline(table["label"].to_numpy())[0] == "always a"
+    assert metrics.Classification(np.zeros(4, np.int16), "ab").baseline(table["label"].to_numpy())[0] == "always a"
 
 
 def test_a_threshold_is_found_on_pictures_that_nobody_saw():
     """Each picture is there twice; 2 and 5 are drawn, so that 3 and 4 are seen, too; u0 leaked."""
     table = pa.table({"uid": [f"u{n}" for n in range(60)], "sha256": [str(n // 2) for n in range(60)]})
     task = Task(kind="match", learners=DUAL)
-    known = experiment.Experiment("", None, task, Pool(table, None, [], [], np.arange(60) == 0, {}, {}), None, ())
-    found = known.undrawn(np.array([2, 2, 5]), 1)
+    known = Pool(table, None, [], [], np.arange(60) == 0, {}, {})
+    found = evaluation.undrawn(task, known, np.array([2, 2, 5]), 1)
     assert found.tolist() == [1, *range(6, 60)]
     with pytest.raises(CompareError, match="only 19 pairs were not drawn in seed 1"):
-        known.undrawn(np.arange(2, 41), 1)
+        evaluation.undrawn(task, known, np.arange(2, 41), 1)
 
 
 @pytest.mark.parametrize(

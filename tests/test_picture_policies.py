@@ -14,7 +14,7 @@ from training.data import features
 
 def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
     for seed in range(5):
-        made = picture_policies.view(training_sources.gradient(), "classic", seed)
+        made = picture_policies.augment(training_sources.gradient(), "classic", seed)
         assert made.shape == (48, 64, 3)
         assert made.dtype == np.uint8
         assert not np.array_equal(made, training_sources.gradient())
@@ -22,24 +22,24 @@ def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
 
 def test_the_same_seed_gives_the_same_version():
     assert np.array_equal(
-        picture_policies.view(training_sources.gradient(), "classic", 5),
-        picture_policies.view(training_sources.gradient(), "classic", 5),
+        picture_policies.augment(training_sources.gradient(), "classic", 5),
+        picture_policies.augment(training_sources.gradient(), "classic", 5),
     )
     assert not np.array_equal(
-        picture_policies.view(training_sources.gradient(), "classic", 5),
-        picture_policies.view(training_sources.gradient(), "classic", 6),
+        picture_policies.augment(training_sources.gradient(), "classic", 5),
+        picture_policies.augment(training_sources.gradient(), "classic", 6),
     )
 
 
 def test_each_step_has_dice_of_its_own():
     """Half of the versions are flipped, half turned, and a quarter is both; what is left out moves nothing else."""
     pixels = training_sources.gradient()
-    found = [set(picture_policies.taken(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
+    found = [set(picture_policies.apply(pixels, POLICIES["classic"], seed)[1]) for seed in range(200)]
     for steps, share in (({"flip"}, 0.5), ({"rotate"}, 0.5), ({"flip", "rotate"}, 0.25), ({"jitter"}, 0.8)):
         assert np.mean([steps <= each for each in found]) == pytest.approx(share, abs=0.12), steps
     for seed in range(10):
         whole, without = (
-            picture_policies.taken(pixels, steps, seed)[1] for steps in (("crop", "flip", "rotate"), ("rotate",))
+            picture_policies.apply(pixels, steps, seed)[1] for steps in (("crop", "flip", "rotate"), ("rotate",))
         )
         assert ("rotate" in whole) == ("rotate" in without)
 
@@ -50,7 +50,7 @@ def test_a_policy_of_one_step_takes_no_other():
         assert {
             step
             for seed in range(9)
-            for step in picture_policies.taken(training_sources.gradient(), POLICIES[name], seed)[1]
+            for step in picture_policies.apply(training_sources.gradient(), POLICIES[name], seed)[1]
         } == {name}
 
 
@@ -59,7 +59,7 @@ def test_shade_is_jitter_that_leaves_hue_alone():
     hues = {step: [] for step in ("jitter", "shade")}
     for seed in range(20):
         for step, found in hues.items():
-            made, _ = picture_policies.taken(pixels, (step,), seed)
+            made, _ = picture_policies.apply(pixels, (step,), seed)
             found.append(colorsys.rgb_to_hsv(*(made[0, 0] / 255))[0])
     turned = {step: max(min(hue, 1 - hue) for hue in found) for step, found in hues.items()}
     assert turned["shade"] < 0.005 < 0.02 < turned["jitter"]
@@ -73,7 +73,7 @@ def test_seeds_depend_on_the_picture_and_the_number_of_the_version():
 def test_the_classic_policy_flips_half_crops_and_stays_upright():
     flipped, spans = [], []
     for seed in range(60):
-        made = picture_policies.view(training_sources.gradient(), "classic", seed).astype(float)
+        made = picture_policies.augment(training_sources.gradient(), "classic", seed).astype(float)
         across = made[:, -8:, 0].mean() - made[:, :8, 0].mean()
         down = made[-8:, :, 1].mean() - made[:8, :, 1].mean()
         flipped.append(across < 0)
@@ -85,24 +85,24 @@ def test_the_classic_policy_flips_half_crops_and_stays_upright():
 
 @pytest.mark.parametrize("size", [(7, 9), (300, 20)])
 def test_odd_sizes_are_no_trouble(size):
-    assert picture_policies.view(training_sources.gradient(*size), "classic", 1).shape == (*size, 3)
+    assert picture_policies.augment(training_sources.gradient(*size), "classic", 1).shape == (*size, 3)
 
 
 def test_versions_are_the_plain_picture_and_its_own_augmentations():
     picture = training_sources.picture("disc", 1)
-    plain, first, second = features.versions(picture, "classic", 2)
+    plain, first, second = features.decode_versions(picture, "classic", 2)
     assert np.array_equal(plain, np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")))
-    again = list(features.versions(picture, "classic", 1))
+    again = list(features.decode_versions(picture, "classic", 1))
     assert np.array_equal(first, again[1])
     assert not np.array_equal(first, second)
-    other = list(features.versions(training_sources.picture("disc", 2), "classic", 1))
+    other = list(features.decode_versions(training_sources.picture("disc", 2), "classic", 1))
     assert not np.array_equal(first, other[1])
 
 
 def test_one_view_doubles_the_set_once():
     """Every picture once as it is and once augmented."""
     pictures = [training_sources.picture("disc", seed) for seed in range(4)]
-    doubled = [pixels for picture in pictures for pixels in features.versions(picture, "classic", 1)]
+    doubled = [pixels for picture in pictures for pixels in features.decode_versions(picture, "classic", 1)]
     assert len({pixels.tobytes() for pixels in doubled}) == 2 * len(pictures)
 
 
@@ -113,5 +113,5 @@ def test_versions_stand_upright():
     exif[0x0112] = 6
     data = io.BytesIO()
     turned.save(data, "JPEG", exif=exif)
-    (plain,) = features.versions(data.getvalue(), "classic", 0)
+    (plain,) = features.decode_versions(data.getvalue(), "classic", 0)
     assert plain.shape == (64, 48, 3)

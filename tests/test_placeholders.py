@@ -28,7 +28,7 @@ def told(store):
 
 
 def ask(store, name):
-    return sandbox.run(named.named(name), [store]).to_pylist()
+    return sandbox.run(named.resolve(name), [store]).to_pylist()
 
 
 def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):

@@ -13,7 +13,8 @@ from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import RecipeError, SourceError
 from pipeline.filtering import distinct as end
 from pipeline.manifest import publish
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.neighbours import hamming
 from pipeline.scorers.edges import EDGES
 from pipeline.scoring import pool
@@ -242,7 +243,7 @@ def test_places_are_right_across_parts(tmp_path, store):
 def test_a_bad_end_publishes_nothing(tmp_path, store, more, told):
     with pytest.raises(RecipeError, match=told):
         published_sources.published(published_sources.listed(tmp_path, range(50, 60), more=more), store)
-    assert log(store) == []
+    assert commits(store) == []
 
 
 @pytest.mark.parametrize(

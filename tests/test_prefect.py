@@ -23,7 +23,8 @@ import served_sources
 import training_sources
 
 from flows import server
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 
 ROOT = Path(__file__).parent.parent
@@ -166,7 +167,7 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
         assert "broken" not in wait_for(listed, 120, process)
 
         prefect(folder, "deployment", "run", "curate/taught")
-        wait_for(lambda: log(storage), 120, process)
+        wait_for(lambda: commits(storage), 120, process)
         manifest = Manifest.open(storage)
         assert manifest.counts.kept == COUNT - COUNT // 4
         wait_for(lambda: runs(place, "retrain") == ["COMPLETED"], 180, process)
@@ -178,7 +179,7 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
         wait_for(lambda: runs(place, "curate") == ["COMPLETED"] * 2, 120, process)
         time.sleep(15)  # a trigger takes a few
         assert runs(place, "retrain") == ["COMPLETED"]
-        assert len(log(storage)) == 1
+        assert len(commits(storage)) == 1
 
         for path in gains:  # as if the event had been lost with its process
             path.unlink()

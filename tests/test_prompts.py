@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.demo import rendering, scenes
 from pipeline.errors import ModelError, SourceError
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.prompts import SETS, PromptsSpec, centre
+from pipeline.scorers.prompts import SETS, PromptsSpec, mean_direction
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -85,7 +85,7 @@ def test_the_mean_of_prompts_has_length_one():
     random = np.random.default_rng(0)
     encoded = random.normal(size=(5, 8)).astype(np.float32)
     encoded /= np.linalg.norm(encoded, axis=1, keepdims=True)
-    assert np.linalg.norm(centre(encoded)) == pytest.approx(1)
+    assert np.linalg.norm(mean_direction(encoded)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", SETS)

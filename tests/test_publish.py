@@ -12,8 +12,11 @@ import pytest
 from filters.core import Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.manifest import publish
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.document import Document
+from pipeline.manifest.log import commit, commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.scoring.plan import Plan
+from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
 
 
@@ -84,7 +87,7 @@ def test_another_recipe_reuses_the_rows(tmp_path, store):
     assert len(store.keys("rows")) == 1
     back = published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
     assert (back.id, back.new) == (first.id, True)
-    assert [commit.parent for commit in log(store)] == [None, first.id, second.id]
+    assert [commit.parent for commit in commits(store)] == [None, first.id, second.id]
 
 
 def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
@@ -100,7 +103,7 @@ def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
     )
     assert published_sources.published(edited, store) == publish.Published(second.id, False, second.counts)
     assert publish.republish(store, both) == publish.Published(second.id, False, second.counts)
-    assert [commit.parent for commit in log(store)] == [None, first.id]
+    assert [commit.parent for commit in commits(store)] == [None, first.id]
     assert Manifest.open(store).recipe == both
     assert {name.partition("/")[0] for name in set(files(store)) - before} == {"verdicts", "manifests", "log"}
 
@@ -117,7 +120,7 @@ def test_without_scores_nothing_is_published_anew(tmp_path, store, sql, told):
     published_sources.published(published_sources.listed(tmp_path, range(40, 50)), store)
     with pytest.raises(RecipeError, match=told):
         publish.republish(store, Recipe("own", (Filter("own", sql),)))
-    assert len(log(store)) == 1
+    assert len(commits(store)) == 1
 
 
 def test_only_the_reason_changed(tmp_path, store):
@@ -203,7 +206,7 @@ def test_a_missing_result_is_an_error_and_nothing_is_published(tmp_path, store):
     ledger = published_sources.finish(described, store, without={1})
     with pytest.raises(StorageError, match=r"00001\.parquet is missing"):
         publish.publish(Plan.of(described), store, ledger, {})
-    assert log(store) == []
+    assert commits(store) == []
 
 
 def test_results_of_other_pairs_are_an_error(tmp_path, store):
@@ -229,7 +232,7 @@ def test_a_bad_filter_publishes_nothing(tmp_path, store, sql, told):
             published_sources.listed(tmp_path, range(20), filters=(fine, {"name": "own", "sql": sql})), store
         )
     assert "\n" not in str(raised.value)
-    assert log(store) == []
+    assert commits(store) == []
 
 
 def test_63_filters_fit_a_verdict(tmp_path, store):
@@ -256,7 +259,7 @@ def test_a_reader_sees_whole_manifests_only(tmp_path, store):
     def read():
         while not over.is_set():
             try:
-                if log(store):
+                if commits(store):
                     manifest = Manifest.open(store)
                     with manifest.connection() as con:
                         rows = con.execute("SELECT count(*), count(*) FILTER (kept) FROM rows").fetchone()
@@ -283,7 +286,7 @@ def test_a_reader_sees_whole_manifests_only(tmp_path, store):
 def _commit_many(root, name, count):
     store = Storage(root)
     for number in range(count):
-        assert publish._commit(store, f"{name}{number}")
+        assert commit(store, f"{name}{number}")
 
 
 def test_publishers_at_once_each_get_a_number(store):
@@ -295,10 +298,10 @@ def test_publishers_at_once_each_get_a_number(store):
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
-    commits = log(store)
-    assert [commit.number for commit in commits] == list(range(40))
-    assert {commit.id for commit in commits} == {f"{name}{number}" for name in "ab" for number in range(20)}
-    assert [commit.parent for commit in commits[1:]] == [commit.id for commit in commits[:-1]]
+    published = commits(store)
+    assert [commit.number for commit in published] == list(range(40))
+    assert {commit.id for commit in published} == {f"{name}{number}" for name in "ab" for number in range(20)}
+    assert [commit.parent for commit in published[1:]] == [commit.id for commit in published[:-1]]
 
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
@@ -319,7 +322,9 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path, store):
 def test_the_document_is_what_the_id_says(tmp_path, store):
     done = published_sources.published(published_sources.listed(tmp_path, range(20)), store)
     raw = store.fetch(f"manifests/{done.id}.json").read_bytes()
-    assert publish.digest(json.loads(raw))[:32] == done.id
+    document = Document.parse(raw)
+    assert digest(json.loads(raw))[:32] == document.id == done.id
+    assert document.to_bytes() == raw
 
 
 def _folder(store, scorer):

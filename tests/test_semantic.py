@@ -32,7 +32,7 @@ def apart(degrees):
 
 
 def exact(vectors, radius):
-    wide = cosine.unit(vectors).astype(np.float64)
+    wide = cosine.normalize(vectors).astype(np.float64)
     low, high = np.nonzero(np.triu(1 - wide @ wide.T <= radius, 1))
     return {*zip(low.tolist(), high.tolist(), strict=True)}
 
@@ -75,7 +75,7 @@ def test_pairs_are_neighbours_and_of_one_cluster_none_is_missed(degrees, cluster
     assert pairs <= loose
     own = {(low, high) for low, high in strict if found.cluster[low] == found.cluster[high]}
     assert own <= pairs
-    wide = cosine.unit(vectors)
+    wide = cosine.normalize(vectors)
     places = found.low.astype(int), found.high.astype(int)
     np.testing.assert_allclose(found.distance, np.maximum(1 - (wide[places[0]] * wide[places[1]]).sum(1), 0), atol=1e-6)
     for cluster in range(clusters):

@@ -13,13 +13,14 @@ from pipeline.manifest import arms
 from pipeline.settings.task import Budget, Split, Task
 from pipeline.settings.task import TestSet as Held
 from pipeline.trials import trials
-from training.data import heldout, labels, pool
+from training.data import labels, near_duplicates, pool
 from training.data.features import Features
 from training.data.heldout import HeldOut
 from training.learners import descent, probe
 from training.learners.objectives import Objective
 from training.measures import metrics
 from training.studies import experiment, gain
+from training.studies.learner import Learner
 
 LEARNERS = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
 BREEDS = Task(kind="label", column="breed", classes={"dog": ("Pug", "boxer"), "cat": ("manx",)}, learners=LEARNERS)
@@ -37,14 +38,14 @@ def test_a_column_s_values_are_labels():
     batch = pa.record_batch(
         {"uid": list("abcde"), "caption": ["x"] * 5, "target": ["pug", " BOXER", "manx", "cow", None]}
     )
-    table, counts = labels.labelled([batch], BREEDS)
+    table, counts = labels.label_pairs([batch], BREEDS)
     assert table.to_pylist() == [{"uid": "a", "label": 0}, {"uid": "b", "label": 0}, {"uid": "c", "label": 1}]
     assert counts == {"downloaded": 5, "no_class": 2, "several_classes": 0, "labelled": 3}
 
 
 def test_a_column_s_values_are_numbers():
     batch = pa.record_batch({"uid": list("abcde"), "caption": ["x"] * 5, "target": ["1.5", "-2e1", "", "dear", "inf"]})
-    table, counts = labels.labelled([batch], PRICE)
+    table, counts = labels.label_pairs([batch], PRICE)
     assert table["label"].to_pylist() == [1.5, -20]
     assert counts == {"downloaded": 5, "no_number": 3, "labelled": 2}
 
@@ -95,7 +96,7 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
     test, features = HeldOut((), truth[300:], 0, 0), Features(views[:300], np.zeros(300, np.uint64))
     held = Features(views[300:], np.zeros(100, np.uint64))
     known = pool.Pool(pa.table(column | {"label": truth[:300]}), test, [features], [held], np.zeros(300, bool), {}, {})
-    learner = experiment.Learner("linear", "linear", {}, features, held)
+    learner = Learner("linear", "linear", {}, features, held)
     told = []
     for rates in ({"learning_rate": 1e-6, "learning_rates": [0.01]}, {"learning_rate": 0.01}):
         task = Task(
@@ -175,7 +176,7 @@ def test_near_duplicates_are_split_to_one_side(tmp_path):
     assert known.counts["split_off"] + known.counts["pool"] == 90
     assert 15 < len(known.test.labels) < 60
     hashes = known.features[0].phash[known.table["picture"].to_numpy()]
-    assert not heldout.near(hashes, known.heldout[0].phash).any()
+    assert not near_duplicates.near_any(hashes, known.heldout[0].phash).any()
     assert not pc.any(pc.is_in(known.table["sha256"], value_set=pa.array(known.test.sha256))).as_py()
     for uids in arms.draw(known.usable, 0).values():
         assert pc.all(pc.is_in(uids, value_set=known.table["uid"])).as_py()
@@ -210,7 +211,7 @@ def test_chains_of_near_duplicates_stay_together():
     apart = rng.integers(2**63, size=2000, dtype=np.uint64)
     chain = apart[0] ^ np.cumsum([0] + [0b1111 << (4 * n) for n in range(9)], dtype=np.uint64)  # 36 bits end to end
     for seed in range(5):
-        held = heldout.apart(np.concatenate([apart, chain, apart[:50]]), Split(share=0.25, seed=seed))
+        held = near_duplicates.split_off(np.concatenate([apart, chain, apart[:50]]), Split(share=0.25, seed=seed))
         assert 0.2 < held[:2000].mean() < 0.3
         assert len(set(held[2000:2010])) == 1
         assert np.array_equal(held[:50], held[2010:])

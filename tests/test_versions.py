@@ -14,7 +14,8 @@ from pipeline.manifest.arms import Choice
 from pipeline.scorers.clip import ClipSpec
 from training.augment import picture_policies
 from training.augment.joint import Guard
-from training.data import versions
+from training.data import pool, versions
+from training.data.version_maker import VersionMaker
 from training.studies import gain
 
 CLIP = ClipSpec(kind="clip", model=f"local-dir:{Path(demo.__file__).parent / 'clip'}", precision="float32", batch=64)
@@ -36,7 +37,7 @@ def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
     """The toy stands in a corner of a larger picture; a mask that is cropped alike tells how much of it is left."""
     mask = np.zeros((224, 224, 3), np.uint8)
     mask[5:60, 5:60] = 255
-    left = {seed: picture_policies.taken(mask, ("crop",), seed)[0].mean() / mask.mean() for seed in range(60)}
+    left = {seed: picture_policies.apply(mask, ("crop",), seed)[0].mean() / mask.mean() for seed in range(60)}
     crops = {
         "lost": [seed for seed, share in left.items() if share < 0.3][:4],
         "kept": [seed for seed, share in left.items() if share > 1][:4],
@@ -46,7 +47,7 @@ def test_a_crop_that_loses_what_the_caption_names_is_refused(guard):
         pixels = np.full((224, 224, 3), toy[:4].mean(axis=(0, 1)), np.uint8)
         pixels[:84, :84] = toy[30:114, 30:114]
         for name, seeds in crops.items():
-            cropped = [picture_policies.taken(pixels, ("crop",), seed)[0] for seed in seeds]
+            cropped = [picture_policies.apply(pixels, ("crop",), seed)[0] for seed in seeds]
             fits = guard.similarity([pixels, *cropped], [caption] * (1 + len(seeds)))
             refused[name] += (fits[0] - fits[1:] > MARGIN).tolist()
     print({name: (np.mean(found), len(found)) for name, found in refused.items()})
@@ -70,7 +71,7 @@ def test_the_guard_rejects_the_wrong_colour_and_leaves_the_right_one(guard):
 def tried(tmp_path_factory):
     """A gain with every augmentation, of a source some of whose captions name a side or a colour."""
     captions = {number: f"a red {training_sources.truth(number)} on the left" for number in range(0, 60, 4)}
-    asked = {"augmentations": json.dumps(list(versions.HOW)), "margin": MARGIN}
+    asked = {"augmentations": json.dumps(list(versions.AUGMENTATIONS)), "margin": MARGIN}
     encoder = f'{{ kind = "open_clip", model = "{CLIP.model}" }}'
     asked["learners"] = {"linear": ("linear", training_sources.RESNET), "dual": ("dual", encoder)}
     described, storage = training_sources.task(
@@ -88,7 +89,7 @@ def test_every_augmentation_is_reported(tried):
         for learner in measured["learners"]
     )
     for rows, learner in zip((linear, dual), measured["learners"], strict=True):
-        assert rows.keys() >= {("filtered", how) for how in (False, True, *versions.HOW)}
+        assert rows.keys() >= {("filtered", how) for how in (False, True, *versions.AUGMENTATIONS)}
         names = {each["name"]: each["difference"] for each in learner["differences"]}
         assert names["both - plain"] == pytest.approx(rows["filtered", "both"] - rows["filtered", False])
         assert names["guarded - both"] == pytest.approx(rows["filtered", "guarded"] - rows["filtered", "both"])
@@ -102,12 +103,10 @@ def test_every_augmentation_is_reported(tried):
 def test_versions_follow_the_rules_and_are_counted(tried):
     described, storage, measured = tried
     choice = Choice.open(storage)
-    maker = versions.Maker(storage, described.task.budget, CLIP)
+    maker = VersionMaker(storage, described.task.budget, CLIP)
     with choice.manifest.connection() as con:
-        pairs = versions.captions(choice, con.sql("SELECT uid FROM rows").to_arrow_table()["uid"])
-    made = maker.shard(
-        choice.manifest.document["stages"]["shards"], 0, pairs.filter(pc.equal(pairs["shard"], 0))
-    ).to_pylist()
+        pairs = pool.captions(choice, con.sql("SELECT uid FROM rows").to_arrow_table()["uid"])
+    made = maker.shard(choice.manifest.stages.shards, 0, pairs.filter(pc.equal(pairs["shard"], 0))).to_pylist()
     caption = dict(zip(pairs["uid"].to_pylist(), pairs["caption"].to_pylist(), strict=True))
     for each in made:
         sided = "on the left" in caption[each["uid"]]
@@ -125,8 +124,10 @@ def test_versions_follow_the_rules_and_are_counted(tried):
 
 def test_without_a_clip_nobody_claims_to_have_looked():
     counts = {"versions": 9, "label_lost": {"both": 2, "text": 1}, "uncropped": 0, "rejected": 0, "by_step": {}}
-    assert versions.told({**counts, "looked": True}).endswith("0 were not cropped, and the guard rejected 0: ")
-    assert versions.told({**counts, "looked": False}).endswith("no CLIP is at hand that could look at crops and guard")
+    assert versions.summarize({**counts, "looked": True}).endswith("0 were not cropped, and the guard rejected 0: ")
+    assert versions.summarize({**counts, "looked": False}).endswith(
+        "there is no CLIP scorer that could check crops and guard"
+    )
 
 
 def test_what_is_refused_is_seen_plainly():
@@ -134,7 +135,7 @@ def test_what_is_refused_is_seen_plainly():
     rows = np.array([-1, 0], np.int64)
     refused = {"guarded": np.array([[True, False]])}
     known = versions.Versions(rows, [], {}, refused, {})
-    assert known.chosen("guarded", np.array([1, 1]), plain, made)[:, :, 0].tolist() == [[0, 0, 1]] * 2
+    assert known.select("guarded", np.array([1, 1]), plain, made)[:, :, 0].tolist() == [[0, 0, 1]] * 2
 
 
 @pytest.mark.slow

@@ -136,12 +136,10 @@ def publish_recipe(
 
 @commands.command("forget", epilog="Example: `winnow forget demo --file takedown.txt`")
 def forget_pairs(
+    file: Annotated[Path, typer.Option(help="Uids, URLs or sha256 of pictures, one on each line.", metavar="FILE")],
     source: Annotated[
         str | None, typer.Argument(help="A source file, or its name in data_manifests/.", metavar="SOURCE")
     ] = None,
-    file: Annotated[
-        Path, typer.Option(help="Uids, URLs or sha256 of pictures, one on each line.", metavar="FILE")
-    ] = Path(),
     every: Annotated[bool, typer.Option("--all", help="In every source with results under --root.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
     root: Root = DATA,

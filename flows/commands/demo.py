@@ -36,7 +36,7 @@ def run_demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -
     print_manifest(described, root, published, as_json)
     echo("", as_json)
     show(gain.brief(measured), as_json)
-    echo(f"\nThe report: {report}\n\nNext:", as_json)
+    echo(f"\nThe report: {report}\nNext:", as_json)
     for line in _next(root):
         echo(f"  {line}", as_json)
     caught = count_caught(described, sources.load("demo", root)[1], None, published["id"])

@@ -22,7 +22,7 @@ class Form(StrEnum):
     csv = "csv"
 
 
-@commands.command("train", epilog="Example: `winnow train demo --recipe clip-top30`")
+@commands.command("train", epilog="Example: `winnow train demo`")
 def train_learners(
     source: SourceName,
     manifest: ManifestId = None,

@@ -52,11 +52,11 @@ def query(
     from flows.console import answers
     from flows.console.output import show
     from pipeline.query import sandbox
-    from pipeline.query.named import QUERIES, named
+    from pipeline.query.named import QUERIES, resolve
 
     if listed:
         for name, each in QUERIES.items():
-            echo(f"@{name}: {each.what}\n    {each.sql}", as_json)
+            echo(f"@{name}: {each.description}\n    {each.sql}", as_json)
         print_json(as_json, {name: asdict(each) for name, each in QUERIES.items()})
         return
     form = Format.json if as_json else form
@@ -66,7 +66,7 @@ def query(
         raise typer.BadParameter("--format parquet needs --out FILE")
     if form is Format.table and out is not None:
         raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
-    text = sys.stdin.read() if query == "-" else named(query)
+    text = sys.stdin.read() if query == "-" else resolve(query)
     answer = sandbox.run(text, sources.published(root, source or []), deadline=deadline)
     if out is not None:
         answers.write_file(answer, form, out)

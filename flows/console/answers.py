@@ -3,6 +3,7 @@
 import csv
 import os
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,6 +40,8 @@ def cell(value: Any) -> str:
         return _rounded(value)
     if isinstance(value, list):
         return _list(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
     text = printable(dumps(value) if isinstance(value, dict) else str(value))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
@@ -52,7 +55,7 @@ def write(answer: pa.Table, form: str, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(answer.schema.names)
     for row in rows:
-        writer.writerow(dumps(each) if isinstance(each, list | dict) else each for each in row.values())
+        writer.writerow(map(_field, row.values()))
 
 
 def write_file(answer: pa.Table, form: str, path: Path) -> None:
@@ -72,6 +75,13 @@ def write_file(answer: pa.Table, form: str, path: Path) -> None:
             made.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}") from None
+
+
+def _field(value: Any) -> Any:
+    """A field of CSV. The csv module writes None as nothing, and a float with all its digits."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return dumps(value) if isinstance(value, list | dict) else value
 
 
 def _for_parquet(answer: pa.Table) -> pa.Table:

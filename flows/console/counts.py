@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.console import Group
 from rich.text import Text
 
-from pipeline.manifest.manifest import Counts
+from pipeline.manifest.document import Counts
 from pipeline.takedown.result import Takedown
 
 

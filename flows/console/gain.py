@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from flows.console.layout import Column, Table
+from flows.console.layout import Column, Paragraph, Table
 
 KINDS = {True: "augmented", False: "plain"}
 """What a row's `augmented` is called; a string stands for itself."""
@@ -15,16 +15,16 @@ SPREAD = len(" (.000)")
 """Characters that a standard deviation takes after a mean."""
 
 COMPARISONS = {
-    "filtered - raw": "Compared with all pairs, filtering",
-    "filtered - random": "Compared with a random subset of the same size, filtering",
-    "augmented - plain, filtered": "Augmentation of the filtered pairs",
+    "filtered - raw": "Against all pairs, filtering",
+    "filtered - random": "Against as many random pairs, filtering",
+    "augmented - plain, filtered": "Augmenting the filtered pairs",
 }
 """The differences of the short form, by name, and how its sentences begin."""
 
 
 def brief(gain: Mapping[str, Any]) -> Group:
     """The scores, and a sentence for each of `COMPARISONS`. `gain` is what `training.studies.gain.measure` returns."""
-    return Group(_scores(gain), *(Text(sentence) for sentence in _summary(gain)))
+    return Group(_scores(gain), *map(Paragraph, _summary(gain)))
 
 
 def table(gain: Mapping[str, Any]) -> Group:
@@ -85,7 +85,7 @@ def _summary(gain: Mapping[str, Any]) -> Iterator[str]:
                     effects.setdefault(_effect(each), []).append(f"{learner['name']} {_interval(each)}")
         if effects:
             clauses = [f"{verb} {', '.join(learners)}" for verb, learners in effects.items()]
-            yield f"{subject} {'; it '.join(clauses)}."
+            yield f"{subject} {', and '.join(clauses)}."
 
 
 def _effect(difference: Mapping[str, Any]) -> str:
@@ -95,4 +95,5 @@ def _effect(difference: Mapping[str, Any]) -> str:
 
 
 def _interval(difference: Mapping[str, Any]) -> str:
-    return f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    text = f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

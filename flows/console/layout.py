@@ -1,5 +1,6 @@
 """Tables for a terminal. No number is cut and no word of a heading is broken, however narrow the terminal is."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,17 @@ class Row:
     cells: Sequence[str]
     style: str = ""
     rule: bool = False
+
+
+class Paragraph:
+    """Text that is folded between words, and nowhere at a no-break space (U+00A0), which is printed as a blank."""
+
+    def __init__(self, text: str, style: str = "") -> None:
+        self._text, self._style = text, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for line in textwrap.wrap(self._text, options.max_width, break_on_hyphens=False):
+            yield Text(line.replace("\N{NO-BREAK SPACE}", " "), self._style)
 
 
 class Table:

@@ -88,7 +88,7 @@ def _example(row: Mapping[str, Any]) -> str:
 
 def _groups(found: Audit) -> Iterator[RenderableType]:
     for by in dict.fromkeys(each.by for each in found.groups):
-        groups = found.of(by) if by == "length" else found.hit(by)
+        groups = found.of(by) if by == "length" else found.above_average(by)
         yield Text()
         if not groups:
             yield Text(f"no {by} is removed more often than the whole")

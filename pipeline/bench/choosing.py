@@ -1,10 +1,10 @@
-"""How fast choosing is: the funnel and the selection of six filters, beside the same filters as masks in pandas.
+"""The speed of choosing: funnel and selection of six filters, compared with the same filters as masks in pandas.
 
-A manifest is made up, in parts and row groups as every other. Then both sides answer in turn, several times in one run,
-each in a process of its own, so that its peak of memory is its own. The clock starts when the libraries are imported;
-the files lie in the system's cache. winnow opens the manifest and gives its funnel and its selection. pandas reads the
-columns of the six filters and `uid`, no others, of all files at once with pyarrow's threads; it counts what passes each
-mask, all masks in sequence and all but one, and takes the uids. Both must count the same and name the same rows.
+The rows of the manifest are synthetic; its parts and row groups are like those of every manifest. Both sides run in
+turn, several times, each in a process of its own, so that peaks of memory do not mix. The clock starts after the
+imports, and the files are in the system's cache. winnow opens the manifest and computes its funnel and its selection.
+pandas reads the columns of the six filters and `uid`, of all files at once with pyarrow's threads. It counts the rows
+that pass each mask, all masks in sequence, and all masks but one, and takes the uids. Both results must be equal.
 """
 
 import hashlib
@@ -15,33 +15,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from filters import image, pair, text
 from filters.core import Recipe
-from pipeline.bench import synthetic
+from pipeline.bench.synthetic_manifest import publish_rows, table
 from pipeline.engine import machine
-from pipeline.manifest import parts, publish
 from pipeline.manifest.manifest import Manifest
-from pipeline.settings.download import Download
-from pipeline.store import parquet
 from pipeline.store.storage import Storage
-
-PART = parts.SHARDS * Download().shard_size
-"""Rows of a part."""
-
-FAILED = 0.3
-"""Share of the rows without a picture; they have no score."""
 
 RECIPE = Recipe(
     "benchmark",
@@ -54,8 +41,11 @@ SIDES = ("winnow", "pandas")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one side said. `funnel` has for each filter how many pairs pass it alone, pass it and all before it, and
-    would be kept besides without it; `uids` is a digest of those that are kept, in ledger order."""
+    """The result of one side.
+
+    `funnel` has for each filter the pairs that pass it alone, that pass it and all before it, and that would be kept in
+    addition without it. `uids` is a digest of the kept uids in ledger order.
+    """
 
     funnel: list[tuple[int, int, int]]
     kept: int
@@ -66,15 +56,15 @@ class Answer:
 
     @property
     def seconds(self) -> float:
-        """Of the funnel and the selection together."""
+        """Seconds of the funnel and the selection together."""
         return self.funnel_seconds + self.select_seconds
 
 
 def run(rows: int, repeats: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure; `tell` hears what is being done. Seconds are medians, the ratio the median of those inside a repeat."""
+    """Measure; `tell` is called with each step. Seconds are medians, and a ratio the median of those in each repeat."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
-        published(Storage(Path(folder)), rows, tell)
+        publish_rows(Storage(Path(folder)), rows, RECIPE, tell)
         answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
         for number in range(1, repeats + 1):
             for side in SIDES:
@@ -110,83 +100,15 @@ def figures(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def published(storage: Storage, rows: int, tell: Callable[[str], None] = lambda line: None) -> Manifest:
-    """Make up `rows` rows, and publish them under `RECIPE`."""
-    made: list[parquet.Rows] = []
-
-    def part(start: int) -> parquet.Rows:
-        whole = table(start, min(PART, rows - start))
-        return parquet.put_parquet(storage, "rows", whole.schema, [whole])
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for each in pool.map(part, range(0, rows, PART)):
-            made.append(each)
-            if len(made) % 10 == 1:
-                tell(f"made {sum(one.count for one in made):,} of {rows:,} rows")
-    tell("publishing them")
-    sketch = {
-        "source": "benchmark",
-        "ledger": {"digest": "", "input": rows, "repeated": 0},
-        "stages": {"shards": "", "scores": {}},
-        "quarantined": [],
-        "rows": [asdict(each) for each in made],
-        "recipe": publish.written(RECIPE),
-    }
-    return Manifest.open(storage, publish.decide(storage, sketch, {}, RECIPE, 0.0).id)
-
-
-def table(start: int, count: int) -> pa.Table:
-    """The rows from number `start` on, in 20 columns; the same numbers, the same rows."""
-    generator = np.random.default_rng(start)
-    missing = generator.random(count) < FAILED
-    words = generator.integers(1, 30, count, dtype=np.int32)
-    numbers = pa.array(np.arange(start, start + count)).cast(pa.string())
-    phrases = _phrases().take(pa.array(generator.integers(len(_phrases()), size=count)))
-    hosts = pa.array(generator.integers(997, size=count)).cast(pa.string())
-
-    def measured(values: npt.NDArray[Any]) -> pa.Array:
-        return pa.array(values, mask=missing)
-
-    return pa.table(
-        {
-            "uid": _hexadecimal(generator.bytes(16 * count)),
-            "url": pc.binary_join_element_wise("http://host-", hosts, ".example/pictures/", numbers, ".jpg", ""),
-            "caption": pc.binary_join_element_wise(phrases, numbers, " "),
-            "status": pa.array(["ok", "failed"]).take(pa.array(missing.astype(np.int8))),
-            "width": measured(generator.integers(100, 2000, count, dtype=np.int32)),
-            "height": measured(generator.integers(100, 2000, count, dtype=np.int32)),
-            "captions_words": measured(words),
-            "captions_length": measured(words * 6),
-            "captions_language": pa.array(["en", "de"]).take(measured((generator.random(count) < 0.2).astype(np.int8))),
-            "clip_similarity": measured(generator.normal(0.25, 0.06, count).astype(np.float32)),
-            "pixels_sharpness": measured(generator.gamma(2, 200, count).astype(np.float32)),
-            "sha256": pa.nulls(count, pa.string()),
-            **{f"more_{number}": measured(generator.random(count, np.float32)) for number in range(8)},
-        }
-    )
-
-
-def _hexadecimal(content: bytes) -> pa.Array:
-    """Uids of these bytes, 16 each."""
-    count = len(content) // 16
-    ends = np.arange(count + 1, dtype=np.int32) * 32
-    return pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(content.hex().encode()))
-
-
-@cache
-def _phrases() -> pa.Array:
-    return pa.array(synthetic.captions(2_000))
-
-
 def _apart(side: str, folder: str) -> Answer:
-    """The answer of a side, from a process of its own."""
+    """The result of one side, from a process of its own."""
     command = [sys.executable, "-m", "pipeline.bench.choosing", side, folder]
-    said = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return Answer(**said | {"funnel": [tuple(each) for each in said["funnel"]]})
+    answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return Answer(**answer | {"funnel": [tuple(each) for each in answer["funnel"]]})
 
 
 def winnow(storage: Storage) -> Answer:
-    """The answer of a manifest."""
+    """The result of winnow."""
     started = time.perf_counter()
     manifest = Manifest.open(storage)
     steps = manifest.funnel(RECIPE)
@@ -198,7 +120,7 @@ def winnow(storage: Storage) -> Answer:
 
 
 def pandas(storage: Storage) -> Answer:
-    """The answer of masks over a data frame."""
+    """The result of masks over a data frame."""
     import pandas as pd
 
     started = time.perf_counter()

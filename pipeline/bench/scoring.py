@@ -1,8 +1,8 @@
-"""How fast this machine scores pairs, and how near that is to what it could do. No hub: the weights are random.
+"""The speed of scoring on this machine, compared with its limits. No download is needed: the weights are random.
 
-Measured in turn, several times over in one run, because machines are shared and grow warm: scoring as `winnow curate`
-does it; the bare forward passes on tensors that lie ready, which is the ceiling; reading, decoding and resizing alone;
-the loop that people write around open_clip, which is the reference; and a product of two matrices.
+Each repeat measures in turn, because the speed of a shared or warm machine changes: scoring as `winnow curate` does it;
+the forward passes alone, on tensors in memory, which are the ceiling; reading, decoding and resizing alone; a plain
+loop around open_clip, which is the reference; and a product of two matrices.
 """
 
 import os
@@ -50,7 +50,7 @@ REFERENCE_SHARE = 4
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured: `pairs` pictures, `side` px at the shorter side, and their captions, `repeats` times."""
+    """What is scored: `pairs` pictures, `side` px at the shorter side, and their captions, `repeats` times."""
 
     model: str = "ViT-B-32"
     precision: str = "auto"
@@ -63,7 +63,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Seconds a pair. Of `score`, `waiting` went by until pictures were decoded, and `scorer` inside the scorer.
+    """Seconds a pair. `waiting` (for decoded pictures) and `scorer` (in the scorer) are parts of `score`.
 
     `difference` is the largest one between a similarity and the reference's, `multiply` floating-point operations a
     second of a product of large matrices.
@@ -81,7 +81,7 @@ class Repeat:
 
 
 def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure; `tell` hears what is being done. Medians, as `figures` says. Raises ModelError for an unknown model."""
+    """Measure, and call `tell` with each step. Gives `figures` and more. Raises ModelError for an unknown model."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder:
         tell(f"{workload.model} with random weights, {workload.pairs:,} pairs of {workload.side} px")
@@ -104,8 +104,8 @@ def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> 
 def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
     """Medians over the repeats. A ratio is the median of the ratios inside each repeat.
 
-    `seconds_per_pair` says where the time of scoring went; `share_of_matmul` is how much of this machine's rate of
-    matrix products the bare forward passes reach, which take `flops` floating-point operations a pair.
+    `seconds_per_pair` has the parts of the time of scoring. `share_of_matmul` is the rate of the forward passes, which
+    take `flops` floating-point operations a pair, as a share of this machine's rate of matrix products.
     """
 
     def middle(value: Callable[[Repeat], float]) -> float:
@@ -133,7 +133,7 @@ def figures(repeats: Sequence[Repeat], flops: float) -> dict[str, Any]:
 
 
 class Bench:
-    """A model, a source whose shards are there, and the loops over them."""
+    """A model, a source with downloaded shards, and the loops over them."""
 
     def __init__(self, workload: Workload, folder: Path) -> None:
         self._model = LOCAL_DIR + str(random_model(workload.model, folder / "model"))
@@ -155,7 +155,7 @@ class Bench:
         self._batch, self.flops = clip.batch, 0.0
 
     def warm(self) -> None:
-        """Everything once, on a few pairs; counts the operations of a pair."""
+        """Run every loop once on a few pairs, and count the operations of a pair."""
         self._score(self._shards[:1])
         few = self._captions[: self._batch]
         with FlopCounterMode(display=False) as counter:
@@ -165,7 +165,7 @@ class Bench:
         self._refer(BATCH)
 
     def once(self) -> Repeat:
-        """The loops, one after another."""
+        """Run the loops, one after another."""
         pairs = len(self._captions)
         self._scoring.seconds.clear()
         score, similarities = _timed(lambda: self._score(self._shards))
@@ -185,7 +185,7 @@ class Bench:
         )
 
     def _score(self, shards: Sequence[Shard]) -> npt.NDArray[np.float32]:
-        """What `winnow curate` does with downloaded shards. Gives the similarities, and forgets the results."""
+        """Score downloaded shards as `winnow curate` does. Gives the similarities, and deletes the results."""
         for _, error in local.run(lambda: self._scoring, shards):
             if error:
                 raise error
@@ -196,7 +196,7 @@ class Bench:
         return np.concatenate([table["clip_similarity"].to_numpy() for table in tables])
 
     def _forward(self, captions: Sequence[str]) -> tuple[float, float]:
-        """Seconds of the two towers for as many pictures, and captions of just these lengths, as there are captions."""
+        """Seconds of the picture tower and of the text tower, for captions of these lengths and as many pictures."""
         clip = self._clip
         picture = torch.randn(self._batch, 3, *clip.prepare(Image.new("RGB", (256, 256))).shape[:2]).to(
             clip.device, clip.dtype
@@ -232,7 +232,7 @@ class Bench:
         return Reference(self._model, self._clip.device)
 
     def _multiply(self) -> float:
-        """Floating-point operations a second of this precision's best: one large product of matrices."""
+        """Floating-point operations a second of this precision: the best of five large products of matrices."""
         side = 2048 if self._clip.device == "cpu" else 8192
         square = torch.randn(side, side).to(self._clip.device, self._clip.dtype)
         _timed(lambda: square @ square)
@@ -240,7 +240,7 @@ class Bench:
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds until it is really done, and what it gave."""
+    """Seconds until the work is done, on the GPU too, and its result."""
     started = time.perf_counter()
     made = work()
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""A source of made-up pairs whose shards are there already: what `winnow bench` scores. The same count, the same bytes.
+"""A synthetic source with downloaded shards, for `winnow bench`. The same count gives the same bytes.
 
-Pictures are smooth fields with edges and a little noise, in the sizes of photographs, and cost a decoder about as much
-as one; captions have the lengths that captions of the web have.
+Pictures are smooth fields with edges and a little noise. They have the sizes of photographs and take a decoder about as
+long. Captions have the lengths of captions on the web.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _WORDS = (
 
 
 def source(folder: Path, count: int, side: int, shard_size: int) -> tuple[Source, Storage, tuple[Shard, ...]]:
-    """A source of `count` pairs, all of them downloaded; `side` is the shorter side of their pictures, in px."""
+    """A source of `count` downloaded pairs. `side` is the shorter side of their pictures in px."""
     listed = folder / "pairs.parquet"
     urls = [f"http://synthetic/{number}.jpg" for number in range(count)]
     pq.write_table(pa.table({"url": urls, "caption": list(captions(count))}), listed)
@@ -50,14 +50,14 @@ def source(folder: Path, count: int, side: int, shard_size: int) -> tuple[Source
     for shard in ledger.shards:
         with storage.scratch() as scratch:
             rows = pq.read_table(storage.fetch(shard.key))
-            pq.write_table(_drawn(rows, side, scratch / "tar"), scratch / "parquet")
+            pq.write_table(_download(rows, side, scratch / "tar"), scratch / "parquet")
             for ending in ("tar", "parquet"):
                 storage.put_file(made_by.item(shard.number, f".{ending}"), scratch / ending)
     return described, storage, ledger.shards
 
 
 def captions(count: int) -> Iterator[str]:
-    """Each has its number at the end, so that no two are the same."""
+    """Captions that end in their number, so that no two are equal."""
     generator, known = np.random.default_rng(count), _WORDS.split()
     for number in range(count):
         words = int(np.clip(generator.lognormal(np.log(MEDIAN), SPREAD), 1, MOST))
@@ -82,20 +82,20 @@ def jpeg(number: int, side: int) -> tuple[bytes, int, int]:
     return data.getvalue(), width, height
 
 
-def _drawn(rows: pa.Table, side: int, tar: Path) -> pa.Table:
-    """Write the tar of a shard, and give what its download would have said."""
-    drawn = [jpeg(int(url.rpartition("/")[2].removesuffix(".jpg")), side) for url in rows["url"].to_pylist()]
+def _download(rows: pa.Table, side: int, tar: Path) -> pa.Table:
+    """Write the tar of a shard, and give the table that its download would write."""
+    pictures = [jpeg(int(url.rpartition("/")[2].removesuffix(".jpg")), side) for url in rows["url"].to_pylist()]
     members = [f"{number:05d}.jpg" for number in rows["url_number"].to_pylist()]
-    tarfiles.write(tar, ((member, content) for member, (content, _, _) in zip(members, drawn, strict=True)))
+    tarfiles.write(tar, ((member, content) for member, (content, _, _) in zip(members, pictures, strict=True)))
     columns = {
         "uid": rows["uid"],
         "status": ["ok"] * len(rows),
         "cause": [None] * len(rows),
         "error": [None] * len(rows),
-        "sha256": [hashlib.sha256(content).hexdigest() for content, _, _ in drawn],
-        "width": [width for _, width, _ in drawn],
-        "height": [height for _, _, height in drawn],
-        "bytes": [len(content) for content, _, _ in drawn],
+        "sha256": [hashlib.sha256(content).hexdigest() for content, _, _ in pictures],
+        "width": [width for _, width, _ in pictures],
+        "height": [height for _, _, height in pictures],
+        "bytes": [len(content) for content, _, _ in pictures],
         "member": members,
     }
     return pa.table(columns, schema=job.COLUMNS)

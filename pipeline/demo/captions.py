@@ -1,4 +1,4 @@
-"""What a person might write under a scene: a sentence that names the main thing, and some of the rest."""
+"""Captions of scenes: a phrase that names the main thing, and often its colour, size, floor or light."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.demo.scenes import Scene, Thing
 
 VERSION = 1
-"""Raised whenever the same scene and seed get another caption."""
+"""Raised when the same scene and seed get another caption."""
 
 SHAPE_WORDS: Mapping[str, tuple[str, ...]] = {
     "ball": ("ball", "ball", "sphere", "orb"),
@@ -83,11 +83,13 @@ def _light(scene: Scene) -> tuple[str, ...]:
         return ("in dim light", "in the dark")
     if scene.brightness > 1.2:
         return ("in bright light", "in the sun")
-    return ("in warm light",) if scene.warmth > 0.6 else ("in cold light",) if scene.warmth < -0.6 else ("",)
+    if scene.warmth > 0.6:
+        return ("in warm light",)
+    return ("in cold light",) if scene.warmth < -0.6 else ("",)
 
 
 def caption(scene: Scene, random: np.random.Generator) -> str:
-    """One caption; another state of the generator words the same scene otherwise."""
+    """One caption. Another state of the generator gives other words for the same scene."""
     main = scene.things[0]
     parts = [_one(_STARTS, random) + _name(main, random, _size(main))]
     if len(scene.things) > 1 and random.random() < 0.5:

@@ -1,7 +1,7 @@
-"""What goes wrong with pictures on the way to the web: each fault is a function from a picture to a worse one.
+"""Faults of pictures: each is a function from a picture to a worse one.
 
-Pictures are RGB, uint8 [height, width, 3]. How badly it goes varies with the generator, from hardly to be seen to
-ruined, so that no threshold finds all of them and nothing else.
+Pictures are RGB, uint8 [height, width, 3]. The strength varies with the generator, from hardly visible to ruined, so no
+threshold separates all of them from good pictures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +74,7 @@ def near_duplicate(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def re_encoded(picture: Picture, random: np.random.Generator) -> Picture:
-    """As a site that saves every upload anew leaves it: pixel for pixel in its place, hardly to be told."""
+    """Compressed once more, as by a site that recompresses uploads: the same size, and hardly visible."""
     return recompressed(picture, int(random.integers(60, 81)))
 
 
@@ -91,7 +91,7 @@ def _pixels(values: np.typing.NDArray[np.generic]) -> Picture:
 
 
 DEGRADING: Sequence[str] = ("blurred", "washed_out", "watermarked", "over_compressed")
-"""Those that make a picture worse to look at."""
+"""The faults that damage a picture."""
 
 APPLIED: Mapping[str, Callable[[Picture, np.random.Generator], Picture]] = {
     function.__name__: function

@@ -1,4 +1,4 @@
-"""The client's side of the demo's server: start it, or share one that runs already, and let it go afterwards."""
+"""The client of the demo's server: it starts the server, or shares one that runs, and releases it afterwards."""
 
 import contextlib
 import socket
@@ -11,13 +11,13 @@ from pathlib import Path
 from pipeline.demo.web import HOST
 from pipeline.errors import SourceError
 
-_PATIENCE = 15.0  # seconds for a server to start
-_LEAVING = 3.0  # seconds for another world's server, whose last run has just ended, to go
+_START = 15.0  # seconds for a server to start
+_STOP = 3.0  # seconds for the server of another world to stop after its last run
 
 
 @contextlib.contextmanager
-def held(folder: Path, port: int, key: str) -> Iterator[None]:
-    """Have the world in `folder` served on loopback. Raises SourceError if something else has the port."""
+def hold(folder: Path, port: int, key: str) -> Iterator[None]:
+    """Serve the world in `folder` on loopback meanwhile. Raises SourceError if something else has the port."""
     process: subprocess.Popen[bytes] | None = None
     begun = time.monotonic()
     try:
@@ -27,10 +27,10 @@ def held(folder: Path, port: int, key: str) -> Iterator[None]:
                 break
             connection.close()
             waited = time.monotonic() - begun
-            if answer is not None and waited > _LEAVING:
+            if answer is not None and waited > _STOP:
                 raise SourceError(_taken(port, answer))
             if answer is None and (process is None or process.poll() is not None):
-                if waited > _PATIENCE:
+                if waited > _START:
                     raise SourceError(f"the demo's server on port {port} does not start: set another [demo] port")
                 words = [sys.executable, "-m", "pipeline.demo.web", str(folder), str(port), key]
                 # A session of its own: Ctrl-C in one terminal must not end the server that another run shares.
@@ -43,7 +43,7 @@ def held(folder: Path, port: int, key: str) -> Iterator[None]:
             yield
     finally:
         if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # another run holds it still
+            with contextlib.suppress(subprocess.TimeoutExpired):  # another run still holds it
                 process.wait(1)
 
 
@@ -53,7 +53,7 @@ def _taken(port: int, answer: bytes) -> str:
 
 
 def _ask(port: int) -> tuple[socket.socket, bytes | None]:
-    """A connection that holds the server, and the key of its world; None if nobody listens, b"" if a stranger does."""
+    """A connection that holds the server, and the key of its world; None without a server, b"" for another program."""
     connection = socket.socket()
     connection.settimeout(5)
     try:

@@ -1,6 +1,6 @@
-"""A pool of pairs as the web would have it: scenes with captions, some of them spoiled, and who spoiled which.
+"""The plan of a pool: pairs of scenes and captions as on the web, some of them with a fault.
 
-Nothing outside this package reads the plan; what the pipeline sees is addresses, captions and bytes.
+Nothing outside this package reads the plan. The pipeline sees URLs, captions and bytes.
 """
 
 import struct
@@ -17,13 +17,13 @@ from pipeline.demo.captions import caption
 from pipeline.demo.spam import spam
 
 VERSION = 2
-"""Raised whenever the same seed plans another pool, or another file for a picture."""
+"""Raised when the same seed gives another plan, or another file for a picture."""
 
 POOL, TEST, CALIBRATION, TRAINING = range(4)
 """Streams of scenes. Two streams of one seed share no scene."""
 
 STREAMS: Mapping[str, int] = {"pool": POOL, "calibration": CALIBRATION}
-"""Those that can be served, by the names that source files give them."""
+"""The streams that can be served, by their name in source files."""
 
 CLEAN = "clean"
 FAULTS: Mapping[str, float] = {
@@ -36,8 +36,8 @@ FAULTS: Mapping[str, float] = {
     "near_duplicate": 0.05,
     "test_copy": 0.02,
 }
-"""Spoiled pairs by label, as a share of the addresses: another picture's caption; no caption at all; four ways to harm
-a picture (`pipeline.demo.faults`); a clean picture of the pool once more; a picture of the test set, every other one
+"""Pairs with a fault, as a share of the URLs: the caption of another picture; a text that is no caption; four kinds of
+damage (`pipeline.demo.faults`); another copy of a clean picture of the pool; a picture of the test set, every other one
 byte for byte. Without a test set there are no copies of it."""
 
 WEB_FAULTS: Mapping[str, float] = {
@@ -51,10 +51,10 @@ WEB_FAULTS: Mapping[str, float] = {
     "private": 0.005,
     "opt_out": 0.010,
 }
-"""Addresses that misbehave, likewise; `pipeline.demo.web` says how."""
+"""URLs that fail, as a share of the URLs; `pipeline.demo.web` has their behaviour."""
 
 _SHARED, _REPEATED = 0.01, 0.005
-"""Lines that give a clean picture a second caption, and lines that stand there twice."""
+"""Shares of lines with a second caption for a clean picture, and of repeated lines."""
 
 
 BOMB_SIDE = 12_000
@@ -63,7 +63,7 @@ BOMB_SIDE = 12_000
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the list of pairs: which address, what is said of it, and "clean" or what is wrong."""
+    """One line of the list of pairs: the number of a picture, its caption, and its label: "clean" or a fault."""
 
     picture: int
     caption: str
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Shot:
-    """What lies at an address: the picture of a scene, and what was done to it, a name in `faults.APPLIED`."""
+    """The picture at a URL: a scene, and the fault of the picture, a name in `faults.APPLIED`."""
 
     stream: int
     scene: int
@@ -81,7 +81,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Plan:
-    """All lines, in no order, and all addresses by number."""
+    """All lines, in random order, and all pictures by number."""
 
     lines: Sequence[Line]
     shots: Mapping[int, Shot]
@@ -92,25 +92,25 @@ def _random(seed: int, stream: int, number: int) -> np.random.Generator:
 
 
 def scene(seed: int, stream: int, number: int) -> scenes.Scene:
-    """A scene, without a picture being drawn."""
+    """A scene. Nothing is rendered."""
     return scenes.draw(_random(seed, stream, number))
 
 
 def captions(seed: int, stream: int, number: int, count: int) -> list[str]:
-    """The first `count` captions of a scene, without a picture being drawn."""
+    """The first `count` captions of a scene. Nothing is rendered."""
     drawn = scene(seed, stream, number)
     words = np.random.default_rng([seed, stream, number, 1])
     return [caption(drawn, words) for _ in range(count)]
 
 
 def photograph(seed: int, stream: int, number: int) -> rendering.Picture:
-    """The picture of a scene, as the camera gave it."""
+    """The rendered picture of a scene, without a fault."""
     random = _random(seed, stream, number)
     return rendering.render(scenes.draw(random), random)
 
 
 def file(seed: int, number: int, shot: Shot) -> bytes:
-    """The JPEG at address `number`. A scene to which nothing was done has the same bytes at every address."""
+    """The JPEG with this number. A scene without a fault has the same bytes at every URL."""
     picture = photograph(seed, shot.stream, shot.scene)
     if shot.fault is not None:
         picture = faults.APPLIED[shot.fault](picture, np.random.default_rng([seed, shot.stream, number, 3]))
@@ -118,7 +118,7 @@ def file(seed: int, number: int, shot: Shot) -> bytes:
 
 
 def jpeg(picture: rendering.Picture, seed: int, number: int) -> bytes:
-    """The picture's file, as a camera or a web site would compress that scene."""
+    """The picture as a JPEG of quality 82 to 95, which depends on the scene."""
     made = BytesIO()
     quality = int(np.random.default_rng([seed, number, 2]).integers(82, 96))
     Image.fromarray(picture).save(made, "JPEG", quality=quality)
@@ -126,48 +126,48 @@ def jpeg(picture: rendering.Picture, seed: int, number: int) -> bytes:
 
 
 def files(seed: int, shots: Mapping[int, Shot]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each address."""
+    """Name and bytes of each picture."""
     for number, shot in shots.items():
         yield name(number), file(seed, number, shot)
 
 
 def clean(stream: int, numbers: Iterable[int]) -> dict[int, Shot]:
-    """Scenes to which nothing was done, each at the address of its own number."""
+    """Scenes without a fault, each under its own number."""
     return {number: Shot(stream, number) for number in numbers}
 
 
 def name(number: int) -> str:
-    """An address's file name, which tells nothing of its fault."""
+    """The file name of a picture. It does not reveal the fault."""
     return f"{number:06d}.jpg"
 
 
 def plan(seed: int, pairs: int, stream: int = POOL, test_images: int = 0) -> Plan:
-    """The whole list, `pairs` lines: each fault has its share of the addresses, and one at least."""
+    """A plan of `pairs` lines. Each fault has its share of the URLs, and at least one."""
     random = np.random.default_rng([seed, stream])
     shared, repeated = round(pairs * _SHARED), round(pairs * _REPEATED)
     pictures = pairs - shared - repeated
     labels = _assign(pictures, random, test_images)
     shots = clean(stream, range(pictures))
-    told = [captions(seed, stream, number, 1)[0] for number in range(pictures)]
+    words = [captions(seed, stream, number, 1)[0] for number in range(pictures)]
     places = {label: [number for number in range(pictures) if labels[number] == label] for label in labels}
     for label in faults.DEGRADING:
         shots |= {number: Shot(stream, number, label) for number in places[label]}
     for number in places["spam"]:
-        told[number] = spam(random)
+        words[number] = spam(random)
     good = [int(number) for number in random.permutation(places[CLEAN])]
     for number, original in zip(places["near_duplicate"], reversed(good), strict=False):
         shots[number] = Shot(stream, original, "near_duplicate")
-        told[number] = captions(seed, stream, original, 3)[2]
+        words[number] = captions(seed, stream, original, 3)[2]
     copied = np.resize(random.permutation(test_images), len(places.get("test_copy", ())))
     for index, (number, original) in enumerate(zip(places.get("test_copy", ()), copied.tolist(), strict=True)):
         shots[number] = Shot(TEST, original, "re_encoded" if index % 2 else None)
-        told[number] = captions(seed, TEST, original, 1)[0]
+        words[number] = captions(seed, TEST, original, 1)[0]
     swapped = random.permutation(places["swapped"])
-    own = [told[number] for number in swapped]
+    own = [words[number] for number in swapped]
     for number, before, other in zip(swapped, own, np.roll(own, 1).tolist(), strict=True):
-        told[number] = other
+        words[number] = other
         labels[number] = "swapped" if other != before else CLEAN
-    lines = [Line(number, told[number], labels[number]) for number in range(pictures)]
+    lines = [Line(number, words[number], labels[number]) for number in range(pictures)]
     second = [Line(number, captions(seed, stream, number, 2)[1], CLEAN) for number in good[:shared]]
     again = [lines[number] for number in random.permutation(pictures)[:repeated]]
     whole = lines + second + again

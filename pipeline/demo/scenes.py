@@ -1,4 +1,4 @@
-"""Scenes of toys on a floor: what a caption may say of them, and what the camera sees.
+"""Scenes of toys on a floor, as data for captions and for the renderer.
 
 The same generator state gives the same scene on the same machine and libraries.
 """
@@ -11,12 +11,12 @@ from pipeline.demo.shapes import SHAPES, Shape
 from pipeline.demo.surfaces import COLOURS, FLOORS, PATTERNS
 
 VERSION = 1
-"""Raised whenever the same seed gives another picture."""
+"""Raised when the same seed gives another picture."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A toy: what a caption may say of it, and where it stands (units; x to the right, z towards the camera)."""
+    """A toy: its properties for a caption, and its position in units (x to the right, z towards the camera)."""
 
     shape: str
     colour: str
@@ -29,7 +29,7 @@ class Thing:
 
     @property
     def height(self) -> float:
-        """Of its origin above the floor."""
+        """Height of its origin above the floor, in units."""
         return self.pose.rest * self.scale
 
 

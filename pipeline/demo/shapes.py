@@ -22,7 +22,7 @@ Distance: TypeAlias = Callable[[Floats, Floats, Floats], Floats]
 class Shape:
     """`rest`: how high the origin is above the floor; `radius`: a sphere around the origin that holds it all.
 
-    `turn`: how far it may be turned about the vertical, radians to either side, and still be told from the others.
+    `turn`: how far it may be turned about the vertical, radians to either side, without looking like another shape.
     """
 
     distance: Distance

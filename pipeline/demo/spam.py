@@ -1,4 +1,4 @@
-"""What stands where a caption should: file names, adverts, page furniture. None of it tells what a picture shows."""
+"""Texts in place of captions: file names, adverts, parts of web pages. None of them describes a picture."""
 
 from collections.abc import Callable, Sequence
 
@@ -99,5 +99,5 @@ _SHARES = (0.2, 0.22, 0.1, 0.2, 0.06, 0.12, 0.06, 0.04)
 
 
 def spam(random: Random) -> str:
-    """One line of it, without a tab or a line break."""
+    """One such text, without a tab or a line break."""
     return _KINDS[int(random.choice(len(_KINDS), p=_SHARES))](random)

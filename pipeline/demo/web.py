@@ -1,6 +1,6 @@
-"""The demo's corner of the web: a server on loopback that misbehaves as the real one does.
+"""The demo's web server, on loopback: it fails in the ways that servers on the web fail.
 
-It lives as long as somebody holds a connection to /winnow-demo/hold: several runs may share it, and it dies with the
+It runs as long as a client holds a connection to /winnow-demo/hold. Several runs may share it, and it stops with the
 last of them, however that one ended. Run as `python -m pipeline.demo.web FOLDER PORT KEY`.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 PRIVATE = "http://127.0.0.1:9/latest/meta-data/"
-"""Where the redirect leads: a port that nobody allowed."""
+"""The target of the redirect to a private address: a port that no source allows."""
 
 _FIRST_HOLD, _AFTER_LAST = 10.0, 0.3  # seconds without a holder before the server ends
 
 
 class Site:
-    """What lies in a world's folder: pictures in tars, and which of them misbehave how."""
+    """The contents of a world's folder: pictures in tars, and the faults of their URLs."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.key = key
@@ -36,7 +36,7 @@ class Site:
                     self._where[member.name] = (path, member.offset_data, member.size)
 
     def picture(self, name: str) -> bytes | None:
-        """The bytes of a picture, or None if there is none of that name."""
+        """The bytes of a picture, or None for an unknown name."""
         if name not in self._where:
             return None
         path, offset, size = self._where[name]
@@ -46,7 +46,7 @@ class Site:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one site, and knows how many hold it."""
+    """Serves one site, and counts the clients that hold it."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -59,28 +59,28 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def hold(self, count: int) -> None:
-        """Somebody came (1) or went (-1)."""
+        """Count a client that came (1) or left (-1)."""
         with self._lock:
             self._holders += count
             self._free_at = time.monotonic() + _AFTER_LAST
 
     @property
-    def forgotten(self) -> bool:
-        """Whether nobody holds the server any more."""
+    def released(self) -> bool:
+        """Whether no client holds the server."""
         with self._lock:
             return not self._holders and time.monotonic() > self._free_at
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request. A method `_fault` answers for each kind of misbehaviour."""
+    """One request. The method `_FAULT` answers for the fault of that name."""
 
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing: nobody reads it."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """A picture, as well or badly as the site's list says; or the world's key."""
+        """Send a picture, with the fault of its URL, or the key of the world."""
         if self.path == "/winnow-demo":
             return self._send(self.server.site.key.encode(), "text/plain")
         if self.path == "/winnow-demo/hold":
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             return answer(picture)  # type: ignore[no-any-return]
         except (BrokenPipeError, ConnectionResetError):
-            return None  # the client has had enough
+            return None  # the client closed the connection
 
     def _send(self, body: bytes, kind: str = "image/jpeg", header: tuple[str, str] | None = None) -> None:
         self.send_response(200)
@@ -154,10 +154,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(folder: Path, port: int, key: str) -> None:
-    """Serve until nobody holds the server. Raises OSError if the port is taken."""
+    """Serve until no client holds the server. Raises OSError if the port is taken."""
     server = Server(Site(folder, key), port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    while not server.forgotten:
+    while not server.released:
         time.sleep(0.1)
     os._exit(0)  # a slow drip must not hold the process
 

@@ -1,4 +1,4 @@
-"""The embedded source: a small world, rendered once on this machine and served on loopback while a run needs it."""
+"""The embedded source: a small world, rendered once on this machine, and served on loopback during each run."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.demo import captions, pool, scenes, web
-from pipeline.demo.hold import held
+from pipeline.demo.hold import hold
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import TestSet
 from pipeline.sources.loading import with_test_set
@@ -28,20 +28,20 @@ from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
 TEST_CAPTIONS = 5
-"""Of each test picture. All of them name its main thing, and hardly ever do all name the second."""
+"""Captions of each test picture. All of them name its main thing; the second thing is rarely in all of them."""
 
-_BLOCK = 100  # pictures that one worker draws at a time, and one tar
+_BLOCK = 100  # pictures of one tar, which one worker draws
 
 Progress = Callable[[int, int], None]
-"""Told how many pictures are done, of how many."""
+"""Called with the number of finished pictures, and of all."""
 
 
 @contextlib.contextmanager
 def served(source: Source, storage: Storage, progress: Progress | None = None) -> Iterator[Source]:
-    """The source with its demo world standing and served: pairs, allowed host and test set filled in, `demo` unset.
+    """Serve the demo world of a source, and give the source with pairs, allowed host and test set, and `demo` unset.
 
-    A source without [demo] comes back as it is. The first time the world is rendered, with a bar on stderr unless
-    `progress` is given. Raises SourceError if another program has the port.
+    A source without [demo] is given as it is. The first time, the world is rendered, with a progress bar on stderr
+    unless there is a `progress`. Raises SourceError if another program has the port.
     """
     if source.demo is None:
         yield source
@@ -52,7 +52,7 @@ def served(source: Source, storage: Storage, progress: Progress | None = None) -
     elif not world.built:
         with _bar() as bar:
             world.build(bar)
-    with held(world.folder, source.demo.port, world.stage.key):
+    with hold(world.folder, source.demo.port, world.stage.key):
         yield world.fill(source)
 
 
@@ -70,9 +70,9 @@ def _bar() -> Iterator[Progress]:
 class World:
     """One rendered world, in the storage's folder demo-<key>.
 
-    pairs.tsv is what the pipeline reads; pictures/ and faults.json are the server's; test/ and test.parquet are the
-    clean held-out set, which only the pool has; truth.parquet (url, caption, label) is for calibration and for a check
-    afterwards. The pipeline reads neither it nor faults.json.
+    The pipeline reads pairs.tsv. The server reads pictures/ and faults.json. test/ and test.parquet are the clean
+    held-out set, which only the pool has. truth.parquet (url, caption, label) is for calibration and for checks of
+    results. Nothing that fetches, scores or filters reads truth.parquet or faults.json.
     """
 
     demo: Demo
@@ -80,7 +80,7 @@ class World:
 
     @cached_property
     def stage(self) -> Stage:
-        """What decides every byte of the world."""
+        """The stage of the world: its key covers everything that changes a byte of it."""
         made_by: dict[str, Any] = {
             "versions": [scenes.VERSION, captions.VERSION, pool.VERSION],
             "demo": self.demo.model_dump(),
@@ -90,28 +90,28 @@ class World:
 
     @property
     def folder(self) -> Path:
-        """Where the world lies."""
+        """The folder of the world."""
         return self.storage.root / self.stage.folder
 
     @property
     def truth(self) -> Path:
-        """What is wrong with which pair: url, caption, label."""
+        """The file of labels: url, caption, and the fault of each pair, or "clean"."""
         return self.folder / "truth.parquet"
 
     @property
     def built(self) -> bool:
-        """Whether it stands, whole."""
+        """Whether the world is complete."""
         return self.storage.done(self._key("key.json"))
 
     def _key(self, name: str) -> str:
         return f"{self.stage.folder}/{name}"
 
     def url(self, picture: int) -> str:
-        """The address of a picture: the same in every run."""
+        """The URL of a picture, the same in every run."""
         return f"http://{web.HOST}:{self.demo.port}/{pool.name(picture)}"
 
     def fill(self, source: Source) -> Source:
-        """The source as an ordinary one, which reads this world over HTTP."""
+        """The source without [demo], reading this world over HTTP."""
         hosts = (*source.download.allow_hosts, f"{web.HOST}:{self.demo.port}")
         changes: dict[str, Any] = {
             "demo": None,
@@ -124,7 +124,7 @@ class World:
         return with_test_set(source.model_copy(update=changes))
 
     def build(self, progress: Progress) -> None:
-        """Render what is missing. Safe to kill and to run again; what was finished is not drawn twice."""
+        """Render what is missing. Safe to kill and to run again: finished tars are not drawn again."""
         if self.built:
             return
         stream = pool.STREAMS[self.demo.stream]
@@ -135,7 +135,7 @@ class World:
         self._write_lists(plan.lines)
         if test_images:
             self._write_test()
-        self.stage.describe(self.storage)  # put last: it means that the world stands
+        self.stage.describe(self.storage)  # written last: it marks the world as complete
 
     def _draw(self, blocks: Sequence["_Work"], progress: Progress) -> None:
         total, done = sum(len(work.shots) for work in blocks), 0
@@ -175,7 +175,9 @@ class World:
     def _write_test(self) -> None:
         numbers = range(self.demo.test_images)
         rows = [
-            (pool.name(n), said) for n in numbers for said in pool.captions(self.demo.seed, pool.TEST, n, TEST_CAPTIONS)
+            (pool.name(n), caption)
+            for n in numbers
+            for caption in pool.captions(self.demo.seed, pool.TEST, n, TEST_CAPTIONS)
         ]
         with self.storage.scratch() as scratch:
             for tar in self.storage.keys(self._key("test-pictures")):
@@ -189,7 +191,7 @@ class World:
 
 @dataclass(frozen=True)
 class _Work:
-    """A block of pictures, and the tar they go into."""
+    """A block of pictures, and the key of their tar."""
 
     tar: str
     shots: dict[int, pool.Shot]

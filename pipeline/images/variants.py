@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from PIL import Image, ImageOps
 
 VERSION = 1
-"""Raised whenever the same picture would get other versions."""
 
 SIDE = 64
 """Pixels of the longer side of a variant. The hash uses 32."""

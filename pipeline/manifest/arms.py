@@ -17,6 +17,7 @@ from filters.core import Recipe
 from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.digests import digest
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
 Rows = npt.NDArray[np.int64]
@@ -77,7 +78,7 @@ class Choice:
         with self.manifest.connection() as con:
             for batch in con.sql(
                 f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
-            ).to_arrow_reader(65_536):
+            ).to_arrow_reader(ROW_GROUP):
                 judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
                 for name, uids in spared.items():
                     judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))

@@ -11,7 +11,7 @@ def score_columns(manifest: Manifest) -> frozenset[str]:
     Names are not taken apart: an extra column may begin as a score does.
     """
     found = set(manifest.card["ranges"])
-    for name, key in manifest.document["stages"]["scores"].items():
+    for name, key in manifest.stages.scores.items():
         for result in manifest.storage.find(f"scores/{name}-{key}/[0-9]*.parquet")[:1]:
             found |= set(pq.read_schema(manifest.storage.fetch(result)).names)
     return frozenset(found - {"uid"})

@@ -14,7 +14,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pipeline.manifest import views
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import finished
 
@@ -28,13 +29,13 @@ that it needs, are older than the library here."""
 
 def refresh(storage: Storage) -> None:
     """Write the catalogue, unless the one that is there says what it would say."""
-    if log(storage) and _about(storage) != (now := _now(storage)):
+    if commits(storage) and _about(storage) != (now := _now(storage)):
         _write(storage, now)
 
 
 def _now(storage: Storage) -> tuple[str, int, int]:
     """What a catalogue depends on: where the source lies, and how many manifests and trials there are."""
-    return str(storage.root), len(log(storage)), len(finished(storage))
+    return str(storage.root), len(commits(storage)), len(finished(storage))
 
 
 def _about(storage: Storage) -> tuple[str, int, int] | None:

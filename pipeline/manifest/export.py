@@ -1,70 +1,43 @@
-"""A subset for trainers elsewhere: webdataset tars, Parquet that Hugging Face's `datasets` reads, a CSV for open_clip.
+"""Export of a subset for other trainers, in one of `pipeline.manifest.formats`.
 
-Pictures are copied out of the shards as they are stored. The folder appears whole or not at all: until then its pieces
-lie beside it, in one whose name begins with a dot and where a run that was stopped goes on.
+Pictures are copied out of the shards as they are stored. The folder appears whole or not at all. Until then its pieces
+are in a folder beside it, whose name begins with a dot. A stopped run resumes there.
 """
 
 import contextlib
-import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.core import Recipe
 from pipeline.errors import BusyError, StorageError
+from pipeline.manifest.formats import FORMATS
 from pipeline.manifest.manifest import Manifest
 from pipeline.progress import Progress, silent
-from pipeline.schema import EXPORTED
 from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
 from pipeline.store.parquet import rechunk
 
 VERSION = 1
-"""Raised whenever the same subset would be written otherwise."""
 
 PIECE = 1000
 """Pairs of a tar, of a Parquet file, or of a folder of pictures."""
 
 CARD = "export.json"
-"""What the folder holds, and what made it."""
-
-_UNTOLD = frozenset({"status", "cause", "error", "bytes", "shard", "member", "kept", "dropped_by", "unknown"})
-"""Columns of rows that are winnow's own bookkeeping."""
-
-_MISSING = frozenset({
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-})  # fmt: skip
-"""What pandas, with which open_clip reads a CSV, takes for no value."""
+"""The file that says what the folder holds, and what made it."""
 
 _LOCK = ".lock"
-
-_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way to write pairs: what a piece is called, how it is written, and what is written at the end.
-
-    `piece` and `pieces` in the name are its number and how many there are. `write` is given the path, the pairs and
-    their pictures; `end` the unfinished folder, the finished one, and the pairs by the name of their piece.
-    """
-
-    name: str
-    write: Callable[[Path, pa.Table, Iterator[bytes]], None]
-    end: Callable[[Path, Path, Iterator[tuple[str, pa.Table]]], None] = lambda folder, to, pieces: None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the subset lies, how many pairs it has, in how many pieces, and whether this run wrote it."""
+    """The folder of the subset, the numbers of its pairs and pieces, and whether this run wrote it."""
 
     path: Path
     pairs: int
@@ -75,10 +48,11 @@ class Exported:
 def write(
     manifest: Manifest, recipe: Recipe | None, form: str, to: Path, progress: Progress = silent, piece: int = PIECE
 ) -> Exported:
-    """Write what a recipe keeps of the manifest's pairs, or without one what was published, in a form of FORMS.
+    """Write what a recipe keeps of the manifest's pairs, or without one what was published, in a format of FORMATS.
 
-    Pairs go by shard, those that share a picture one after the other. An export that is there already and would be the
-    same is left as it is. Raises StorageError where something else lies there or a picture is missing, and RecipeError.
+    Pairs are in the order of shards and pictures, so that pairs that share a picture are neighbours. An export that is
+    there already and would be the same is left as it is. Raises StorageError if something else is there or a picture is
+    missing, and RecipeError.
     """
     to = to.expanduser().resolve()
     uids = manifest.select(recipe)
@@ -97,16 +71,16 @@ def write(
         if _read(part / CARD) not in (None, card):
             raise StorageError(f"{part} holds another export, unfinished: finish that one, or remove the folder")
         (part / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
-        made = FORMS[form]
-        tars = tarfiles.Tars(manifest.storage, manifest.document["stages"]["shards"])
-        names = [made.name.format(piece=number, pieces=pieces) for number in range(pieces)]
+        layout = FORMATS[form]
+        tars = tarfiles.Tars(manifest.storage, manifest.stages.shards)
+        names = [layout.name.format(piece=number, pieces=pieces) for number in range(pieces)]
         done = 0
         for name, table in zip(names, _pairs(manifest, uids, piece), strict=True):
             progress("pairs", done, len(uids))
             if not (part / name).exists():
-                _put(part / name, lambda path: made.write(path, table, _pictures(tars, table)))  # noqa: B023 at once
+                _put(part / name, lambda path: layout.write(path, table, _pictures(tars, table)))  # noqa: B023 at once
             done += len(table)
-        made.end(part, to, zip(names, _pairs(manifest, uids, piece), strict=True))
+        layout.end(part, to, zip(names, _pairs(manifest, uids, piece), strict=True))
         os.sync()  # the name is to mean that the content is there, even after a power cut
         (part / _LOCK).unlink()
         part.rename(to)
@@ -116,7 +90,7 @@ def write(
 
 @contextlib.contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Be the only one to write there, or raise BusyError at once."""
+    """Hold the folder's lock. Raises BusyError at once if another run holds it."""
     from filelock import FileLock, Timeout
 
     part.mkdir(parents=True, exist_ok=True)
@@ -128,11 +102,11 @@ def _alone(part: Path) -> Iterator[None]:
 
 
 def _card(manifest: Manifest, recipe: Recipe, form: str, pairs: int) -> dict[str, Any]:
-    """All that decides what is written."""
+    """Everything that decides what is written."""
     return {
         "version": VERSION,
         "format": form,
-        "source": manifest.document["source"],
+        "source": manifest.source,
         "manifest": manifest.id,
         "recipe": recipe.name,
         "filters": {each.name: each.sql for each in recipe.filters},
@@ -142,7 +116,7 @@ def _card(manifest: Manifest, recipe: Recipe, form: str, pairs: int) -> dict[str
 
 
 def _read(card: Path) -> Any:
-    """The card, None where there is none, or only half of one."""
+    """The card; None if there is none, or only half of one."""
     try:
         return json.loads(card.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -150,7 +124,7 @@ def _read(card: Path) -> Any:
 
 
 def _put(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a file or a folder under another name, and give it its own when it is whole."""
+    """Write a file or a folder under a temporary name, and rename it when it is whole."""
     half = target.with_name(f".{target.name}")
     half.parent.mkdir(parents=True, exist_ok=True)
     if half.is_dir():
@@ -160,7 +134,7 @@ def _put(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _pairs(manifest: Manifest, uids: pa.Table, piece: int) -> Iterator[pa.Table]:
-    """Tables of `piece` pairs, the last with fewer: every column of rows."""
+    """Tables of `piece` pairs with every column of rows. The last may have fewer."""
     with manifest.connection() as con:
         con.from_arrow(uids).create("chosen")
         chosen = con.sql("FROM rows SEMI JOIN chosen USING (uid) ORDER BY shard, member, uid")
@@ -176,76 +150,3 @@ def _pictures(tars: tarfiles.Tars, pairs: pa.Table) -> Iterator[bytes]:
                 f"shard {shard:05d} has no picture {member}: remove its .tar and .parquet, and run `winnow curate`"
             )
         yield picture
-
-
-def _told(pairs: pa.Table) -> pa.Table:
-    """Less winnow's own bookkeeping."""
-    return pairs.select([name for name in pairs.column_names if name not in _UNTOLD])
-
-
-def _tar(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
-    """Of each pair, named by its uid: .jpg, .txt, the caption, and .json, all that is known of it."""
-
-    def members() -> Iterator[tuple[str, bytes]]:
-        for row, picture in zip(_told(pairs).to_pylist(), pictures, strict=True):
-            yield f"{row['uid']}.jpg", picture
-            yield f"{row['uid']}.txt", (row["caption"] or "").encode()
-            yield f"{row['uid']}.json", json.dumps(row, ensure_ascii=False, default=str).encode()
-
-    tarfiles.write(path, members())
-
-
-def _sizes(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
-    """How many pairs each tar has, where open_clip looks for it."""
-    (part / "sizes.json").write_text(json.dumps({name: len(table) for name, table in pieces}, indent=1))
-
-
-def _parquet(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
-    """`image` holds the picture as `datasets` does, and says so; a column `image` of the source is `source_image`."""
-    told = _told(pairs).replace_schema_metadata(None)
-    told = told.rename_columns([EXPORTED.get(name.lower(), name) for name in told.column_names])
-    images = pa.array(
-        [
-            {"bytes": picture, "path": f"{uid}.jpg"}
-            for picture, uid in zip(pictures, told["uid"].to_pylist(), strict=True)
-        ],
-        _IMAGE,
-    )
-    features = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
-    table = told.add_column(0, "image", images).replace_schema_metadata({"huggingface": features})
-    pq.write_table(table, path, compression="zstd", row_group_size=100)
-
-
-def _folder(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
-    """The pictures; pairs that share one share its file."""
-    path.mkdir()
-    for name, picture in zip(_files(pairs), pictures, strict=True):
-        (path / name).write_bytes(picture)
-
-
-def _files(pairs: pa.Table) -> list[str]:
-    places = zip(pairs["shard"].to_pylist(), pairs["member"].to_pylist(), strict=True)
-    return [f"{shard:05d}-{member}" for shard, member in places]
-
-
-def _list(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
-    """train.csv, under the names of columns and with the separator that open_clip expects; paths are absolute."""
-    with (part / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
-        rows.writerow(["filepath", "title"])
-        for name, pairs in pieces:
-            for picture, caption in zip(_files(pairs), pairs["caption"].to_pylist(), strict=True):
-                rows.writerow([to / name / picture, present(caption or "")])
-
-
-def present(caption: str) -> str:
-    """The caption, with a blank before it where pandas would take it for a missing one: no tokenizer sees the blank."""
-    return f" {caption}" if caption in _MISSING else caption
-
-
-FORMS: Mapping[str, Form] = {
-    "webdataset": Form("{piece:05d}.tar", _tar, _sizes),
-    "datasets": Form("data/train-{piece:05d}-of-{pieces:05d}.parquet", _parquet),
-    "csv": Form("images/{piece:05d}", _folder, _list),
-}
-"""By name: webdataset tars; Parquet for `datasets.load_dataset`; a folder of pictures with a CSV for open_clip."""

@@ -6,9 +6,8 @@ their verdicts. It is committed by one object, `log/<n>.json`; whoever reads see
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,35 +22,13 @@ from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, funnel, predicates
 from pipeline.filtering.distinct import Losers, Neighbours
 from pipeline.filtering.funnel import Comparison, Step
+from pipeline.filtering.reasons import Reasons, where
 from pipeline.ledger.blocklist import FOLDER as FORGOTTEN
+from pipeline.manifest import card, verdicts
+from pipeline.manifest.document import Counts, Document, StageKeys
+from pipeline.manifest.log import newest
 from pipeline.store import duck
 from pipeline.store.storage import Storage
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Where every row of the source's list went: input = repeated + kept + dropped + failed + quarantined.
-
-    `unscored` rows are those of `dropped` for which some filter had no answer. Raises StorageError if a row is missing.
-    """
-
-    input: int
-    repeated: int
-    kept: int
-    dropped: int
-    unscored: int
-    failed: int
-    quarantined: int
-
-    def __post_init__(self) -> None:
-        told = self.repeated + self.kept + self.dropped + self.failed + self.quarantined
-        if told != self.input or not 0 <= self.unscored <= self.dropped:
-            raise StorageError(f"{self.input} rows came in and {told} are accounted for ({asdict(self)}); report this")
-
-    @property
-    def pool(self) -> int:
-        """Downloaded pairs: what the filters chose from."""
-        return self.kept + self.dropped
 
 
 @dataclass(frozen=True)
@@ -64,85 +41,67 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Commit:
-    """An entry of the log: a manifest became the newest one. `time` is UTC, ISO 8601."""
-
-    number: int
-    id: str
-    parent: str | None
-    time: str
-
-
-def log(storage: Storage) -> list[Commit]:
-    """What was published, oldest first."""
-    return [Commit(int(Path(key).stem), **json.loads(storage.fetch(key).read_bytes())) for key in storage.keys("log")]
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """One published manifest. `document` is what the id was hashed over."""
+    """One published manifest. `document` is what its id is a digest of."""
 
     storage: Storage
     id: str
-    document: Mapping[str, Any]
+    document: Document
 
     @classmethod
     def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
-        """The newest manifest, or the one whose id begins with `id`; "-2" is the one before the newest, and so on.
-
-        Raises StorageError unless there is just one.
-        """
-        known = [commit.id for commit in log(storage)]
-        if not known:
-            raise StorageError(f"nothing is published in {storage.root} yet: run `winnow curate` first")
-        if id is not None and re.fullmatch(r"-[1-9]\d*", id):
-            if int(id[1:]) > len(known):
-                raise StorageError(f"there is no manifest {id}: only {len(known)} were published so far")
-            id = known[int(id)]  # noqa: A001
-        found = known[-1:] if id is None else sorted({each for each in known if each.startswith(id)})
-        if len(found) != 1:
-            some = ", ".join(each[:12] for each in found or known[-5:])
-            raise StorageError(f"{len(found)} manifests begin with {id!r}; choose one of {some}")
-        return cls(storage, found[0], json.loads(storage.fetch(f"manifests/{found[0]}.json").read_bytes()))
+        """The newest manifest, or the one that `id` means (`pipeline.manifest.log.newest`). Raises StorageError."""
+        id = newest(storage, id)  # noqa: A001
+        return cls(storage, id, Document.parse(storage.fetch(f"manifests/{id}.json").read_bytes()))
 
     @property
     def counts(self) -> Counts:
         """Where every row went."""
-        return Counts(**self.document["counts"])
+        return self.document.counts
+
+    @property
+    def source(self) -> str:
+        """The name of its source."""
+        return self.document.inputs.source
+
+    @property
+    def stages(self) -> StageKeys:
+        """The keys of the stages that made its rows."""
+        return self.document.inputs.stages
 
     @property
     def parts(self) -> list[Part]:
         """The data, in ledger order."""
-        rows = zip(self.document["rows"], self.document["verdicts"], strict=True)
-        return [Part(row["key"], verdicts, row["count"]) for row, verdicts in rows]
+        rows = zip(self.document.inputs.rows, self.document.verdicts, strict=True)
+        return [Part(row.key, verdicts, row.count) for row, verdicts in rows]
 
     @cached_property
     def card(self) -> Mapping[str, Any]:
         """What is known about how it was made, and not part of its id: versions, timings, score ranges, reasons."""
-        card: dict[str, Any] = json.loads(self.storage.fetch(f"manifests/{self.id}.card.json").read_bytes())
-        return card
+        facts: dict[str, Any] = json.loads(self.storage.fetch(card.key(self.id)).read_bytes())
+        return facts
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was published."""
-        recipe = self.document["recipe"]
-        why = self.card["why"]
-        return Recipe(
-            recipe["name"],
-            tuple(Filter(row["name"], row["sql"], why.get(row["name"], "")) for row in recipe["filters"]),
-            Distinct(**recipe["distinct"]) if "distinct" in recipe else None,
-        )
+        """The recipe that was published, with the sentences that the card has for its filters."""
+        recipe, why = self.document.inputs.recipe, self.card["why"]
+        return replace(recipe, filters=tuple(replace(each, why=why.get(each.name, "")) for each in recipe.filters))
+
+    @property
+    def reasons(self) -> Reasons:
+        """What the bits of its verdicts stand for."""
+        return Reasons.of(self.document.inputs.recipe)
 
     @property
     def neighbours(self) -> Mapping[str, Neighbours]:
-        """Where the edges between near-duplicates lie, by the scorer that looked for them.
+        """The edges between near-duplicates, by the scorer that looked for them.
 
-        Raises StorageError for a manifest in which they stand otherwise.
+        Raises StorageError for a manifest that stores them in an older form.
         """
-        try:
-            return {name: Neighbours(**each) for name, each in self.document.get("neighbours", {}).items()}
-        except TypeError:
-            raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it anew") from None
+        neighbours = self.document.inputs.neighbours
+        if neighbours is None:
+            raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it anew")
+        return neighbours
 
     def check_end(self, last: Distinct | None) -> None:
         """Check what a recipe ends in. Raises RecipeError."""
@@ -218,15 +177,13 @@ class Manifest:
     def verdicts(self, recipe: Recipe) -> pa.Table:
         """`uid`, `kept` and `dropped_by` of every downloaded pair, in ledger order, as the recipe would have it."""
         chosen = self.select(recipe)
-        failed = ", ".join(
-            f"CASE WHEN f{i} IS NOT TRUE THEN {duck.literal(each.name)} END" for i, each in enumerate(recipe.filters)
-        )
+        answers = {each.name: f"f{number}" for number, each in enumerate(recipe.filters)}
+        failed = where(answers, lambda name: f"{answers[name]} IS NOT TRUE")
         with self._opened([recipe]) as con:
             con.from_arrow(chosen).create("chosen")
             return con.sql(
                 "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
-                f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, "
-                f"list_filter([{failed}]::VARCHAR[], lambda name: name IS NOT NULL) AS no "
+                f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, {failed} AS no "
                 f"FROM ({predicates.judged(self._rows, recipe.filters)}) WHERE ok) j "
                 "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
             ).to_arrow_table()
@@ -256,37 +213,26 @@ class Manifest:
 
         `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
         """
-        verdicts = duck.parquet(self.storage.fetch(part.verdicts) for part in self.parts)
+        stored = verdicts.select(self.storage.fetch(part.verdicts) for part in self.parts)
         return (
-            f"SELECT r.*, v.kept, {self.reasons('v.dropped_by | v.unknown')} AS dropped_by, "
-            f"{self.reasons('v.unknown')} AS unknown\n"
+            f"SELECT r.*, v.kept, {self.reasons.listed('v.rejected | v.unknown')} AS dropped_by, "
+            f"{self.reasons.listed('v.unknown')} AS unknown\n"
             f"FROM {duck.parquet(self._rows)} r\n"
-            f"POSITIONAL JOIN {verdicts} v"
+            f"POSITIONAL JOIN ({stored}) v"
         )
 
     def sides(self, parts: Sequence[Part]) -> str:
         """A SELECT over some of its parts: uid, `side` (kept, dropped, failed or quarantined), and `bits`.
 
-        A bit stands for a filter that a downloaded pair did not pass; `reasons` names it.
+        A bit stands for a filter that a downloaded pair did not pass; `reasons` names the bits.
         """
         if not parts:
             return "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS side, NULL::UBIGINT AS bits WHERE false"
-        rows, verdicts = (
-            duck.parquet(map(self.storage.fetch, keys))
-            for keys in ([part.rows for part in parts], [part.verdicts for part in parts])
-        )
+        rows = duck.parquet(self.storage.fetch(part.rows) for part in parts)
+        stored = verdicts.select(self.storage.fetch(part.verdicts) for part in parts)
         return (
             "SELECT uid, CASE WHEN kept THEN 'kept' WHEN status = 'ok' THEN 'dropped' ELSE status END AS side, "
-            "dropped_by | unknown AS bits\n"
+            "rejected | unknown AS bits\n"
             f"FROM (SELECT uid, status FROM {rows}) r\n"
-            f"POSITIONAL JOIN {verdicts} v"
+            f"POSITIONAL JOIN ({stored}) v"
         )
-
-    def reasons(self, bits: str) -> str:
-        """SQL for the list of the filters whose bit is set, in the recipe's order."""
-        recipe = self.document["recipe"]
-        names = [*(row["name"] for row in recipe["filters"]), *([DISTINCT] if "distinct" in recipe else [])]
-        each = ", ".join(
-            f"CASE WHEN ({bits}) & {1 << i}::UBIGINT <> 0 THEN {duck.literal(name)} END" for i, name in enumerate(names)
-        )
-        return f"list_filter([{each}]::VARCHAR[], lambda name: name IS NOT NULL)"

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from pipeline.manifest import views
-from pipeline.manifest.manifest import log
+from pipeline.manifest.log import commits
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -49,7 +49,7 @@ def remarks(card: Mapping[str, Any]) -> list[str]:
 def _rewritten(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> int | None:
     before = views.every([storage])
     if not before:
-        return None if log(storage) else 0
+        return None if commits(storage) else 0
     known = list(dict.fromkeys(storage.fetch(part.rows) for each in before for part in each.parts))
     new = [path for path in rows if path not in known]
     if not new:

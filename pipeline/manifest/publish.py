@@ -1,46 +1,30 @@
 """The commit: the results of all shards become one manifest, immutable, content-addressed, all or nothing.
 
-Every object is named by what it holds and put before the one that names it; the last, `log/<n>.json`, makes the
-manifest the newest. A run that dies before that has changed nothing for anybody, and the next finds its parts again.
+Every object is named by its content and put before the object that names it. The last one, `log/<n>.json`, makes the
+manifest the newest. A run that dies before that has changed nothing, and the next one finds its parts again.
 """
 
-import json
-import math
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import duckdb
-import numpy as np
-import pyarrow as pa
 
 from filters.core import Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, predicates
-from pipeline.filtering.distinct import Losers, Neighbours
+from pipeline.filtering.distinct import Neighbours
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
-from pipeline.manifest import database, placeholders
-from pipeline.manifest.manifest import Counts, Manifest, log
+from pipeline.manifest import card, database, placeholders, verdicts
+from pipeline.manifest.document import Counts, Document, Inputs, LedgerState, StageKeys, without_why
+from pipeline.manifest.log import commit, commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
 from pipeline.scoring.plan import Plan, Results
-from pipeline.sources.columns import row_columns, score_columns
-from pipeline.sources.source import Source
 from pipeline.store import duck
-from pipeline.store.digests import canonical_json, digest
-from pipeline.store.parquet import Rows, put_parquet
+from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
-
-VERDICTS = pa.schema({"kept": pa.bool_(), "dropped_by": pa.uint64(), "unknown": pa.uint64()})
-"""Aligned with the rows. Bit i of dropped_by: filter i said no; of unknown: it had no answer. 0 unless downloaded."""
-
-_VERSIONS = ("duckdb", "pyarrow", "torch", "open_clip_torch", "img2dataset", "pillow", "winnow")
 
 
 @dataclass(frozen=True)
@@ -61,23 +45,32 @@ def publish(
     pairs become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row,
     StorageError for a result that is missing or does not line up with its pairs.
     """
-    source, made = plan.source, plan.results(storage, ledger, quarantined)
-    recipe, neighbours = recipe or source.own_recipe, _neighbours(source, made)
+    made = plan.results(storage, ledger, quarantined)
+    recipe, neighbours = recipe or plan.source.own_recipe, _neighbours(made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
     started = time.monotonic()
     rows = parts(storage, ledger, made, quarantined)
-    waited = time.monotonic() - started
-    sketch = _sketch(source, ledger, made, quarantined, recipe, neighbours) | {"rows": [asdict(part) for part in rows]}
-    if newest := _unchanged(storage, sketch):
+    seconds = time.monotonic() - started
+    inputs = Inputs(
+        FORMAT,
+        plan.source.name,
+        LedgerState(ledger.digest, ledger.input, ledger.repeated),
+        StageKeys(**made.keys),
+        tuple(sorted(set(quarantined) & {shard.number for shard in ledger.shards})),
+        tuple(rows),
+        without_why(recipe),
+        neighbours,
+    )
+    if newest := _unchanged(storage, inputs):
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
         paths = [storage.fetch(part.key) for part in rows]
-        card = _card(storage, made) | {"ranges": _ranges(con, paths, _scores(source))}
-        card |= placeholders.told(con, storage, paths)
-    card |= {"neighbours": distinct.told(storage, neighbours)} if neighbours else {}
-    return decide(storage, sketch, card, recipe, waited)
+        facts = card.describe(con, storage, made, paths) | placeholders.told(con, storage, paths) | card.why(recipe)
+    if neighbours:
+        facts |= {"neighbours": distinct.told(storage, neighbours)}
+    return decide(storage, inputs, facts, seconds)
 
 
 def republish(storage: Storage, recipe: Recipe) -> Published:
@@ -97,205 +90,41 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     for step in steps:
         if step.unscored == newest.counts.pool > 0:
             raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} asks for")
-    sketch = {key: value for key, value in newest.document.items() if key not in ("verdicts", "counts")}
-    sketch |= {"recipe": written(recipe)}
-    if _unchanged(storage, sketch):
+    inputs = newest.document.inputs.under(recipe)
+    if _unchanged(storage, inputs):
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
-    return decide(storage, sketch, newest.card, recipe, waited=0.0)
+    return decide(storage, inputs, {**newest.card, **card.why(recipe)})
 
 
-def decide(
-    storage: Storage, sketch: Mapping[str, Any], card: Mapping[str, Any], recipe: Recipe, waited: float
-) -> Published:
-    """Give every row its verdict, and commit.
-
-    `sketch` is a manifest without verdicts and counts; `waited` are the seconds that the rows took.
-    """
+def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: float = 0.0) -> Published:
+    """Give every row its verdict, and commit. `facts` are for the card, `seconds` is how long the rows took."""
     started = time.monotonic()
-    rows = [Rows(**part) for part in sketch["rows"]]
-    known = {name: Neighbours(**each) for name, each in sketch.get("neighbours", {}).items()}
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
-        verdicts, told = _verdicts(con, storage, rows, recipe, known)
-    counts = Counts(sketch["ledger"]["input"], sketch["ledger"]["repeated"], **told)
-    document = {**sketch, "verdicts": verdicts, "counts": asdict(counts)}
-    seconds = [round(each, 3) for each in (waited, time.monotonic() - started)]
-    why = {each.name: each.why for each in recipe.filters}
-    manifest = digest(document)[:32]
-    storage.put_if_absent(f"manifests/{manifest}.json", canonical_json(document))
-    storage.put_if_absent(f"manifests/{manifest}.card.json", canonical_json({**card, "why": why, "seconds": seconds}))
-    new = _commit(storage, manifest)
+        keys = verdicts.put(con, storage, inputs.rows, inputs.recipe, inputs.neighbours or {})
+        files = [storage.fetch(part.key) for part in inputs.rows], [storage.fetch(key) for key in keys]
+        counts = Counts(inputs.ledger.input, inputs.ledger.repeated, **verdicts.count(con, *files))
+    document = Document(inputs, tuple(keys), counts)
+    took = [round(each, 3) for each in (seconds, time.monotonic() - started)]
+    storage.put_if_absent(f"manifests/{document.id}.json", document.to_bytes())
+    storage.put_if_absent(card.key(document.id), canonical_json({**facts, "seconds": took}))
+    new = commit(storage, document.id)
     database.refresh(storage)
-    return Published(manifest, new, counts)
+    return Published(document.id, new, counts)
 
 
-def _sketch(
-    source: Source,
-    ledger: Ledger,
-    made: Results,
-    quarantined: Mapping[int, str],
-    recipe: Recipe,
-    neighbours: Mapping[str, Neighbours],
-) -> dict[str, Any]:
-    """With the rows, all that decides a manifest; its verdicts and counts follow from it."""
-    return {
-        "format": FORMAT,
-        "source": source.name,
-        "ledger": {"digest": ledger.digest, "input": ledger.input, "repeated": ledger.repeated},
-        "stages": made.keys,
-        "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
-        "recipe": written(recipe),
-    } | ({"neighbours": {name: asdict(each) for name, each in neighbours.items()}} if neighbours else {})
-
-
-def written(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a manifest holds it: the reasons in words are no part of it."""
-    filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
-    return {"name": recipe.name, "filters": filters} | (
-        {"distinct": asdict(recipe.distinct)} if recipe.distinct else {}
-    )
-
-
-def _neighbours(source: Source, made: Results) -> dict[str, Neighbours]:
-    """Where the source's edges between near-duplicates lie, by the scorer that found them."""
+def _neighbours(made: Results) -> dict[str, Neighbours]:
+    """The edges between near-duplicates, by the scorer that found them."""
     return {
         name: Neighbours(f"{made.scores[name].folder}/{EDGES}", spec.pictures(name), spec.radius)
-        for name, spec in source.neighbour_scorers.items()
+        for name, spec in made.plan.source.neighbour_scorers.items()
     }
 
 
-def _unchanged(storage: Storage, sketch: Mapping[str, Any]) -> Manifest | None:
-    """The newest manifest, if it was made of just this: keys are compared, nothing is computed again."""
-    if not log(storage):
+def _unchanged(storage: Storage, inputs: Inputs) -> Manifest | None:
+    """The newest manifest, if these are its inputs. Keys are compared, nothing is computed again."""
+    if not commits(storage):
         return None
     newest = Manifest.open(storage)
-    same = all(newest.document[key] == value for key, value in sketch.items())
+    same = newest.document.inputs == inputs
     return newest if same and all(storage.done(part.verdicts) for part in newest.parts) else None
-
-
-def _commit(storage: Storage, manifest: str) -> bool:
-    """Make the manifest the newest one; False if it is. Of several publishers at once each gets its own number."""
-    while True:
-        commits = log(storage)
-        parent = commits[-1].id if commits else None
-        if parent == manifest:
-            return False
-        entry = {"id": manifest, "parent": parent, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-        number = commits[-1].number + 1 if commits else 0
-        if storage.put_if_absent(f"log/{number:08d}.json", canonical_json(entry)):
-            return True
-
-
-def _verdicts(
-    con: duckdb.DuckDBPyConnection,
-    storage: Storage,
-    rows: Sequence[Rows],
-    recipe: Recipe,
-    known: Mapping[str, Neighbours],
-) -> tuple[list[str], dict[str, int]]:
-    """Put an aligned verdict file for each part. Gives their keys, and how many rows were kept, dropped and so on.
-
-    The connection has one thread, so that a threshold that is an average comes out the same every time.
-    """
-    paths, counts, filters = [storage.fetch(part.key) for part in rows], [part.count for part in rows], recipe.filters
-    predicates.view_parts(con, paths)
-    no, unknown = (_bits(f"f{{}} {test}", len(filters)) for test in ("= false", "IS NULL"))
-    lost = None
-    if recipe.distinct:
-        neighbours = distinct.among(recipe.distinct.of, known)
-        lost = distinct.losers(con, storage, paths, counts, filters, recipe.distinct, neighbours)
-    with predicates.blaming(con, paths, filters):
-        reader = con.sql(
-            f"SELECT file_row_number, ok, ok AND no = 0 AND unknown = 0 AS kept, no AS dropped_by, unknown FROM "
-            f"(SELECT file_row_number, ok, {no} AS no, {unknown} AS unknown FROM ({predicates.judged(paths, filters)}))"
-        ).to_arrow_reader(65_536)
-        keys, start = [], 0
-        for part, table in zip(rows, _cut(reader, counts), strict=True):
-            if not np.array_equal(table["file_row_number"], np.arange(part.count)):
-                raise StorageError(f"the rows of {part.key} came in another order: report this")
-            table = table.select(VERDICTS.names)
-            table = _with(lost.of(start, part.count), table, 1 << len(filters)) if lost else table
-            keys.append(put_parquet(storage, "verdicts", VERDICTS, [table]).key)
-            start += part.count
-    return keys, _told(con, paths, [storage.fetch(key) for key in keys])
-
-
-def _with(lost: Losers, verdicts: pa.Table, bit: int) -> pa.Table:
-    """The verdicts of a part, with those that `distinct` adds."""
-    columns = {name: verdicts[name].to_numpy().copy() for name in VERDICTS.names}
-    for rows, column in ((lost.repeated, "dropped_by"), (lost.unknown, "unknown")):
-        columns["kept"][rows] = False
-        columns[column][rows] |= np.uint64(bit)
-    return pa.table(columns, schema=VERDICTS)
-
-
-def _bits(test: str, filters: int) -> str:
-    """SQL for an integer with bit i set where the pair was downloaded and the test is true of filter i."""
-    bits = [f"CASE WHEN ok AND {test.format(i)} THEN {1 << i}::UBIGINT ELSE 0 END" for i in range(filters)]
-    return " | ".join(["0::UBIGINT", *bits])
-
-
-def _cut(reader: pa.RecordBatchReader, lengths: Sequence[int]) -> Iterator[pa.Table]:
-    """One table for each length, in order. Raises StorageError unless the rows are as many as the lengths say."""
-    held = reader.schema.empty_table()
-    for length in lengths:
-        while len(held) < length and (batch := next(reader, None)) is not None:
-            held = pa.concat_tables([held, pa.Table.from_batches([batch])])
-        yield held.slice(0, length)
-        held = held.slice(length)
-    if len(held) or next(reader, None) is not None:
-        raise StorageError("there are more rows than the parts are said to have: report this")
-
-
-def _told(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequence[Path]) -> dict[str, int]:
-    """Count what was written, row by row."""
-    counted = {
-        "kept": "kept",
-        "dropped": "status = 'ok' AND NOT kept",
-        "unscored": "unknown <> 0",
-        "failed": "status = 'failed'",
-        "quarantined": "status = 'quarantined'",
-    }
-    row = con.execute(
-        f"SELECT {', '.join(f'count(*) FILTER ({test})' for test in counted.values())} FROM "
-        f"{duck.parquet(rows)} POSITIONAL JOIN {duck.parquet(verdicts)}"
-    ).fetchone()
-    return dict(zip(counted, row or (), strict=True))
-
-
-def _ranges(
-    con: duckdb.DuckDBPyConnection, paths: Sequence[Path], columns: Sequence[str]
-) -> dict[str, dict[str, float | int | None]]:
-    """By score column: how many pairs have one, the lowest, the mean and the highest."""
-    if not columns:
-        return {}
-    sums = [f'count("{name}"), min("{name}"), avg("{name}"), max("{name}")' for name in columns]
-    row = con.execute(f"SELECT {', '.join(sums)} FROM {duck.parquet(paths)}").fetchone() or ()
-    values = [float(f"{value:.6g}") if value is not None and math.isfinite(value) else None for value in row]
-    four = [values[at : at + 4] for at in range(0, len(values), 4)]
-    return {
-        name: dict(zip(("count", "min", "mean", "max"), each, strict=True))
-        for name, each in zip(columns, four, strict=True)
-    }
-
-
-def _scores(source: Source) -> list[str]:
-    """The score columns that have a range; a hash has none."""
-    columns = row_columns(pa.schema([]), source.scorers)
-    return [
-        name
-        for name in score_columns(source.scorers)
-        if pa.types.is_floating(columns.field(name).type) or pa.types.is_signed_integer(columns.field(name).type)
-    ]
-
-
-def _card(storage: Storage, made: Results) -> dict[str, Any]:
-    """What is worth knowing about how it was made, and is no part of the id."""
-    certified = {name: made.plan.certificate(name) for name in made.plan.scores}
-    return {
-        "made_by": {stage.name: dict(stage.made_by) for stage in made.stages},
-        "certificates": {
-            name: json.loads(storage.fetch(key).read_bytes()) for name, key in certified.items() if storage.done(key)
-        },
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
-    }

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from filters import catalog
 from filters.core import Recipe
 from pipeline.errors import RecipeError, did_you_mean
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
@@ -31,5 +32,5 @@ def find_all(source: Source, storage: Storage, names: Sequence[str] | None) -> l
 
 def _published(storage: Storage) -> dict[str, Manifest]:
     """By name of its recipe, the newest manifest."""
-    manifests = (Manifest.open(storage, commit.id) for commit in log(storage))
-    return {manifest.document["recipe"]["name"]: manifest for manifest in manifests}
+    manifests = (Manifest.open(storage, commit.id) for commit in commits(storage))
+    return {manifest.document.inputs.recipe.name: manifest for manifest in manifests}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import finished
@@ -70,7 +71,7 @@ left out: nothing here measures it. `curve` is the score after so many images.
 
 def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
     """By name the SELECTs over the rows of these manifests, one of each source."""
-    parts = [f"SELECT *, {duck.literal(each.document['source'])} AS source FROM ({each.view()})" for each in manifests]
+    parts = [f"SELECT *, {duck.literal(each.source)} AS source FROM ({each.view()})" for each in manifests]
     return {
         "rows": "\nUNION ALL BY NAME\n".join(parts),
         "kept": "FROM rows WHERE kept",
@@ -81,7 +82,7 @@ def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 def every(storages: Iterable[Storage]) -> list[Manifest]:
     """Every manifest that was ever published and is complete, once, the oldest first."""
-    known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in log(storage)))
+    known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in commits(storage)))
     return [each for storage, name in known if (each := Manifest.open(storage, name)).complete]
 
 
@@ -91,7 +92,7 @@ def history(storages: Iterable[Storage]) -> dict[str, str]:
     Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by.
     """
     parts = [
-        f"SELECT {duck.literal(each.document['source'])} AS source, {duck.literal(each.id)} AS manifest, "
+        f"SELECT {duck.literal(each.source)} AS source, {duck.literal(each.id)} AS manifest, "
         f"uid, url, sha256, status, kept, dropped_by FROM ({each.view()})"
         for each in every(storages)
     ]
@@ -123,12 +124,19 @@ def manifests(storages: Iterable[Storage]) -> pa.Table:
     """The table `manifests`."""
     rows = []
     for storage in storages:
-        for commit in log(storage):
+        for commit in commits(storage):
             manifest = Manifest.open(storage, commit.id)
             counts = asdict(manifest.counts)
-            told = {"source": manifest.document["source"], "recipe": manifest.document["recipe"]["name"]}
-            told |= {"complete": manifest.complete}
-            rows.append(asdict(commit) | told | counts | {"rows": counts["input"] - counts["repeated"]})
+            rows.append(
+                {
+                    **asdict(commit),
+                    **counts,
+                    "source": manifest.source,
+                    "recipe": manifest.document.inputs.recipe.name,
+                    "complete": manifest.complete,
+                    "rows": counts["input"] - counts["repeated"],
+                }
+            )
     return pa.Table.from_pylist(rows, MANIFESTS)
 
 

@@ -1,11 +1,11 @@
-"""Groups of rows that are joined by edges."""
+"""Groups of nodes that edges connect."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def connected(nodes: int, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The number of each node's connected component, from 0."""
+    """For each node the number of its connected component, from 0. `low` and `high` are the ends of the edges."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,8 +1,8 @@
-"""Near neighbours among 64-bit hashes, exactly: which differ in at most so many bits.
+"""Near neighbours among 64-bit hashes: pairs with a Hamming distance within a radius, exactly.
 
-Two hashes that differ in r bits agree wholly in at least m - r of m blocks of bits. So for every choice of m - r blocks
-the hashes are sorted by those bits, and compared with those that share them (Manku et al. 2007, "Detecting
-near-duplicates for web crawling").
+Two hashes that differ in r bits are equal in at least m - r of m blocks of bits. For every choice of m - r blocks, the
+hashes are sorted by these bits, and those with equal bits are compared (Manku et al. 2007, "Detecting near-duplicates
+for web crawling").
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ Hashes = npt.NDArray[np.uint64]
 
 BITS = 64
 LONGEST = 2000
-"""Of more hashes than this that share a choice of blocks, each is compared only with the next so many."""
+"""If more hashes than this share a choice of blocks, each is compared only with the next `LONGEST`."""
 
 
 _NONE: Hashes = np.empty(0, np.uint64)
 _MERGED = 1_000_000
 _COMPARED = 1 << 22
-_NOBODY = np.iinfo(np.int64).max
+_NO_TARGET = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Edges:
     """Pairs of distinct hashes, `low` < `high`, sorted, and the bits in which they differ.
 
-    `capped` counts the comparisons left out because too many hashes shared the same blocks: where it is not 0, edges
+    `capped` counts the comparisons that were left out because too many hashes shared the same blocks: above 0, edges
     may be missing inside such a crowd.
     """
 
@@ -44,9 +44,9 @@ class Edges:
 
 
 def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambda done, total: None) -> Edges:
-    """All pairs of the hashes, which are sorted and distinct, that differ in at most `radius` bits.
+    """All pairs of hashes that differ in at most `radius` bits. The hashes are sorted and distinct.
 
-    `tell` is told how many of how many sortings are done. Takes about 60 bytes a hash, and 16 an edge.
+    `tell` gets the numbers of finished and of all sortings. It takes about 60 bytes a hash and 16 an edge.
     """
     blocks = _blocks(len(hashes), radius)
     choices = list(combinations(range(blocks), blocks - radius))
@@ -65,14 +65,14 @@ def within(hashes: Hashes, radius: int, tell: Callable[[int, int], None] = lambd
 def nearest_targets(
     hashes: Hashes, targets: Hashes, radius: int, tell: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Of each hash the bits to the nearest target, and which one that is, of equals the first; 255 and -1 if none is
-    within `radius`.
+    """For each hash the Hamming distance to the nearest target and the index of that target, the first of equals.
 
-    Nothing is left out. `tell` is told how many of how many sortings are done.
+    255 and -1 if no target is within `radius`. Nothing is left out. `tell` gets the numbers of finished and of all
+    sortings.
     """
     blocks = _blocks(len(hashes), radius, len(targets))
     choices = list(combinations(range(blocks), blocks - radius))
-    best = np.full(len(hashes), _NOBODY)
+    best = np.full(len(hashes), _NO_TARGET)
     for done, choice in enumerate(choices, start=1):
         mask = _mask(blocks, choice)
         order = np.argsort(hashes & mask)
@@ -92,15 +92,15 @@ def nearest_targets(
             np.minimum.at(best, row[near], bits[near].astype(np.int64) * len(targets) + target[near])
             start = end
         tell(done, len(choices))
-    found = best < _NOBODY
+    found = best < _NO_TARGET
     bits, target = np.divmod(best, max(len(targets), 1))
     return np.where(found, bits, 255).astype(np.uint8), np.where(found, target, -1)
 
 
 def _blocks(hashes: int, radius: int, targets: int | None = None) -> int:
-    """How many blocks make the least work: few mean crowds that share their bits, many mean many sortings.
+    """The number of blocks with the least work: few blocks give large crowds, many give many sortings.
 
-    The hashes are compared with so many targets, or with one another.
+    The hashes are compared with `targets` targets, or with one another.
     """
     others = hashes if targets is None else targets
 
@@ -117,7 +117,7 @@ def _mask(blocks: int, choice: tuple[int, ...]) -> np.uint64:
 
 
 def _sharing(hashes: Hashes, mask: np.uint64, radius: int) -> tuple[Hashes, int]:
-    """The pairs within the radius among hashes that agree in the mask's bits, and how many comparisons were left out.
+    """The pairs within the radius among hashes with equal bits under the mask, and the number of comparisons left out.
 
     A pair of positions i < j is the number i * len(hashes) + j.
     """
@@ -126,7 +126,7 @@ def _sharing(hashes: Hashes, mask: np.uint64, radius: int) -> tuple[Hashes, int]
     shared = ordered & mask
     starts = np.flatnonzero(np.append(True, shared[1:] != shared[:-1]))
     sizes = np.diff(np.append(starts, len(hashes)))
-    behind = np.repeat(starts + sizes, sizes) - np.arange(len(hashes)) - 1  # members of the crowd behind each one
+    behind = np.repeat(starts + sizes, sizes) - np.arange(len(hashes)) - 1  # later members of the crowd, by hash
     here = np.flatnonzero(behind)
     found = []
     for step in range(1, LONGEST + 1):

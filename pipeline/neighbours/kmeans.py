@@ -1,4 +1,4 @@
-"""k-means over embeddings on disk."""
+"""k-means over embeddings, which may be a memory-mapped file."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,24 +7,21 @@ from pipeline.models import device
 from pipeline.progress import StepProgress
 
 ROUNDS = 20
-"""Of k-means, as published; fewer where no picture changes its centroid any more."""
-
+"""Rounds of Lloyd's algorithm, as DataComp publishes it; fewer if no vector changes its centroid any more."""
 
 CELLS = 1 << 25
-"""Products of pictures and centroids that are in memory at once: 128 MB."""
-
+"""Inner products that are in memory at once: 128 MB."""
 
 BLOCK = 65_536
-"""Pictures that are added up at once."""
-
+"""Vectors that are added up at once."""
 
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray[np.float32]:
-    """The centroids [count, dim] of vectors [n, dim], n >= count, by Lloyd's rounds from the first `count` vectors.
+    """The centroids [count, dim] of vectors [n, dim], n >= count, by Lloyd's algorithm from the first `count` vectors.
 
-    A centroid that no vector is nearest to stays where it is.
+    A centroid without vectors does not move.
     """
     centroids = vectors[:count].astype(np.float32)
     before = np.full(len(vectors), -1)
@@ -41,7 +38,10 @@ def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray
 def assign(
     vectors: Vectors, centroids: npt.NDArray[np.float32], half_squares: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.int64]:
-    """By vector the centroid with the largest inner product; less half its square that is the nearest one."""
+    """For each vector the index of the centroid with the largest inner product.
+
+    With `half_squares`, half the squared norms of the centroids, it is the centroid with the least distance.
+    """
     import torch
 
     against = torch.from_numpy(centroids.T.copy()).to(device.kind())
@@ -59,7 +59,7 @@ def assign(
 def _means(
     vectors: Vectors, cluster: npt.NDArray[np.int64], centroids: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Of the vectors of each cluster, added up on the processor in one order: a GPU's comes out anew each time."""
+    """The means of the clusters, added up on the processor in a fixed order: a GPU's sums differ from run to run."""
     sums = np.zeros(centroids.shape)
     for start in range(0, len(vectors), BLOCK):
         numbers = cluster[start : start + BLOCK]

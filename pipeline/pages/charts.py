@@ -1,4 +1,4 @@
-"""Where the bars, lines and dots of the report go: numbers in, SVG coordinates out. The template draws them."""
+"""The geometry of the report's charts: numbers in, SVG coordinates out. The template draws them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from pipeline.manifest.columns import score_columns
 from pipeline.manifest.manifest import Manifest
 
 WIDTH, HEIGHT = 320, 96
-"""The plane of a histogram, in SVG units."""
+"""Size of a chart in SVG units."""
 
 BINS = 40
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A threshold of the recipe: `x` in SVG units, `text` to write there."""
+    """A threshold of the recipe, as a labelled line. `x` is in SVG units."""
 
     x: float
     text: str
@@ -29,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """Kept pairs below, dropped ones on top of them."""
+    """One bar: kept pairs below, dropped pairs on top. Lengths are in SVG units."""
 
     x: float
     width: float
@@ -40,7 +40,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One score column over the downloaded pairs; the outermost bins hold what lies beyond them, too."""
+    """The histogram of one column over the downloaded pairs. The outermost bins include all values beyond them."""
 
     column: str
     bars: Sequence[Bar]
@@ -51,22 +51,22 @@ class Histogram:
     unscored: int
 
 
-def numbers(manifest: Manifest) -> list[pa.Field]:
-    """The columns of which a histogram says something: scores, and the size of the picture."""
+def histogram_fields(manifest: Manifest) -> list[pa.Field]:
+    """The columns with a histogram: numeric scores, and the size of the picture."""
     scores = score_columns(manifest)
 
-    def drawn(field: pa.Field) -> bool:
+    def measured(field: pa.Field) -> bool:
         number = pa.types.is_floating(field.type) or pa.types.is_signed_integer(field.type)
         return number and (field.name in scores or field.name in ("width", "height"))
 
-    return [field for field in manifest.columns if drawn(field)]
+    return [field for field in manifest.columns if measured(field)]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """How the values of a column are cut: `bins` of `step` from `low` on; the outermost hold what lies beyond, too.
+    """The bins of a column: `bins` of width `step` from `low` on. The outermost bins include all values beyond them.
 
-    The finite values of downloaded pairs go from `least` to `most`; `count` pairs have one, and `unscored` have none.
+    The finite values of the downloaded pairs are from `least` to `most`; `count` pairs have one, `unscored` have none.
     """
 
     column: str
@@ -81,19 +81,19 @@ class Axis:
 
     @property
     def high(self) -> float:
-        """Where the last bin ends."""
+        """The upper end of the last bin."""
         return self.low + self.bins * self.step
 
     @property
     def bin(self) -> str:
-        """SQL for the number of the bin that a row's value falls into; NULL where it has no finite one."""
+        """SQL for the number of the bin of a row's value; NULL if it has no finite value."""
         value = f'"{self.column}"::DOUBLE'
         place = f"greatest(0, least({self.bins - 1}, floor(({value} - {self.low}) / {self.step})))"
         return f"CASE WHEN isfinite({value}) THEN {place}::INTEGER END"
 
 
 def axis(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Iterable[float] = ()) -> Axis | None:
-    """The column's axis, marks included; None where no two pairs have two finite values: a single bar says nothing."""
+    """The axis of a column, wide enough for the marks; None if all finite values are equal: one bar shows nothing."""
     column = f'"{field.name}"::DOUBLE'
     row = con.execute(
         f"SELECT min(v), max(v), quantile_cont(v, 0.002), quantile_cont(v, 0.998), count(v), count(*) - count(v) FROM "
@@ -104,13 +104,24 @@ def axis(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Iterable[float]
     least, most, low, high = (float(value) for value in row[:4])
     low, high = min([low, *marks]), max([high, *marks])
     whole = pa.types.is_integer(field.type)
-    bins = min(BINS, max(1, math.ceil(high) - math.floor(low) + 1)) if whole else BINS if high > low else 1
-    low, high = (math.floor(low), math.floor(low) + math.ceil((high - low + 1) / bins) * bins) if whole else (low, high)
-    return Axis(field.name, whole, low, (high - low) / bins or 1.0, bins, least, most, row[4], row[5])
+    low, step, bins = _whole_bins(low, high) if whole else _bins(low, high)
+    return Axis(field.name, whole, low, step, bins, least, most, row[4], row[5])
+
+
+def _bins(low: float, high: float) -> tuple[float, float, int]:
+    """The start, width and number of the bins."""
+    bins = BINS if high > low else 1
+    return low, (high - low) / bins or 1.0, bins
+
+
+def _whole_bins(low: float, high: float) -> tuple[float, float, int]:
+    """The same for whole numbers: bins start at whole numbers, and all hold equally many of them."""
+    bins = min(BINS, max(1, math.ceil(high) - math.floor(low) + 1))
+    return math.floor(low), math.ceil((high - low + 1) / bins), bins
 
 
 def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[Threshold]) -> Histogram | None:
-    """The column's histogram, or None where it would say nothing (see `axis`)."""
+    """The histogram of a column; None without an `axis`."""
     along = axis(con, field, (mark.value for mark in marks))
     if along is None:
         return None
@@ -129,8 +140,8 @@ def histogram(con: duckdb.DuckDBPyConnection, field: pa.Field, marks: Sequence[T
         )
         for bin_, kept, total in counted
     ]
-    drawn = [_mark(mark, (mark.value - along.low) / (along.high - along.low)) for mark in marks]
-    return Histogram(field.name, bars, drawn, f"{along.least:.4g}", f"{along.most:.4g}", along.count, along.unscored)
+    lines = [_mark(mark, (mark.value - along.low) / (along.high - along.low)) for mark in marks]
+    return Histogram(field.name, bars, lines, f"{along.least:.4g}", f"{along.most:.4g}", along.count, along.unscored)
 
 
 def _mark(mark: Threshold, share: float) -> Mark:
@@ -139,7 +150,7 @@ def _mark(mark: Threshold, share: float) -> Mark:
 
 @dataclass(frozen=True)
 class Span:
-    """A dot with an interval, in percent of the width; `zero` is where nothing would be, None if that is outside."""
+    """A dot with an interval, in percent of the width. `zero` is the position of 0, None on an axis without it."""
 
     low: float
     dot: float
@@ -148,14 +159,14 @@ class Span:
 
 
 def scores(learners: Sequence[Mapping[str, Any]], metric: str) -> list[list[Span]]:
-    """The mean of a score of each learner's rows, and one standard deviation to each side, on one scale for all."""
-    told = [[(row[f"{metric}_mean"], row[f"{metric}_sd"]) for row in each["rows"]] for each in learners]
-    return _spans([[(mean - sd, mean, mean + sd) for mean, sd in rows] for rows in told], ())
+    """The mean score of each row of each learner, with one standard deviation to each side. All share one scale."""
+    scores = [[(row[f"{metric}_mean"], row[f"{metric}_sd"]) for row in each["rows"]] for each in learners]
+    return _spans([[(mean - sd, mean, mean + sd) for mean, sd in rows] for rows in scores], ())
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a learning curve: SVG points in WIDTH x HEIGHT, and the row of the gain that it is of."""
+    """A learning curve: SVG points in WIDTH x HEIGHT, and its row of the gain."""
 
     points: str
     row: Mapping[str, Any]
@@ -163,7 +174,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """A learner's curves; the ends of both axes."""
+    """The curves of a learner, and the ends of both axes."""
 
     lines: Sequence[Curve]
     images: tuple[int, int]
@@ -172,7 +183,7 @@ class Curves:
 
 
 def curves(learners: Sequence[Mapping[str, Any]]) -> list[Curves]:
-    """The mean score over the pictures seen, which are on a logarithmic axis; all learners on one scale."""
+    """The mean score by pictures seen, on a logarithmic axis. All learners share one scale."""
     looks = [look for each in learners for row in each["rows"] for look in row["curve"]]
     means = [look["score_mean"] for look in looks]
     low, high = max(0.0, min(means)) if max(means) > 0 else min(means), max(means)
@@ -190,9 +201,9 @@ def curves(learners: Sequence[Mapping[str, Any]]) -> list[Curves]:
 
 
 def differences(groups: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
-    """Each group's differences with their intervals, on one scale for all that holds zero."""
-    told = [[(row["low"], row["difference"], row["high"]) for row in each["differences"]] for each in groups]
-    return _spans(told, (0.0,))
+    """The differences of each group, with their intervals. All share one scale that includes 0."""
+    intervals = [[(row["low"], row["difference"], row["high"]) for row in each["differences"]] for each in groups]
+    return _spans(intervals, (0.0,))
 
 
 def _spans(groups: Sequence[Sequence[tuple[float, float, float]]], also: tuple[float, ...]) -> list[list[Span]]:

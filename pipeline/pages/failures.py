@@ -7,7 +7,7 @@ import duckdb
 
 from pipeline.filtering.domain import DOMAIN
 from pipeline.manifest.manifest import Manifest
-from pipeline.pages.shown import plain
+from pipeline.pages.untrusted import plain
 
 DOMAINS = 12
 """Domains with a row of their own."""

@@ -8,7 +8,7 @@ import duckdb
 
 from pipeline.filtering.thresholds import Threshold
 from pipeline.manifest.manifest import Manifest
-from pipeline.pages.shown import Thumbnails, plain
+from pipeline.pages.untrusted import Thumbnails, plain
 from pipeline.store.storage import Storage
 
 SAMPLE = 12
@@ -30,10 +30,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pairs under a heading, and a sentence that says which pairs they are."""
+    """Pairs under a heading, with a description."""
 
     title: str
-    says: str
+    description: str
     pairs: Sequence[Pair]
 
 
@@ -42,7 +42,7 @@ class _Selection:
     """Which pairs a gallery shows: SQL for the condition, the order, and the note under each pair."""
 
     title: str
-    says: str
+    description: str
     where: str
     order: str
     note: str
@@ -75,7 +75,7 @@ def galleries(
     return [
         Gallery(
             each.title,
-            each.says,
+            each.description,
             [
                 Pair(plain(caption), plain(url), note, _picture(thumbnails, shard, member))
                 for shard, member, caption, url, note in pairs
@@ -89,7 +89,7 @@ def _near(line: Threshold) -> _Selection:
     """The pairs nearest to a threshold."""
     return _Selection(
         title=f"Near the threshold of {line.filter}",
-        says=f"The pairs whose {line.column} is nearest to {line.value:.4g}: is the threshold in the right place?",
+        description=f"The pairs with {line.column} nearest to {line.value:.4g}: is the threshold in the right place?",
         where=f'"{line.column}" IS NOT NULL',
         order=f'abs("{line.column}" - {line.value}), hash(uid)',
         note=f"concat(if(kept, 'kept, ', 'dropped, '), printf('%.4g', \"{line.column}\"::DOUBLE))",

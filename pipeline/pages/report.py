@@ -17,9 +17,10 @@ from pipeline.errors import SourceError
 from pipeline.filtering import distinct, thresholds
 from pipeline.filtering.funnel import Overlap
 from pipeline.manifest import placeholders
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries
-from pipeline.pages.shown import plain
+from pipeline.pages.untrusted import plain
 from pipeline.review import caught, diff
 from pipeline.review.diff import Difference
 from pipeline.review.drift import Drift
@@ -67,12 +68,12 @@ def write(
 
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
-    recipe, commits = manifest.recipe, [commit for commit in log(storage) if commit.id == manifest.id]
-    numbers = charts.numbers(manifest)
+    recipe, published = manifest.recipe, [commit for commit in commits(storage) if commit.id == manifest.id]
+    numbers = charts.histogram_fields(manifest)
     named = [each for each in catalog.recipes().values() if each.filters and manifest.fits(each)]
     others = [each for each in named if each.name != recipe.name]
     compared = manifest.compare([recipe, *others])
-    parent = Manifest.open(storage, commits[-1].parent) if commits[-1].parent else None
+    parent = Manifest.open(storage, published[-1].parent) if published[-1].parent else None
     difference = diff.between(parent, manifest, examples=0) if parent and parent.complete else None
     with manifest.connection() as con:
         lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
@@ -83,7 +84,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
         return {
             "manifest": manifest,
             "counts": manifest.counts,
-            "commit": commits[-1],
+            "commit": published[-1],
             "funnel": compared.funnels[0].steps,
             "remarks": [*distinct.remarks(manifest.card.get("neighbours", {})), *placeholders.remarks(manifest.card)],
             "compared": compared,
@@ -115,8 +116,8 @@ def _encoders(folder: Path) -> dict[str, Any] | None:
     found: dict[str, Any] = json.loads((folder / ENCODERS).read_bytes())
     if found["code"] != COMPARED:
         return None
-    drawn = base64.b64encode((folder / PARETO).read_bytes()).decode()
-    return found | {"plot": f"data:image/svg+xml;base64,{drawn}"}
+    plot = base64.b64encode((folder / PARETO).read_bytes()).decode()
+    return found | {"plot": f"data:image/svg+xml;base64,{plot}"}
 
 
 def _matrix(names: Sequence[str], overlaps: Sequence[Overlap]) -> list[tuple[str, list[Overlap | None]]]:

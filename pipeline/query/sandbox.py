@@ -1,14 +1,14 @@
 """SQL that a person typed: one SELECT over what is published, in a process of its own.
 
-The process creates views of the manifests, lets DuckDB read their files alone, locks it, and then runs the SQL. There
-is no way to write; memory and the size of the answer are limited, and at the deadline the process is killed.
+The SQL is parsed and refused unless it only reads (`pipeline.query.statement`). The process creates views of the
+manifests, lets DuckDB read their files alone, locks it, and then runs the SQL. The kernel lets it write into its own
+temporary folder alone, where it can (`pipeline.process.confinement`); memory and the size of the answer are limited. At
+the deadline, and when the command ends, the process is killed.
 """
 
-import contextlib
 import itertools
 import json
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +21,10 @@ import pyarrow as pa
 
 from pipeline.errors import QueryError, StorageError, WinnowError
 from pipeline.manifest import views
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
+from pipeline.process import confinement, lifeline
+from pipeline.query import statement
 from pipeline.query.portable import portable
 from pipeline.store import duck
 from pipeline.store.storage import Storage
@@ -52,7 +55,7 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
     `rows` has a column `source`; `limit` is the most rows of the answer, None for all. Raises QueryError, in one line,
     for anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
     """
-    published = [str(storage.root) for storage in storages if log(storage)]
+    published = [str(storage.root) for storage in storages if commits(storage)]
     if not published:
         raise StorageError("nothing is published yet: run `winnow curate` first")
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
@@ -64,20 +67,24 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
 def _supervise(job: _Job, deadline: float) -> None:
     """Run the job in a process of its own. Raises QueryError, in one line, for whatever goes wrong there."""
     try:
-        done = subprocess.run(
+        with lifeline.start(
             [sys.executable, "-m", "pipeline.query.sandbox"],
-            input=json.dumps(asdict(job)).encode(),
-            capture_output=True,
-            timeout=deadline,
-            check=False,
-        )
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                out, err = process.communicate(json.dumps(asdict(job)).encode(), deadline)
+            except BaseException:
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise QueryError(f"stopped after {deadline:g} s: select fewer rows or fewer columns") from None
-    if done.returncode == 0 and done.stdout:
-        raise QueryError(done.stdout.decode())
-    if done.returncode != 0:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-        raise QueryError(f"the query ended its process with status {done.returncode}: {reason}")
+    if process.returncode == 0 and out:
+        raise QueryError(out.decode())
+    if process.returncode != 0:
+        reason = (err.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise QueryError(f"the query ended its process with status {process.returncode}: {reason}")
 
 
 def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
@@ -88,10 +95,10 @@ def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> 
 
 def _answer(job: _Job) -> None:
     """In the process: create the views, lock DuckDB, run the SQL, leave the answer in the folder."""
-    _only_select(job.sql)
+    views_named = statement.check(job.sql)
     storages = [Storage(Path(root)) for root in job.roots]
     with duck.connect(Path(job.folder, "spill")) as con:
-        allowed = _create_views(con, storages, tables(con, job.sql))
+        allowed = _create_views(con, storages, views_named)
         con.execute(f"SET memory_limit = '{MEMORY}B'")
         con.execute(f"SET max_temp_directory_size = '{SPILL}B'")
         con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
@@ -122,30 +129,6 @@ def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], n
     return files
 
 
-def tables(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """The tables that a SELECT refers to, in lower case, by its syntax tree. Nothing of it is run.
-
-    The functions `query` and `query_table` take the names of tables as text: whatever uses them may refer to any.
-    """
-    found = con.execute(
-        "SELECT json_extract_string(tree, '$..table_name'), json_extract_string(tree, '$..function_name') "
-        "FROM (SELECT json_serialize_sql($sql) AS tree)",
-        {"sql": sql},
-    ).fetchall()
-    names, functions = ({name.lower() for name in each} for each in found[0])
-    return names | {"history", "trained_on"} if functions & {"query", "query_table"} else names
-
-
-def _only_select(sql: str) -> None:
-    kinds = [statement.type.name for statement in duckdb.extract_statements(sql)]
-    if not kinds:
-        raise QueryError("only one SELECT can be run here, and there is no statement")
-    if len(kinds) > 1:
-        raise QueryError(f"only one SELECT can be run here, and there are {len(kinds)} statements")
-    if kinds != ["SELECT"]:
-        raise QueryError(f"only one SELECT can be run here, and this is {kinds[0]}")
-
-
 def _distinct_names(schema: pa.Schema) -> pa.Schema:
     """Number the columns whose name is already used. In JSON, where names are keys, one of two would be lost."""
     names: list[str] = []
@@ -174,10 +157,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def _main() -> None:
+    lifeline.hold()
     job = _Job(**json.load(sys.stdin))
-    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (4 * MEMORY, 4 * MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SPILL, SPILL))
+    confinement.limit(4 * MEMORY, SPILL)
+    confinement.forbid_writing([Path(job.folder)])
     try:
         _answer(job)
     except (duckdb.Error, pa.ArrowException, WinnowError, MemoryError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Whom a recipe removes: its share by language, domain, length and words of the caption, so that nobody goes unseen."""
+"""The share of pairs that a recipe removes, by language, origin, domain, length and words of the caption."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pipeline.review.rates import Rate
 from pipeline.schema import ORIGIN
 
 MOST = 200
+"""Groups of each kind, at most."""
 
 OTHERS = "(all others)"
 NONE = "(unknown)"
@@ -25,15 +26,15 @@ _BY: Mapping[str, str] = {
     "WHEN length(caption) < 160 THEN '80 to 159' ELSE '160 and more' END",
     "word": "unnest(list_distinct(regexp_extract_all(lower(caption), '[\\p{L}\\p{N}]+')))",
 }
-"""Of each kind the SQL that gives a pair's group, or its groups: a pair is in that of each of its words."""
+"""By kind of group, SQL for the group of a pair, or its groups: a pair is in the group of each of its words."""
 
-_ASKED = {"language": "captions_language", ORIGIN: ORIGIN}
-"""Columns that not every manifest has, by the kind that needs them."""
+_NEEDS = {"language": "captions_language", ORIGIN: ORIGIN}
+"""The optional column that a kind of group needs."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Downloaded pairs that have something in common, `by` which, and how many of them the recipe removes."""
+    """Downloaded pairs with the same `value`, by one kind of group, and the share of them that the recipe removes."""
 
     by: str
     value: str
@@ -42,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a recipe removes of the downloaded pairs, and of each group: of each kind the largest first."""
+    """The share of the downloaded pairs that a recipe removes, and of each group: by kind, the largest first."""
 
     recipe: str
     removed: Rate
@@ -52,22 +53,22 @@ class Audit:
         """The groups of one kind."""
         return [each for each in self.groups if each.by == by]
 
-    def hit(self, by: str) -> list[Group]:
-        """The groups that are surely removed more than the whole: their interval lies above its share, worst first."""
+    def above_average(self, by: str) -> list[Group]:
+        """The groups whose interval is above the share of all pairs, the highest first."""
         whole = self.removed.share or 0.0
         over = [each for each in self.of(by) if (each.removed.low or 0.0) > whole]
         return sorted(over, key=lambda each: -(each.removed.low or 0.0))
 
 
 def audit(manifest: Manifest, recipe: Recipe, most: int = MOST) -> Audit:
-    """Count by group what the recipe would remove of this manifest. Raises RecipeError where the recipe does not fit.
+    """Count the pairs of each group that the recipe would remove. Raises RecipeError if it does not fit the manifest.
 
-    The `most` largest groups of each kind have a figure of their own. Without a column captions_language there is
-    nothing by language, and by origin only of a union.
+    Each kind has its `most` largest groups, and one for all others. Groups by language need the column
+    captions_language, and groups by origin a union.
     """
     kept = manifest.select(recipe)
     known = manifest.columns.names
-    columns = ["url", "caption", *(column for column in _ASKED.values() if column in known)]
+    columns = ["url", "caption", *(column for column in _NEEDS.values() if column in known)]
     with manifest.connection() as con:
         con.from_arrow(kept).create("chosen")
         con.execute(
@@ -75,14 +76,14 @@ def audit(manifest: Manifest, recipe: Recipe, most: int = MOST) -> Audit:
             "WHERE status = 'ok'"
         )
         ((pairs, removed),) = con.execute("SELECT count(*), count(*) FILTER (NOT kept) FROM pool").fetchall()
-        kinds = [by for by in _BY if _ASKED.get(by, "url") in known]
+        kinds = [by for by in _BY if _NEEDS.get(by, "url") in known]
         return Audit(
             recipe.name, Rate.count(removed, pairs), [group for by in kinds for group in _groups(con, by, most)]
         )
 
 
 def _groups(con: duckdb.DuckDBPyConnection, by: str, most: int) -> Iterator[Group]:
-    """The largest groups, and all others as one; a pair has many words, so that those have no others."""
+    """The largest groups, and all others as one. Words have no others: a pair is in many groups."""
     found = con.execute(
         f"SELECT value, count(*) AS pairs, count(*) FILTER (NOT kept) FROM (SELECT {_BY[by]} AS value, kept FROM pool) "
         "GROUP BY value ORDER BY pairs DESC, value"

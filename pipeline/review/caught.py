@@ -1,6 +1,6 @@
-"""What a published recipe caught of a labelled sample: how many pairs of each label each of its filters dropped.
+"""How many labelled pairs of each label each filter of a published recipe dropped.
 
-Only a check afterwards: nothing that fetches, scores or chooses reads a label.
+This is a check of the result: nothing that fetches, scores or filters reads a label.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,22 @@ from pipeline.review.sample import Labelled
 
 
 def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
-    """As JSON: by label, the downloaded pairs and those that each filter dropped, whatever the others said of them.
-    Only `distinct` looks at nothing but what passed all others, and where it keeps the copy, it drops the original.
+    """Count, as JSON, the downloaded pairs of each label, and those that each filter drops regardless of the others.
 
-    `kinds` has a row a label with downloaded pairs, `failed` a row a label with others; `filters` tells of each filter
-    how much it dropped, and which share of that is not good. A pair that a filter had no answer for is dropped by it.
-    `absent` pairs of the sample are not in the manifest. Raises SourceError if none is in it.
+    Only `distinct` depends on the others: it sees the pairs that pass them, and where it keeps a copy, it drops the
+    original. A filter drops the pairs that it has no answer for.
+
+    `kinds` has a row for each label with downloaded pairs, `failed` one for each label with failed pairs. `filters` has
+    the labelled pairs that each filter drops, and the share of them that is not good. `absent` counts labelled pairs
+    that are not in the manifest. Raises SourceError if all are.
     """
     with manifest.connection() as con:
         con.from_arrow(known.table.rename_columns(["__uid", "__label"])).create("sample")
         con.execute("CREATE TEMP TABLE found AS FROM rows JOIN sample ON uid = __uid")
-        ((there,),) = con.execute("SELECT count(*) FROM found").fetchall()
-        if not there:
+        ((present,),) = con.execute("SELECT count(*) FROM found").fetchall()
+        if not present:
             raise SourceError(
-                f"{known.path.name}: none of its pairs is in manifest {manifest.id[:12]}: is it this source's?"
+                f"{known.path.name}: none of its pairs is in manifest {manifest.id[:12]}: is it of another source?"
             )
         names = manifest.recipe.reasons
         dropped = _dropped(con)
@@ -43,7 +45,7 @@ def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
         "manifest": manifest.id,
         "recipe": manifest.recipe.name,
         "labels": {"file": known.path.name, "pairs": len(known.table), "repeated": known.repeated},
-        "absent": len(known.table) - there,
+        "absent": len(known.table) - present,
         "good": list(known.good),
         "kinds": kinds,
         "filters": [_filter(name, kinds) for name in names],
@@ -56,7 +58,7 @@ def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
 
 
 def _dropped(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], int]:
-    """Pairs by label and filter."""
+    """Dropped pairs by label and filter."""
     found = con.execute(
         "SELECT __label, name, count(*) "
         "FROM (SELECT __label, unnest(dropped_by) AS name FROM found WHERE status = 'ok') GROUP BY ALL"
@@ -70,18 +72,18 @@ def _kinds(
     found = con.execute(
         "SELECT __label, count(*), count(*) FILTER (NOT kept) FROM found WHERE status = 'ok' GROUP BY ALL"
     ).fetchall()
-    told = {label: (pairs, lost) for label, pairs, lost in found}
+    counts = {label: (pairs, lost) for label, pairs, lost in found}
     return [
         {
             "label": label,
             "good": label in known.good,
-            "pairs": told[label][0],
+            "pairs": counts[label][0],
             "dropped_by": {name: dropped.get((label, name), 0) for name in names},
-            "dropped": told[label][1],
-            "recall": told[label][1] / told[label][0],
+            "dropped": counts[label][1],
+            "recall": counts[label][1] / counts[label][0],
         }
         for label in known.labels
-        if label in told
+        if label in counts
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is different between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
+"""The difference between two manifests of a source: rows that changed sides and why, drift, and the funnel."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from pipeline.manifest.document import Inputs
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import drift
 from pipeline.review.drift import Drift
@@ -14,7 +15,7 @@ from pipeline.store import duck
 
 @dataclass(frozen=True)
 class Move:
-    """Rows that went from one side to another: kept, dropped, failed, quarantined, or absent from that manifest."""
+    """Rows that changed sides. A side is kept, dropped, failed, quarantined, or absent from the manifest."""
 
     before: str
     after: str
@@ -23,9 +24,11 @@ class Move:
 
 @dataclass(frozen=True)
 class Change:
-    """A filter's part. `drops` rows were kept and are dropped now, by this filter among others; `frees` were dropped,
-    by this filter among others, and are kept now. `before` and `after` are the pairs that pass it in sequence, None
-    where the recipe has no such filter."""
+    """The part of one filter.
+
+    `drops` rows were kept before, and this filter drops them now. `frees` rows are kept now, and this filter dropped
+    them before. `before` and `after` count the pairs that pass it in sequence, None without such a filter.
+    """
 
     filter: str
     drops: int
@@ -36,11 +39,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """From manifest `before` to manifest `after`. `changed` says what differs in their making, in words, `certificates`
-    of which scorers both have one and the two are not equal: then decisions flip for no reason in the data.
+    """From manifest `before` to manifest `after`. `changed` lists the inputs and settings that differ. `certificates`
+    lists the scorers whose certificates differ: their decisions may flip although the data did not change.
 
-    `moves` leave out the rows that stayed; `examples` have uid, url, caption, both sides and the filters that dropped
-    the row on each. Drift is told for the downloaded pairs (`inputs`) and for those that were kept.
+    `moves` has no rows that stayed on their side. `examples` have uid, url, caption, both sides, and the filters that
+    dropped the row in each manifest. `inputs` is the drift of the downloaded pairs, `kept` that of the kept pairs.
     """
 
     before: str
@@ -56,11 +59,11 @@ class Difference:
 
 
 FLIPPED = 20
-"""Examples of each move that are shown at least where certificates are not equal."""
+"""The least number of examples of each move if certificates differ."""
 
 
 def between(before: Manifest, after: Manifest, examples: int) -> Difference:
-    """Compare two manifests. `examples` rows of each move are shown, the first by uid; more if certificates differ."""
+    """Compare two manifests, with `examples` rows of each move, the first by uid; more if certificates differ."""
     for manifest in (before, after):
         manifest.files()  # raises StorageError for one that is no longer complete
     certificates = list(_certificates(before.card, after.card))
@@ -72,7 +75,7 @@ def between(before: Manifest, after: Manifest, examples: int) -> Difference:
     return Difference(
         before=before.id,
         after=after.id,
-        changed=list(_changed(before.document, after.document)),
+        changed=list(_changed(before.document.inputs, after.document.inputs)),
         certificates=certificates,
         rows=(sum(part.count for part in before.parts), sum(part.count for part in after.parts)),
         moves=[Move(*row) for row in moves],
@@ -84,9 +87,9 @@ def between(before: Manifest, after: Manifest, examples: int) -> Difference:
 
 
 def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> None:
-    """Leave the table `moved`: every row that is on another side, with its reasons.
+    """Create the table `moved`: every row that changed sides, with its reasons.
 
-    Parts that both have hold the same rows in the same order: only the others are joined by uid.
+    Parts that both manifests have hold the same rows in the same order. Only the others need a join by uid.
     """
     was, is_ = ({part.rows: part for part in manifest.parts} for manifest in (before, after))
     shared = [key for key in was if key in is_]
@@ -96,15 +99,15 @@ def _join(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest) -> 
     selects = [
         "SELECT coalesce(a.uid, b.uid) AS uid, "
         "coalesce(b.side, 'absent') AS before, coalesce(a.side, 'absent') AS after, "
-        f"{before.reasons('b.bits')} AS were, {after.reasons('a.bits')} AS are FROM ({before.sides(one)}) b "
-        f"{join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
+        f"{before.reasons.listed('b.bits')} AS were, {after.reasons.listed('a.bits')} AS are "
+        f"FROM ({before.sides(one)}) b {join} ({after.sides(other)}) a {using} WHERE b.side IS DISTINCT FROM a.side"
         for join, using, (one, other) in joins
     ]
     con.execute(f"CREATE TABLE moved AS {' UNION ALL '.join(selects)}")
 
 
 def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, examples: int) -> list[dict[str, Any]]:
-    """So many rows of each move, the first by uid."""
+    """The first `examples` rows of each move, by uid."""
     if not examples:
         return []
     con.execute(
@@ -116,7 +119,7 @@ def _shown(con: duckdb.DuckDBPyConnection, before: Manifest, after: Manifest, ex
         return []
     rows = (manifest.storage.fetch(part.rows) for manifest in (before, after) for part in manifest.parts)
     files = duck.parquet(dict.fromkeys(rows))
-    wanted = ", ".join(map(duck.literal, uids))  # as constants they spare the scan what it need not unpack
+    wanted = ", ".join(map(duck.literal, uids))  # constants let the scan skip what has none of them
     found = con.sql(
         "SELECT uid, any_value(r.url) AS url, any_value(r.caption) AS caption, before, after, "
         "were AS dropped_before, are AS dropped_after FROM shown JOIN "
@@ -135,27 +138,28 @@ def _reasons(con: duckdb.DuckDBPyConnection, before: str, after: str, reasons: s
     return dict(found.fetchall())
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs in the making of two manifests."""
+def _changed(before: Inputs, after: Inputs) -> list[str]:
+    """The inputs and settings that differ between two manifests, in words."""
     found = []
-    if before["ledger"]["digest"] != after["ledger"]["digest"]:
+    if before.ledger.digest != after.ledger.digest:
         found.append("the list of pairs")
-    if before["stages"]["shards"] != after["stages"]["shards"]:
+    if before.stages.shards != after.stages.shards:
         found.append("how pictures are fetched")
-    was, is_ = (document["stages"]["scores"] for document in (before, after))
+    was, is_ = before.stages.scores, after.stages.scores
     found += [f"the scorer {name}" for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
-    if before["recipe"] != after["recipe"]:
-        names = [document["recipe"]["name"] for document in (before, after)]
-        found.append(f"the recipe: {names[0]}, then {names[1]}" if names[0] != names[1] else "the recipe's SQL")
-    if before["quarantined"] != after["quarantined"]:
+    if before.recipe != after.recipe:
+        renamed = before.recipe.name != after.recipe.name
+        names = f"the recipe: {before.recipe.name}, then {after.recipe.name}"
+        found.append(names if renamed else "the recipe's SQL")
+    if before.quarantined != after.quarantined:
         found.append("which shards are quarantined")
-    if not found and before["rows"] != after["rows"]:
+    if not found and before.rows != after.rows:
         found.append("pairs that were fetched again or taken down")
     return found
 
 
 def _certificates(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """The scorers whose certificates on two cards are not equal, each with what is not and how far scores are apart."""
+    """The scorers whose certificates on two cards differ, with these fields and the distance of the scores."""
     was, is_ = (card.get("certificates", {}) for card in (before, after))
     for name in sorted({*was} & {*is_}):
         one, other = was[name], is_[name]

@@ -1,4 +1,4 @@
-"""Drift: how far the columns of one manifest lie from those of another, and whether that stops the retraining."""
+"""Drift: the distance of the columns of two manifests, and whether it stops automatic training."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import gain_of
@@ -21,13 +22,13 @@ Values = npt.NDArray[np.float64]
 """Sorted, without NULL."""
 
 LEAST = 1e-4
-"""What the share of an empty bin counts as: its logarithm would be infinite."""
+"""The share that an empty bin counts as: the logarithm of 0 is infinite."""
 
 WORDS = 10
-"""Values of a text column that have a bin of their own; all others share one."""
+"""Values of a text column with a bin of their own. All others share one."""
 
 MOST_WORDS = 100
-"""A text column with more distinct values than this is no category, and is left out."""
+"""A text column with more distinct values is no category, and is left out."""
 
 _NO_MEASUREMENT = {"uid", "url", "caption", "status", "cause", "error", "sha256", "shard", "member"}
 
@@ -60,9 +61,9 @@ def kept(before: Manifest, after: Manifest) -> list[Drift]:
 
 
 def hold(source: Source, storage: Storage, manifest: Manifest) -> str | None:
-    """Why nobody is to be trained on this manifest by itself, in one line; None if nothing speaks against it.
+    """The reason, in one line, why training on this manifest does not start automatically; None if there is none.
 
-    Its input columns are held against the last manifest before it that was trained on, or its parent where none was.
+    The input columns are compared with those of the last manifest that was trained on, or of the parent without one.
     """
     most, before = source.drift.max_psi, _reference(storage, manifest)
     if most is None or before is None:
@@ -70,10 +71,12 @@ def hold(source: Source, storage: Storage, manifest: Manifest) -> str | None:
     over = [each for each in inputs(before, manifest) if each.psi is not None and each.psi > most]
     if not over:
         return None
-    told = ", ".join(f"{each.column} (PSI {each.psi:.3g})" for each in sorted(over, key=lambda each: -(each.psi or 0)))
+    columns = ", ".join(
+        f"{each.column} (PSI {each.psi:.3g})" for each in sorted(over, key=lambda each: -(each.psi or 0))
+    )
     return (
-        f"no training follows: inputs drifted beyond max_psi = {most:g} from manifest {before.id[:12]}: {told}; "
-        f"look with `winnow diff {source.name}`, then run `winnow train {source.name}`, or raise the bound"
+        f"no training follows: inputs drifted beyond max_psi = {most:g} from manifest {before.id[:12]}: {columns}; "
+        f"compare them with `winnow diff {source.name}`, then run `winnow train {source.name}`, or raise max_psi"
     )
 
 
@@ -112,7 +115,7 @@ def words(before: pa.ChunkedArray, after: pa.ChunkedArray) -> float | None:
     ranked = sorted((word for word in counted[0] if word is not None), key=lambda word: (-counted[0][word], word))
     named: list[str | None] = [*ranked[:WORDS], None]
     bins = [[side.get(word, 0) for word in named] for side in counted]
-    bins = [[*told, sum(side.values()) - sum(told)] for told, side in zip(bins, counted, strict=True)]
+    bins = [[*counts, sum(side.values()) - sum(counts)] for counts, side in zip(bins, counted, strict=True)]
     return _index(np.array(bins[0]), np.array(bins[1]))
 
 
@@ -142,7 +145,7 @@ def _drifts(before: Manifest, after: Manifest, only_kept: bool) -> list[Drift]:
 
 
 def _columns(before: Manifest, after: Manifest) -> Iterator[tuple[str, pa.DataType]]:
-    """What both measure: numbers, truths and words, no hashes (64 unsigned bits) and nothing that names a row."""
+    """The columns that both have: numbers, booleans and text, but no hashes (64 unsigned bits) and no names of rows."""
     for field in after.columns:
         both = field.name in before.columns.names and before.columns.field(field.name).type == field.type
         number = pa.types.is_boolean(field.type) or pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
@@ -182,7 +185,7 @@ def _sorted(column: pa.ChunkedArray) -> Values:
 
 def _reference(storage: Storage, manifest: Manifest) -> Manifest | None:
     """The last manifest before this one that was trained on; its parent if none was; None without a complete one."""
-    earlier = [commit.id for commit in log(storage)]
+    earlier = [commit.id for commit in commits(storage)]
     names = earlier[: len(earlier) - 1 - earlier[::-1].index(manifest.id)]
     before = [each for name in names if (each := Manifest.open(storage, name)).complete]
     for each in reversed(before):

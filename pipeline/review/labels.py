@@ -1,4 +1,4 @@
-"""What somebody said of pairs, a word each: the sample that `winnow calibrate SOURCE --labels FILE` reads."""
+"""Labels that a person gave pairs on the page of `winnow explore`: a list that `winnow calibrate --labels` reads."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from pipeline.store.storage import Storage
 KEY = "labels/labels.parquet"
 
 WORDS = ("match", "no match", "good", "bad picture")
-"""One a pair: the caption fits or does not, or else the picture is good or bad."""
+"""The labels: the caption matches the picture or not, or the picture is good or bad."""
 
 GOOD = ("match", "good")
-"""The words for a pair as it should be: `calibration.good` of the source file."""
+"""The labels of good pairs, for `calibration.good` in the source file."""
 
 SCHEMA = pa.schema({"url": pa.string(), "caption": pa.string(), "label": pa.string()})
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a source. Every one is written at once, whole or not at all, and several may write at a time."""
+    """The labels of a source. Each is written at once and atomically. Several processes may write."""
 
     storage: Storage
 
@@ -32,7 +32,7 @@ class Labels:
     def table(self) -> pa.Table:
         """url, caption, label: a row a pair, in the order in which they were first labelled.
 
-        Raises StorageError for a file that is none.
+        Raises StorageError for a file that is no list of labels.
         """
         if not self.storage.done(KEY):
             return SCHEMA.empty_table()
@@ -40,24 +40,24 @@ class Labels:
         try:
             return pq.read_table(path, schema=SCHEMA)
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{path} is no list of labels, so none is added: move it away ({error})") from None
+            raise StorageError(f"{path} is no list of labels, and is left as it is: move it away ({error})") from None
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Pairs by word, those with no pair as well."""
+        """The number of pairs by label, 0 included."""
         return dict.fromkeys(WORDS, 0) | Counter(self.table["label"].to_pylist())
 
     def put(self, url: str, caption: str, label: str | None) -> None:
-        """Say this of the pair, whatever was said of it before; None takes it back."""
+        """Set the label of a pair; None removes it."""
         folder = self.storage.root / "labels"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            said = {(row["url"], row["caption"]): row["label"] for row in self.table.to_pylist()}
+            labels = {(row["url"], row["caption"]): row["label"] for row in self.table.to_pylist()}
             if label is None:
-                said.pop((url, caption), None)
+                labels.pop((url, caption), None)
             else:
-                said[url, caption] = label
-            rows = [{"url": each[0], "caption": each[1], "label": word} for each, word in said.items()]
+                labels[url, caption] = label
+            rows = [{"url": each[0], "caption": each[1], "label": word} for each, word in labels.items()]
             with self.storage.scratch() as scratch:
                 pq.write_table(pa.Table.from_pylist(rows, SCHEMA), scratch / "labels")
                 self.storage.put_file(KEY, scratch / "labels")

@@ -1,7 +1,7 @@
-"""A labelled sample: pairs of which somebody knows what is wrong with them, one word a pair.
+"""A labelled sample: pairs with one label each.
 
 It is a list like any other (Parquet, CSV, TSV or JSON lines) with the columns url, caption and label. A label says that
-the pair is good, or names the one thing that is wrong with it.
+the pair is good, or names its one fault.
 """
 
 import tempfile
@@ -19,14 +19,14 @@ from pipeline.settings.pairs import Pairs
 from pipeline.uids import uid
 
 LABEL = "label"
-"""The column."""
+"""The column of the label."""
 
 
 @dataclass(frozen=True)
 class Labelled:
     """`table` has the columns uid and label, a row a distinct pair in the list's order; `good` are the good labels.
 
-    `repeated` rows say again what an earlier one said.
+    `repeated` counts the rows that repeat an earlier one.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Labelled:
                     rows += 1
                     word = str("" if label is None else label).strip()
                     if not word:
-                        raise SourceError(f"{path.name}, row {rows}: there is no label; give it one, or take it out")
+                        raise SourceError(f"{path.name}, row {rows}: there is no label; add one, or delete the row")
                     before = labels.setdefault(uid(url, caption), word)
                     if before != word:
                         raise SourceError(f"{path.name}, row {rows}: {url} was {before!r} before and is {word!r} here")
@@ -57,9 +57,9 @@ class Labelled:
     def _sound(self) -> Self:
         known = self.counts
         if not set(self.good) & set(known):
-            said = ", ".join(repr(label) for label in self.good)
+            good = ", ".join(repr(label) for label in self.good)
             raise SourceError(
-                f"{self.path.name}: no pair is labelled {said}, which calibration.good says{_found(known)}"
+                f"{self.path.name}: no pair is labelled {good}, which calibration.good says{_found(known)}"
             )
         return self
 

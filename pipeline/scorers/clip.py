@@ -1,4 +1,4 @@
-"""CLIP, by any open_clip model: the cosine of picture and caption, and the embeddings that heads read."""
+"""CLIP, with any open_clip model: the cosine of picture and caption, and the embeddings that heads read."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,11 +14,10 @@ from pipeline.scorers.spec import Scorer, Spec
 from pipeline.settings.fields import LOCAL_DIR, ModelName, Weights
 
 VERSION = 3
-"""Raised whenever the same model and pair would get another score."""
 
 
 class ClipSpec(Spec):
-    """An open_clip model that scores how well picture and caption fit."""
+    """An open_clip model that scores how well picture and caption match."""
 
     looks_at_pictures: ClassVar[bool] = True
     kind: Literal["clip"]
@@ -29,13 +28,13 @@ class ClipSpec(Spec):
         None, description="a hub tag such as openai, or a .safetensors file; none for local-dir and hf-hub"
     )
     quick_gelu: bool | None = Field(
-        None, description="the activation that a weights file was trained with, if no config lies beside it"
+        None, description="the activation that a weights file was trained with, if no config is beside it"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto is bfloat16 where the processor computes in it, float32 elsewhere"
+        "auto", description="auto is bfloat16 if the device computes in it natively, else float32"
     )
     batch: int | None = Field(
-        None, ge=1, le=4096, description="pictures or captions in one forward pass; found by itself if unset"
+        None, ge=1, le=4096, description="pictures or captions in one forward pass; chosen automatically if unset"
     )
     sigmoid: bool = Field(
         False, description="the columns logit and sigmoid as well, of a model trained with a sigmoid loss, as SigLIP is"
@@ -43,17 +42,16 @@ class ClipSpec(Spec):
 
     @property
     def encoder(self) -> str:
-        """The model's name and the weights' (of files and folders: the last part)."""
+        """The names of the model and of the weights; for files and folders, the last part of the path."""
         model = Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
         return f"{model}/{Path(self.weights or '').name}"
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1.
 
-        With `sigmoid` (Zhai et al. 2023, SigLIP), logit: exp(t) * cosine + b, with the scale and bias that the model
-        learnt; sigmoid: of the logit, 0 to 1. It is the probability of a match among the pairs of a training batch,
-        where nearly none match: for a matched pair it may be far below 0.5. Thresholds of one model, of any of the
-        three, mean nothing to another.
+        With `sigmoid` (Zhai et al. 2023, SigLIP), logit: exp(t) * cosine + b, with the learned scale and bias; sigmoid:
+        of the logit, 0 to 1. It is the probability of a match among all pairings in a training batch, where hardly any
+        match, so that it can be far below 0.5 for a matching pair. Thresholds of one model do not apply to another.
         """
         return dict.fromkeys(("similarity", "logit", "sigmoid") if self.sigmoid else ("similarity",), pa.float32())
 
@@ -63,7 +61,7 @@ class ClipSpec(Spec):
         return {
             "version": VERSION,
             **{package: version(package) for package in ("open_clip_torch", "torch", "torchvision", "pillow")},
-            **self._found().identity(),
+            **self._files().identity(),
             "device": kind,
             "precision": precision,
             "batch": self.batch,
@@ -73,20 +71,20 @@ class ClipSpec(Spec):
     def load(self) -> Scorer:
         """The model, with its certificate.
 
-        Raises ModelError for weights that are missing or do not fit, for a sigmoid without a bias, and for scores that
-        are not open_clip's.
+        Raises ModelError for weights that are missing or do not fit, for `sigmoid` without a bias, and for scores that
+        differ from open_clip's.
         """
         from pipeline.models.certificate import certify
         from pipeline.scorers.clip_scorer import ClipScorer
 
-        found = self._found()
-        clip = ClipScorer(found, self.batch, self.sigmoid)
-        clip.certificate = certify(clip, found, *self.place())
+        files = self._files()
+        clip = ClipScorer(files, self.batch, self.sigmoid)
+        clip.certificate = certify(clip, files, *self.place())
         return clip
 
-    def _found(self) -> ModelFiles:
+    def _files(self) -> ModelFiles:
         return find_model(self.model, self.weights, self.quick_gelu)
 
     def place(self) -> tuple[str, str]:
-        """The device kind and the precision that are really used."""
+        """The device kind and the precision that are used here."""
         return device.kind(), device.best_precision() if self.precision == "auto" else self.precision

@@ -1,4 +1,4 @@
-"""What a clip scorer computes from the towers of `pipeline.models.clip`."""
+"""The scorer of kind clip: columns from the towers of `pipeline.models.clip`."""
 
 import numpy as np
 from scipy.special import expit
@@ -15,7 +15,9 @@ class ClipScorer(Clip):
     def __init__(self, found: ModelFiles, batch: int | None = None, sigmoid: bool = False) -> None:
         super().__init__(found, batch)
         if sigmoid and self.logit_bias is None:
-            raise ModelError(f"{found.model} has no logit bias, as only models like SigLIP have: remove sigmoid = true")
+            raise ModelError(
+                f"{found.model} has no logit bias, which only models like SigLIP have: remove sigmoid = true"
+            )
         self._bias = self.logit_bias if sigmoid else None
 
     def score(self, batch: Batch) -> Columns:

@@ -1,4 +1,4 @@
-"""Clusters of the pool's pictures, and which of them a target picture belongs to.
+"""Clusters of the pool's pictures, and the clusters of target pictures.
 
 DataComp's image-based filtering (Gadre et al. 2023, arXiv 2304.14108, section 3.1, and its published code): k-means,
 20 rounds, finds 100,000 centroids of a pool of 12.8 million pictures; pictures of the pool and target pictures belong
@@ -23,10 +23,9 @@ from pipeline.settings.fields import ExistingPath
 from pipeline.uids import random_bits
 
 VERSION = 1
-"""Raised whenever the same pool and targets would get other columns."""
 
 PICTURES, MOST = 128, 100_000
-"""Of the pool for each centroid, and centroids at most: what is published for 12.8 million pictures."""
+"""Pictures for each centroid, and the most centroids, as published for 12.8 million pictures."""
 
 
 class ClustersSpec(PoolSpec):
@@ -45,9 +44,14 @@ class ClustersSpec(PoolSpec):
         """The scorer whose embeddings it reads."""
         return (self.of,)
 
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
+        return None if self.targets.suffix == targets.VECTORS else self.of
+
     def columns(self) -> Mapping[str, pa.DataType]:
-        """cluster: the number of the picture's centroid, from 0; size: pairs of the pool in it, this one included;
-        near_target: whether some target picture is in it. NULL without an image embedding.
+        """cluster: the number of the picture's centroid, from 0; size: pairs in the cluster, this one included;
+        near_target: whether a target picture is in the cluster. NULL without an image embedding.
         """
         return {"cluster": pa.int32(), "size": pa.int32(), "near_target": pa.bool_()}
 
@@ -68,17 +72,16 @@ class ClustersSpec(PoolSpec):
         targets.check(self.targets, self.of, scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "Clusters":
-        """The targets' embeddings. Raises ModelError for a target that is no picture, or vectors that are none."""
-        assert of is not None
-        return Clusters(self.of, self.count, self.sample, targets.embedded(self.targets, of))
+        """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""
+        return Clusters(self.of, self.count, self.sample, targets.embed(self.targets, of))
 
 
 class Clusters:
-    """Finds the centroids of a sample on disk, then the cluster of every picture, one shard in memory at a time."""
+    """Computes the centroids of a sample on disk, then the cluster of every picture, shard by shard."""
 
-    def __init__(self, of: str, count: int | None, sample: int, wanted: npt.NDArray[np.float32]) -> None:
-        """`wanted`: the targets' embeddings [targets, dim]."""
-        self._of, self._count, self._sample, self._targets = of, count, sample, wanted
+    def __init__(self, of: str, count: int | None, sample: int, vectors: npt.NDArray[np.float32]) -> None:
+        """`vectors`: the targets' embeddings [targets, dim]."""
+        self._of, self._count, self._sample, self._targets = of, count, sample, vectors
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `ClustersSpec`."""
@@ -88,7 +91,7 @@ class Clusters:
         if len(rows):
             count = min(self._count or min(max(len(rows) // PICTURES, 1), MOST), len(rows))
             sample = _sample(pool, self._of, rows, count * self._sample)
-            targets.fit(self._targets, sample.shape[1])
+            targets.check_width(self._targets, sample.shape[1])
             centroids = k_means(sample, count, progress)
             cluster = np.concatenate([assign(images, centroids) for images in gathering.images(pool, self._of)])
             size = np.bincount(cluster, minlength=count)[cluster]

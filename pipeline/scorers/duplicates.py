@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same, by their perceptual hashes: who has neighbours, and which."""
+"""Near-duplicate pictures, by the Hamming distance of their perceptual hashes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -10,17 +10,16 @@ from pydantic import Field
 from pipeline.errors import SourceError
 from pipeline.neighbours import hamming
 from pipeline.progress import StepProgress
-from pipeline.scorers.edges import EDGES, grouped, write_edges
+from pipeline.scorers.edges import EDGES, group_columns, write_edges
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 
 VERSION = 1
-"""Raised whenever the same pool would get other groups."""
 
 
 class DuplicatesSpec(PoolSpec):
     """Near-duplicates among the pool's pictures. A recipe removes them with `distinct`."""
 
-    leaves: ClassVar[Sequence[str]] = (EDGES,)
+    files: ClassVar[Sequence[str]] = (EDGES,)
     kind: Literal["duplicates"]
     of: str = Field("pixels", description="the scorer that made the hashes")
     radius: int = Field(6, ge=0, le=12, description="bits of 64 in which two hashes of near-duplicates differ, at most")
@@ -31,14 +30,14 @@ class DuplicatesSpec(PoolSpec):
         return (self.of,)
 
     def pictures(self, name: str) -> str:
-        """The column of `rows` that says which picture a pair shows: the hashes. `name` is the scorer's."""
+        """The column of `rows` that identifies a pair's picture: the hashes. `name` is the scorer's."""
         return f"{self.of}_phash"
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """count: pairs of the group, this one included, 1 if it is alone; group: the uid of the group's first pair;
-        nearest: bits to the nearest other pair's picture, 0 to the radius. Both are NULL if it is alone.
+        nearest: bits to the nearest picture of another pair, 0 to the radius. Both are NULL if it is alone.
 
-        A group is all that can be reached from neighbour to neighbour: its ends may be far apart. Pairs with one URL
+        A group is a connected component of neighbours: its ends may be far apart. Pairs with one URL
         are neighbours at 0 bits, and so are files with the same bytes.
         """
         return {"count": pa.int32(), "group": pa.string(), "nearest": pa.uint8()}
@@ -53,7 +52,7 @@ class DuplicatesSpec(PoolSpec):
             raise SourceError(f"{self.of!r} makes no phash; set of to a scorer of kind pixels")
 
     def load(self, of: Callable[[], Any] | None = None) -> "Duplicates":
-        """Nothing heavy."""
+        """The scorer, which has no weights."""
         return Duplicates(f"{self.of}_phash", self.radius)
 
 
@@ -71,4 +70,4 @@ class Duplicates:
         edges = hamming.within(distinct, self._radius, progress)
         write_edges(pool.folder, edges.low, edges.high, edges.distance, edges.capped)
         low, high = np.searchsorted(distinct, edges.low), np.searchsorted(distinct, edges.high)
-        return scatter(grouped(pool, present, picture, low, high, edges.distance), present)
+        return scatter(group_columns(pool, present, picture, low, high, edges.distance), present)

@@ -1,4 +1,4 @@
-"""Edges between near-duplicates, as the pool scorers store them."""
+"""Edges between near-duplicates: the file that pool scorers store, and the groups that edges connect."""
 
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,24 @@ from pipeline.neighbours import groups
 from pipeline.scorers.spec import Pool
 
 EDGES = "edges.parquet"
-"""Beside the scores: low, high (two distinct pictures of the pool: hashes, or numbers), distance (bits, or 1 - cosine),
-each pair within the radius once.
+"""A file beside the scores, with the columns low, high (two distinct pictures of the pool, as hashes or numbers) and
+distance (bits, or 1 - cosine). Each pair within the radius is one row.
 
-Not pairs of rows: ten thousand white pictures are one hash, and would be fifty million pairs."""
-
+Its rows are pairs of pictures, not of rows: ten thousand white pictures are one hash, but fifty million pairs."""
 
 Numbers = npt.NDArray[np.uint64]
 
-
 _FAR = 255
-"""Beyond any distance."""
+"""Larger than any distance."""
 
 
 def write_edges(folder: Path, low: Numbers, high: Numbers, distance: npt.NDArray[Any], capped: int) -> None:
-    """`EDGES`, and in its metadata how many comparisons were left out."""
+    """Write `EDGES`. Its metadata hold `capped`, the number of comparisons that were left out."""
     table = pa.table({"low": low, "high": high, "distance": distance})
     pq.write_table(table.replace_schema_metadata({"capped": str(capped)}), folder / EDGES, compression="zstd")
 
 
-def grouped(
+def group_columns(
     pool: Pool,
     present: npt.NDArray[np.bool_],
     picture: npt.NDArray[np.int64],
@@ -39,9 +37,9 @@ def grouped(
     high: npt.NDArray[np.int64],
     distance: npt.NDArray[Any],
 ) -> dict[str, pa.Array]:
-    """count, group and nearest of the rows that are `present`; each shows a picture, by its number from 0 on.
+    """The columns count, group and nearest for the rows that are `present`.
 
-    `low` and `high` are pictures `distance` apart.
+    `picture`: the number of each row's picture, from 0. `low` and `high`: numbers of pictures `distance` apart.
     """
     rows = np.bincount(picture)
     group = groups.connected(len(rows), low, high)[picture]

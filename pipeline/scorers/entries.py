@@ -1,7 +1,7 @@
-"""How captions match a list of entries, and how many others match the same: what balances a pool over its subjects.
+"""Matches of captions with a list of entries, and their counts in the pool, for balancing a pool over its subjects.
 
-MetaCLIP (Xu et al. 2023, arXiv 2309.16671, algorithm 1): an entry that c captions of the pool match lets each of them
-in with the probability min(1, t / c), drawn for each entry apart; one success is enough. CLIP (Radford et al. 2021,
+MetaCLIP (Xu et al. 2023, arXiv 2309.16671, algorithm 1): an entry with c matching captions in the pool keeps each of
+them with the probability min(1, t / c), independently for each entry; one success is enough. CLIP (Radford et al. 2021,
 section 2.2) takes at most 20,000 pairs for each of its queries.
 """
 
@@ -22,17 +22,14 @@ from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.settings.fields import ExistingPath
 from pipeline.store import duck
 from pipeline.store.digests import file_digest
+from pipeline.store.parquet import ROW_GROUP
 from pipeline.uids import fractions, random_bits
 
 VERSION = 1
-"""Raised whenever the same pool and list would get other columns."""
 
-LIMIT, OF = 20_000, 400_000_000
-"""Of pairs for an entry, and of how many pairs: MetaCLIP's and CLIP's. The 400 million are those that were left; in
-MetaCLIP's case of 1.6 billion, so that this keeps a larger share of a pool that is as lopsided."""
-
-ROWS = 65_536
-"""Captions that are looked through at once."""
+LIMIT, LIMIT_PAIRS = 20_000, 400_000_000
+"""The limit for an entry, and the number of pairs that it is for, of MetaCLIP and CLIP. The 400 million are the pairs
+that remained, of 1.6 billion for MetaCLIP: this limit keeps a larger share of a pool that is equally unbalanced."""
 
 _APART = str.maketrans({mark: f" {mark} " for mark in ",.;:?!`"} | dict.fromkeys("\t\n\r", " "))
 
@@ -45,15 +42,15 @@ class EntriesSpec(PoolSpec):
     limit: float | None = Field(
         None,
         gt=0,
-        description="t; unset, 20,000 for 400 million pairs, as much less as the pool is smaller, at least 1",
+        description="t; unset, 20,000 for 400 million pairs, less in proportion for a smaller pool, at least 1",
     )
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """matched: entries that the caption has; rarest: captions of the pool with the least common of them;
+        """matched: entries in the caption; rarest: captions of the pool that match the rarest of them;
         probability: 1 - the product over these entries of 1 - min(1, t / captions with the entry), 0 without one;
-        draw: 0 up to 1, by lot; rank: in the order by lot of an entry's captions, the best place it has, from 1.
+        draw: a random number from 0 up to 1; rank: its best place among the captions of an entry by draw, from 1.
 
-        rarest and rank are NULL where nothing matched.
+        rarest and rank are NULL without a match.
         """
         return {
             "matched": pa.int32(),
@@ -68,18 +65,18 @@ class EntriesSpec(PoolSpec):
         return {"version": VERSION, "file": file_digest(self.file), "limit": self.limit}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """It reads captions alone."""
+        """Always fits: it reads only captions."""
 
     def load(self, of: Callable[[], Any] | None = None) -> "Entries":
-        """The list in memory. Raises ModelError where there is no entry in it."""
-        return Entries(_listed(self.file), self.limit)
+        """The scorer with its list. Raises ModelError for a list without entries."""
+        return Entries(_read_list(self.file), self.limit)
 
 
 class Matcher:
-    """Finds entries in captions as MetaCLIP does: with a space on either side, once , . ; : ? ! ` are set apart.
+    """Finds entries in captions as MetaCLIP does: between spaces, after spaces are added around , . ; : ? ! and `.
 
-    Such an entry is a run of the words between single spaces, so that runs are looked up, as long as entries with that
-    first word are. An entry with one of these marks inside a word is never found.
+    An entry is then a run of words between single spaces. For each word, runs with the lengths of the entries that
+    start with it are looked up. An entry with one of these marks inside a word is never found.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
@@ -91,7 +88,7 @@ class Matcher:
         self._lengths = {word: tuple(sorted(found)) for word, found in lengths.items()}
 
     def find(self, caption: str) -> set[int]:
-        """The numbers of the entries that the caption has."""
+        """The numbers of the entries in the caption."""
         words = caption.translate(_APART).split(" ")
         runs = (
             " ".join(words[start : start + length])
@@ -102,7 +99,7 @@ class Matcher:
 
 
 class Entries:
-    """Looks entries up caption by caption; counts and ranks in DuckDB, which spills what memory does not hold."""
+    """Looks up entries caption by caption. Counts and ranks in DuckDB, which spills to disk."""
 
     def __init__(self, entries: Iterable[str], limit: float | None) -> None:
         self.matcher, self._limit = Matcher(entries), limit
@@ -110,12 +107,12 @@ class Entries:
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `EntriesSpec`."""
         drawn = random_bits("entries", pool.column("uid").to_pylist())
-        limit = self._limit or max(1.0, LIMIT * len(pool) / OF)
+        limit = self._limit or max(1.0, LIMIT * len(pool) / LIMIT_PAIRS)
         matches = pool.folder / "matches.parquet"
         with pq.ParquetWriter(matches, pa.schema({"row": pa.int64(), "entry": pa.int32(), "draw": pa.uint64()})) as to:
             for rows, numbers in self._matches(pool, progress):
-                columns = [pa.array(rows, pa.int64()), pa.array(numbers, pa.int32()), pa.array(drawn[rows])]
-                to.write_batch(pa.record_batch(columns, schema=to.schema))
+                arrays = [pa.array(rows, pa.int64()), pa.array(numbers, pa.int32()), pa.array(drawn[rows])]
+                to.write_batch(pa.record_batch(arrays, schema=to.schema))
         with duck.connect(pool.folder) as con:
             found = con.sql(
                 f"""
@@ -132,20 +129,22 @@ class Entries:
             ).to_arrow_table()
         place = np.full(len(pool), -1)
         place[found["row"].to_numpy()] = np.arange(len(found))
-        told = {name: found[name].combine_chunks().take(pa.array(place, mask=place < 0)) for name in found.column_names}
+        columns = {
+            name: found[name].combine_chunks().take(pa.array(place, mask=place < 0)) for name in found.column_names
+        }
         return {
-            "matched": told["matched"].fill_null(0),
-            "rarest": told["rarest"],
-            "probability": told["probability"].fill_null(0.0),
+            "matched": columns["matched"].fill_null(0),
+            "rarest": columns["rarest"],
+            "probability": columns["probability"].fill_null(0.0),
             "draw": pa.array(fractions(drawn, bits=24), pa.float32()),
-            "rank": told["rank"],
+            "rank": columns["rank"],
         }
 
     def _matches(self, pool: Pool, progress: StepProgress) -> Iterator[tuple[npt.NDArray[np.int64], list[int]]]:
-        """Rows of the pool and the entries that their captions have, as many of either."""
+        """Rows of the pool and the entries in their captions, one entry a row number."""
         start = 0
         with pq.ParquetFile(pool.rows) as file:
-            for batch in file.iter_batches(ROWS, columns=["caption"]):
+            for batch in file.iter_batches(ROW_GROUP, columns=["caption"]):
                 found = [sorted(self.matcher.find(caption)) for caption in batch["caption"].to_pylist()]
                 rows = np.repeat(np.arange(start, start + len(found)), [len(each) for each in found])
                 start += len(found)
@@ -153,8 +152,8 @@ class Entries:
                 yield rows, [number for each in found for number in each]
 
 
-def _listed(path: Path) -> list[str]:
-    """The entries of a list, without spaces at their ends. Raises ModelError for a file that is none."""
+def _read_list(path: Path) -> list[str]:
+    """The entries of a list, stripped. Raises ModelError for a file that is no list."""
     try:
         text = path.read_text(encoding="utf-8")
         lines = json.loads(text) if path.suffix == ".json" else text.splitlines()

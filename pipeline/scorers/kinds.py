@@ -1,4 +1,4 @@
-"""The kinds of scorer: a file each, with a light spec and the heavy thing that it loads. A new one gets a word here."""
+"""The kinds of scorer, a file each: a light spec, and the scorer that it loads. Add a new kind to `AnySpec`."""
 
 from typing import Annotated
 
@@ -19,8 +19,8 @@ from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.semantic import SemanticSpec
+from pipeline.scorers.user_scorer import UserScorerSpec, from_file
 from pipeline.scorers.words import WordsSpec
-from pipeline.scorers.written import WrittenSpec, by_file
 
 AnySpec = Annotated[
     ClipSpec
@@ -39,7 +39,7 @@ AnySpec = Annotated[
     | ClustersSpec
     | EntriesSpec
     | PictureCountsSpec
-    | WrittenSpec,
+    | UserScorerSpec,
     Field(discriminator="kind"),
-    BeforeValidator(by_file),
+    BeforeValidator(from_file),
 ]

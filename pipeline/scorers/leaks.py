@@ -1,40 +1,28 @@
-"""Pictures of the pool that are in a test set, or nearly: who trains on them has seen the answers."""
+"""Pictures of the pool that are in a test set, or nearly. A model that is trained on them has seen the answers."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-from PIL import Image
 from pydantic import Field, model_validator
 
 from pipeline.errors import ModelError, SourceError
-from pipeline.images import picture_sets, variants
-from pipeline.images.phash import phash
-from pipeline.neighbours import hamming
-from pipeline.neighbours.cosine import unit
+from pipeline.images import picture_lists, picture_sets, variants
 from pipeline.neighbours.hamming import Hashes
 from pipeline.progress import StepProgress
 from pipeline.scorers.clip import ClipSpec
-from pipeline.scorers.spec import WINDOW, Columns, Pool, PoolSpec, Spec, scatter
+from pipeline.scorers.leak_index import EmbeddingRule, LeakIndex, open_pictures
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
 from pipeline.settings.task import TestSet
 
 if TYPE_CHECKING:
-    from pipeline.models.clip import Clip
+    pass
 
 VERSION = 2
-"""Raised whenever the same pool and sets would get other columns."""
-
-BLOCK = 1024
-"""Pictures of the pool whose embeddings are compared with all test pictures at a time."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -86,7 +74,7 @@ class LeaksSpec(PoolSpec):
     def identity(self) -> Mapping[str, Any]:
         """The version, the settings, and the digests of all files of the sets."""
         sets = {name: picture_sets.digest(path) for name, path in self.sets.items()}
-        test = picture_sets.digest(self.test.folder, _listed(self.test)) if self.test else None
+        test = picture_sets.digest(self.test.folder, picture_lists.list_pictures(self.test)) if self.test else None
         settings = {"version": [VERSION, variants.VERSION], "radius": self.radius}
         settings |= {"loose": self.loose, "similarity": self.similarity} if self.embeddings else {}
         return {**settings, "sets": sets, **({"test": test} if test else {})}
@@ -104,119 +92,43 @@ class LeaksSpec(PoolSpec):
                 raise SourceError(f"there is no picture in {path}, which sets.{name} means")
 
     def load(self, of: Callable[[], Any] | None = None) -> "Leaks":
-        """The hashes of the sets' pictures, and their embeddings. Raises ModelError for one that is none."""
+        """Hashes and embeddings of the sets' pictures. Raises ModelError for a picture that cannot be decoded."""
         if not self.sets and not self.test:
             raise ModelError("there is no test set to compare with: name one in the scorer's sets, or in [task.test]")
         sets = [(name, path, picture_sets.read(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder
-            sets.append(("test", folder, picture_sets.read_files(folder, _listed(self.test))))
-        known = Known.read(_opened(sets), of() if of else None)
-        if not len(known.names):
+            sets.append(("test", folder, picture_sets.read_files(folder, picture_lists.list_pictures(self.test))))
+        index = LeakIndex.read(open_pictures(sets), of() if of else None)
+        if not len(index.names):
             raise ModelError("the test sets hold no picture: there is nothing to compare with")
-        agree = Agree(self.embeddings, self.loose, self.similarity) if self.embeddings and self.similarity else None
-        return Leaks(f"{self.of}_phash", self.radius, known, agree)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A test picture, upright and RGB."""
-
-    set: str
-    name: str
-    sha256: str
-    image: Image.Image
-
-
-@dataclass(frozen=True)
-class Agree:
-    """The scorer whose embeddings are compared; within how many bits, and with which cosine at least, it is a leak."""
-
-    of: str
-    loose: int
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Known:
-    """Test pictures: `names` has the columns set and image; `hashes` [pictures, versions], its own first; `vectors`
-    [pictures, dim], normalised, None without a model."""
-
-    names: pa.Table
-    sha256: pa.Array
-    hashes: Hashes
-    vectors: Floats | None
-
-    @classmethod
-    def read(cls, pictures: Iterable[Evaluated], encoder: "Clip | None") -> Self:
-        """Of all pictures, one after the other: as many are held as the encoder takes at once."""
-        names: list[tuple[str, str, str]] = []
-        hashes: list[list[int]] = []
-        held: list[npt.NDArray[np.uint8]] = []
-        parts: list[Floats] = []
-        for each in pictures:
-            names.append((each.set, each.name, each.sha256))
-            hashes.append([phash(version) for version in variants.variants(each.image)])
-            if encoder is not None:
-                held.append(encoder.prepare(each.image))
-            if encoder is not None and len(held) == WINDOW:
-                parts.append(encoder.encode_pictures(held))
-                held = []
-        if encoder is not None and held:
-            parts.append(encoder.encode_pictures(held))
-        table = pa.table({"set": [name for name, *_ in names], "image": [image for _, image, _ in names]})
-        sha256 = pa.array([digest for *_, digest in names], pa.string())
-        return cls(table, sha256, np.array(hashes, np.uint64), np.concatenate(parts) if parts else None)
-
-    def by_hash(
-        self, hashes: Hashes, radius: int, progress: StepProgress
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """By hash, the bits to the nearest test picture or version of one, and which it is: 255 and -1 if none is
-        within the radius. Of equals, a picture's own hash comes before all versions."""
-        bits, target = hamming.nearest_targets(hashes, self.hashes.T.ravel(), radius, progress)
-        return bits, np.where(target < 0, -1, target % max(len(self.hashes), 1))
-
-    def by_vector(
-        self, embeddings: npt.NDArray[np.float16], hashes: Hashes, agree: Agree
-    ) -> tuple[Floats, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """By embedding [n, dim] and hash [n]: the highest cosine with a test picture, NaN where it is no embedding; and
-        the bits to that of the test pictures that agree which has the highest cosine, and which it is: 255 and -1 if
-        none does."""
-        assert self.vectors is not None
-        best = np.empty(len(embeddings), np.float32)
-        bits, target = np.full(len(embeddings), 255, np.uint8), np.full(len(embeddings), -1)
-        for start in range(0, len(embeddings), BLOCK):
-            cosines = unit(embeddings[start : start + BLOCK]) @ self.vectors.T
-            best[start : start + BLOCK] = cosines.max(axis=1)
-            row, other = np.nonzero(cosines >= agree.similarity)
-            apart = np.bitwise_count(hashes[start + row, None] ^ self.hashes[other]).min(axis=1, initial=255)
-            near = np.flatnonzero(apart <= agree.loose)
-            near = near[np.argsort(cosines[row[near], other[near]], kind="stable")]  # the highest is written last
-            bits[start + row[near]], target[start + row[near]] = apart[near], other[near]
-        return best, bits, target
+        rule = (
+            EmbeddingRule(self.embeddings, self.loose, self.similarity) if self.embeddings and self.similarity else None
+        )
+        return Leaks(f"{self.of}_phash", self.radius, index, rule)
 
 
 class Leaks:
-    """Compares with the test pictures, which are few beside the pool."""
+    """Compares every picture of the pool with the test pictures."""
 
-    def __init__(self, hashes: str, radius: int, known: Known, agree: Agree | None = None) -> None:
-        self._hashes, self._radius, self._known, self._agree = hashes, radius, known, agree
+    def __init__(self, hashes: str, radius: int, index: LeakIndex, rule: EmbeddingRule | None = None) -> None:
+        self._hashes, self._radius, self._index, self._rule = hashes, radius, index, rule
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The columns of `LeaksSpec`."""
         column = pool.column(self._hashes).combine_chunks()
         present, hashes = column.is_valid().to_numpy(zero_copy_only=False), column.drop_null().to_numpy()
         distinct, picture = np.unique(hashes, return_inverse=True)
-        distance, target = (each[picture] for each in self._known.by_hash(distinct, self._radius, progress))
+        distance, target = (each[picture] for each in self._index.by_hash(distinct, self._radius, progress))
         same = pc.index_in(
-            pool.column("sha256").filter(column.is_valid()).combine_chunks(), value_set=self._known.sha256
+            pool.column("sha256").filter(column.is_valid()).combine_chunks(), value_set=self._index.sha256
         )
         target = np.where(same.is_valid(), pc.fill_null(same, 0), target)
         distance[same.is_valid()] = 0
         more = {}
-        if self._agree is not None:
-            embeddings = (stored[:, 0] for stored in pool.embeddings(self._agree.of))
-            cosine, bits, other = self._compared(embeddings, pc.fill_null(column, 0).to_numpy(), self._agree)
+        if self._rule is not None:
+            embeddings = (stored[:, 0] for stored in pool.embeddings(self._rule.of))
+            cosine, bits, other = self._compared(embeddings, pc.fill_null(column, 0).to_numpy(), self._rule)
             far = target < 0
             distance, target = np.where(far, bits[present], distance), np.where(far, other[present], target)
             more["similarity"] = pa.array(cosine[present], mask=np.isnan(cosine[present]))
@@ -225,41 +137,18 @@ class Leaks:
         found = {
             "leaked": pa.array(~none),
             "distance": pa.array(distance, mask=none),
-            **{name: self._known.names[name].combine_chunks().take(chosen) for name in ("set", "image")},
+            **{name: self._index.names[name].combine_chunks().take(chosen) for name in ("set", "image")},
             **more,
         }
         return scatter(found, present)
 
     def _compared(
-        self, embeddings: Iterable[npt.NDArray[np.float16]], hashes: Hashes, agree: Agree
+        self, embeddings: Iterable[npt.NDArray[np.float16]], hashes: Hashes, rule: EmbeddingRule
     ) -> tuple[Floats, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """As `Known.by_vector`, shard after shard."""
+        """`LeakIndex.by_vector` for all shards."""
         found, start = [], 0
         for vectors in embeddings:
-            found.append(self._known.by_vector(vectors, hashes[start : start + len(vectors)], agree))
+            found.append(self._index.by_vector(vectors, hashes[start : start + len(vectors)], rule))
             start += len(vectors)
         cosine, bits, target = (np.concatenate(each) for each in zip(*found, strict=True))
         return cosine, bits, target
-
-
-def _listed(test: TestSet) -> list[Path]:
-    """The pictures that the list of a test set names, relative to its folder: others in the folder are none of it."""
-    try:
-        if test.location.suffix == ".parquet":
-            table = pq.read_table(test.location, columns=[test.image])
-        else:
-            table = pyarrow.csv.read_csv(test.location).select([test.image])
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise ModelError(f"{test.location.name} is no list with a column {test.image!r}: {error}") from None
-    listed = [Path(str(name)) for name in sorted(pc.unique(table[test.image]).to_pylist(), key=str)]
-    if missing := next((name for name in listed if not (test.folder / name).is_file()), None):
-        raise ModelError(f"{test.location.name}: there is no picture {test.folder / missing}")
-    return listed
-
-
-def _opened(sets: Iterable[tuple[str, Path, Iterable[tuple[str, bytes]]]]) -> Iterator[Evaluated]:
-    """The pictures of all sets, which are a name, a path and contents."""
-    for set_, path, pictures in sets:
-        for name, content in pictures:
-            digest = hashlib.sha256(content).hexdigest()
-            yield Evaluated(set_, name, digest, picture_sets.decode(path, name, content))

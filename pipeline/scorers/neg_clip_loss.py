@@ -1,4 +1,4 @@
-"""negCLIPLoss: the cosine of a pair, less what its picture and its caption have in common with everybody's.
+"""negCLIPLoss: the cosine of a pair, less the similarity of its picture and caption to those of other pairs.
 
 Wang et al. 2024, "CLIPLoss and Norm-Based Data Selection Methods for Multimodal Contrastive
 Learning", arXiv 2405.19547: the score of pair i is
@@ -29,13 +29,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
-"""Raised whenever the same pool would get another score."""
 
 BLOCK = 1024
-"""Rows of a batch's matrix that are in memory at once: 128 MB at 32,768 columns."""
+"""Rows of a batch's matrix in memory at once: 128 MB at 32,768 columns."""
 
 SMALL = 1e-25
-"""What a sum of float32 numbers must exceed for its terms to have all their digits."""
+"""The smallest sum of float32 numbers whose terms keep their full precision."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,7 +63,7 @@ class NegClipLossSpec(PoolSpec):
     def columns(self) -> Mapping[str, pa.DataType]:
         """score: higher is better, at most 0 for a pool that fills its batches; NULL without both embeddings.
 
-        A batch that the pool cannot fill is taken for a sample of a full one: its log-mean, and the log of `batch`.
+        A batch that the pool cannot fill counts as a sample of a full one: its log-mean plus the log of `batch`.
         """
         return {"score": pa.float32()}
 
@@ -82,7 +81,7 @@ class NegClipLossSpec(PoolSpec):
             raise SourceError(f"set temperature: {self.of!r} holds embeddings without their model")
 
     def load(self, of: Callable[[], Any] | None = None) -> "NegClipLoss":
-        """Loads the model if it is needed for its temperature."""
+        """The scorer. Loads the model only for its temperature."""
         temperature = self.temperature
         if temperature is None:
             assert of is not None
@@ -91,7 +90,7 @@ class NegClipLossSpec(PoolSpec):
 
 
 class NegClipLoss:
-    """Works through the batches of all shuffles. Takes 128 MB beside one batch's embeddings, and 16 bytes a pair."""
+    """Scores the batches of all shuffles. It takes 128 MB, one batch's embeddings, and 16 bytes a pair."""
 
     def __init__(self, of: str, temperature: float, batch: int, shuffles: int) -> None:
         self._of, self.temperature, self._batch, self._shuffles = of, temperature, batch, shuffles
@@ -113,9 +112,9 @@ class NegClipLoss:
 
 
 def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np.int64]]:
-    """The pool cut into as few batches of at most `size` as there must be, all about as large: positions.
+    """The positions of the pool's pairs in the fewest batches of at most `size`, all of about the same size.
 
-    Pairs are ordered by what they draw for the shuffle: who meets whom depends on the pairs, not on their order.
+    Pairs are ordered by their draws for the shuffle: batches depend on the pairs, not on their order.
     """
     order = np.argsort(random_bits(str(shuffle), uids), kind="stable")
     return np.array_split(order, max(math.ceil(len(uids) / size), 1))
@@ -124,7 +123,7 @@ def batches(uids: Sequence[str], shuffle: int, size: int) -> list[npt.NDArray[np
 def neg_clip_loss(
     images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32], temperature: float, batch: int
 ) -> Floats:
-    """Of one batch of normalised embeddings [pairs, dim], by pair; sums are those of `batch` pairs."""
+    """The scores of one batch of normalised embeddings [pairs, dim], with sums scaled to `batch` pairs."""
     import torch
 
     x, t = (torch.from_numpy(each).to(device.kind()) for each in (images, texts))
@@ -145,8 +144,8 @@ def neg_clip_loss(
 def _log_sums(logits: "Tensor") -> "tuple[Tensor, Tensor]":
     """The logarithm of the sum of exponentials of each row and of each column, float64.
 
-    One shift for the whole block means one exponential for both; where that leaves a sum too small for float32, each
-    row and column gets its own.
+    One shift for the whole block needs one exponential for both. If a sum is then too small for float32, each row and
+    column gets its own shift.
     """
     import torch
 

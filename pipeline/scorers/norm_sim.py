@@ -1,7 +1,7 @@
-"""NormSim: how near a picture is to the pictures of the tasks that the model shall be good at.
+"""NormSim: the similarity of a picture to target pictures, examples of the tasks that a model is trained for.
 
 Wang et al. 2024, arXiv 2405.19547: the p-norm of the cosines between the picture and all target pictures. It needs no
-other pair of the pool, so that it is a head: a pool that grows keeps what is scored.
+other pair of the pool, so it is a head: when the pool grows, existing scores stay.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,6 @@ from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
 from pipeline.settings.fields import ExistingPath
 
 VERSION = 1
-"""Raised whenever the same embeddings and targets would get another score."""
 
 
 class NormSimSpec(HeadSpec):
@@ -37,17 +36,17 @@ class NormSimSpec(HeadSpec):
         return {"p2": pa.float32(), "inf": pa.float32()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The targets; the model is in what it reads."""
+        """The targets. The model is part of the identity of `of`."""
         return {"version": VERSION, "targets": picture_sets.digest(self.targets)}
 
     def check(self, of: Spec) -> None:
-        """Raises ModelError for target pictures that nobody could encode, or where there is none."""
+        """Raises ModelError if there is no target picture, or if `of` cannot encode pictures."""
         targets.check(self.targets, self.of, of)
 
     def load(self, of: Callable[[], Any] | None = None) -> Head:
-        """The targets' embeddings. Raises ModelError for a target that is no picture, or vectors that are none."""
+        """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""
         assert of is not None
-        return NormSim(targets.embedded(self.targets, of))
+        return NormSim(targets.embed(self.targets, of))
 
 
 class NormSim:
@@ -60,7 +59,7 @@ class NormSim:
 
     def score(self, embeddings: npt.NDArray[np.float32]) -> Columns:
         """The columns of `NormSimSpec`. Raises ModelError for embeddings of another width."""
-        targets.fit(self._targets, embeddings.shape[1])
+        targets.check_width(self._targets, embeddings.shape[1])
         wide = embeddings.astype(np.float64)
         squares = np.einsum("nd,nd->n", wide @ self._squares, wide)
         nearest = (embeddings @ self._targets.T).max(axis=1)

@@ -1,4 +1,4 @@
-"""How many URLs have the very same bytes: what many sites show in place of a picture that is gone."""
+"""How many URLs have the same bytes. Many are placeholders that sites show for a missing picture."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -10,7 +10,6 @@ from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.store import duck
 
 VERSION = 1
-"""Raised whenever the same pool would get another count."""
 
 
 class PictureCountsSpec(PoolSpec):
@@ -27,15 +26,15 @@ class PictureCountsSpec(PoolSpec):
         return {"version": VERSION}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """It reads what every pair has."""
+        """Always fits: it reads only columns that every pair has."""
 
     def load(self, of: Callable[[], Any] | None = None) -> "PictureCounts":
-        """Nothing heavy."""
+        """The scorer, which has no weights."""
         return PictureCounts()
 
 
 class PictureCounts:
-    """Counts in DuckDB, which spills to disk what memory does not hold."""
+    """Counts in DuckDB, which spills to disk."""
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
         """The column of `PictureCountsSpec`."""

@@ -1,4 +1,4 @@
-"""What the pixels say without a model: light, colour, sharpness, compression, borders, a perceptual hash."""
+"""Measurements of pixels, without a model: light, colour, sharpness, compression, borders, a perceptual hash."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,21 @@ from pipeline.images.phash import phash
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 
 VERSION = 4
-"""Raised whenever the same picture would get another value."""
 
 SIDE = 224
-"""Sharpness is measured at this shorter side, up- or downscaled, because it depends on the size."""
+"""The shorter side at which sharpness is measured, because it depends on the size."""
 
 LONGEST = 4 * SIDE
-"""A strip longer than this is squashed to it."""
+"""A longer side above this is scaled down to it."""
 
 BLOCK = 8
-"""Pixels a side of JPEG's blocks."""
+"""The side of a JPEG block, in pixels."""
 
 PLAIN, STRAY = 8, 0.02
 """A line belongs to the border if all but `STRAY` of its pixels differ by at most `PLAIN` grey levels from the edge."""
 
 UNSEEN = 1
-"""Grey levels of a step that nobody sees: added to both sides of the ratio, so that faint blocks count for little."""
+"""Grey levels of an invisible step. They are added to both sides of the ratio, so that faint blocks count little."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,12 +60,12 @@ class PixelsSpec(Spec):
         return {"version": VERSION, **{package: version(package) for package in packages}}
 
     def load(self) -> Scorer:
-        """Nothing heavy."""
+        """The scorer, which has no weights."""
         return Pixels()
 
 
 class Measured(NamedTuple):
-    """Of one picture. `steps`: what `steps` gives."""
+    """The measurements of one picture. `steps` is the result of `steps`."""
 
     brightness: float
     contrast: float
@@ -80,17 +79,17 @@ class Measured(NamedTuple):
 
 
 class Pixels:
-    """Measures in the decode pool; `score` only collects, and sets the blocks' grid by the size of the upload."""
+    """Measures in the decode pool. `score` collects, and computes blockiness with the size of the upload."""
 
     embedding_dim = None
 
     def __init__(self) -> None:
         import cv2
 
-        cv2.setNumThreads(1)  # the decode pool has one picture a core already
+        cv2.setNumThreads(1)  # the decode pool has a process for each core
 
     def prepare(self, image: Image.Image) -> Measured:
-        """All that needs the pixels."""
+        """All measurements that need the pixels."""
         import cv2
 
         grey, rgb = image.convert("L"), np.asarray(image)
@@ -170,7 +169,7 @@ def border(luma: npt.NDArray[np.uint8]) -> float:
 
 
 def _band(lines: npt.NDArray[np.uint8]) -> int:
-    """How many of the first lines are as plain as, and grey like, the first one."""
+    """The number of first lines that are plain and have the grey level of the first one."""
     import cv2
 
     grey = float(np.median(lines[0]))
@@ -193,9 +192,9 @@ def blockiness(steps: tuple[Floats, Floats], uploaded: tuple[int, int]) -> float
 
     `uploaded` is the upload's width and height.
     The boundary differences of Wang, Bovik & Evans ("Blind measurement of blocking artifacts in images", 2000) and of
-    Wang, Sheikh & Bovik (2002). winnow stores the picture anew and often smaller, so the grid is scaled with it. Blocks
-    under two stored pixels cannot be seen: 1, as for a picture of one colour. Blocks that a later crop moved off the
-    grid are not seen either.
+    Wang, Sheikh & Bovik (2002). winnow stores the picture again, often smaller, so the grid is scaled with it. Blocks
+    under two stored pixels give 1, as a picture of one colour does. Blocks that a later crop moved off the grid are not
+    found.
     """
     on = off = on_weight = off_weight = 0.0
     for profile, size in zip(steps, uploaded, strict=True):

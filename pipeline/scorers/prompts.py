@@ -1,9 +1,8 @@
-"""What a picture is, in words: the probability of one set of prompts against another, on stored embeddings.
+"""Zero-shot classification of pictures with prompts: one set of prompts against another, on stored embeddings.
 
-Zero-shot classification as CLIP's paper does it (Radford et al. 2021, section 3.1): the prompts of a set are encoded,
-normalised, averaged and normalised again; the cosines with the picture, times the model's logit scale, go through a
-softmax. The probability says which of the two sets fits better, not how often the thing occurs: calibrate a threshold
-for each model.
+As in CLIP's paper (Radford et al. 2021, section 3.1): the prompts of a set are encoded, normalised, averaged and
+normalised again. The cosines with the picture, times the model's logit scale, go through a softmax. The probability
+compares the two sets. It is no estimate of how often something occurs: calibrate a threshold for each model.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
     from pipeline.models.clip import Clip
 
 VERSION = 1
-"""Raised whenever the same prompts and embedding would get another probability."""
 
 Prompts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """What is looked for, and what a picture is otherwise."""
+    """The prompts for the class, and for all other pictures."""
 
     positive: Prompts
     negative: Prompts
@@ -91,9 +89,9 @@ SETS: Mapping[str, PromptSet] = {
 """Shipped sets, by name: watermark (or stock-photo overlay), screenshot (or scanned text), nsfw (not safe for work:
 sex, nudity, gore) and logo (or icon).
 
-They were written for OpenAI's and LAION's English CLIP models (ViT-B/32, B/16, L/14), and were NOT validated against
-labels: no such weights were at hand. Look at both ends of the column before you trust a threshold, the more so for
-nsfw, where a zero-shot score misses some and accuses others.
+They are written for OpenAI's and LAION's English CLIP models (ViT-B/32, B/16, L/14). They are NOT validated against
+labels. Look at both ends of the column before you trust a threshold, above all for nsfw: a zero-shot score misses some
+pictures and flags harmless ones.
 """
 
 
@@ -127,12 +125,12 @@ class PromptsSpec(HeadSpec):
         return {"probability": pa.float32()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The prompts; the model is in what it reads."""
+        """The prompts. The model is part of the identity of `of`."""
         positive, negative = self.prompts.positive, self.prompts.negative
         return {"version": VERSION, "positive": list(positive), "negative": list(negative)}
 
     def check(self, of: Spec) -> None:
-        """Raises ModelError unless `of` has a text tower that runs here."""
+        """Raises ModelError unless `of` is a clip scorer, whose text tower encodes the prompts."""
         if not isinstance(of, ClipSpec):
             raise ModelError(f"prompts need the text tower of a clip scorer, and {self.of!r} is of kind {of.kind!r}")
 
@@ -141,7 +139,7 @@ class PromptsSpec(HeadSpec):
         assert of is not None
         clip: Clip = of()
         positive, negative = clip.encode_captions(self.prompts.positive), clip.encode_captions(self.prompts.negative)
-        return PromptsHead(centre(positive), centre(negative), clip.logit_scale)
+        return PromptsHead(mean_direction(positive), mean_direction(negative), clip.logit_scale)
 
 
 class PromptsHead:
@@ -157,7 +155,7 @@ class PromptsHead:
         return {"probability": expit(embeddings @ self._direction).astype(np.float32)}
 
 
-def centre(encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def mean_direction(encoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The normalised mean of normalised vectors [prompts, dim]."""
     mean = encoded.mean(axis=0)
     normalised: npt.NDArray[np.float32] = mean / np.linalg.norm(mean)

@@ -1,4 +1,4 @@
-"""Embeddings that somebody already computed, looked up by columns of the source."""
+"""Embeddings that already exist in Parquet files, looked up by columns of the source."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
@@ -16,7 +16,6 @@ from pipeline.settings.fields import ExistingPath, Table
 from pipeline.store.digests import file_digest
 
 VERSION = 1
-"""Raised whenever the same files and pair would get another score."""
 
 
 class Recording(Table):
@@ -48,13 +47,13 @@ class RecordedSpec(Spec):
     """Cosine of recorded image and text embeddings; needs no picture."""
 
     kind: Literal["recorded"]
-    model: str = Field(description="what computed them, as MODEL/WEIGHTS: ViT-B-32-quickgelu/openai")
+    model: str = Field(description="the model that computed them, as MODEL/WEIGHTS: ViT-B-32-quickgelu/openai")
     image: Recording
     text: Recording
 
     @property
     def encoder(self) -> str:
-        """As the source file says."""
+        """The model that the source file names."""
         return self.model
 
     @property
@@ -81,13 +80,13 @@ class RecordedSpec(Spec):
         if image.dim != text.dim:
             raise ModelError(
                 f"{self.image.file.name} holds vectors of {image.dim} numbers and {self.text.file.name} of {text.dim}: "
-                "take embeddings of one model"
+                "use embeddings of one model"
             )
         return Recorded(image, text)
 
 
 class Vectors:
-    """Vectors by key, as wide as the file has them, normalised when they are looked up."""
+    """Vectors by key, in the precision of the file, normalised on lookup."""
 
     def __init__(self, recording: Recording) -> None:
         self.by, name = recording.by, recording.file.name
@@ -99,7 +98,7 @@ class Vectors:
         self._rows = {key: row for row, key in enumerate(keys)}
         if not keys:
             raise ModelError(
-                f"{name} has no embeddings where {dict(recording.where)}; mend where, or take another file"
+                f"{name} has no embeddings where {dict(recording.where)}; correct where, or name another file"
             )
         lists = table[recording.column].combine_chunks()
         values = lists.flatten().to_numpy(zero_copy_only=False)
@@ -110,10 +109,12 @@ class Vectors:
         for row, key in enumerate(keys):
             last = self._rows[key]
             if row != last and not np.array_equal(self._values[row], self._values[last], equal_nan=True):
-                raise ModelError(f"{name}: {recording.key} = {key!r} has several vectors; choose with where = {{...}}")
+                raise ModelError(
+                    f"{name}: {recording.key} = {key!r} has several vectors; choose one with where = {{...}}"
+                )
 
-    def of(self, keys: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """float32 [keys, dim], L2-normalised; NaN for a key that is not there, and for a vector of zeros."""
+    def look_up(self, keys: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """float32 [keys, dim], L2-normalised; NaN for a missing key, and for a vector of zeros."""
         found = np.full((len(keys), self.dim), np.nan, np.float32)
         rows = [(place, self._rows[str(key)]) for place, key in enumerate(keys) if str(key) in self._rows]
         if rows:
@@ -126,7 +127,7 @@ class Vectors:
 
 
 class Recorded:
-    """Looks embeddings up."""
+    """Looks up embeddings, and computes their cosine."""
 
     def __init__(self, image: Vectors, text: Vectors) -> None:
         self._image, self._text = image, text
@@ -134,7 +135,7 @@ class Recorded:
 
     def score(self, batch: Batch) -> Columns:
         """similarity, and the embeddings."""
-        image, text = (vectors.of(_values(batch, vectors.by)) for vectors in (self._image, self._text))
+        image, text = (vectors.look_up(_values(batch, vectors.by)) for vectors in (self._image, self._text))
         similarity = pa.array(np.einsum("nd,nd->n", image, text), from_pandas=True)
         return {"similarity": similarity, "embeddings": np.stack([image, text], axis=1)}
 

@@ -1,4 +1,4 @@
-"""Pictures that show nearly the same thing, by the cosine of their embeddings: who has neighbours, and which."""
+"""Semantic duplicates: pictures that show nearly the same, by the cosine of their embeddings."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +14,19 @@ from pipeline.models import device
 from pipeline.neighbours import cosine
 from pipeline.progress import StepProgress
 from pipeline.scorers import gathering
-from pipeline.scorers.edges import EDGES, grouped, write_edges
+from pipeline.scorers.edges import EDGES, group_columns, write_edges
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 
 VERSION = 1
-"""Raised whenever the same pool would get other columns."""
 
 _DIGEST = 16
-"""Bytes that stand for an embedding."""
+"""Bytes of the digest that identifies an embedding."""
 
 
 class SemanticSpec(PoolSpec):
     """Semantic duplicates among the pool's pictures. A recipe removes them with `distinct`, or as SemDeDup does."""
 
-    leaves: ClassVar[Sequence[str]] = (EDGES,)
+    files: ClassVar[Sequence[str]] = (EDGES,)
     kind: Literal["semantic"]
     of: str = Field("clip", description="the scorer whose image embeddings are compared")
     radius: float = Field(0.05, gt=0, le=0.5, description="1 - cosine of two pictures that show the same, at most")
@@ -41,14 +40,14 @@ class SemanticSpec(PoolSpec):
         return (self.of,)
 
     def pictures(self, name: str) -> str:
-        """The column of `rows` that says which picture a pair shows. `name` is the scorer's."""
+        """The column of `rows` that identifies a pair's picture. `name` is the scorer's."""
         return f"{name}_picture"
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """picture: a number, the same for the same embedding; it means nothing to another pool.
+        """picture: a number, the same for the same embedding, valid in this pool only.
         count: pairs of the group, this one included, 1 if it is alone; group: the uid of the group's first pair;
         nearest: 1 - cosine of the nearest other pair's picture, 0 to the radius. Both are NULL if it is alone. A group
-        is all that can be reached from neighbour to neighbour: its ends may be far apart.
+        is a connected component of neighbours: its ends may be far apart.
         cluster: a number from 0 on; centrality: the cosine with the cluster's centre; harder: 1 - cosine of the nearest
         picture of the cluster that is less central, or equal and before it; 1 for the least central one. So harder <=
         eps is what SemDeDup removes (Abbas et al. 2023, arXiv 2303.09540, section 3).
@@ -66,7 +65,7 @@ class SemanticSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The settings, the versions of what computes, and the device's kind, on which the centres are found."""
-        limits = [cosine.SIZE, cosine.TAUGHT, cosine.GUESTS, cosine.LARGEST, cosine.MOST]
+        limits = [cosine.SIZE, cosine.SAMPLED, cosine.GUESTS, cosine.LARGEST, cosine.MOST]
         settings = {"version": VERSION, "radius": self.radius, "clusters": self.clusters, "limits": limits}
         return settings | {"torch": version("torch"), "device": device.kind()}
 
@@ -75,12 +74,12 @@ class SemanticSpec(PoolSpec):
         gathering.check(scorers, self.of)
 
     def load(self, of: Callable[[], Any] | None = None) -> "Semantic":
-        """Nothing heavy: the model is not needed, its embeddings are."""
+        """The scorer. It needs the stored embeddings, not their model."""
         return Semantic(self.of, self.radius, self.clusters)
 
 
 class Semantic:
-    """Finds neighbours, and connects them to groups. Embeddings stay in their files, and in one of distinct ones."""
+    """Finds neighbours, and connects them to groups. Embeddings stay in files."""
 
     def __init__(self, of: str, radius: float, clusters: int | None) -> None:
         self._of, self._radius, self._clusters = of, radius, clusters
@@ -98,7 +97,7 @@ class Semantic:
         harder[first] = found.harder
         columns = {
             "picture": pa.array(picture, pa.uint64()),
-            **grouped(pool, present, picture, low, high, found.distance),
+            **group_columns(pool, present, picture, low, high, found.distance),
             "cluster": pa.array(found.cluster[picture]),
             "centrality": pa.array(found.centrality[picture]),
             "harder": pa.array(harder),

@@ -1,8 +1,8 @@
-"""What a scorer is. It computes columns for a window of pairs, and has never heard of shards, files or thresholds.
+"""The interfaces of scorers. A scorer computes columns for a window of pairs, without shards, files or thresholds.
 
-A scorer looks at pictures, captions or the source's extra columns. A head looks at stored embeddings of another
-scorer, so a new head never decodes a picture again. Both are described in the source file by a spec, which is light:
-it knows its columns and its identity, and loads the heavy thing only when there is something to score.
+A scorer reads pictures, captions or the source's extra columns. A head reads stored embeddings of another scorer, so a
+new head needs no picture. A pool scorer reads all rows. A spec in the source file describes each of them. It is light:
+it has the columns and the identity, and loads the scorer only when there is something to score.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +19,10 @@ from pipeline.progress import StepProgress
 from pipeline.settings.fields import Table
 
 WINDOW = 1024
-"""Pairs in a batch, at most."""
+"""The most pairs in a batch."""
 
 NORM = 0.01
-"""How far the norm of an embedding may be from 1."""
+"""The largest difference between the norm of an embedding and 1."""
 
 Columns: TypeAlias = Mapping[str, "npt.NDArray[Any] | pa.Array"]
 """Values by column name, each as long as the batch. NULL in an Arrow array means unscored; NaN is an error."""
@@ -32,9 +32,9 @@ Columns: TypeAlias = Mapping[str, "npt.NDArray[Any] | pa.Array"]
 class Batch:
     """A window of at most `WINDOW` downloaded pairs of one shard, all sequences aligned by position.
 
-    `images` holds what the scorer's `prepare` made of each picture (the RGB picture itself without a `prepare`);
-    pairs that share a URL share the very same object, so `is` finds what need not be computed twice. It is empty for a
-    scorer whose spec does not look at pictures.
+    `images` holds the result of the scorer's `prepare` for each picture, or the RGB picture itself without a `prepare`.
+    Pairs with the same URL share one object, so `is` finds repeated work. It is empty for a scorer whose spec does not
+    look at pictures.
     `extra` holds url, the source's extra columns, and the download's width, height, bytes and sha256.
     """
 
@@ -61,32 +61,32 @@ class Scorer(Protocol):
         ...
 
     def score(self, batch: Batch) -> Columns:
-        """The promised columns, aligned with the batch."""
+        """The columns of the spec, aligned with the batch."""
         ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A scorer that turns the picture into what it needs in the decode pool."""
+    """A scorer with a part that runs in the decode pool."""
 
     def prepare(self, image: Image.Image) -> Any:
-        """What `Batch.images` shall hold for an RGB picture."""
+        """The value in `Batch.images` for an RGB picture."""
         ...
 
 
 @runtime_checkable
 class Certified(Protocol):
-    """A scorer that was checked when it was loaded. A shard is only scored after that."""
+    """A scorer that is checked when it is loaded, before any shard is scored."""
 
     certificate: Mapping[str, Any]
-    """JSON that says what it is, with "golden", the scores of fixed pairs, and "tolerance" by "precision"."""
+    """JSON about the model, with "golden", the scores of fixed pairs, and "tolerance" by "precision"."""
 
 
 class Head(Protocol):
-    """A plain function on stored image embeddings: float32 [rows, dim], L2-normalised, no NaN."""
+    """A function of stored image embeddings: float32 [rows, dim], L2-normalised, no NaN."""
 
     def score(self, embeddings: npt.NDArray[np.float32]) -> Columns:
-        """The promised columns, aligned with the rows."""
+        """The columns of the spec, aligned with the rows."""
         ...
 
 
@@ -98,12 +98,12 @@ class Spec(Table):
 
     @property
     def encoder(self) -> str | None:
-        """What its stored embeddings were computed with, as MODEL/WEIGHTS; None if it stores none."""
+        """The model of its stored embeddings, as MODEL/WEIGHTS; None if it stores none."""
         return None
 
     @property
     def reads(self) -> Sequence[str]:
-        """The columns of the source that it cannot do without, besides the caption."""
+        """The columns of the source that it needs, besides the caption."""
         return ()
 
     @property
@@ -120,7 +120,7 @@ class Spec(Table):
         raise NotImplementedError
 
     def load(self) -> "Scorer | Head | PoolScorer":
-        """The loaded scorer. Heavy; raises ModelError where weights are missing or do not fit."""
+        """The loaded scorer. Slow. Raises ModelError if weights are missing or do not fit."""
         raise NotImplementedError
 
 
@@ -139,27 +139,27 @@ class HeadSpec(Spec):
         raise NotImplementedError
 
     def load(self, of: "Callable[[], Any] | None" = None) -> Head:
-        """The loaded head. `of` gives the loaded scorer `of`, to a head that needs more of it than its embeddings."""
+        """The loaded head. `of` returns the loaded scorer `of`, for a head that needs its model."""
         raise NotImplementedError
 
 
 class PoolSpec(Spec):
-    """A score that needs all rows: it is computed when every shard has the others'."""
+    """A score that needs all rows. It is computed when every shard has all other scores."""
 
-    leaves: ClassVar[Sequence[str]] = ()
-    """Files that the scorer leaves in the pool's folder, stored beside its results."""
+    files: ClassVar[Sequence[str]] = ()
+    """Names of files that the scorer writes to the pool's folder. They are stored beside its results."""
 
     @property
     def model_of(self) -> str | None:
-        """The name of the scorer whose loaded model it needs; None if what is stored is enough."""
+        """The name of the scorer whose loaded model it needs; None if stored results are enough."""
         return None
 
     def check(self, scorers: "Mapping[str, Spec]") -> None:
-        """Raises SourceError unless the scorers of `builds_on` make what it needs."""
+        """Raises SourceError if the scorers of `builds_on` do not have the columns or embeddings that it needs."""
         raise NotImplementedError
 
     def load(self, of: "Callable[[], Any] | None" = None) -> "PoolScorer":
-        """What is run once, for all rows. `of` loads the scorer `model_of`; it is None where that is."""
+        """The loaded scorer. `of` returns the loaded scorer `model_of`; None if `model_of` is None."""
         raise NotImplementedError
 
 
@@ -185,10 +185,10 @@ class Pool(Protocol):
 
 
 class PoolScorer(Protocol):
-    """What a `PoolSpec` loads. It is run once, for all rows."""
+    """What a `PoolSpec` loads. It runs once, for all rows."""
 
     def score(self, pool: Pool, progress: StepProgress) -> Columns:
-        """The promised columns, aligned with the pool's rows. The same pool must give the same values."""
+        """The columns of the spec, aligned with the pool's rows. The same pool must give the same values."""
         ...
 
 

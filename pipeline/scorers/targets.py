@@ -1,4 +1,4 @@
-"""Target pictures: those of the tasks that the model shall be good at, as embeddings of the pool's own model."""
+"""Target pictures, examples of the tasks that a model is trained for, as embeddings of the pool's own model."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pipeline.models.clip import Clip
 
 VECTORS = ".npy"
-"""The ending of a file of embeddings that somebody already computed."""
+"""The ending of a file of embeddings."""
 
 
 def check(path: Path, name: str, of: Spec) -> None:
-    """Raises ModelError for target pictures that `of`, the scorer `name`, could not encode, or where there is none."""
+    """Raises ModelError if there is no target picture, or if `of`, the scorer `name`, cannot encode pictures."""
     if path.suffix != VECTORS and not isinstance(of, ClipSpec):
         raise ModelError(
             f"{name!r} is of kind {of.kind!r} and encodes no pictures: "
@@ -30,23 +30,26 @@ def check(path: Path, name: str, of: Spec) -> None:
         raise ModelError(f"there is no picture in {path}, which targets means")
 
 
-def embedded(path: Path, of: Callable[[], Any]) -> npt.NDArray[np.float32]:
-    """Of all targets: float32 [targets, dim], L2-normalised. `of` gives the loaded CLIP, asked only if there is need.
+def embed(path: Path, of: Callable[[], Any] | None) -> npt.NDArray[np.float32]:
+    """The embeddings of all targets: float32 [targets, dim], L2-normalised. `of` returns the loaded CLIP.
 
-    Raises ModelError for a target that is no picture, or vectors that are none.
+    `of` is called only for pictures. Raises ModelError for a broken picture, and for a file that holds no embeddings.
     """
-    return _stored(path) if path.suffix == VECTORS else _encoded(path, of())
+    if path.suffix == VECTORS:
+        return _read(path)
+    assert of is not None
+    return _encode(path, of())
 
 
-def fit(vectors: npt.NDArray[np.float32], dim: int) -> None:
-    """Raises ModelError unless the targets are as wide as the embeddings."""
+def check_width(vectors: npt.NDArray[np.float32], dim: int) -> None:
+    """Raises ModelError unless the targets have `dim` numbers each, as the embeddings."""
     if vectors.shape[1] != dim:
         raise ModelError(
-            f"the targets have {vectors.shape[1]} numbers each, and the embeddings {dim}: take those of the same model"
+            f"the targets have {vectors.shape[1]} numbers each, and the embeddings {dim}: use targets of the same model"
         )
 
 
-def _stored(path: Path) -> npt.NDArray[np.float32]:
+def _read(path: Path) -> npt.NDArray[np.float32]:
     try:
         vectors = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -63,18 +66,20 @@ def _stored(path: Path) -> npt.NDArray[np.float32]:
     return found
 
 
-def _encoded(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
+def _encode(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
     held: list[npt.NDArray[np.uint8]] = []
     parts = []
-    for prepared in _prepared(path, clip):
+    for prepared in _prepare(path, clip):
         held.append(prepared)
         if len(held) == WINDOW:
             parts.append(clip.encode_pictures(held))
             held = []
-    return np.concatenate([*parts, *([clip.encode_pictures(held)] if held else [])])
+    if held:
+        parts.append(clip.encode_pictures(held))
+    return np.concatenate(parts)
 
 
-def _prepared(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:
+def _prepare(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:
     for name, content in picture_sets.read(path):
-        picture = picture_sets.decode(path, name, content)  # a picture that is none is told before the model is asked
+        picture = picture_sets.decode(path, name, content)  # a broken picture is reported before it is encoded
         yield clip.prepare(picture)

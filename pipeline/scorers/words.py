@@ -1,4 +1,4 @@
-"""Whether a caption has a word of a list: the classes of a task, ImageNet's synsets, names that nobody wants."""
+"""Words of a list in captions: the classes of a task, ImageNet's synsets, unwanted names."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,13 @@ from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 from pipeline.settings.fields import ExistingPath
 
 VERSION = 1
-"""Raised whenever the same caption and list would get another value."""
 
 
 class WordsSpec(Spec):
     """A list of words to look for in captions."""
 
     kind: Literal["words"]
-    file: ExistingPath = Field(description="UTF-8 text, a word a line; letter case and punctuation make no difference")
+    file: ExistingPath = Field(description="UTF-8 text, a word a line; letter case and punctuation are ignored")
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """count: distinct words of the caption that are in the list. Phrases of several words are never found."""
@@ -32,7 +31,7 @@ class WordsSpec(Spec):
         return {"version": VERSION, "file": hashlib.sha256(self.file.read_bytes()).hexdigest()}
 
     def load(self) -> Scorer:
-        """The list in memory. Raises ModelError where there is no word in it."""
+        """The scorer with its list. Raises ModelError for a list without words."""
         try:
             lines = self.file.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:
@@ -44,7 +43,7 @@ class WordsSpec(Spec):
 
 
 class Words:
-    """Looks words up."""
+    """Counts the words of the list in each caption."""
 
     embedding_dim = None
 

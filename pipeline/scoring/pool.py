@@ -113,14 +113,14 @@ def run(
 
 
 def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard]) -> bool:
-    left = (f"{stage.folder}/{file}" for file in spec.leaves)
+    left = (f"{stage.folder}/{file}" for file in spec.files)
     return all(map(storage.done, (*left, *(stage.item(shard.number, ".parquet") for shard in shards))))
 
 
 def _store(storage: Storage, pool: StoredPool, name: str, spec: PoolSpec, stage: Stage, columns: Columns) -> None:
     """What the scorer left, and a Parquet a shard. A pair that is not of the pool has NULL."""
     stage.describe(storage)
-    for file in spec.leaves:
+    for file in spec.files:
         storage.put_file(f"{stage.folder}/{file}", pool.folder / file)
     start = 0
     for shard, place in zip(pool.shards, pool.places, strict=True):

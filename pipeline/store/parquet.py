@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.store.storage import Storage
 
 ROW_GROUP = 65_536
-"""Rows of a Parquet row group."""
+"""Rows of a Parquet row group, and of a batch that is read from one."""
 
 
 @dataclass(frozen=True)

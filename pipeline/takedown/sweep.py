@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from pipeline.ledger.ledger import committed
 from pipeline.manifest import database
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 from pipeline.takedown.purge import among, remove
 from pipeline.takedown.result import Takedown
@@ -21,7 +22,7 @@ def sweep(storage: Storage, uids: frozenset[str], result: Takedown) -> None:
     """
     _sweep_ledger(storage, result)
     _sweep_rows(storage, uids, result)
-    newest = Manifest.open(storage) if log(storage) else None
+    newest = Manifest.open(storage) if commits(storage) else None
     if newest is not None and not newest.complete:
         newest = None
     _sweep_pool_scores(storage, newest, result)
@@ -52,7 +53,7 @@ def _sweep_pool_scores(storage: Storage, newest: Manifest | None, result: Takedo
     """Remove scores of the whole pool that are not those of the newest manifest; all of them if it has lost rows."""
     in_use: set[str] = set()
     if newest is not None:
-        in_use = {f"{name}-{key}" for name, key in newest.document["stages"]["scores"].items()}
+        in_use = {f"{name}-{key}" for name, key in newest.stages.scores.items()}
     for key in storage.find("scores/*/key.json"):
         folder = Path(key).parent.name
         if folder not in in_use and "pool" in json.loads(storage.fetch(key).read_bytes()):

@@ -4,7 +4,7 @@ No list is read, and nothing that is stored is fetched or scored again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pipeline.errors import SourceError, did_you_mean
 from pipeline.filtering import predicates
@@ -47,21 +47,22 @@ def from_manifest(source: Source, manifest: Manifest, more: Collection[str] = ()
 
     Raises SourceError if settings have changed since the manifest was published.
     """
-    stages = manifest.document["stages"]
-    scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages["scores"], *more}}
+    stages = manifest.stages
+    scorers = {name: spec for name, spec in source.scorers.items() if name in {*stages.scores, *more}}
     narrow = source.model_copy(update={"scorers": scorers})
     with manifest.connection() as con:
         shards = con.execute(
             "SELECT shard, any_value(error) FILTER (status = 'quarantined') FROM rows GROUP BY shard"
         ).fetchall()
     reasons = {number: reason for number, reason in shards if reason is not None}
-    ledger = past_ledger(manifest.storage, **manifest.document["ledger"], numbers={number for number, _ in shards})
+    inputs = manifest.document.inputs
+    ledger = past_ledger(manifest.storage, **asdict(inputs.ledger), numbers={number for number, _ in shards})
     plan = Plan.of(narrow)
     made = plan.results(manifest.storage, ledger, reasons)
-    if plan.shards.key != stages["shards"]:
+    if plan.shards.key != stages.shards:
         raise SourceError("[download] has changed since the pictures were stored: `winnow curate` fetches them anew")
     for name, key in made.keys["scores"].items():
-        same = stages["scores"].get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
+        same = stages.scores.get(name, key) == key or isinstance(scorers[name], PoolSpec)  # a pool may have shrunk
         if name not in more and not same:
             raise SourceError(f"scorers.{name} has changed since it was published: `winnow curate` scores it anew")
     return Backfill(plan, ledger, reasons)

@@ -10,7 +10,8 @@ step is safe to do twice, and an interrupted takedown is finished by the next wr
 from pipeline.errors import SourceError, WinnowError
 from pipeline.ledger import blocklist
 from pipeline.manifest import publish
-from pipeline.manifest.manifest import Manifest, log
+from pipeline.manifest.log import commits
+from pipeline.manifest.manifest import Manifest
 from pipeline.review.sample_source import sample_storage
 from pipeline.scoring import pool
 from pipeline.sources.source import Source
@@ -47,7 +48,7 @@ def forget(storage: Storage, request: Request, source: Source | None) -> Takedow
         found.blocked.commit(storage)
         with finishing(storage, result):
             try:
-                if log(storage):
+                if commits(storage):
                     result.manifest, result.new = _publish(storage, source)
             except WinnowError as error:
                 result.fault = f"all that was named is gone, but nothing could be published: {error}"

@@ -18,7 +18,7 @@ import pyarrow as pa
 from choose import timed
 
 from filters.core import Filter
-from pipeline.bench import choosing
+from pipeline.bench import choosing, synthetic_manifest
 from pipeline.engine import machine
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore import app
@@ -33,7 +33,7 @@ STEPS = 60
 
 def wide(start, count):
     """More scores, where to find the picture, and what else the page reads."""
-    table = choosing.table(start, count)
+    table = synthetic_manifest.table(start, count)
     generator = np.random.default_rng(start + 1)
     ok = pa.compute.equal(table["status"], "ok")
     missing = ~np.asarray(ok)
@@ -48,7 +48,10 @@ def manifest(store, total):
     """Only what the page reads of one: no verdicts, no log."""
     made = [
         parquet.put_parquet(store, "rows", table.schema, [table])
-        for table in (wide(start, min(choosing.PART, total - start)) for start in range(0, total, choosing.PART))
+        for table in (
+            wide(start, min(synthetic_manifest.PART, total - start))
+            for start in range(0, total, synthetic_manifest.PART)
+        )
     ]
     document = {
         "source": "benchmark",

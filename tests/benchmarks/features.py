@@ -21,7 +21,7 @@ def main(names):
     machine = device.describe("float32")
     print(f"{PICTURES} pictures, {SIDE} px at the shorter side; {machine}; load {os.getloadavg()[0]:.1f}")
     for name in names:
-        found = cost.apart(encoder.parse_encoder(name), pictures)
+        found = cost.measure_in_process(encoder.parse_encoder(name), pictures)
         alone = found.encoder_images_per_second
         print(f"{name}: {alone:.1f} images/s alone, {found.memory_mb} MiB", flush=True)
         for loop in (found.one_by_one, *found.streamed):

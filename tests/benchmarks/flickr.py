@@ -50,10 +50,10 @@ def held_out(clip):
     """The photographs of the test split of which two captions or more name one class alone, and their labels."""
     table = flickr_photographs.captions("test")
     images = np.array(table["image"].to_pylist())
-    named = labels.named(table["caption"], CLASSES)
+    named = labels.classes_named(table["caption"], CLASSES)
     names = np.array(sorted(set(images[:].tolist())))
     votes = np.stack([named[images == name].sum(axis=0) for name in names])
-    label = labels.only(votes >= 2)
+    label = labels.single_class(votes >= 2)
     chosen = label >= 0
     seen = np.array([name in clip for name in names[chosen]])
     return names[chosen], label[chosen], seen
@@ -66,7 +66,7 @@ def extracted(described, names, views, path):
     encoder, parts = encoders.load(described), []
     for name in names:
         content = (DATA / "flickr8k/images" / name).read_bytes()
-        versions = features.versions(content, BUDGET.policy, views)
+        versions = features.decode_versions(content, BUDGET.policy, views)
         parts.append(encoder.encode([encoder.prepare(Image.fromarray(pixels)) for pixels in versions]))
     found = np.stack(parts).astype(np.float16)
     np.save(path, found)
@@ -142,7 +142,7 @@ def told(rate, noise, said, truth, with_clip, seeds):
     lines = []
     for name, (_, encoder) in LEARNERS.items():
         known = truth[with_clip] if encoder == "clip" else truth
-        bootstrap = intervals.Bootstrap(metrics.Single(known, list(CLASSES)), len(known), seeds)
+        bootstrap = intervals.Bootstrap(metrics.Classification(known, list(CLASSES)), len(known), seeds)
         means = {cell: bootstrap.mean(np.stack(said[name, cell])) for cell in CELLS if said[name, cell]}
         cells = []
         for cell in CELLS:

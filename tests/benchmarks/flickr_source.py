@@ -36,7 +36,7 @@ def main(seeds, folder):
         json.dumps({name: measured[name] for name in ("counts", "test", "versions", "seconds")}, indent=1), flush=True
     )
     chosen = [flickr_photographs.mobilenet(), encoder.parse_encoder("hog"), encoder.parse_encoder("pixels")]
-    console.print(encoders.table(comparison.compare(described, storage, chosen, finetuned=True)))
+    console.print(encoders.table(comparison.compare(described, storage, chosen, comparison.Scope(finetuned=True))))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 from copies import TRANSFORMS, encoded, opened
 
 from pipeline.images.phash import phash
-from pipeline.scorers.leaks import Agree, Evaluated, Known
+from pipeline.scorers.leak_index import EmbeddingRule, LeakIndex, SetPicture
 
 DEMO = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"
 RULES = {"4 bits": (4, None), "8 bits": (8, None), "4 bits, or 10 and a cosine of {}": (4, 10)}
@@ -96,14 +96,14 @@ def found(known, rows, rule, similarity):
     _, target = known.by_hash(hashes, radius, lambda done, total: None)
     if loose is None:
         return target
-    _, _, agreed = known.by_vector(embeddings, hashes, Agree("", loose, similarity))
+    _, _, agreed = known.by_vector(embeddings, hashes, EmbeddingRule("", loose, similarity))
     return np.where(target < 0, agreed, target)
 
 
 def main(which, test, clean):
     held, others, encoder, similarity = {"demo": demo, "flickr": flickr, "photos": photos}[which](test, clean)
     random = np.random.default_rng(SEED)
-    known = Known.read((Evaluated("test", str(n), "", image) for n, image in enumerate(held)), encoder)
+    known = LeakIndex.read((SetPicture("test", str(n), "", image) for n, image in enumerate(held)), encoder)
     copies = {name: seen([made(each, random) for each in held], encoder) for name, made in TRANSFORMS.items()}
     changed = [list(TRANSFORMS.values())[number % 12](each, random) for number, each in enumerate(others)]
     strangers = seen([*others, *changed], encoder)

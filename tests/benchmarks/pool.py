@@ -197,7 +197,7 @@ def of_embeddings(folder, rows):
 def recalled(vectors):
     """Of the pairs that an exact search finds, how many are found."""
     with timed(f"exact search of {len(vectors):,}"):
-        wide = cosine.unit(vectors)
+        wide = cosine.normalize(vectors)
         exact = []
         for start in range(0, len(wide), 2000):
             row, column = np.nonzero(wide[start : start + 2000] @ wide.T >= 1 - EPS)

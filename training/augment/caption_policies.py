@@ -9,10 +9,9 @@ from typing import Any
 from pipeline.errors import ModelError
 
 VERSION = 1
-"""Raised whenever a policy of the same name would give other versions."""
 
 SHARE = 0.1
-"""Of the words is changed, one at least: as in Wei & Zou 2019 (EDA), where swap and deletion are from."""
+"""The share of the words that a step changes, at least one (Wei & Zou 2019, EDA, which has swap and deletion)."""
 
 WORDNET = (
     "synonyms need NLTK and its WordNet data: python -m pip install nltk && "
@@ -27,24 +26,24 @@ def _deletion() -> Any:
 
 
 def _swap() -> Any:
-    """Of neighbours."""
+    """Swaps neighbouring words."""
     from nlpaug.augmenter.word import RandomWordAug
 
     return RandomWordAug(action="swap", **_WORDS)
 
 
 def _spelling() -> Any:
-    """Mistakes that people made, from nlpaug's own list."""
+    """Common misspellings, from nlpaug's own list."""
     from nlpaug.augmenter.word import SpellingAug
 
     made = SpellingAug(include_reverse=False, **_WORDS)
     for mistakes in made.model.dict.values():
-        mistakes.sort()  # it keeps them in a set's order, which every process has anew
+        mistakes.sort()  # nlpaug keeps them in the order of a set, which differs by process
     return made
 
 
 def _synonym() -> Any:
-    """From WordNet, by part of speech. Raises ModelError where its data is missing: nlpaug would try to fetch it."""
+    """From WordNet, by part of speech. Raises ModelError if its data is missing: nlpaug would try to fetch it."""
     try:
         import nltk
         from nltk.corpus import wordnet
@@ -60,7 +59,7 @@ def _synonym() -> Any:
 
 _WORDS: Mapping[str, Any] = {
     "aug_p": SHARE,
-    "tokenizer": str.split,  # nlpaug's own tears "man's" into three
+    "tokenizer": str.split,  # nlpaug's own splits "man's" into three
     "reverse_tokenizer": " ".join,
 }
 
@@ -70,35 +69,35 @@ STEPS: Mapping[str, Callable[[], Any]] = {
     "synonym": cache(_synonym),
     "spelling": cache(_spelling),
 }
-"""Name -> nlpaug's augmenter. Each is made once a process."""
+"""By name, nlpaug's augmenter. Each is made once a process."""
 
 POLICIES: Mapping[str, tuple[str, ...]] = {
     "words": ("deletion", "swap", "spelling"),
     "all": tuple(STEPS),
     **{name: (name,) for name in STEPS},
 }
-"""Name -> the steps of which each version takes one, by its seed. "words" needs no data, "all" needs WordNet's."""
+"""By name, the steps. Each version takes one, by its seed. "words" needs no data, "all" needs WordNet's."""
 
 
 def check(policy: str) -> None:
-    """Raises ModelError where a step of the policy cannot be had."""
+    """Raises ModelError if a step of the policy lacks its data."""
     for step in POLICIES[policy]:
         STEPS[step]()
 
 
-def version(caption: str, policy: str, seed: int) -> tuple[str, tuple[str, ...]]:
-    """One augmented caption, and the step that was taken; none where it found nothing to change."""
+def augment(caption: str, policy: str, seed: int) -> tuple[str, tuple[str, ...]]:
+    """One augmented caption, and the step that was applied; no step if it found nothing to change."""
     if not caption.strip():
         return caption, ()
     step = POLICIES[policy][seed % len(POLICIES[policy])]
-    with _dice(seed):
+    with _random_state(seed):
         (made,) = STEPS[step]().augment(caption)
     return (caption, ()) if made == " ".join(caption.split()) else (made, (step,))
 
 
 @contextmanager
-def _dice(seed: int) -> Iterator[None]:
-    """nlpaug draws from the generator that the whole process shares: it is put back as it was."""
+def _random_state(seed: int) -> Iterator[None]:
+    """nlpaug draws from the random state of the process, which is restored afterwards."""
     before = random.getstate()
     random.seed(seed)
     try:

@@ -1,14 +1,14 @@
-"""Picture and caption augmented together, so that the caption stays true. The rules know words, and no object's place:
+"""Picture and caption augmented together, so that the caption stays true. The rules know words, not where objects are:
 
-* A flip swaps left and right in the caption. Where one of them is not plainly a side ("right now", "he left the
-  house"), the picture is not flipped.
-* Hue is left alone where the caption names a colour; brightness, contrast and saturation still change.
-* A crop is refused where the caption says what stands where ("behind", "on the edge", "left"): it could cut away one
-  of them. Where a CLIP is at hand it is refused, too, if the picture's similarity to its caption falls by more than a
-  margin by the crop alone. Without boxes nobody knows what was cut away: a crop keeps half of the area or more, and
-  what a CLIP does not miss is not missed.
+* A flip swaps left and right in the caption. If one of them may be no side ("right now", "he left the house"), the
+  picture is not flipped.
+* Hue stays if the caption names a colour; brightness, contrast and saturation still change.
+* A picture is not cropped if the caption says where things are ("behind", "on the edge", "left"): a crop could cut one
+  of them away. With a CLIP scorer it is also not cropped if the crop alone lowers the similarity of picture and caption
+  by more than a margin. Without boxes it is unknown what a crop cuts away: it keeps at least half of the area, and a
+  loss that CLIP does not see goes unnoticed.
 
-Beside the rules, a guard rejects versions whose similarity falls by more than the margin, whatever did it.
+Besides these rules, a guard rejects versions whose similarity falls by more than the margin, for whatever reason.
 """
 
 import re
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # it imports torch
     from pipeline.models.clip import Clip
 
 VERSION = 1
-"""Raised whenever the rules would make other versions."""
 
 Similarity = npt.NDArray[np.float32]
 
@@ -45,13 +44,13 @@ COLOURS = words(
     "turquoise cyan aqua navy indigo cobalt violet lavender lilac khaki blond blonde brunette redhead ginger "
     "colored coloured colorful colourful multicolored multicoloured rainbow reddish greenish bluish yellowish"
 )
-"""Words that a turned hue would make untrue. Black, white and grey have no hue."""
+"""Words that another hue would make untrue. Black, white and grey have no hue."""
 
 PLACES = words(
     "left right top bottom upper lower corner edge side beside between behind above below under underneath beneath "
     "over front foreground background middle center centre distance next near around surrounded across opposite"
 )
-"""Words that say what stands where."""
+"""Words that say where things are."""
 
 _SIDE = re.compile(r"\b(left|right)(most)?\b", re.IGNORECASE)
 _BEFORE = re.compile(
@@ -68,47 +67,47 @@ _OTHER = {"left": "right", "right": "left"}
 
 
 def mirrored(caption: str) -> str | None:
-    """The caption of the flipped picture: left and right change places, as written. None where one may be no side."""
+    """The caption of the flipped picture: left and right change places, in their case. None if one may be no side."""
     for side in _SIDE.finditer(caption):
-        plainly = _BEFORE.search(caption[: side.start()]) or _AFTER.search(caption[side.end() :]) or side[2]
-        if not plainly:
+        is_side = _BEFORE.search(caption[: side.start()]) or _AFTER.search(caption[side.end() :]) or side[2]
+        if not is_side:
             return None
-    return _SIDE.sub(lambda side: _as(side[1], _OTHER[side[1].lower()]) + (side[2] or ""), caption)
+    return _SIDE.sub(lambda side: _in_case_of(side[1], _OTHER[side[1].lower()]) + (side[2] or ""), caption)
 
 
-def allowed(steps: Iterable[str], caption: str) -> tuple[str, ...]:
-    """The steps that the rules leave of a picture policy."""
-    said = words(caption)
+def allowed_steps(steps: Iterable[str], caption: str) -> tuple[str, ...]:
+    """The steps of a picture policy that the rules allow."""
+    caption_words = words(caption)
     left = list(steps)
     if mirrored(caption) is None:
         left = [each for each in left if each != "flip"]
-    if said & COLOURS:
+    if caption_words & COLOURS:
         left = ["shade" if each == "jitter" else each for each in left]
-    if said & PLACES:
+    if caption_words & PLACES:
         left = [each for each in left if each != "crop"]
     return tuple(left)
 
 
 @dataclass(frozen=True)
 class Version:
-    """A pair's picture and caption, both augmented, and the steps that were taken."""
+    """A pair's picture and caption, both augmented, and the steps that were applied."""
 
     pixels: picture_policies.Pixels
     caption: str
-    taken: tuple[str, ...]
+    applied: tuple[str, ...]
 
 
-def version(pixels: picture_policies.Pixels, caption: str, steps: Sequence[str], words: str, seed: int) -> Version:
-    """Those steps of a picture policy that `allowed` left, and a caption policy, on a pair."""
-    made, taken = picture_policies.taken(pixels, steps, seed)
-    flipped = mirrored(caption) if "flip" in taken else caption
+def augment(pixels: picture_policies.Pixels, caption: str, steps: Sequence[str], words: str, seed: int) -> Version:
+    """A pair after the `allowed_steps` of a picture policy, and the caption policy `words`."""
+    made, applied = picture_policies.apply(pixels, steps, seed)
+    flipped = mirrored(caption) if "flip" in applied else caption
     assert flipped is not None
-    reworded, step = caption_policies.version(flipped, words, seed)
-    return Version(made, reworded, taken + step)
+    reworded, step = caption_policies.augment(flipped, words, seed)
+    return Version(made, reworded, applied + step)
 
 
 class Guard:
-    """A CLIP that says how well picture and caption fit, and by how much they may fit worse than before."""
+    """A CLIP that measures how well picture and caption fit, and the `margin` by which that may fall."""
 
     def __init__(self, clip: "Clip", margin: float) -> None:
         self.margin = margin
@@ -126,6 +125,8 @@ class Guard:
         return made
 
 
-def _as(written: str, word: str) -> str:
-    """The word in the case of what was written."""
-    return word.upper() if written.isupper() else word.capitalize() if written[0].isupper() else word
+def _in_case_of(written: str, word: str) -> str:
+    """The word in the case of another."""
+    if written.isupper():
+        return word.upper()
+    return word.capitalize() if written[0].isupper() else word

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 VERSION = 2
-"""Raised whenever a policy of the same name would give other versions."""
 
 Pixels = npt.NDArray[np.uint8]
 """RGB, [height, width, 3]."""
@@ -30,7 +29,7 @@ def _flip(height: int, width: int) -> Any:
 
 
 def _jitter(height: int, width: int, hue: float = 0.05) -> Any:
-    """Brightness, contrast, saturation and, by up to so much of its circle, hue."""
+    """Brightness, contrast and saturation by up to 30 %, and hue by up to that share of its circle."""
     import albumentations as album
 
     up_to = (0.7, 1.3)
@@ -38,7 +37,7 @@ def _jitter(height: int, width: int, hue: float = 0.05) -> Any:
 
 
 def _rotate(height: int, width: int) -> Any:
-    """Up to 10 degrees; the edge is mirrored, no black corners."""
+    """Up to 10 degrees. The edge is mirrored, so that no corner is black."""
     import albumentations as album
 
     return album.Rotate(limit=10, border_mode=4, p=0.5)
@@ -61,31 +60,31 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
 
 
 def seed(of: str, view: int) -> int:
-    """The random seed of one version: of a picture's sha256 or a pair's uid, and the number of the view, from 1."""
+    """The random seed of a version, by a picture's sha256 or a pair's uid, and the number of the view, from 1."""
     return int.from_bytes(hashlib.sha256(f"{of}:{view}".encode()).digest()[:4], "big")
 
 
-def view(pixels: Pixels, policy: str, seed: int) -> Pixels:
+def augment(pixels: Pixels, policy: str, seed: int) -> Pixels:
     """One augmented version, as large as the picture."""
-    return taken(pixels, POLICIES[policy], seed)[0]
+    return apply(pixels, POLICIES[policy], seed)[0]
 
 
-def taken(pixels: Pixels, steps: Sequence[str], seed: int) -> tuple[Pixels, tuple[str, ...]]:
-    """The picture after these steps, and those of them that chance did not leave out.
+def apply(pixels: Pixels, steps: Sequence[str], seed: int) -> tuple[Pixels, tuple[str, ...]]:
+    """The picture after these steps, and the steps that were applied: each has a probability.
 
-    Every step has dice of its own: without one of them the others fall as they did.
+    Every step has a seed of its own, so that leaving one out does not change the others.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for its newest version when imported
-    done = []
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask a server for its newest version
+    applied = []
     for name in steps:
         transform = STEPS[name](*pixels.shape[:2])
-        # One seed for all, as Compose has it, would throw the same dice for flip and rotation, always both or neither.
-        transform.set_random_seed(_dice(seed, "jitter" if name == "shade" else name))
+        # With one seed for all, as in Compose, flip and rotation would always come together.
+        transform.set_random_seed(_step_seed(seed, "jitter" if name == "shade" else name))
         pixels = transform(image=pixels)["image"]
         if transform.get_applied_params():
-            done.append(name)
-    return pixels, tuple(done)
+            applied.append(name)
+    return pixels, tuple(applied)
 
 
-def _dice(seed: int, name: str) -> int:
+def _step_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")

@@ -1,7 +1,7 @@
 """Features of pictures, computed once: plain and augmented versions through an encoder, kept by shard.
 
-A shard's object is named by the pictures that were asked for, so that other classes or pairs that left the source
-give another object, and the same question finds the same one.
+The object of a shard is named by its pictures: other classes, or pairs that left the source, give another object, and
+the same pictures find the same one.
 """
 
 import hashlib
@@ -39,16 +39,15 @@ from training.encoders import encoders
 T = TypeVar("T")
 
 VERSION = 1
-"""Raised whenever the same pictures would get other features."""
 
 WINDOW = 64
-"""Pictures that are decoded together, while the encoder is at those before."""
+"""Pictures that are decoded together, while the encoder works on the window before."""
 
-Named = tuple[str, bytes]
-"""What a picture is called where something is wrong with it, and its file."""
+NamedPicture = tuple[str, bytes]
+"""What errors call a picture, and its file."""
 
-Drawn = Callable[[picture_policies.Pixels], Image.Image]
-"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`, which says who resizes it."""
+Resize = Callable[[picture_policies.Pixels], Image.Image]
+"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Features:
 
     @classmethod
     def joined(cls, parts: Sequence["Features"]) -> "Features":
-        """One after the other."""
+        """The pictures of all parts, in order."""
         return cls(np.concatenate([part.views for part in parts]), np.concatenate([part.phash for part in parts]))
 
 
@@ -72,10 +71,10 @@ class Prepared(NamedTuple):
 
 
 class Extractor:
-    """Gives features, and computes those that are not there yet. The encoder loads when it is first needed.
+    """Features of pictures. Missing ones are computed and stored. The encoder loads when it is first needed.
 
-    Pictures are resized by the source's `decoder`, as a scorer sees them; all decoders give the same pixels. Without a
-    budget there are no augmented versions. `workers` decode, as many as there are processors if unset.
+    Pictures are resized by the source's `decoder`, as for a scorer; all decoders give the same pixels. Without a budget
+    there are no augmented versions. `workers` threads decode, one for each core if unset.
     """
 
     def __init__(
@@ -87,9 +86,9 @@ class Extractor:
         workers: int | None = None,
     ) -> None:
         self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.identity(decoder))}
-        self.encoder, self.drawn = encoder, decoders.from_pixels(decoder)
+        self.encoder, self.resize = encoder, decoders.from_pixels(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
-        self._loaded: encoders.Encodes | None = None
+        self._loaded: encoders.LoadedEncoder | None = None
 
     def training(self, shards_key: str, wanted: Mapping[int, Sequence[str]]) -> Iterator[Features]:
         """Features of pictures of each shard, by its number, in the order of its members; one shard after another."""
@@ -100,26 +99,28 @@ class Extractor:
             "albumentations": version("albumentations"),
         }
         stage = self._stage({"shards": shards_key, "augmented": augmented})
-        asked: dict[str, Callable[[], Iterable[Named]]] = {}
+        wanted_by_key: dict[str, Callable[[], Iterable[NamedPicture]]] = {}
         for shard, members in wanted.items():
             tar = self._storage.fetch(f"shards-{shards_key}/{shard:05d}.tar")
-            asked[stage.item(shard, f"-{digest(list(members))[:16]}.npz")] = partial(read, tar, members)
-        return self._kept(stage, asked, self._budget.augmented_views if self._budget else 0)
+            wanted_by_key[stage.item(shard, f"-{digest(list(members))[:16]}.npz")] = partial(read, tar, members)
+        return self._stored(stage, wanted_by_key, self._budget.augmented_views if self._budget else 0)
 
     def heldout(self, pictures: heldout.HeldOut) -> Features:
         """Plain features of the held-out pictures."""
         stage = self._stage({"heldout": True})
         key = f"{stage.folder}/{digest(list(pictures.sha256))[:16]}.npz"
-        return next(self._kept(stage, {key: pictures.pictures}, 0))
+        return next(self._stored(stage, {key: pictures.pictures}, 0))
 
     def _stage(self, more: dict[str, Any]) -> Stage:
         made_by = {"version": VERSION, "encoder": self.identity, "imagehash": version("imagehash"), **more}
         return Stage(f"features/{self.encoder.kind}", made_by)
 
-    def _kept(self, stage: Stage, asked: Mapping[str, Callable[[], Iterable[Named]]], views: int) -> Iterator[Features]:
-        missing = {key: pictures for key, pictures in asked.items() if not self._storage.done(key)}
+    def _stored(
+        self, stage: Stage, wanted: Mapping[str, Callable[[], Iterable[NamedPicture]]], views: int
+    ) -> Iterator[Features]:
+        missing = {key: pictures for key, pictures in wanted.items() if not self._storage.done(key)}
         computed = self._computed(missing, views)
-        for key in asked:
+        for key in wanted:
             if key in missing:
                 made = next(computed)
                 stage.describe(self._storage)
@@ -129,11 +130,11 @@ class Extractor:
             with np.load(self._storage.fetch(key), allow_pickle=False) as stored:
                 yield Features(stored["views"], stored["phash"])
 
-    def _computed(self, missing: Mapping[str, Callable[[], Iterable[Named]]], views: int) -> Iterator[Features]:
-        """Those of each missing key. Decoding runs on from one to the next."""
+    def _computed(self, missing: Mapping[str, Callable[[], Iterable[NamedPicture]]], views: int) -> Iterator[Features]:
+        """The features of each missing key. Decoding does not stop between keys."""
         self._loaded = self._loaded or encoders.load(self.encoder)
         policy = self._budget.policy if self._budget else ""
-        with decoded(missing, partial(prepared, self._loaded, self.drawn, policy, views), self._workers) as windows:
+        with decode(missing, partial(prepare, self._loaded, self.resize, policy, views), self._workers) as windows:
             for _, group in groupby(windows, itemgetter(0)):
                 yield Features.joined([self._encoded(window) for _, window in group])
 
@@ -145,17 +146,19 @@ class Extractor:
 
 
 @contextmanager
-def decoded(
-    asked: Mapping[str, Callable[[], Iterable[Named]]], make: Callable[[Named], T], workers: int | None = None
+def decode(
+    wanted: Mapping[str, Callable[[], Iterable[NamedPicture]]],
+    make: Callable[[NamedPicture], T],
+    workers: int | None = None,
 ) -> Iterator[Iterable[tuple[str, list[T]]]]:
     """What `make` gives for the pictures under each key, in order, in windows of at most `WINDOW` with their key.
 
-    As in scoring one thread reads, a pool makes, and a window is ready while the one before is worked on.
+    One thread reads, a pool of `workers` makes, and a window is made while the caller works on the one before.
     """
     with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(workers or cores(), "decode") as pool:
 
         def windows() -> Iterator[tuple[str, list[T]]]:
-            for key, pictures in asked.items():
+            for key, pictures in wanted.items():
                 coming = iter(pictures())
                 while window := list(islice(coming, WINDOW)):
                     yield key, list(pool.map(make, window))
@@ -163,33 +166,38 @@ def decoded(
         yield Prefetched(windows(), reading)
 
 
-def prepared(encoder: encoders.Encodes, drawn: Drawn, policy: str, views: int, picture: Named) -> Prepared:
-    """A picture and that many augmented versions of it, for an encoder. Raises StorageError if it cannot be decoded."""
+def prepare(
+    encoder: encoders.LoadedEncoder, resize: Resize, policy: str, views: int, picture: NamedPicture
+) -> Prepared:
+    """A picture and so many augmented `views` of it, for an encoder. Raises StorageError if it cannot be decoded."""
     name, content = picture
     try:
-        found = [drawn(pixels) for pixels in versions(content, policy, views)]
+        images = [resize(pixels) for pixels in decode_versions(content, policy, views)]
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise StorageError(f"{name} cannot be decoded: {error!r}") from error
-    return Prepared(phash(found[0]), [encoder.prepare(each) for each in found])
+    return Prepared(phash(images[0]), [encoder.prepare(each) for each in images])
 
 
-def versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:
-    """An encoded picture as pixels, and that many augmented versions of it."""
+def decode_versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:
+    """The pixels of an encoded picture, and of so many augmented `views` of it."""
     with Image.open(io.BytesIO(picture)) as image:
         plain = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     yield plain
     sha256 = hashlib.sha256(picture).hexdigest()
     for number in range(1, views + 1):
-        yield picture_policies.view(plain, policy, picture_policies.seed(sha256, number))
+        yield picture_policies.augment(plain, policy, picture_policies.seed(sha256, number))
 
 
-def read(tar: Path, members: Sequence[str]) -> Iterator[Named]:
-    """The pictures of a tar that are called for, in the tar's order, which must be that of `members`."""
+def read(tar: Path, members: Sequence[str]) -> Iterator[NamedPicture]:
+    """The pictures of these members of a tar, in the tar's order, which must be that of `members`.
+
+    Raises StorageError for a missing one.
+    """
     wanted = iter(members)
-    waiting = next(wanted, None)
+    expected = next(wanted, None)
     for name, content in tarfiles.read(tar):
-        if name == waiting:
+        if name == expected:
             yield f"{name} in {tar}", content
-            waiting = next(wanted, None)
-    if waiting is not None:
-        raise StorageError(f"{tar.name} has no picture {waiting}: remove it and its .parquet, and run `winnow curate`")
+            expected = next(wanted, None)
+    if expected is not None:
+        raise StorageError(f"{tar.name} has no picture {expected}: remove it and its .parquet, and run `winnow curate`")

@@ -11,63 +11,61 @@ from pipeline.errors import CompareError
 
 _TRIES = 1000
 
+Positions = npt.NDArray[np.int64]
 
-Places = npt.NDArray[np.int64]
-
-
-Truths = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`picture` and `text`, [pairs], stand together, and `match` says whether they belong together.
+    """Pairs of a picture and a text, `picture` and `text`: [pairs]; and whether they belong together, `match`: [pairs].
 
-    `texts` are all different; they may be left out where nobody reads them.
+    `texts` are all different; empty where only their embeddings are needed.
     """
 
     texts: tuple[str, ...]
-    picture: Places
-    text: Places
-    match: Truths
+    picture: Positions
+    text: Positions
+    match: Mask
 
     @classmethod
-    def of(cls, captions: Sequence[str], picture: Places, match: Truths | None = None) -> "Pairs":
-        """Of captions and the picture of each; all belong together unless told otherwise."""
+    def of(cls, captions: Sequence[str], picture: Positions, match: Mask | None = None) -> "Pairs":
+        """Of captions and the picture of each; without `match` all belong together."""
         words = [" ".join(each.lower().split()) for each in captions]
         _, first, text = np.unique(np.array(words, object), return_index=True, return_inverse=True)
-        true = np.ones(len(words), bool)
-        return cls(tuple(captions[int(at)] for at in first), picture, text, true if match is None else match)
+        texts = tuple(captions[int(at)] for at in first)
+        return cls(texts, picture, text, np.ones(len(words), bool) if match is None else match)
 
     @property
-    def told(self) -> list[Any]:
+    def content(self) -> list[Any]:
         """All of it, for a digest."""
         return [list(self.texts), self.picture.tolist(), self.text.tolist(), self.match.tolist()]
 
-    def halved(self, seed: int) -> "Pairs":
-        """The same, half of them with the text of another. Raises CompareError as `mismatched` does."""
-        text, match = mismatched(self.picture, self.text, seed)
+    def half_mismatched(self, seed: int) -> "Pairs":
+        """The same, half of them with the text of another. Raises CompareError as `mismatch` does."""
+        text, match = mismatch(self.picture, self.text, seed)
         return replace(self, text=text, match=match)
 
-    def right(self, pictures: int) -> Truths:
-        """Which of all texts were said of which of so many pictures, [pictures, texts]."""
-        found = np.zeros((pictures, int(self.text.max()) + 1), bool)
-        found[self.picture, self.text] = True
-        return found
+    def relevance(self, pictures: int) -> Mask:
+        """Which of all texts belong to which of so many pictures, [pictures, texts]."""
+        relevant = np.zeros((pictures, int(self.text.max()) + 1), bool)
+        relevant[self.picture, self.text] = True
+        return relevant
 
 
-def mismatched(picture: Places, text: Places, seed: int) -> tuple[Places, Truths]:
-    """Texts of which a blindly drawn half are another's, never one that was said of the picture; and which are its own.
+def mismatch(picture: Positions, text: Positions, seed: int) -> tuple[Positions, Mask]:
+    """Texts of which a random half is replaced by others, never by one of the same picture; and which still match.
 
     Raises CompareError where no other text is found for a picture.
     """
     generator = np.random.default_rng(seed)
-    found, match = text.copy(), np.ones(len(text), bool)
+    texts, match = text.copy(), np.ones(len(text), bool)
     match[generator.permutation(len(text))[: len(text) // 2]] = False
-    own, wanting = picture * (text.max(initial=0) + 1) + text, np.flatnonzero(~match)
+    own, missing = picture * (text.max(initial=0) + 1) + text, np.flatnonzero(~match)
     for _ in range(_TRIES):
-        if not len(wanting):
-            return found, match
-        found[wanting] = text[generator.integers(len(text), size=len(wanting))]
-        codes = picture[wanting] * (text.max() + 1) + found[wanting]
-        wanting = wanting[np.isin(codes, own)]
+        if not len(missing):
+            return texts, match
+        texts[missing] = text[generator.integers(len(text), size=len(missing))]
+        codes = picture[missing] * (text.max() + 1) + texts[missing]
+        missing = missing[np.isin(codes, own)]
     raise CompareError("too few different captions: for some picture there is none of another to ask for a match with")

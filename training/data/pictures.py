@@ -16,11 +16,11 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True)
 class Pictures:
-    """The tars of stored pictures, the held-out ones, and what turns pixels into a picture for the network."""
+    """The tars of stored pictures, the held-out ones, and how pixels become a picture for the network."""
 
     tars: Tars
-    heldout: Callable[[], Iterable[features.Named]]
-    drawn: features.Drawn
+    heldout: Callable[[], Iterable[features.NamedPicture]]
+    resize: features.Resize
 
     def prepare(self, tower: Tower, places: Sequence[Place]) -> dict[Place, Any]:
         """What the tower prepares of stored pictures. Raises StorageError for one that is missing."""
@@ -28,17 +28,17 @@ class Pictures:
         return dict(zip(places, (each for window in windows for each in window), strict=True))
 
     def prepare_heldout(self, tower: Tower) -> Iterator[list[Any]]:
-        """What it prepares of the held-out ones, a window at a time."""
+        """What the tower prepares of the held-out ones, a window at a time."""
         return self._windows(tower, self.heldout)
 
-    def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.Named]]) -> Iterator[list[Any]]:
-        make = partial(features.prepared, tower, self.drawn, "", 0)
-        with features.decoded({"": pictures}, make) as windows:
+    def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.NamedPicture]]) -> Iterator[list[Any]]:
+        make = partial(features.prepare, tower, self.resize, "", 0)
+        with features.decode({"": pictures}, make) as windows:
             for _, window in windows:
                 yield [picture.versions[0] for picture in window]
 
 
-def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.Named]:
+def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.NamedPicture]:
     """The pictures at these places, in that order. Raises StorageError for one that is missing."""
     for shard, member in places:
         content = tars.read(shard, member)

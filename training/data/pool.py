@@ -14,7 +14,7 @@ from pipeline.manifest import arms
 from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress
 from pipeline.settings.task import Split, Task
-from training.data import heldout, labels
+from training.data import heldout, labels, near_duplicates
 from training.data.features import Extractor, Features
 from training.data.heldout import HeldOut
 
@@ -33,7 +33,7 @@ class Pool:
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
     encoder. `leaked`, [rows], is true where the picture is in the test set: the only mask against training on it.
-    `counts` tells where the downloaded pairs went, `filters` how many that can be trained on each filter drops.
+    `counts` says where the downloaded pairs went, `filters` how many usable pairs each filter drops.
     """
 
     table: pa.Table
@@ -51,24 +51,24 @@ class Pool:
 
 
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
-    """The pool of a manifest, in ledger order; without a `test` set, task.split takes one off it before anything else.
+    """The pool of a manifest, in ledger order; without a `test` set, task.split first splits one off.
 
     Raises CompareError if no pair can be trained on, or no picture that was split off has a label.
     """
-    table, counts = labels.labelled(choice.downloaded(task.column), task)
+    table, counts = labels.label_pairs(choice.downloaded(task.column), task)
     if not len(table):
         raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
-    table, features = _with_features(table, choice.manifest.document["stages"]["shards"], extractors, progress)
+    table, features = _with_features(table, choice.manifest.stages.shards, extractors, progress)
     if test is None:
         assert task.split
-        apart = heldout.apart(features[0].phash, task.split)[table["picture"].to_numpy()]
+        apart = near_duplicates.split_off(features[0].phash, task.split)[table["picture"].to_numpy()]
         test, rows = _split(choice, task, task.split, table.filter(pa.array(apart)))
         held = [Features(each.views[rows], each.phash[rows]) for each in features]
         table = table.filter(pa.array(~apart))
         counts |= {"split_off": int(apart.sum())}
     else:
         held = [extractor.heldout(test) for extractor in extractors]
-    near = heldout.near(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
+    near = near_duplicates.near_any(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
     pool = Pool(table, test, features, held, exact | near, counts, {})
     usable = pool.usable
@@ -82,6 +82,13 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     return replace(pool, counts={**counts, **more}, filters=filters)
 
 
+def captions(choice: Choice, uids: pa.ChunkedArray) -> pa.Table:
+    """uid, caption, shard and member of these pairs, in ledger order."""
+    wanted = uids.combine_chunks()
+    batches = [each.filter(pc.is_in(each["uid"], value_set=wanted)) for each in choice.downloaded()]
+    return pa.Table.from_batches(batches).select(["uid", "caption", "shard", "member"])
+
+
 _NOTHING = {
     "classes": "captions names exactly one class; see the words in task.classes",
     "label": "pairs has a label of task.classes; see the values there, and task.column",
@@ -93,23 +100,23 @@ _NOTHING = {
 def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[HeldOut, npt.NDArray[np.int64]]:
     """The pictures that were split off and have a label, and the row of each in the features.
 
-    Every pair of such a picture has its say, also one that has no label by itself. Raises CompareError if none has one.
+    All pairs of such a picture count, also those without a label of their own. Raises CompareError if none has one.
     """
     sha256, first = np.unique(np.array(apart["sha256"].to_pylist(), str), return_index=True)
     known = pa.array(sha256.tolist(), pa.string())
     batches = choice.downloaded(task.column)
-    told = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
-    picture = pc.index_in(told["sha256"], value_set=known).to_numpy()
-    label, doubtful = heldout.agreed(told, picture, len(known), task, split.agree)
-    there = heldout.there(label)
-    if not there.any():
+    pairs = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
+    picture = pc.index_in(pairs["sha256"], value_set=known).to_numpy()
+    label, ambiguous = heldout.agreed_labels(pairs, picture, len(known), task, split.agree)
+    chosen = labels.known(label)
+    if not chosen.any():
         raise CompareError(
             f"none of {len(known)} pictures that were split off has a label: raise share, or lower agree"
         )
-    unlabelled = len(known) - doubtful - int(there.sum())
-    rows = apart["picture"].to_numpy()[first[there]]
-    pairs = heldout.paired(told, picture, np.flatnonzero(there), task, split.seed)
-    return HeldOut(tuple(sha256[there].tolist()), label[there], doubtful, unlabelled, pairs=pairs), rows
+    unlabelled = len(known) - ambiguous - int(chosen.sum())
+    rows = apart["picture"].to_numpy()[first[chosen]]
+    captions = heldout.caption_pairs(pairs, picture, np.flatnonzero(chosen), task, split.seed)
+    return HeldOut(tuple(sha256[chosen].tolist()), label[chosen], ambiguous, unlabelled, pairs=captions), rows
 
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:
@@ -133,10 +140,10 @@ def _with_features(
         start += len(members)
     total = len(wanted) * len(extractors)
     progress("features", 0, total)
-    found: list[list[Features]] = []
+    parts: list[list[Features]] = []
     for extractor in extractors:
-        found.append([])
+        parts.append([])
         for features in extractor.training(shards_key, wanted):
-            found[-1].append(features)
-            progress("features", sum(map(len, found)), total)
-    return table.append_column("picture", pa.array(pictures)), [Features.joined(each) for each in found]
+            parts[-1].append(features)
+            progress("features", sum(map(len, parts)), total)
+    return table.append_column("picture", pa.array(pictures)), [Features.joined(each) for each in parts]

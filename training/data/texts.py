@@ -59,7 +59,7 @@ class Texts:
         plain = self.plain[rows][:, None]
         if not isinstance(how, str) or versions is None:
             return plain
-        return versions.chosen(how, rows, plain, self.versions["text" if how == "text" else "both"])
+        return versions.select(how, rows, plain, self.versions["text" if how == "text" else "both"])
 
 
 def prompts(classes: Classes) -> list[list[str]]:

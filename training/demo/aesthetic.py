@@ -1,4 +1,4 @@
-"""Trains the demo's aesthetic head: `python -m training.demo_aesthetic`, after the demo CLIP, which it reads.
+"""Trains the demo's aesthetic head: `python -m training.demo.aesthetic`, after the demo CLIP, which it reads.
 
 An affine map, as LAION's heads are: logistic regression on the L2-normalised embedding, a clean scene against the same
 one blurred, washed out, watermarked or over-compressed. The scenes are of the stream that the CLIP learned from but of

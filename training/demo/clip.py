@@ -1,13 +1,12 @@
-"""Trains the demo CLIP: `python -m training.demo_clip`. It sees nothing but clean scenes of a stream that is neither in
+"""Trains the demo CLIP: `python -m training.demo.clip`. It sees nothing but clean scenes of a stream that is neither in
 the demo's pool nor in its test set, so it knows the demo's toys and nothing of the world.
 
 The scenes take as long as the training: together 5 to 10 minutes on 2 idle cores.
 """
 
-import gzip
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from multiprocessing import get_context
@@ -24,6 +23,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from pipeline.demo import pool
 from pipeline.demo.captions import SHAPE_WORDS
+from training.demo.vocabulary import write_vocabulary
 
 FOLDER = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"
 SEED = 1
@@ -54,37 +54,6 @@ def shrunk(content: bytes, side: int) -> Pictures:
     """A JPEG's pixels, resized as the model's preprocessing does, uint8 [side, side, 3]."""
     with Image.open(BytesIO(content)) as image:
         return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
-
-
-def write_vocabulary(captions: Iterable[str], path: Path) -> int:
-    """CLIP's own merges, less those that no caption needs, in open_clip's format. Returns the number of tokens."""
-    from open_clip.tokenizer import SimpleTokenizer, get_pairs
-
-    whole = SimpleTokenizer()
-    used: set[tuple[str, str]] = set()
-    for word in sorted({word for caption in captions for word in whole.pat.findall(caption.lower())}):
-        parts: tuple[str, ...] = (*word[:-1], word[-1] + "</w>")
-        while len(parts) > 1:
-            pair = min(get_pairs(parts), key=lambda pair: whole.bpe_ranks.get(pair, len(whole.bpe_ranks)))
-            if pair not in whole.bpe_ranks:
-                break
-            used.add(pair)
-            parts = _merged(parts, pair)
-    merges = sorted(used, key=whole.bpe_ranks.__getitem__)
-    lines = ["#merges of CLIP's vocabulary that the demo's captions need", *(" ".join(pair) for pair in merges)]
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-        file.write("\n".join(lines).encode())
-    return 512 + len(merges) + 2
-
-
-def _merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    merged: list[str] = []
-    for part in parts:
-        if merged and (merged[-1], part) == pair:
-            merged[-1] += part
-        else:
-            merged.append(part)
-    return tuple(merged)
 
 
 def write_config(vocabulary: int, pictures: Pictures, folder: Path) -> None:

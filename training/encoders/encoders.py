@@ -1,4 +1,4 @@
-"""What turns pictures into the numbers that a learner sees: the image tower of an open_clip model, any timm model
+"""Encoders, from pictures to the features that a learner sees: the image tower of an open_clip model, any timm model
 without its classifier, histograms of oriented gradients, or the pixels themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     import torch
 
 BATCH = 64
-"""Pictures in one forward pass at most, fewer where memory ends."""
+"""The largest number of pictures in one forward pass; halved when memory runs out."""
 
 PIXELS = 8 * 224 * 224
-"""In one forward pass on a processor: from larger ones memory is given back and taken anew layer by layer, which costs
-convolutional networks half their speed."""
+"""The largest number of pixels in one forward pass on a CPU. Above it each layer frees and allocates memory again,
+which halves the speed of convolutional networks."""
 
 _OPENCV = "opencv-python-headless"
 
 
-class Encodes(Protocol):
-    """An encoder, ready to run: `prepare` once for a picture, then `encode` for as many as there are."""
+class LoadedEncoder(Protocol):
+    """An encoder that is ready to run: `prepare` each picture, then `encode` any number of them."""
 
     def prepare(self, image: Image.Image) -> Any:
-        """An upright RGB picture, as `encode` wants it."""
+        """From an upright RGB picture to the input of `encode`."""
 
     def encode(self, pictures: Sequence[Any]) -> npt.NDArray[np.float32]:
         """Features [pictures, dim]. Raises ModelError."""
 
 
 def identity(encoder: Encoder) -> dict[str, Any]:
-    """All that decides an encoder's features, as JSON. Weights are told by their digest, wherever they come from.
+    """All that decides an encoder's features, as JSON. Weights are identified by their digest, wherever they come from.
 
-    Raises ModelError for weights that cannot be had, or that do not fit their model's activation.
+    Raises ModelError for missing weights, or weights that do not fit their model's activation.
     """
     if not isinstance(encoder, Network):
         return {**encoder.model_dump(), "versions": {_OPENCV: version(_OPENCV)}}
@@ -52,19 +52,19 @@ def identity(encoder: Encoder) -> dict[str, Any]:
         "versions": {name: version(name) for name in (library, "torch", "torchvision", "pillow")},
     }
     if encoder.kind == "timm":
-        found = timm_weights.find(encoder.model, encoder.weights).identity()
-        return made | dict(found) | {"options": encoder.options, "preprocess": encoder.preprocess}
+        weights = timm_weights.find(encoder.model, encoder.weights).identity()
+        return made | dict(weights) | {"options": encoder.options, "preprocess": encoder.preprocess}
     if encoder.weights == RANDOM:
         return made | {"model": encoder.model, "weights": RANDOM}
     return made | dict(clip_weights.find_model(encoder.model, encoder.weights, encoder.quick_gelu).identity())
 
 
-def load(encoder: Encoder) -> Encodes:
-    """The encoder; a network in evaluation mode, in float32. Raises ModelError where weights are missing or misfit."""
+def load(encoder: Encoder) -> LoadedEncoder:
+    """The encoder; a network in evaluation mode, in float32. Raises ModelError for missing or wrong weights."""
     if isinstance(encoder, Hog):
-        return Gradients(encoder.side)
+        return HogEncoder(encoder.side)
     if isinstance(encoder, Pixels):
-        return Raw(encoder.side)
+        return PixelEncoder(encoder.side)
     if encoder.kind == "open_clip":
         return _open_clip(encoder)
     try:
@@ -73,8 +73,8 @@ def load(encoder: Encoder) -> Encodes:
         raise ModelError(f"encoder {encoder.model}: {clip_weights.first_line(error)}") from error
 
 
-class Raw:
-    """RGB, 0 to 1, of the picture resized to a square whatever its shape: [3 * side * side], channel by channel."""
+class PixelEncoder:
+    """The pixels of the picture resized to a square, RGB, 0 to 1, channel by channel: [3 * side * side]."""
 
     def __init__(self, side: int) -> None:
         self._side = side
@@ -93,12 +93,12 @@ class Raw:
         return np.stack(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
 
 
-class Gradients(Raw):
+class HogEncoder(PixelEncoder):
     """Histograms of oriented gradients (Dalal and Triggs 2005) of the picture resized to a square.
 
-    Cells of 8 x 8 pixels, 9 unsigned directions, blocks of 2 x 2 cells that overlap by half and are normalised each by
-    itself: 36 * (side / 8 - 1) ** 2 features, 0 to 1. Brightness and contrast of the picture hardly change them; where
-    things lie, how large they are and how they are turned does. The strongest colour channel of a pixel counts.
+    Cells of 8 x 8 pixels, 9 unsigned directions, blocks of 2 x 2 cells that overlap by half, each normalised by itself:
+    36 * (side / 8 - 1) ** 2 features, 0 to 1. They hardly depend on brightness and contrast, but on the position, size
+    and rotation of things. Of a pixel the strongest colour channel counts.
     """
 
     def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
@@ -113,7 +113,7 @@ class Gradients(Raw):
 class Tower:
     """A network, ready to run: `network` gives features of a stack of pictures, `geometry` resizes and crops one.
 
-    It sees `batch` pictures in one pass, as many as suit the device if unset; half as many from where memory ended.
+    `batch` is the number of pictures in one pass, by default what suits the device. It is halved when memory runs out.
     """
 
     def __init__(
@@ -136,35 +136,35 @@ class Tower:
         """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
         return np.asarray(self._geometry(image))
 
-    def stacked(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> "torch.Tensor":
-        """What `prepare` gave, as the network sees it: float32 [pictures, 3, height, width], normalised."""
+    def stack(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> "torch.Tensor":
+        """The network's input from what `prepare` returned: float32 [pictures, 3, height, width], normalised."""
         import torch
 
-        # What lies in memory as [n, height, width, 3] is channels-last by itself, which takes half the time on a CPU.
+        # Memory in the order [n, height, width, 3] is channels-last, which takes half the time on a CPU.
         pixels = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
         return pixels.float().div_(255).sub_(self._mean).div_(self._std)
 
-    def fitting(self, picture: npt.NDArray[np.uint8]) -> int:
-        """How many of such pictures go into one pass here."""
+    def default_batch(self, picture: npt.NDArray[np.uint8]) -> int:
+        """How many pictures of this size go into one pass on this device."""
         height, width, _ = picture.shape
         return BATCH if self.device != "cpu" else min(BATCH, max(1, PIXELS // (height * width)))
 
     def encode(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is no number."""
+        """float32 [pictures, dim]. Raises ModelError if memory ends at one picture, or a feature is infinite."""
         import torch
 
         from pipeline.models.batches import in_batches, is_out_of_memory
 
         def run(window: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
             try:
-                features: torch.Tensor = self.network(self.stacked(window))
+                features: torch.Tensor = self.network(self.stack(window))
                 return features.float()
             except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):  # as `in_batches` does it in this window, in those that come
+                if is_out_of_memory(error):  # `in_batches` halves this window; later ones start at that size
                     self.batch = max(1, len(window) // 2)
                 raise
 
-        self.batch = self.batch or self.fitting(pictures[0])
+        self.batch = self.batch or self.default_batch(pictures[0])
         exactly = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with exactly:
@@ -173,8 +173,8 @@ class Tower:
             if not is_out_of_memory(error):
                 raise
             raise ModelError("the encoder does not fit into memory, even with one picture at a time") from error
-        if not np.abs(features).max() < np.finfo(np.float16).max:  # NaN is not either
-            raise ModelError("the encoder gave features that are no numbers: its weights do not fit the model")
+        if not np.abs(features).max() < np.finfo(np.float16).max:  # false for NaN, too
+            raise ModelError("the encoder gave features that are not finite: its weights do not fit the model")
         return features
 
 
@@ -195,7 +195,7 @@ def _open_clip(encoder: Network) -> Tower:
     from torch.nn.functional import normalize
 
     class Pictures(torch.nn.Module):
-        """The picture's half of a model."""
+        """The image tower of a model."""
 
         def __init__(self, model: Any) -> None:
             super().__init__()
@@ -215,7 +215,7 @@ def _open_clip(encoder: Network) -> Tower:
 
 
 def _tower(network: "torch.nn.Module", geometry: Sequence[Any], standard: Any) -> Tower:
-    """Frozen, and where it shall run. `standard` is the model's own Normalize."""
+    """The network, frozen, on its device. `standard` is the model's own Normalize."""
     import torch
     from torchvision.transforms import Compose, Normalize
 

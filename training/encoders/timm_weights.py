@@ -1,6 +1,6 @@
-"""Which weights a timm encoder means, as a file, so that features can be told apart by its digest, and the model.
+"""The weights of a timm encoder, as a file whose digest identifies features, and the model.
 
-Weights are safetensors, wherever they come from: nothing is unpickled.
+Weights are always safetensors: nothing is unpickled.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ FILE = ".safetensors"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A model by its timm name, and its weights as a file; None if they are random, from a fixed seed.
+class TimmWeights:
+    """A model by its timm name, and its weights as a file; None for random weights, from a fixed seed.
 
-    `config` describes the model where its name does not: the digest of a file that came with the weights.
+    `config` is the digest of the file that describes a model without a timm name; empty otherwise.
     """
 
     model: str
@@ -29,12 +29,12 @@ class Found:
     config: str = ""
 
     def identity(self) -> Mapping[str, Any]:
-        """JSON; no path of this machine."""
+        """As JSON, without paths."""
         model = LOCAL_DIR if self.model.startswith(LOCAL_DIR) else self.model
         return {"model": model, "config": self.config, "weights": file_digest(self.weights) if self.weights else RANDOM}
 
     def load(self, options: Mapping[str, Any]) -> Any:
-        """The model in float32 on the CPU, with its classifier. Whatever timm raises, it raises."""
+        """The model in float32 on the CPU, with its classifier. Raises what timm raises."""
         import timm
         import torch
 
@@ -46,33 +46,33 @@ class Found:
         return timm.create_model(self.model, pretrained=True, **file, **options)
 
 
-def find(model: str, weights: str | None) -> Found:
-    """Where the weights lie; those of a hub are fetched to its cache if need be. Raises ModelError.
+def find(model: str, weights: str | None) -> TimmWeights:
+    """The file of the weights; those of a hub are downloaded to its cache if needed. Raises ModelError.
 
     `weights` is a tag of timm's for its model, a .safetensors file, or RANDOM; the model's first tag if unset.
     """
     if model.startswith((LOCAL_DIR, clip_weights.HUB)):
         return _folder(Path(model.removeprefix(LOCAL_DIR))) if model.startswith(LOCAL_DIR) else _repository(model)
     if weights == RANDOM:
-        return Found(model, None)
-    return Found(model, Path(weights)) if weights and weights.endswith(FILE) else _tag(model, weights)
+        return TimmWeights(model, None)
+    return TimmWeights(model, Path(weights)) if weights and weights.endswith(FILE) else _tag(model, weights)
 
 
-def _folder(folder: Path) -> Found:
-    """As timm's `save_for_hf` leaves it."""
-    described, found = folder / "config.json", sorted(folder.glob("*" + FILE))
-    if len(found) != 1 or not described.is_file():
+def _folder(folder: Path) -> TimmWeights:
+    """A folder as timm's `save_for_hf` writes it."""
+    described, weights = folder / "config.json", sorted(folder.glob("*" + FILE))
+    if len(weights) != 1 or not described.is_file():
         raise ModelError(f"{folder} must hold config.json and exactly one file of weights, as .safetensors")
-    return Found(LOCAL_DIR + str(folder), found[0], file_digest(described))
+    return TimmWeights(LOCAL_DIR + str(folder), weights[0], file_digest(described))
 
 
-def _repository(model: str) -> Found:
+def _repository(model: str) -> TimmWeights:
     name = model.removeprefix(clip_weights.HUB)
     described, weights = (_fetched(model, name, file) for file in ("config.json", "model" + FILE))
-    return Found(model, weights, file_digest(described))
+    return TimmWeights(model, weights, file_digest(described))
 
 
-def _tag(model: str, tag: str | None) -> Found:
+def _tag(model: str, tag: str | None) -> TimmWeights:
     import timm
 
     if not timm.is_model(model):
@@ -88,11 +88,11 @@ def _tag(model: str, tag: str | None) -> Found:
     if not file.endswith(FILE):
         raise ModelError(f"the weights of {model} are not {FILE} on the hub ({file}): name a local {FILE} file")
     name = f"{model}.{config.tag}"
-    return Found(name, _fetched(name, config.hf_hub_id, file))
+    return TimmWeights(name, _fetched(name, config.hf_hub_id, file))
 
 
 def _fetched(what: str, repository: str, file: str) -> Path:
-    """A file of the hub's, or of its cache on this machine."""
+    """A file of the hub, or of its local cache."""
     from huggingface_hub import hf_hub_download
 
     name, _, revision = repository.partition("@")

@@ -86,7 +86,7 @@ class _Model:
 
     def __call__(self, window: Sequence[npt.NDArray[np.uint8]]) -> "torch.Tensor":
         """Scores of prepared pictures, [pictures, outputs]."""
-        scores: torch.Tensor = self._head(self._standardized(self._tower.network(self._tower.stacked(window))))
+        scores: torch.Tensor = self._head(self._standardized(self._tower.network(self._tower.stack(window))))
         return scores
 
     @property

@@ -4,23 +4,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.measures.metrics import Floats, Measure, Predicted, main
+from training.measures.metrics import Floats, Measure, Predictions, main_metric
 
 RESAMPLES = 4000
-"""Bootstrap resamples behind an interval."""
+"""Bootstrap resamples of an interval."""
 
 
 LEVEL = 0.95
-"""What share of the resamples an interval holds."""
+"""The share of the resamples that an interval contains."""
 
 
-SAYS = f"paired bootstrap over seeds, each with its own draw of the pool, and test pictures; {RESAMPLES} resamples"
-"""How intervals were made, for a person."""
+METHOD = f"paired bootstrap over seeds, each with its own draw of the pool, and test pictures; {RESAMPLES} resamples"
+"""How intervals are made, for a person."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """What is compared, its mean over seeds: `point` as measured, and in each resample, [resamples]."""
+    """The mean of the main score over seeds: `point` as measured, and `resampled`, [resamples]."""
 
     point: float
     resampled: Floats
@@ -28,7 +28,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of means over seeds, and the bootstrap interval around it, which holds `level` of them.
+    """A difference of means over seeds, and its bootstrap interval, which contains a share `level` of the resamples.
 
     `relative` is the difference in parts of the second mean, None where that is 0; its bounds are None where it is 0
     in some resample.
@@ -44,12 +44,12 @@ class Interval:
 
 
 def corrected(compared: int) -> float:
-    """The level of each of several intervals at which all of them together hold LEVEL (Bonferroni)."""
+    """The level of each of so many intervals that gives LEVEL to all of them together (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(compared, 1)
 
 
 def difference(better: Mean, worse: Mean, level: float = LEVEL) -> Interval:
-    """Of two means of one bootstrap."""
+    """The difference of two means of one bootstrap."""
     relative = better.point / worse.point - 1 if worse.point > 0 else None
     low, high = _bounds(better.resampled - worse.resampled, level)
     divides = (worse.resampled > 0).all()
@@ -65,24 +65,24 @@ def interaction(both: Mean, first: Mean, second: Mean, neither: Mean) -> Interva
 
 
 class Bootstrap:
-    """Resamples of seeds and of test pictures together, the same ones for everything that is compared.
+    """Resamples of seeds and of test pictures together, the same for all means.
 
-    Only the spread over seeds and pictures is in an interval: with few seeds it is somewhat too narrow.
+    An interval contains the spread over seeds and pictures only. With few seeds it is somewhat too narrow.
     """
 
     def __init__(self, measure: Measure, pictures: int, seeds: int, resamples: int = RESAMPLES) -> None:
         generator = np.random.default_rng(20261121)
         self._measure = measure
-        each, drawn = np.full(pictures, 1 / pictures), np.full(seeds, 1 / seeds)
+        each, each_seed = np.full(pictures, 1 / pictures), np.full(seeds, 1 / seeds)
         self._times = generator.multinomial(pictures, each, size=resamples).astype(np.float32)
-        self._drawn = generator.multinomial(seeds, drawn, size=resamples) / seeds
+        self._seed_weights = generator.multinomial(seeds, each_seed, size=resamples) / seeds
 
-    def mean(self, predicted: Predicted) -> Mean:
-        """Of predictions [seeds, pictures], paired by seed with all others."""
-        name = main(self._measure)
-        by_seed = np.stack([self._measure.resampled(row, self._times) for row in predicted], axis=1)
-        point = float(np.mean([self._measure.scores(row)[name] for row in predicted]))
-        return Mean(point, (by_seed * self._drawn).sum(axis=1))
+    def mean(self, predictions: Predictions) -> Mean:
+        """The mean for predictions [seeds, pictures], paired by seed with those of all other means."""
+        name = main_metric(self._measure)
+        by_seed = np.stack([self._measure.resampled(row, self._times) for row in predictions], axis=1)
+        point = float(np.mean([self._measure.scores(row)[name] for row in predictions]))
+        return Mean(point, (by_seed * self._seed_weights).sum(axis=1))
 
 
 def _bounds(values: Floats, level: float) -> tuple[float, float]:

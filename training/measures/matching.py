@@ -1,6 +1,6 @@
-"""Held-out pictures and captions that are asked for together: retrieval, and match or no match of pairs.
+"""Measures on held-out pictures and captions: retrieval, and match or no match of pairs.
 
-Captions that are equal in words, whatever their case and their blanks, cannot be told apart, and are one text.
+Captions that are equal but for case and blanks are one text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,37 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from training.data.pairs import Pairs, Places, Truths
-from training.measures.metrics import Floats, Measure, Predicted, Units
+from training.data.pairs import Mask, Pairs, Positions
+from training.measures.metrics import Floats, Measure, Predictions, Units
 
 AT = (1, 5, 10)
-"""The places of a ranking up to which it is looked for what is right."""
+"""The k of recall at k."""
 
 _CHUNK = 1024
 
 
-def ranks(queries: Units, candidates: Units, right: Truths) -> Places:
-    """The place of the first right candidate of each query, 1 the best; a wrong one that is as near goes before it.
+def ranks(queries: Units, candidates: Units, relevant: Mask) -> Positions:
+    """The rank of the first relevant candidate of each query, from 1. At equal cosines others rank before it.
 
-    `right` is [queries, candidates].
+    `relevant` is [queries, candidates].
     """
     import torch
 
-    found, among = np.empty(len(queries), np.int64), torch.from_numpy(candidates)
+    first, among = np.empty(len(queries), np.int64), torch.from_numpy(candidates)
     for at in range(0, len(queries), _CHUNK):
-        part = right[at : at + _CHUNK]
-        near = (torch.from_numpy(queries[at : at + _CHUNK]) @ among.T).numpy()
-        best = np.where(part, near, -np.inf).max(axis=1, keepdims=True)
-        found[at : at + _CHUNK] = 1 + ((near >= best) & ~part).sum(axis=1)
-    return found
+        part = relevant[at : at + _CHUNK]
+        cosines = (torch.from_numpy(queries[at : at + _CHUNK]) @ among.T).numpy()
+        best = np.where(part, cosines, -np.inf).max(axis=1, keepdims=True)
+        first[at : at + _CHUNK] = 1 + ((cosines >= best) & ~part).sum(axis=1)
+    return first
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Of so many `pictures` and their captions those that belong together are to be found among all.
+    """Recall of captions by pictures and of pictures by captions, among all of so many `pictures` and their captions.
 
-    Predictions are ranks: of the first right text for each picture, then of the first right picture for each caption.
+    Predictions are ranks: of the first relevant text for each picture, then of the first relevant picture for each
+    caption.
     """
 
     pairs: Pairs
@@ -51,53 +52,53 @@ class Retrieval:
         **{f"t2i_r{k}": f"image R@{k}" for k in AT},
     }
 
-    def said(self, pictures: Units, texts: Units) -> Predicted:
-        """By cosines, among all pictures and all texts."""
-        right = self.pairs.right(self.pictures)
-        return np.concatenate([ranks(pictures, texts, right), ranks(texts, pictures, right.T)[self.pairs.text]])
+    def predict(self, pictures: Units, texts: Units) -> Predictions:
+        """Ranks by cosine, among all pictures and all texts."""
+        relevant = self.pairs.relevance(self.pictures)
+        return np.concatenate([ranks(pictures, texts, relevant), ranks(texts, pictures, relevant.T)[self.pairs.text]])
 
-    def scores(self, predicted: Predicted) -> dict[str, Any]:
+    def scores(self, predictions: Predictions) -> dict[str, Any]:
         """Recalls at 1, 5 and 10, of texts by their picture and of pictures by their text, and their mean."""
-        hits, asked = self._hits(predicted)
-        return self._named((hits.sum(axis=0) / asked.sum(axis=0)).tolist())
+        hits, queries = self._hits(predictions)
+        return self._by_name((hits.sum(axis=0) / queries.sum(axis=0)).tolist())
 
-    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
-        """The mean recall. The captions of a picture go with it; what is searched stays the whole set."""
-        hits, asked = self._hits(predicted)
-        mean: Floats = ((times @ hits) / (times @ asked)).mean(axis=1)
+    def resampled(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
+        """The mean recall. A picture counts with its captions. The candidates are always the whole set."""
+        hits, queries = self._hits(predictions)
+        mean: Floats = ((times @ hits) / (times @ queries)).mean(axis=1)
         return mean
 
     def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
-        """What a blind order would find."""
-        right = self.pairs.right(self.pictures)
-        texts, pictures = right.sum(axis=1), right.sum(axis=0)[self.pairs.text]
-        told = [chance(texts, right.shape[1], k) for k in AT] + [chance(pictures, self.pictures, k) for k in AT]
-        return "chance", self._named(told)
+        """The expected recalls of a random order."""
+        relevant = self.pairs.relevance(self.pictures)
+        texts, pictures = relevant.sum(axis=1), relevant.sum(axis=0)[self.pairs.text]
+        recalls = [chance(texts, relevant.shape[1], k) for k in AT] + [chance(pictures, self.pictures, k) for k in AT]
+        return "chance", self._by_name(recalls)
 
-    def _named(self, recalls: Sequence[float]) -> dict[str, float]:
+    def _by_name(self, recalls: Sequence[float]) -> dict[str, float]:
         return dict(zip(self.metrics, [float(np.mean(recalls)), *recalls], strict=True))
 
-    def _hits(self, predicted: Predicted) -> tuple[Floats, Floats]:
-        """By picture, how many of its questions find what is right, and how many there are: [pictures, recalls]."""
-        image, text = predicted[: self.pictures], predicted[self.pictures :]
-        said = np.bincount(self.pairs.picture, minlength=self.pictures)
-        found: list[npt.NDArray[Any]] = [image <= k for k in AT]
-        found += [np.bincount(self.pairs.picture, text <= k, minlength=self.pictures) for k in AT]
-        asked = [np.ones(self.pictures)] * len(AT) + [said] * len(AT)
-        return np.stack(found, axis=1).astype(np.float64), np.stack(asked, axis=1).astype(np.float64)
+    def _hits(self, predictions: Predictions) -> tuple[Floats, Floats]:
+        """By picture, how many of its queries have a hit, and how many there are: [pictures, recalls]."""
+        image, text = predictions[: self.pictures], predictions[self.pictures :]
+        captions = np.bincount(self.pairs.picture, minlength=self.pictures)
+        hits: list[npt.NDArray[Any]] = [image <= k for k in AT]
+        hits += [np.bincount(self.pairs.picture, text <= k, minlength=self.pictures) for k in AT]
+        queries = [np.ones(self.pictures)] * len(AT) + [captions] * len(AT)
+        return np.stack(hits, axis=1).astype(np.float64), np.stack(queries, axis=1).astype(np.float64)
 
 
-def chance(right: Places, candidates: int, k: int) -> float:
-    """How often one of so many `right` ones is among the first k of a blind order of all candidates, on average."""
-    missed = 1 - right[:, None] / (candidates - np.arange(min(k, candidates)))
+def chance(relevant: Positions, candidates: int, k: int) -> float:
+    """Expected recall at k of a random order of the candidates, of which so many are `relevant` to each query."""
+    missed = 1 - relevant[:, None] / (candidates - np.arange(min(k, candidates)))
     return float(np.mean(1 - missed.clip(min=0).prod(axis=1)))
 
 
 @dataclass(frozen=True)
 class Match:
-    """Of each pair it is asked whether picture and caption belong together.
+    """Whether picture and caption of each pair belong together.
 
-    Predictions are cosines less a threshold: 0 or more says that they do.
+    Predictions are cosines less a threshold: 0 or more is a match.
     """
 
     pairs: Pairs
@@ -111,57 +112,59 @@ class Match:
         "auc": "ROC AUC",
     }
 
-    def said(self, pictures: Units, texts: Units) -> Predicted:
-        """The cosine of each pair; the threshold is not in it yet."""
-        found: Predicted = np.einsum("nd,nd->n", pictures[self.pairs.picture], texts[self.pairs.text])
-        return found
+    def predict(self, pictures: Units, texts: Units) -> Predictions:
+        """The cosine of each pair, before `subtract_threshold`."""
+        cosines: Predictions = np.einsum("nd,nd->n", pictures[self.pairs.picture], texts[self.pairs.text])
+        return cosines
 
-    def scores(self, predicted: Predicted) -> dict[str, Any]:
-        """f1, precision and recall of match, accuracy; auc, which needs no threshold: ties count half."""
+    def scores(self, predictions: Predictions) -> dict[str, Any]:
+        """F1, precision and recall of match, accuracy, and ROC AUC, which needs no threshold; ties count half."""
         from scipy.stats import rankdata
 
-        said, match = predicted >= 0, self.pairs.match
-        right, count = int((said & match).sum()), int(match.sum())
-        above = rankdata(predicted)[match].sum() - count * (count + 1) / 2
+        positive, match = predictions >= 0, self.pairs.match
+        correct, count = int((positive & match).sum()), int(match.sum())
+        above = rankdata(predictions)[match].sum() - count * (count + 1) / 2
         return {
-            "f1": 2 * right / (int(said.sum()) + count),
-            "precision": right / max(int(said.sum()), 1),
-            "recall": right / count,
-            "accuracy": float((said == match).mean()),
+            "f1": 2 * correct / (int(positive.sum()) + count),
+            "precision": correct / max(int(positive.sum()), 1),
+            "recall": correct / count,
+            "accuracy": float((positive == match).mean()),
             "auc": float(above / (count * (len(match) - count))),
         }
 
-    def resampled(self, predicted: Predicted, times: npt.NDArray[np.float32]) -> Floats:
-        """F1 of match, 0 where nothing matches and nothing is said to. A picture's pairs go with it."""
-        said, match = predicted >= 0, self.pairs.match
-        right, either = (
+    def resampled(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
+        """F1 of match; 0 without matches and positive predictions. A picture counts with its pairs."""
+        positive, match = predictions >= 0, self.pairs.match
+        correct, either = (
             times @ np.bincount(self.pairs.picture, weights, minlength=self.pictures)
-            for weights in (2.0 * (said & match), 1.0 * said + match)
+            for weights in (2.0 * (positive & match), 1.0 * positive + match)
         )
-        f1: Floats = np.divide(right, either, out=np.zeros(len(times)), where=either > 0)
+        f1: Floats = np.divide(correct, either, out=np.zeros(len(times)), where=either > 0)
         return f1
 
     def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
-        """Always match: by F1 the best of what looks at no picture."""
+        """Always match, which has the best F1 of all that look at no picture."""
         return "always match", self.scores(np.zeros(len(self.pairs.match)))
 
 
-def less_threshold(said: Sequence[Predicted], measure: Measure) -> list[Predicted]:
-    """What was said of several sets; where it is cosines of pairs, less the threshold of the last set's `measure`."""
+def subtract_threshold(predictions: Sequence[Predictions], measure: Measure) -> list[Predictions]:
+    """Predictions for several sets; cosines of pairs less the threshold of the last set, whose `measure` it is."""
     if not isinstance(measure, Match):
-        return list(said)
-    line = threshold(said[-1], measure.pairs.match)
-    return [each.astype(np.float64) - line for each in said]
+        return list(predictions)
+    line = threshold(predictions[-1], measure.pairs.match)
+    return [each.astype(np.float64) - line for each in predictions]
 
 
-def threshold(cosines: npt.NDArray[np.floating[Any]], match: Truths) -> float:
-    """From which cosine on most pairs are told rightly, as many of which match as do not; of several the lowest.
+def threshold(cosines: npt.NDArray[np.floating[Any]], match: Mask) -> float:
+    """The cosine from which calling pairs a match is most accurate; of several the lowest.
 
-    Of such pairs this is where hits less false alarms are most, which wrong captions among those that should match do
-    not move: they shrink both alike.
+    It is meant for pairs of which half match: there it maximises hits less false alarms. Wrong captions among the
+    matches lower both alike and do not move it.
     """
     values, place = np.unique(cosines, return_inverse=True)
     gained = np.bincount(place, np.where(match, 1.0, -1.0), minlength=len(values))
-    above = np.append(np.cumsum(gained[::-1])[::-1], 0.0)  # what saying match from each value on gets right, and never
+    above = np.append(
+        np.cumsum(gained[::-1])[::-1], 0.0
+    )  # hits less false alarms from each value on; 0 for no match at all
     between = np.concatenate([[-2.0], (values[1:] + values[:-1]) / 2, [2.0]])
     return float(between[above.argmax()])

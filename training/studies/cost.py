@@ -1,7 +1,7 @@
 """What an encoder costs on this machine: pictures a second, parameters, operations, memory.
 
-It is measured on stored pictures, in a process of its own, so that its memory is its own, and one that this machine
-cannot run costs one line of a table.
+It is measured on stored pictures, in a process of its own: its peak of memory is not that of another encoder, and an
+encoder that this machine cannot run costs one line of a table.
 """
 
 import io
@@ -25,14 +25,14 @@ from pipeline.models import device
 from pipeline.settings.encoder import Encoder, Network
 from training.data import features
 from training.encoders import encoders
-from training.encoders.encoders import Encodes, Tower
+from training.encoders.encoders import LoadedEncoder, Tower
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A way from stored pictures to features: how many threads decode, none if the encoder waits for each picture.
+    """A loop from stored pictures to features. `workers` threads decode; with 0 the encoder waits for each picture.
 
-    `busy` is the share of the time in which the encoder was at work.
+    `busy` is the share of the time in which the encoder ran.
     """
 
     workers: int
@@ -42,12 +42,13 @@ class Loop:
 
 @dataclass(frozen=True)
 class Cost:
-    """`encoder_images_per_second` is what the encoder alone does, on pictures that lie ready, `batch` at a time, which
-    was `halved` if there was no memory for more.
+    """`encoder_images_per_second` is of the encoder alone, on prepared pictures, `batch` at a time. `halved` says that
+    memory ran out for a larger batch.
 
-    `flops` are floating-point operations for one picture, a multiplication and an addition being two; None for what is
-    no network. `memory_mb` is the most that the process had beyond what it had before, on a GPU the most there.
-    `one_by_one` opens, hashes and prepares picture after picture; `streamed` does so ahead, with 1, 2, 4 ... workers.
+    `flops` are floating-point operations for one picture, a multiplication and an addition being two; None for an
+    encoder that is no network. `memory_mb`, MiB, is the peak of the process beyond what it had before, or the peak of
+    the GPU. `one_by_one` opens, hashes and prepares picture after picture; `streamed` does so ahead, with 1, 2, 4 ...
+    workers.
     """
 
     dim: int
@@ -66,13 +67,13 @@ class Cost:
         return max(self.streamed, key=lambda loop: loop.images_per_second)
 
 
-def apart(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
-    """As `measure`, in a process of its own. Raises ModelError if that process dies as well."""
+def measure_in_process(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
+    """As `measure`, in a process of its own. Raises ModelError if that process dies, too."""
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             return process.submit(measure, encoder, pictures, decoder).result()
     except BrokenProcessPool as error:
-        raise ModelError(f"{encoder.name}: its process was ended, as the system does when memory ends") from error
+        raise ModelError(f"{encoder.name}: its process was killed, probably because memory ran out") from error
 
 
 def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
@@ -81,7 +82,7 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
     `decoder` resizes what is streamed; in the loop that opens picture after picture Pillow does.
     """
     if isinstance(encoder, Network):
-        import_module(encoder.kind)  # what its library takes by itself is not the encoder's
+        import_module(encoder.kind)  # the memory of its library is not counted
     before = _peak()
     loaded = encoders.load(encoder)
     window = [loaded.prepare(_opened(picture)) for picture in pictures[: features.WINDOW]]
@@ -97,7 +98,7 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
         parameters,
         flops,
         loaded.batch if isinstance(loaded, Tower) else None,
-        isinstance(loaded, Tower) and (loaded.batch or 0) < loaded.fitting(window[0]),
+        isinstance(loaded, Tower) and (loaded.batch or 0) < loaded.default_batch(window[0]),
         _peak() - before,
         len(window) / seconds,
         one_by_one,
@@ -106,11 +107,11 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
 
 
 def workers_to_try(most: int) -> list[int]:
-    """1, 2, 4 ... and the most."""
+    """1, 2, 4 ... and `most`."""
     return sorted({min(1 << power, most) for power in range(most.bit_length() + 1)})
 
 
-def _counted(loaded: Encodes, prepared: Any) -> tuple[int, int | None]:
+def _counted(loaded: LoadedEncoder, prepared: Any) -> tuple[int, int | None]:
     """Parameters, and the operations of one picture."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -118,32 +119,32 @@ def _counted(loaded: Encodes, prepared: Any) -> tuple[int, int | None]:
     if not isinstance(loaded, Tower):
         return 0, None
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        loaded.network(loaded.stacked([prepared]))
+        loaded.network(loaded.stack([prepared]))
     return sum(each.numel() for each in loaded.network.parameters()), counter.get_total_flops()
 
 
-def _one_by_one(loaded: Encodes, pictures: Sequence[bytes]) -> Loop:
-    """The loop that people write first: a picture is opened when the one before has been prepared."""
+def _one_by_one(loaded: LoadedEncoder, pictures: Sequence[bytes]) -> Loop:
+    """The naive loop: a picture is opened when the one before has been prepared."""
     started, spent = time.perf_counter(), 0.0
-    named, make = list(_named(pictures)), partial(features.prepared, loaded, Image.fromarray, "", 0)
+    named, make = list(_named(pictures)), partial(features.prepare, loaded, Image.fromarray, "", 0)
     for start in range(0, len(named), features.WINDOW):
         made = [make(picture) for picture in named[start : start + features.WINDOW]]
         spent += _seconds(loaded, [picture.versions[0] for picture in made])
     return _loop(0, len(pictures), time.perf_counter() - started, spent)
 
 
-def _streamed(loaded: Encodes, drawn: features.Drawn, pictures: Sequence[bytes], workers: int) -> Loop:
-    """What the gain does with the same pictures: `features.decoded`, with so many workers."""
-    make = partial(features.prepared, loaded, drawn, "", 0)
+def _streamed(loaded: LoadedEncoder, resize: features.Resize, pictures: Sequence[bytes], workers: int) -> Loop:
+    """What the gain does with the same pictures: `features.decode`, with so many workers."""
+    make = partial(features.prepare, loaded, resize, "", 0)
     started, spent = time.perf_counter(), 0.0
-    with features.decoded({"": lambda: _named(pictures)}, make, workers) as windows:
+    with features.decode({"": lambda: _named(pictures)}, make, workers) as windows:
         for _, window in windows:
             spent += _seconds(loaded, [picture.versions[0] for picture in window])
     return _loop(workers, len(pictures), time.perf_counter() - started, spent)
 
 
-def _seconds(loaded: Encodes, window: Sequence[Any]) -> float:
-    """That it takes to encode them, until their features are there."""
+def _seconds(loaded: LoadedEncoder, window: Sequence[Any]) -> float:
+    """The seconds that it takes to encode them."""
     started = time.perf_counter()
     loaded.encode(window)
     return time.perf_counter() - started
@@ -153,7 +154,7 @@ def _loop(workers: int, pictures: int, seconds: float, spent: float) -> Loop:
     return Loop(workers, round(pictures / seconds, 2), round(spent / seconds, 4))
 
 
-def _named(pictures: Sequence[bytes]) -> Iterator[features.Named]:
+def _named(pictures: Sequence[bytes]) -> Iterator[features.NamedPicture]:
     return ((f"picture {number}", picture) for number, picture in enumerate(pictures))
 
 

@@ -1,4 +1,4 @@
-"""Which trials are compared, and what the comparison is."""
+"""Which trials are compared, and the differences between them, as JSON with sentences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +11,14 @@ from pipeline.trials.trials import Trial
 from training.data import pool, versions
 from training.measures import intervals
 from training.measures.intervals import Bootstrap, Interval
-from training.studies.experiment import CELLS, Cell
+from training.studies.learner import CELLS, Cell
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells that differ in one factor; the one that differs in two is what all of it was worth together.
+    """Two cells that differ in one factor; one comparison differs in two, for both together.
 
-    The console shows those that are `first`; the rest is in the report.
+    The console prints those that are `first`. The report has all.
     """
 
     name: str
@@ -86,22 +86,22 @@ FURTHER = (
         first=True,
     ),
 )
-"""Of the filtered pairs, as far as task.budget.augmentations asks for them."""
+"""Comparisons of the filtered pairs, for the values of task.budget.augmentations."""
 
 
 INTERACTION = "interaction"
-"""The name of this difference: what filtering adds to augmented pictures less what it adds to plain ones."""
+"""The name of the interaction: what filtering adds to augmented pictures less what it adds to plain ones."""
 
 
 def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: str) -> dict[str, Any]:
     """Means of one learner by cell, the differences between cells, and the interaction, with intervals; JSON."""
     first = trials[0].setting
-    cells = {cell: trials_of(cell, trials) for cell in (*CELLS, *(("filtered", how) for how in versions.HOW))}
-    cells = {cell: found for cell, found in cells.items() if found}
-    means = {cell: _mean(found, bootstrap) for cell, found in cells.items()}
+    cells = {cell: trials_of(cell, trials) for cell in (*CELLS, *(("filtered", how) for how in versions.AUGMENTATIONS))}
+    cells = {cell: own for cell, own in cells.items() if own}
+    means = {cell: _mean(own, bootstrap) for cell, own in cells.items()}
     seeds = len(cells[CELLS[0]])
     differences = [
-        _told(each.name, each.factors, each.first, intervals.difference(means[each.better], means[each.worse]))
+        _difference(each.name, each.factors, each.first, intervals.difference(means[each.better], means[each.worse]))
         | {"sentence": each.says.format(recipe=recipe)}
         for each in (*COMPARISONS, *FURTHER)
         if {each.better, each.worse} <= cells.keys()
@@ -113,7 +113,7 @@ def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: s
         neither=means["raw", False],
     )
     differences.append(
-        _told(INTERACTION, 2, True, interaction) | {"sentence": "interaction of filtering and augmentation"}
+        _difference(INTERACTION, 2, True, interaction) | {"sentence": "interaction of filtering and augmentation"}
     )
     for each in differences:
         each["sentence"] = f"{first.learner}, {each['sentence']}: {_interval(each)}, {seeds} seeds"
@@ -121,7 +121,7 @@ def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: s
         "name": first.learner,
         "head": first.head,
         "encoder": first.encoder,
-        "rows": [_row(cell, found) for cell, found in cells.items()],
+        "rows": [_row(cell, own) for cell, own in cells.items()],
         "differences": differences,
     }
 
@@ -129,24 +129,24 @@ def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: s
 def filter_comparisons(
     trials: Sequence[Trial], bootstrap: Bootstrap, filters: Mapping[str, pool.Dropped]
 ) -> dict[str, Any]:
-    """What each filter adds: all of them less all but this one, of one learner; intervals widened for their number."""
+    """What each filter adds for one learner: all filters less all but this one. Intervals are corrected."""
     learner = trials[0].setting.learner
     whole = trials_of(("filtered", False), trials)
-    compared = {name: found for name in filters if (found := trials_of((arms.without(name), False), trials))}
+    compared = {name: own for name in filters if (own := trials_of((arms.without(name), False), trials))}
     level = intervals.corrected(len(compared))
     differences = []
-    for name, found in compared.items():
-        interval = intervals.difference(_mean(whole, bootstrap), _mean(found, bootstrap), level)
-        told = _told(f"filtered - {arms.without(name)}", 1, True, interval) | {
+    for name, own in compared.items():
+        interval = intervals.difference(_mean(whole, bootstrap), _mean(own, bootstrap), level)
+        difference = _difference(f"filtered - {arms.without(name)}", 1, True, interval) | {
             "filter": name,
             **filters[name]._asdict(),
         }
-        adds = ("adds" if interval.low > 0 else "does harm:") if told["clear"] else "adds nothing that shows:"
-        differences.append(told | {"sentence": f"{learner}, {name} {adds} {_interval(told)}, {len(found)} seeds"})
+        sentence = f"{learner}, {name} {_verdict(interval)} {_interval(difference)}, {len(own)} seeds"
+        differences.append(difference | {"sentence": sentence})
     together = f", so that {intervals.LEVEL:.0%} hold for all {len(compared)} together" if len(compared) > 1 else ""
     return {
         "learner": learner,
-        "interval": f"{level:.1%} each{together}; {intervals.SAYS}",
+        "interval": f"{level:.1%} each{together}; {intervals.METHOD}",
         "rows": [_row(cell, trials_of(cell, trials)) for name in compared for cell in _cells(arms.without(name))],
         "differences": differences,
         "same": [_same(name, dropped) for name, dropped in filters.items() if name not in compared],
@@ -154,18 +154,16 @@ def filter_comparisons(
 
 
 def _cells(arm: str) -> tuple[Cell, Cell]:
-    """An arm, and as many pairs taken blindly."""
+    """An arm, and the random arm of its size."""
     return (arm, False), (arms.as_many(arm), False)
 
 
 def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
     """A filter without which the same pairs would be kept: there is nothing to train."""
-    says = f"adds nothing: other filters drop all that it drops, too (pairs that could be trained on: {dropped.all})"
-    return {
-        "filter": name,
-        **dropped._asdict(),
-        "sentence": f"{name} {says if dropped.all else 'adds nothing: it drops no pair that could be trained on'}",
-    }
+    reason = "it drops no pair that could be trained on"
+    if dropped.all:
+        reason = f"other filters drop all that it drops, too (pairs that could be trained on: {dropped.all})"
+    return {"filter": name, **dropped._asdict(), "sentence": f"{name} adds nothing: {reason}"}
 
 
 def trials_of(cell: Cell, trials: Sequence[Trial]) -> list[Trial]:
@@ -177,9 +175,16 @@ def _mean(trials: Sequence[Trial], bootstrap: Bootstrap) -> intervals.Mean:
     return bootstrap.mean(np.array([each.predictions for each in trials]))
 
 
-def _told(name: str, factors: int, first: bool, interval: Interval) -> dict[str, Any]:
+def _difference(name: str, factors: int, first: bool, interval: Interval) -> dict[str, Any]:
     clear = interval.low > 0 or interval.high < 0
     return {"name": name, "factors": factors, "first": first, **asdict(interval), "clear": clear}
+
+
+def _verdict(interval: Interval) -> str:
+    """What a filter does, by the sign of its interval."""
+    if interval.low > 0:
+        return "adds"
+    return "does harm:" if interval.high < 0 else "adds nothing that shows:"
 
 
 def _interval(each: Mapping[str, Any]) -> str:
@@ -187,7 +192,7 @@ def _interval(each: Mapping[str, Any]) -> str:
 
 
 def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Means over seeds; `curve` has the pictures seen, the mean score and its deviation, `cost` what a trial took."""
+    """Means over seeds. `curve` has pictures seen, mean and deviation of the score; `cost` is of one trial."""
     row: dict[str, Any] = {"arm": cell[0], "augmented": cell[1], "seeds": len(trials)}
     row["pairs_mean"] = float(np.mean([each.pairs for each in trials]))
     for metric in trials[0].scores:

@@ -21,7 +21,7 @@ from pipeline.errors import WinnowError
 from pipeline.pages.explore.explorer import Explorer
 from pipeline.pages.explore.recipe_text import toml
 from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
-from pipeline.pages.shown import plain
+from pipeline.pages.untrusted import plain
 
 HOST = "127.0.0.1"
 

@@ -17,7 +17,7 @@ from pipeline.pages.explore.histograms import Histograms
 from pipeline.pages.explore.recipe_text import handle
 from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
 from pipeline.pages.explore.rows import Pairs, Rows
-from pipeline.pages.shown import THUMBNAIL, Thumbnails, plain
+from pipeline.pages.untrusted import THUMBNAIL, Thumbnails, plain
 from pipeline.review.labels import GOOD, KEY, WORDS, Labels
 from pipeline.takedown.writing import writing
 from pipeline.uids import uid
@@ -69,7 +69,7 @@ class Explorer:
         """All that does not change while the page is open."""
         totals = self._histograms.totals()
         return {
-            "source": self._manifest.document["source"],
+            "source": self._manifest.source,
             "manifest": self._manifest.id,
             "pool": self._rows.pool,
             "axes": [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self._rows.axes],

@@ -48,7 +48,7 @@ class Rows:
         ok = self._con.sql("SELECT status = 'ok' AS ok FROM rows").to_arrow_table()["ok"].to_numpy()
         self._numbers = np.flatnonzero(ok)
         """The row number of each downloaded pair."""
-        axes = (charts.axis(self._con, field) for field in charts.numbers(manifest))
+        axes = (charts.axis(self._con, field) for field in charts.histogram_fields(manifest))
         self.axes = [axis for axis in axes if axis is not None]
         self.matching = lru_cache(8)(self._matching)
         self._values = lru_cache(4)(self._read_values)

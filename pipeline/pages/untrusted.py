@@ -1,4 +1,4 @@
-"""What strangers wrote and pictured, made fit to be shown: text without tricks, thumbnails out of the shards' tars."""
+"""Text and pictures of strangers, made safe for a page: text without control characters, and thumbnails."""
 
 import io
 import re
@@ -8,28 +8,28 @@ from pipeline.store.storage import Storage
 from pipeline.store.tarfiles import Tars
 
 LONGEST = 240
-"""Characters that are shown of a caption, a URL or an error among others."""
+"""Characters of a caption, a URL or an error in a list, at most."""
 
 THUMBNAIL = 176
-"""Pixels, the longer side."""
+"""Pixels of the longer side of a thumbnail."""
 
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """What a stranger wrote, less control characters and signs that turn the direction of writing, and not too long."""
+    """The text without control characters and marks of writing direction, cut to `longest` characters."""
     text = " ".join(_UNSEEN.sub(" ", text).split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class Thumbnails:
-    """The stored pictures of a manifest's pairs, made small. Of a tar only the headers and the one picture are read."""
+    """Thumbnails of a manifest's stored pictures. Of a tar only the headers and the one picture are read."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._tars = Tars(storage, manifest.document["stages"]["shards"])
+        self._tars = Tars(storage, manifest.stages.shards)
 
     def read(self, shard: int, member: str, longer: int = THUMBNAIL) -> bytes | None:
-        """A JPEG, or None where the tar is gone or has no such member. Raises StorageError for a damaged tar."""
+        """A JPEG, or None if the tar is gone or has no such member. Raises StorageError for a damaged tar."""
         stored = self._tars.read(shard, member)
         return None if stored is None else _smaller(stored, longer)
 

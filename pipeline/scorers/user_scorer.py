@@ -1,9 +1,9 @@
-"""A scorer that a user wrote in a file of their own, outside the project: `kind = "./my_scorer.py"`.
+"""A user's own scorer, in a Python file outside the project: `kind = "./my_scorer.py"`.
 
-The file has `columns`, a dict of column names and their types, and `score(batch)`, which returns a dict of these
-columns: a value for each pair, None where there is none. If it also has `prepare(image)`, pictures are decoded, and
-`batch.images` holds what it made of each RGB picture. Further keys of the table in the source file are keyword
-arguments of `score`. The file is run whenever the source file is read, so heavy things belong into its functions.
+The file has `columns`, a dict of column names and types, and `score(batch)`, which returns a dict of these columns with
+a value for each pair, or None. If it has `prepare(image)` as well, pictures are decoded, and `batch.images` holds its
+results for RGB pictures. Other keys of the table in the source file are keyword arguments of `score`. The file runs
+whenever the source file is read, so slow work belongs in its functions.
 """
 
 import functools
@@ -24,7 +24,6 @@ from pipeline.settings.fields import existing_path
 from pipeline.store.digests import canonical_json
 
 VERSION = 1
-"""Raised whenever the same file and pair would get another score."""
 
 TYPES: Mapping[str, pa.DataType] = {
     "float32": pa.float32(),
@@ -34,19 +33,19 @@ TYPES: Mapping[str, pa.DataType] = {
     "bool": pa.bool_(),
     "string": pa.string(),
 }
-"""What a column may be, as the file names it."""
+"""The types of columns, by the names that a file uses."""
 
 
-def by_file(table: Any, info: ValidationInfo) -> Any:
-    """`kind = "./my_scorer.py"` as `WrittenSpec` has it: the file, and its options apart. Other tables as they are."""
+def from_file(table: Any, info: ValidationInfo) -> Any:
+    """The fields of `UserScorerSpec` for a table with `kind = "./my_scorer.py"`; other tables unchanged."""
     if not isinstance(table, dict) or not str(table.get("kind")).endswith(".py"):
         return table
     options = {key: value for key, value in table.items() if key != "kind"}
     return {"kind": ".py", "file": existing_path(Path(table["kind"]), info), "options": options}
 
 
-class WrittenSpec(Spec):
-    """Your own scorer: a file with `columns` and `score(batch)`. It is read once, with the source file."""
+class UserScorerSpec(Spec):
+    """A user's own scorer: a file with `columns` and `score(batch)`. It is read once, with the source file."""
 
     kind: Literal[".py"]
     file: Path
@@ -69,23 +68,23 @@ class WrittenSpec(Spec):
         return hasattr(self._module(), "prepare")
 
     def columns(self) -> Mapping[str, pa.DataType]:
-        """As the file says, of type float32, int32, int64, uint64, bool or string."""
+        """The columns of the file, of type float32, int32, int64, uint64, bool or string."""
         return {name: TYPES[kind] for name, kind in self._module().columns.items()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The digest of the file, and the options. What the file imports is not in it: change the file as well."""
+        """The digest of the file, and the options. Files that it imports are not part of it."""
         return {"version": VERSION, "file": hashlib.sha256(self._code).hexdigest(), "options": self.options}
 
     def load(self) -> Scorer:
-        """What the file says."""
-        return Written(self._module(), self.columns(), self.options)
+        """The functions of the file."""
+        return UserScorer(self._module(), self.columns(), self.options)
 
     def _module(self) -> ModuleType:
         return _run(self.file, self._code)
 
 
-class Written:
-    """Calls the functions of the file. Lists become Arrow arrays of the promised type; all else is checked as it is."""
+class UserScorer:
+    """Calls the functions of the file. Lists become Arrow arrays of the declared type."""
 
     embedding_dim = None
 
@@ -95,7 +94,7 @@ class Written:
             self.prepare = module.prepare
 
     def score(self, batch: Batch) -> Columns:
-        """What the file's `score` returns."""
+        """The result of `score` of the file. Raises TypeError if it is no dict."""
         found = self._score(batch)
         if not isinstance(found, Mapping):
             raise TypeError(f"score(batch) returned {type(found).__name__}, not a dict of columns")
@@ -107,12 +106,12 @@ class Written:
 
 @functools.cache
 def _run(file: Path, code: bytes) -> ModuleType:
-    """The module that the code makes, without Python's cache of compiled files. Raises ValueError if it fails."""
+    """The module of the code, without Python's bytecode cache. Raises ValueError if the code fails."""
     module = ModuleType(f"winnow_scorer_{hashlib.sha256(code).hexdigest()[:16]}")
     module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
+    sys.modules[module.__name__] = module  # dataclasses and pickle look up their module
     try:
-        exec(compile(code, file, "exec"), module.__dict__)  # noqa: S102 - it is the user's own, and named by them
+        exec(compile(code, file, "exec"), module.__dict__)  # noqa: S102 - the user names the file
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         reason = str(error).splitlines()[0] if str(error) else ""

@@ -1,0 +1,60 @@
+"""The log: which manifest became the newest one, and when. An entry is `log/<n>.json`, and is never changed."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import StorageError
+from pipeline.store.digests import canonical_json
+from pipeline.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Commit:
+    """An entry of the log: a manifest became the newest one. `time` is UTC, ISO 8601."""
+
+    number: int
+    id: str
+    parent: str | None
+    time: str
+
+
+def commits(storage: Storage) -> list[Commit]:
+    """What was published, oldest first."""
+    return [Commit(int(Path(key).stem), **json.loads(storage.fetch(key).read_bytes())) for key in storage.keys("log")]
+
+
+def newest(storage: Storage, prefix: str | None = None) -> str:
+    """The id of the newest manifest, or of the one whose id begins with `prefix`; "-2" is the one before the newest.
+
+    Raises StorageError unless there is exactly one.
+    """
+    known = [commit.id for commit in commits(storage)]
+    if not known:
+        raise StorageError(f"nothing is published in {storage.root} yet: run `winnow curate` first")
+    if prefix is None:
+        return known[-1]
+    if re.fullmatch(r"-[1-9]\d*", prefix):
+        if int(prefix[1:]) > len(known):
+            raise StorageError(f"there is no manifest {prefix}: only {len(known)} were published so far")
+        return known[int(prefix)]
+    matches = sorted({each for each in known if each.startswith(prefix)})
+    if len(matches) != 1:
+        some = ", ".join(each[:12] for each in matches or known[-5:])
+        raise StorageError(f"{len(matches)} manifests begin with {prefix!r}; choose one of {some}")
+    return matches[0]
+
+
+def commit(storage: Storage, manifest: str) -> bool:
+    """Make a manifest the newest one; False if it is. Each of several publishers at once gets a number of its own."""
+    while True:
+        known = commits(storage)
+        parent = known[-1].id if known else None
+        if parent == manifest:
+            return False
+        entry = {"id": manifest, "parent": parent, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        number = known[-1].number + 1 if known else 0
+        if storage.put_if_absent(f"log/{number:08d}.json", canonical_json(entry)):
+            return True

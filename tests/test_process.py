@@ -1,0 +1,79 @@
+"""Processes that winnow starts: they end with the one that started them, however it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PARENT = """
+import sys, time
+from pipeline.process import lifeline
+child = lifeline.start([sys.executable, "-c", sys.argv[1]], stdout=sys.stdout)
+time.sleep(600)
+"""
+
+CHILDREN = {
+    "computes": "from pipeline.process import lifeline; lifeline.hold(); print(__import__('os').getpid(), flush=True)\n"
+    "while True: pass",
+    "holds the interpreter": "from pipeline.process import lifeline; lifeline.hold()\n"
+    "print(__import__('os').getpid(), flush=True); sum(range(10 ** 12))",
+    "binds SQL": "import duckdb; from pipeline.process import lifeline; lifeline.hold()\n"
+    "print(__import__('os').getpid(), flush=True)\n"
+    'duckdb.sql("SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b").fetchall()',
+}
+
+
+@pytest.mark.parametrize("program", CHILDREN.values(), ids=CHILDREN)
+def test_a_child_ends_when_its_parent_is_killed(program):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, program], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    assert lives(child)
+    parent.kill()
+    parent.wait()
+    assert ended(child)
+
+
+POOL = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pipeline.process import lifeline
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=lifeline.hold) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(sum, range(10 ** 12)).result()
+"""
+
+
+def test_a_worker_of_a_pool_ends_when_its_parent_is_killed(tmp_path):
+    program = tmp_path / "pool.py"
+    program.write_text(POOL)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, env=environment)
+    child = int(parent.stdout.readline())
+    time.sleep(0.5)  # it has begun to compute
+    assert lives(child)
+    parent.kill()
+    parent.wait()
+    assert ended(child)
+
+
+def lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(process):
+    """Within a few seconds; what did not is ended here."""
+    for _ in range(200):
+        if not lives(process):
+            return True
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    return False

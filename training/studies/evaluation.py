@@ -1,0 +1,96 @@
+"""What learners are evaluated on: the test set, and a validation set of pairs that a seed did not draw."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from pipeline.errors import CompareError
+from pipeline.settings.task import Task
+from training.data.heldout import HeldOut
+from training.data.pairs import Pairs
+from training.data.pool import Pool
+from training.learners.dual_encoder import Embed
+from training.measures.matching import Match, Retrieval
+from training.measures.metrics import Classification, Predictions, Regression, Units, main_metric
+from training.studies.learner import Learner
+
+MOST, LEAST = 2000, 20
+"""The largest validation set, in pairs, and the smallest that is used."""
+
+AnyMeasure = Classification | Regression | Retrieval | Match
+
+
+class EvaluationSet(NamedTuple):
+    """`pictures`, [pictures, 1, dim], and the `texts`, [texts, dim], that learners of captions compare them with."""
+
+    measure: AnyMeasure
+    pictures: npt.NDArray[np.float16]
+    texts: Units | None
+
+    def predict(self, embed: Embed) -> Predictions:
+        """The predictions of a learner of captions, by its cosines."""
+        assert not isinstance(self.measure, Regression)  # the source file would have been refused
+        assert self.texts is not None
+        return self.measure.predict(embed(self.pictures[:, 0]), self.texts)
+
+
+def test_set(task: Task, test: HeldOut, learner: Learner) -> EvaluationSet:
+    """The held-out pictures."""
+    texts = learner.texts.heldout.astype(np.float32) if learner.texts else None
+    return EvaluationSet(measure_of(task, test), learner.heldout.views[:, :1], texts)
+
+
+def validation_set(task: Task, pool: Pool, learner: Learner, drawn: npt.NDArray[np.int64], seed: int) -> EvaluationSet:
+    """Pairs that were not drawn, by the rows of "raw": as noisy as the pool, and the same for all arms of a seed.
+
+    Raises CompareError if they are too few.
+    """
+    rows, texts = undrawn(task, pool, drawn, seed), learner.texts.heldout if learner.texts else None
+    picture, labels = (pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
+    pairs = None
+    if task.evaluates_pairs and learner.texts:
+        texts, text = np.unique(learner.texts.plain[rows], axis=0, return_inverse=True)
+        picture, place = np.unique(picture, return_inverse=True)
+        pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))
+        pairs = pairs.half_mismatched(seed) if task.kind == "match" else pairs
+        labels = np.zeros(len(picture), np.int16)
+    measure = measure_of(task, HeldOut((), labels, 0, 0, pairs=pairs))
+    views = learner.training.views[picture, :1]
+    return EvaluationSet(measure, views, None if texts is None else texts.astype(np.float32))
+
+
+def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Up to `MOST` rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw", ascending.
+
+    Raises CompareError if there are fewer than `LEAST`.
+    """
+    table = pool.table
+    seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks()).to_numpy()
+    rows = np.flatnonzero(~(pool.leaked | seen))
+    if task.kind == "zero-shot":  # those whose captions name a class
+        rows = rows[table["label"].to_numpy()[rows] >= 0]
+    if len(rows) < LEAST:
+        raise CompareError(
+            f"only {len(rows)} pairs were not drawn in seed {seed}: too few to choose a threshold or a learning "
+            f"rate on ({LEAST}); the source needs more pairs"
+        )
+    return np.sort(np.random.default_rng([seed, len(rows)]).permutation(rows)[:MOST])
+
+
+def measure_of(task: Task, test: HeldOut) -> AnyMeasure:
+    """What is scored on a test set, by the kind of task."""
+    if test.pairs is not None:
+        return (Match if task.kind == "match" else Retrieval)(test.pairs, len(test.labels))
+    if task.kind == "number":
+        return Regression(test.labels)
+    return Classification(test.labels, list(task.classes))
+
+
+def selection_score(measure: AnyMeasure, predictions: Predictions) -> float:
+    """What learning rates are compared by on a validation set: the main score, or, of match, ROC AUC.
+
+    Wrong captions lower ROC AUC for all alike. By F1 "always match" would win where many captions are wrong.
+    """
+    return float(measure.scores(predictions)["auc" if isinstance(measure, Match) else main_metric(measure)])

@@ -1,0 +1,63 @@
+"""Checks that a comparison is fair. Each raises CompareError if it is not."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CompareError
+from pipeline.settings.task import MIN_SEEDS, Task
+from pipeline.store.digests import canonical_json
+from pipeline.trials.trials import Trial
+from training.data.heldout import HeldOut
+from training.studies.learner import CELLS
+from training.studies.summary import trials_of
+
+
+def check_comparable(name: str, trials: Sequence[Trial]) -> None:
+    """All cells of the learner `name` have the same seeds, MIN_SEEDS or more, and all else but the cell is equal."""
+    for factor in ("budget", "encoder", "kind", "column", "classes", "test", "choice", "head", "code"):
+        if len({canonical_json(getattr(each.setting, factor)) for each in trials}) > 1:
+            raise CompareError(
+                f"the trials of {name!r} differ in their {factor}: only arm, augmentation and seed may differ"
+            )
+    cells = dict.fromkeys([*CELLS, *(each.setting.cell for each in trials)])
+    seeds = {cell: [each.setting.seed for each in trials_of(cell, trials)] for cell in cells}
+    if len({tuple(of_cell) for of_cell in seeds.values()}) > 1:
+        raise CompareError(f"the trials are not paired: {seeds}")
+    if len(set(seeds[CELLS[0]])) < MIN_SEEDS:
+        raise CompareError(f"a comparison needs at least {MIN_SEEDS} seeds: raise task.budget.seeds")
+
+
+def check_test(test: HeldOut, task: Task) -> None:
+    """Every class has a held-out picture, and captions differ."""
+    if test.pairs is not None and len(test.pairs.texts) < 2:
+        raise CompareError(f"the {test.description} say the same: there is nothing to tell apart")
+    if task.kind == "match" and test.pairs is not None and len(np.unique(test.pairs.match)) < 2:
+        raise CompareError("of the held-out pairs all match, or none: task.test.column must tell both")
+    for number, name in enumerate(task.classes):
+        if number not in test.labels:
+            raise CompareError(
+                f"no held-out picture shows the class {name!r}: take it out of task.classes, or lower task.test.agree"
+            )
+
+
+def check_arm(arm: str, seed: int, labels: npt.NDArray[np.int16], classes: Sequence[str]) -> None:
+    """The arm has a pair of every class, by the `labels` of its pairs."""
+    if not len(labels):
+        raise CompareError(
+            f"the arm {arm!r} is empty: the manifest keeps no pair that can be trained on; loosen its filters"
+        )
+    for number, name in enumerate(classes):
+        if number not in labels:
+            raise CompareError(
+                f"the arm {arm!r} has no pair of the class {name!r} in seed {seed}: "
+                "take the class out of task.classes, or give it more pairs"
+            )
+
+
+def check_leaks(rows: Mapping[str, npt.NDArray[np.int64]], shows_test: npt.NDArray[np.bool_]) -> None:
+    """No arm has a row of the pool that shows a picture of the test set: see `Experiment.shows_test`."""
+    for arm, drawn in rows.items():
+        if shows_test[drawn].any():
+            raise CompareError(f"the arm {arm!r} trains on a picture of the test set; report this")

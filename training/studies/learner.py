@@ -1,0 +1,51 @@
+"""A learner of a source's task, and what it sees of the pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.manifest import arms
+from training.data.features import Features
+from training.data.pool import Pool
+from training.data.texts import Texts
+from training.data.versions import Versions
+
+Cell = tuple[str, bool | str]
+"""An arm, and what is augmented: False for nothing, True for pictures alone, or one of versions.AUGMENTATIONS."""
+
+CELLS: tuple[Cell, ...] = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
+"""What is trained for each learner and seed: an arm, and whether its pictures are augmented.
+
+The first learner is also trained without each filter, on plain pictures, where this gives another arm than "filtered",
+and on a random arm of that size.
+"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A head on the features of an encoder: `training`, of the pool's pictures, and `heldout`, of the test set's.
+
+    `position` is the place of the encoder among those of the pool. A learner of captions has `texts`.
+    """
+
+    name: str
+    head: str
+    encoder: Mapping[str, object]
+    training: Features
+    heldout: Features
+    position: int = 0
+    texts: Texts | None = None
+
+    def views(
+        self, pool: Pool, rows: npt.NDArray[np.int64], augmented: bool | str, versions: Versions | None
+    ) -> npt.NDArray[np.float16]:
+        """Features of rows of the pool, the plain picture first: [rows, versions, dim]."""
+        views: npt.NDArray[np.float16] = self.training.views[pool.table["picture"].to_numpy()[rows]]
+        if augmented is True:
+            return views
+        plain: npt.NDArray[np.float16] = views[:, :1]
+        if versions is None or augmented in (False, "text"):  # augmented captions go with the plain picture
+            return plain
+        return versions.select(str(augmented), rows, plain, versions.views[self.position])
