@@ -4,7 +4,6 @@ Nothing here computes or reads anything: `pipeline.manifest.manifest` binds the 
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -67,7 +66,7 @@ class Distinct:
 class Recipe:
     """Keep the rows that pass every filter, and of near-duplicates among them the best if there is a `distinct`.
 
-    The order of the filters decides how the funnel is told, and what the `{rest}` of a filter is. Raises ValueError for
+    The order of the filters is the order of the funnel, and decides what `{rest}` means. Raises ValueError for
     two filters of one name, or more than `MOST_FILTERS`.
     """
 
@@ -98,12 +97,3 @@ class Recipe:
         if len(kept) == len(self.filters):
             raise ValueError(f"recipe {self.name!r} has no filter {name!r}")
         return replace(self, name=f"{self.name}-without-{name}"[:64], filters=kept)
-
-
-def in_sequence(filters: Sequence[Filter]) -> tuple[Filter, ...]:
-    """The filters as DuckDB takes them: each `{rest}` is written out as what the filters before it say."""
-    found: list[Filter] = []
-    for each in filters:
-        rest = " AND ".join(["status = 'ok'", *(f"(\n{before.sql}\n)" for before in found)])
-        found.append(replace(each, sql=each.sql.replace(REST, f"({rest})")))
-    return tuple(found)

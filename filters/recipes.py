@@ -68,10 +68,10 @@ these the two thirds nearest to a target picture: 20 % of the pool."""
 
 semdedup = Recipe("semdedup", (pool.hardest(0.05),))
 """SemDeDup (Abbas et al. 2023, arXiv 2303.09540, section 3): k-means over image embeddings, and inside a cluster every
-picture goes that has one within eps of it which is less central. The paper sets eps by the share that shall be left,
+picture goes that has one within eps of it which is less central. The paper sets eps by the share that is to be left,
 and has 50,000 clusters for 440 million pictures; here eps is 0.05, and a cluster has a thousand pictures.
 It breaks what `Distinct` holds: a pair may go for one that goes itself, or that fails another filter, and which one
 stays does not depend on its score."""
 
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
-"""A careful start for a source nobody has looked at: remove what is no description, keep the better half."""
+"""A careful start for a new source: remove captions that describe nothing, keep the better half."""

@@ -41,6 +41,20 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from sources()
 
 
+def stored(root: Path) -> Iterator[Finding]:
+    """Compare the bytes of every object that is named by its content with its name. Reads all of them."""
+    from pipeline.store.damage import damaged
+    from pipeline.store.storage import Storage
+
+    for folder in sorted(path.parent for path in root.glob("*/log") if path.is_dir()):
+        found = damaged(Storage(folder))
+        if not found:
+            yield Finding(f"results of {folder.name}", "ok", "every object has the content of its name")
+        for key in found:
+            mend = f"rm {folder / key}; winnow curate {folder.name}"
+            yield Finding(f"results of {folder.name}", "fault", f"{folder / key} is damaged", mend)
+
+
 def python(found: tuple[int, ...]) -> Finding:
     """img2dataset imports a module that Python 3.13 no longer has."""
     text = ".".join(map(str, found))

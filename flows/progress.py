@@ -30,27 +30,27 @@ def bars() -> Iterator[Progress]:
     Nothing is printed before its first call.
     """
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
-    shown = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    display = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
     steps: dict[str, Step] = {}
 
     def progress(step: str, done: int, total: int) -> None:
-        shown.start()
+        display.start()
         if step not in steps:
-            steps[step] = Step(shown, step)
+            steps[step] = Step(display, step)
         steps[step].update(done, total)
 
     try:
         yield progress
     finally:
         if steps:
-            shown.stop()
+            display.stop()
 
 
 class Step:
     """One bar and, inside a Prefect task, one progress artifact."""
 
-    def __init__(self, shown: Bars, name: str) -> None:
-        self._bars, self._bar = shown, shown.add_task(name, total=None)
+    def __init__(self, display: Bars, name: str) -> None:
+        self._bars, self._bar = display, display.add_task(name, total=None)
         self._updated = 0.0
         self._artifact: UUID | None = None
         if TaskRunContext.get():

@@ -16,6 +16,7 @@ import httpx
 
 from flows import access
 from pipeline.errors import WinnowError
+from pipeline.process import lifeline
 
 HOST, PORT = "127.0.0.1", 4200
 START_SECONDS = 180
@@ -68,8 +69,8 @@ def state(api: str) -> State:
 
 
 def _admits(api: str, credentials: Mapping[str, str]) -> bool:
-    asked = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
-    return asked.is_success
+    answer = httpx.post(f"{api}/flows/filter", json={"limit": 1}, headers=credentials, timeout=5, trust_env=False)
+    return answer.is_success
 
 
 def answers(api: str) -> bool:
@@ -84,14 +85,14 @@ def find(debug: bool) -> str | None:
     """
     _quieten(debug)
     named = os.environ.get("PREFECT_API_URL")
-    known = named.rstrip("/") if named else url()
-    seen = state(known)
+    api = named.rstrip("/") if named else url()
+    seen = state(api)
     if seen in (State.LOCKED, State.OTHER) and named:
         raise WinnowError(f"PREFECT_API_URL is {named}, but {seen.value}: {_WAYS_OUT[seen]}")
     if seen not in (State.READY, State.OPEN):
         return None
-    os.environ["PREFECT_API_URL"] = known
-    return known
+    os.environ["PREFECT_API_URL"] = api
+    return api
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def start(port: int, kind: Literal["temporary", "lasting"] = "lasting", secret: 
     os.environ |= access.server_environment(port, secret or access.server_secret())
     command = [sys.executable, "-m", "flows.server", str(port), kind]
     # A session of its own: Ctrl-C reaches this process first, which still has events and logs for the server.
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True)
+    server = lifeline.start(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not answers(api):
@@ -184,21 +185,16 @@ def free_port() -> int:
 
 
 def _serve(port: int, temporary: bool) -> None:
-    """Run the server until stdin ends. It ends when the process at its other end is gone."""
+    """Run the server until the process that started it is gone."""
+    lifeline.hold()
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ |= {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_ENABLED": str(not temporary).lower()}
-    threading.Thread(target=_watch, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=temporary, final=True)
     guarded = access.Guard(app, port)
     uvicorn.run(guarded, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=3)
-
-
-def _watch() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
 
 
 if __name__ == "__main__":

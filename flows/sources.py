@@ -32,15 +32,15 @@ def check(name: str) -> Source:
 
 def published(root: Path, names: Sequence[str]) -> list[Storage]:
     """The stores of the named sources, or of the only source under the root. Raises SourceError."""
-    known = sorted(path.parent.name for path in root.glob("*/log") if path.is_dir())
-    if not known:
+    existing = sorted(path.parent.name for path in root.glob("*/log") if path.is_dir())
+    if not existing:
         raise SourceError(f"nothing is published under {root}: run `winnow curate` first, or name another --root")
-    if not names and len(known) > 1:
-        raise SourceError(f"{root} has several sources; choose with --source: {', '.join(known)}")
+    if not names and len(existing) > 1:
+        raise SourceError(f"{root} has several sources; choose with --source: {', '.join(existing)}")
     for name in names:
-        if name not in known:
-            raise SourceError(f"nothing is published under {root} for {name!r}; there is {', '.join(known)}")
-    return [Storage(root / name) for name in names or known]
+        if name not in existing:
+            raise SourceError(f"nothing is published under {root} for {name!r}; there is {', '.join(existing)}")
+    return [Storage(root / name) for name in names or existing]
 
 
 def stored(root: Path) -> list[tuple[Source | None, Storage]]:

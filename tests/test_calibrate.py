@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import server, sources
+from flows import labels, server
 from pipeline.errors import SourceError, StorageError
 from pipeline.filtering.thresholds import Comparison
 from pipeline.manifest.manifest import Manifest
@@ -248,8 +248,8 @@ def test_the_demos_thresholds_are_those_of_the_rule(tmp_path):
     described = loading.load("demo")
     demo = described.demo.model_copy(update={"port": server.free_port()})
     described, storage = described.model_copy(update={"demo": demo}), Storage(tmp_path / "demo")
-    main_job.bring_in(sources.sample(described, storage, None), sample_storage(storage))
-    found = calibrate.measure(described, storage, sources.sample_labels(described, storage, None))["filters"]
+    main_job.bring_in(labels.labelled_source(described, storage, None), sample_storage(storage))
+    found = calibrate.measure(described, storage, labels.sample_labels(described, storage, None))["filters"]
     assert {each["filter"] for each in found if each["best"]} >= {"sharp", "contrast", "unblocky", "aligned"}
     for each in found:
         assert each["best"] is None or each["now"]["f1"] > each["best"]["f1"] - 0.005, each["best"]["sql"]

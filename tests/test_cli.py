@@ -383,15 +383,8 @@ def test_forget_says_what_went_and_a_second_time_nothing_does(root, toml, tmp_pa
     assert (status, "no source file is called 'tiny'" in err) == (1, True)
 
 
-EVERY_TYPE = "select * from test_all_types()"
 PATIENT = ("--deadline", "600")
 """For a busy machine, where a query's process takes long to start."""
-
-
-@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
-def test_every_type_of_duckdb_in_every_format(root, tmp_path, form):
-    out = [] if form == "table" else ["--out", tmp_path / "answer"]
-    assert run("sql", EVERY_TYPE, "--root", root, "--format", form, *out, *PATIENT)[0] == 0
 
 
 def test_json_has_numbers_iso_dates_and_base64(root):

@@ -3,9 +3,12 @@ import subprocess
 import sys
 from importlib.metadata import PathDistribution
 
+import pyarrow as pa
 import pytest
 
 from flows import doctor
+from pipeline.store.parquet import put_parquet
+from pipeline.store.storage import Storage
 
 
 def installed(folder, name, files=(), version="1.0"):
@@ -97,3 +100,13 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     assert "winnow curate remote" in states["source remote"][1]
     assert states["source trained"][0] == "note"
     assert "winnow train trained" in states["source trained"][1]
+
+
+def test_deep_names_every_object_that_is_not_what_its_name_says(tmp_path):
+    store = Storage(tmp_path / "tiny")
+    (tmp_path / "tiny" / "log").mkdir(parents=True)
+    rows = [put_parquet(store, "rows", pa.schema({"n": pa.int64()}), [pa.table({"n": [n]})]) for n in range(2)]
+    assert [finding.state for finding in doctor.stored(tmp_path)] == ["ok"]
+    store.fetch(rows[0].key).write_bytes(b"other bytes")
+    (finding,) = doctor.stored(tmp_path)
+    assert (finding.state, finding.mend) == ("fault", f"rm {tmp_path / 'tiny' / rows[0].key}; winnow curate tiny")

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import QueryError, StorageError
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.pages.explore import publishing
 from pipeline.pages.explore.app import app, listening
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.explorer import Explorer, choices
@@ -391,6 +393,41 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
         with store.lock():
             assert "another run is writing" in post(client, "publish", 400, name="other", filters=filters)["detail"]
     assert len(commits(store)) == 2
+
+
+def test_publishing_ends_at_its_deadline_and_frees_the_source(own):
+    """It ran in the server itself: no deadline, and a second Ctrl-C to end it."""
+    _, store = own
+    slow = (
+        "(SELECT sum(hash(a.uid || b.uid || c.uid || d.uid || e.uid)) FROM rows a, rows b, rows c, rows d, rows e) > 0"
+    )
+    with pytest.raises(QueryError, match="stopped after 4 s, and nothing was published"):
+        publishing.publish(store, Recipe("slow", (Filter("slow", slow),)), deadline=4)
+    with store.lock():
+        assert len(commits(store)) == 1
+
+
+@pytest.mark.parametrize("what", ["funnel", "pairs", "publish", "toml"])
+def test_half_a_character_is_refused_in_one_line(client, what):
+    body = '{"name": "mine", "show": "all", "filters": [{"name": "mine", "sql": "caption = \'\\ud800\'"}]}'
+    answer = client.post(f"/api/{what}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "lone surrogate" in answer.json()["detail"]
+
+
+def test_the_token_is_in_a_file_of_its_owner_and_on_no_command_line(tmp_path):
+    log = tmp_path / "arguments"
+    fake = tmp_path / "browser"
+    fake.write_text(f'#!/bin/sh\necho "$@" > {log}\n')
+    fake.chmod(0o755)
+    program = "from pathlib import Path; from pipeline.pages.explore import opening; import sys\n"
+    program += "opening.open_privately('http://127.0.0.1:9/#a-token', Path(sys.argv[1]))"
+    environment = os.environ | {"BROWSER": f"{fake} %s"}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=True)
+    page = tmp_path / "explore.html"
+    assert log.read_text().strip() == page.as_uri()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert 'url=http://127.0.0.1:9/#a-token"' in page.read_text()
 
 
 def test_labels_are_a_sample_that_calibrate_reads(own):

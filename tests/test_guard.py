@@ -80,7 +80,6 @@ def test_every_way_to_misbehave_has_its_cause(web, opener, kind, scheme):
         ("UNLIKELY", "invalid_url"),
         ("//pictures.test/a.jpg", "invalid_url"),
         ("http://", "invalid_url"),
-        ("http:///a.jpg", "invalid_url"),
         ("http://pictures.test:0/a.jpg", "invalid_url"),
         ("http://pictures.test:99999/a.jpg", "invalid_url"),
         ("http://pictures.test:x/a.jpg", "invalid_url"),
@@ -308,6 +307,18 @@ ODD = {
     "a head that drips": (chain([b"HTTP/1.1 200 OK\r\n"], dripping(b"A")), "timeout"),
     "continue without end": (dripping(b"HTTP/1.1 100 Continue\r\n\r\n"), "timeout"),
     "a length of letters": ([answer("Content-Length: many", body=picture(1))], "bad_answer"),
+    "two lengths": ([answer("Content-Length: 5", "Content-Length: 6", body=b"12345")], "bad_answer"),
+    "less than its length, said twice": ([answer("Content-Length: 9, 9", body=b"12345")], "reset"),
+    "hints without end": (repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n"), "bad_answer"),
+    "another protocol": ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "http_101"),
+    "raw deflate that is too large": (
+        [answer("Content-Encoding: deflate", body=zlib.compress(ZEROS, wbits=-zlib.MAX_WBITS))],
+        "too_large",
+    ),
+    "members that are too large together": (
+        [answer("Content-Encoding: gzip", body=2 * gzip.compress(ZEROS[: MOST - 1]))],
+        "too_large",
+    ),
     "chunks without end": (
         chain([answer("Transfer-Encoding: chunked")], repeat(b"10000\r\n" + ZEROS[:65536] + b"\r\n")),
         "too_large",
@@ -325,6 +336,39 @@ ODD = {
     "gzip that is none": ([answer("Content-Encoding: gzip", body=picture(1))], "bad_answer"),
 }
 """What a server says, in blocks, until nobody listens any more."""
+
+JPEG = picture(1)
+LENGTH = f"Content-Length: {len(JPEG)}"
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+PICTURES = {
+    "early hints": [HINT + answer(LENGTH, body=JPEG)],
+    "several informational answers": [HINT, b"HTTP/1.1 102 Processing\r\n\r\n", HINT, answer(body=JPEG)],
+    **{f"coding {word}": [answer(f"Content-Encoding: {word}", LENGTH, body=JPEG)] for word in ("none", "utf-8", "")},
+    "aws-chunked and gzip": [answer("Content-Encoding: gzip, aws-chunked", body=gzip.compress(JPEG))],
+    "gzip of several members": [
+        answer("Content-Encoding: gzip", body=gzip.compress(JPEG[:500]) + gzip.compress(JPEG[500:]))
+    ],
+    "gzip and padding": [answer("Content-Encoding: gzip", body=gzip.compress(JPEG) + bytes(20))],
+    "zlib as deflate": [answer("Content-Encoding: deflate", body=zlib.compress(JPEG))],
+    "raw deflate": [answer("Content-Encoding: deflate", body=RAW.compress(JPEG) + RAW.flush())],
+    "one length twice": [answer(LENGTH, LENGTH, body=JPEG)],
+    "one length twice in a line": [answer(f"{LENGTH}, {len(JPEG)}", body=JPEG)],
+    "a length beside chunks": [
+        answer("Content-Length: 7", "Transfer-Encoding: chunked", body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(JPEG), JPEG))
+    ],
+}
+
+
+@pytest.mark.parametrize("says", PICTURES.values(), ids=PICTURES)
+def test_pictures_of_odd_servers_are_whole(says):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Odd) as server:
+        server.says, server.daemon_threads = says, True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        guard = Guard(frozenset({place}), timeout=5, max_bytes=MOST, retries=0)
+        assert Opener(guard).open(f"http://{place}/a.jpg").read() == JPEG
+        server.shutdown()
 
 
 class Odd(socketserver.StreamRequestHandler):
@@ -360,6 +404,18 @@ def test_what_is_no_answer_ends_soon_and_small(says, cause):
         ("http://[2606:4700::1111]:8080/a", "http://[2606:4700::1111]:8080/a"),
         ("http://under_score.test/a", "http://under_score.test:80/a"),
         ("http://pictures.test/a\r\nX-Evil: 1", "http://pictures.test:80/aX-Evil:%201"),
+        ("http://pictures.test/x/../a/./b.jpg", "http://pictures.test:80/a/b.jpg"),
+        ("http://pictures.test/x/%2e%2E/a.jpg", "http://pictures.test:80/a.jpg"),
+        ("http:\\\\pictures.test\\a\\b.jpg?\\", "http://pictures.test:80/a/b.jpg?\\"),
+        ("http:/pictures.test/a", "http://pictures.test:80/a"),
+        ("http:///pictures.test/a", "http://pictures.test:80/a"),
+        ("https:pictures.test/a", "https://pictures.test:443/a"),
+        ("http://stra\u00dfe.test/", "http://xn--strae-oqa.test:80/"),
+        ("http://\uff50ictures.test/", "http://pictures.test:80/"),
+        ("http://pictures\u3002test/", "http://pictures.test:80/"),
+        ("http://p%69ctures.test/", "http://pictures.test:80/"),
+        ("http://0x7f.1/", "http://127.0.0.1:80/"),
+        ("http://pictures.test/a%zz?'q'", "http://pictures.test:80/a%zz?%27q%27"),
     ],
 )
 def test_urls_are_read_as_browsers_read_them(text, whole):

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from pipeline.process import scratch
 
 PARENT = """
 import sys, time
@@ -77,3 +80,29 @@ def ended(process):
         time.sleep(0.05)
     os.kill(process, signal.SIGKILL)
     return False
+
+
+def test_a_folder_of_a_killed_process_is_removed_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    program = (
+        "import time; from pipeline.process.scratch import temporary_folder\n"
+        "with temporary_folder() as folder:\n"
+        "    (folder / 'spill').write_text('x'); print(folder, flush=True); time.sleep(600)"
+    )
+    killed, running = (subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(2))
+    left, used = (Path(each.stdout.readline().decode().strip()) for each in (killed, running))
+    other = tmp_path / "winnow-notes"
+    other.mkdir()
+    (other / "mine.txt").write_text("not winnow's")
+    killed.kill()
+    killed.wait()
+    with scratch.temporary_folder() as own:
+        assert not left.exists()
+        assert (used / "spill").exists()
+        assert (other / "mine.txt").exists()
+        scratch.sweep(tmp_path)
+        assert own.exists()
+    assert not own.exists()
+    running.kill()
+    running.wait()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 
 import published_sources
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from pipeline.manifest.document import Document
 from pipeline.manifest.log import commit, commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.scoring.plan import Plan
+from pipeline.store.damage import damaged
 from pipeline.store.digests import digest
 from pipeline.store.storage import Storage
 
@@ -106,6 +108,35 @@ def test_publishing_anew_is_what_the_source_would_publish(tmp_path, store):
     assert [commit.parent for commit in commits(store)] == [None, first.id]
     assert Manifest.open(store).recipe == both
     assert {name.partition("/")[0] for name in set(files(store)) - before} == {"verdicts", "manifests", "log"}
+
+
+def test_damaged_verdicts_are_written_again_and_named(tmp_path, store):
+    """A COPY over the file: publish said that nothing had changed, and 1,122 kept pairs were 2,488."""
+    described = published_sources.listed(tmp_path, range(40, 50))
+    first = published_sources.published(described, store)
+    (key,) = (part.verdicts for part in Manifest.open(store).parts)
+    whole = store.fetch(key).read_bytes()
+    table = pq.read_table(store.fetch(key))
+    forged = table.set_column(0, "kept", pa.array([True] * len(table)))
+    pq.write_table(forged, store.fetch(key))
+    assert damaged(store) == [key]
+    again = published_sources.published(described, store)
+    assert again == publish.Published(first.id, False, first.counts, repaired=(key,))
+    assert store.fetch(key).read_bytes() == whole
+    assert damaged(store) == []
+    assert published_sources.published(described, store).repaired == ()
+
+
+def test_damaged_rows_are_named_and_written_again_by_curate(tmp_path, store):
+    described = published_sources.listed(tmp_path, range(40, 50))
+    published_sources.published(described, store)
+    (key,) = (part.rows for part in Manifest.open(store).parts)
+    whole = store.fetch(key).read_bytes()
+    store.fetch(key).write_bytes(whole[:-100])
+    with pytest.raises(StorageError, match=f"{key} is damaged: run `winnow curate`"):
+        publish.republish(store, Recipe("none"))
+    published_sources.published(described, store)
+    assert store.fetch(key).read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_thresholds_are_read_out_of_sql(store, sql, values):
     with Manifest.open(store).connection() as con:
         con.execute("CREATE TEMP TABLE few AS SELECT 57.5 AS pixels_sharpness, 3 AS width")
         con.execute("CREATE OR REPLACE VIEW rows AS FROM few")
-        found = thresholds.drawn(con, Recipe("own", (Filter("mine", sql),)), ["pixels_sharpness"])
+        found = thresholds.find(con, Recipe("own", (Filter("mine", sql),)), ["pixels_sharpness"])
     assert [each.value for each in found] == values
 
 

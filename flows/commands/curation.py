@@ -164,19 +164,19 @@ def forget_pairs(
         raise typer.BadParameter("name a SOURCE, or give --all")
     request = Request.read(file)
     found = sources.stored(root) if source is None else [sources.load(source, root)]
-    taken = {storage.root.name: _forget(described, storage, request, dry_run) for described, storage in found}
-    for name, done in taken.items():
+    results = {storage.root.name: _forget(described, storage, request, dry_run) for described, storage in found}
+    for name, done in results.items():
         show(counts.takedown(name, done), as_json)
     for described, storage in found:
-        done = taken[storage.root.name]
+        done = results[storage.root.name]
         if described and done.new and done.manifest:
             held, announced = _announce(described, root, done.manifest, debug)
             if held or (described.task and not announced):
                 name = storage.root.name
                 echo(f"{name}: {held or NOT_ANNOUNCED.format(name)}", as_json)
-    as_values = {name: asdict(done) for name, done in taken.items()}
+    as_values = {name: asdict(done) for name, done in results.items()}
     print_json(as_json, {"dry_run": dry_run, "sources": as_values})
-    if faults := [done.fault for done in taken.values() if done.fault]:
+    if faults := [done.fault for done in results.values() if done.fault]:
         raise WinnowError(faults[0])
 
 

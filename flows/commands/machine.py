@@ -1,5 +1,6 @@
 """This machine: its deployments, its speed, and what it lacks."""
 
+import itertools
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
@@ -100,12 +101,17 @@ def measure_speed(
 
 
 @commands.command("doctor", epilog="Example: `winnow doctor`")
-def check_machine(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+def check_machine(
+    deep: Annotated[bool, typer.Option("--deep", help="Read all results, and find damaged ones.")] = False,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Look for what is missing or wrong on this machine, and print the commands that fix it."""
     from flows import doctor
 
     findings = []
-    for finding in doctor.examine(root):
+    for finding in itertools.chain(doctor.examine(root), doctor.stored(root) if deep else ()):
         findings.append(finding)
         echo(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
         if finding.mend:

@@ -42,6 +42,8 @@ def print_manifest(described: "Source", root: Path, published: Mapping[str, Any]
         show(funnel.funnel(manifest.recipe.name, manifest.counts.pool, manifest.funnel(manifest.recipe)), to_stderr)
     for line in (*distinct.remarks(manifest.card.get("neighbours", {})), *placeholders.remarks(manifest.card)):
         echo(line, to_stderr)
+    for key in published.get("repaired", ()):
+        echo(f"{key} was damaged, and was written again", to_stderr)
     unchanged = "" if published["new"] else ", as before: nothing changed"
     echo(f"manifest {manifest.id}{unchanged}", to_stderr)
     if held := published.get("held"):
@@ -55,5 +57,5 @@ def count_caught(described: "Source", storage: "Storage", file: Path | None, man
     from pipeline.review.caught import count
     from pipeline.review.sample import Labelled
 
-    known = Labelled.read(labels(described, storage, file), described.calibration.good)
-    return count(Manifest.open(storage, manifest), known)
+    labelled = Labelled.read(labels(described, storage, file), described.calibration.good)
+    return count(Manifest.open(storage, manifest), labelled)

@@ -114,6 +114,7 @@ def explore_pairs(
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages.explore.app import listening
     from pipeline.pages.explore.explorer import Explorer, choices
+    from pipeline.pages.explore.opening import open_privately
     from pipeline.pages.explore.rows import Rows
 
     described, storage = sources.load(source, root)
@@ -128,7 +129,5 @@ def explore_pairs(
         echo(address, to_stderr=False)
         echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
         if browse:
-            import webbrowser
-
-            webbrowser.open(address)
+            open_privately(address, scratch)
         serve()

@@ -113,10 +113,10 @@ def _rounded(value: float) -> str:
 
 def _list(items: list[Any]) -> str:
     """The items, as many as `LONGEST` characters hold, and none of them in part unless the first is longer."""
-    shown, length = list[str](), 0
+    texts, length = list[str](), 0
     for each in map(cell, items):
         length += len(each) + 2
-        if shown and length > LONGEST:
-            return f"{', '.join(shown)}, … ({len(items):,} in all)"
-        shown.append(each)
-    return ", ".join(shown)
+        if texts and length > LONGEST:
+            return f"{', '.join(texts)}, … ({len(items):,} in all)"
+        texts.append(each)
+    return ", ".join(texts)

@@ -20,8 +20,8 @@ EXACT = 2**64
 def show(thing: RenderableType, to_stderr: bool) -> None:
     """Print a table or text as wide as the terminal, or as COLUMNS says; at its natural width where neither is."""
     stream = sys.stderr if to_stderr else sys.stdout
-    known = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    Console(stderr=to_stderr, width=None if known else PIPED).print(thing)
+    has_width = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    Console(stderr=to_stderr, width=None if has_width else PIPED).print(thing)
 
 
 def show_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:

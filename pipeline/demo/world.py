@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.demo import captions, pool, scenes, web
 from pipeline.demo.hold import hold
+from pipeline.process import lifeline
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import TestSet
 from pipeline.sources.loading import with_test_set
@@ -141,7 +142,7 @@ class World:
         total, done = sum(len(work.shots) for work in blocks), 0
         with (
             self.storage.scratch() as scratch,
-            ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers,
+            ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), lifeline.hold) as workers,
         ):
             missing = [work for work in blocks if not self.storage.done(self._key(work.tar))]
             done = total - sum(len(work.shots) for work in missing)

@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from multiprocessing import Pipe
@@ -14,6 +12,8 @@ from multiprocessing.connection import Connection
 
 from pipeline.download.job import Job
 from pipeline.errors import WinnowError
+from pipeline.process import lifeline
+from pipeline.process.scratch import temporary_folder
 
 _START = 120
 """Seconds that importing img2dataset may take."""
@@ -61,17 +61,20 @@ class ForkServer:
     def _open(self) -> Connection:
         """Start the process. Raises WinnowError if that fails: it is no fault of a shard."""
         self._line, theirs = Pipe()
-        folder = tempfile.mkdtemp()  # libraries that img2dataset imports leave temporary folders behind
+        held = contextlib.ExitStack()
+        folder = held.enter_context(
+            temporary_folder()
+        )  # libraries that img2dataset imports leave temporary folders behind
         with theirs:
-            process = subprocess.Popen(
+            process = lifeline.start(
                 [sys.executable, "-m", "pipeline.download.worker", str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # never written to; it closes when this process ends
+                stdin=subprocess.DEVNULL,
                 stdout=2,  # img2dataset prints, and standard output is for results
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"TMPDIR": folder},
+                env=os.environ | {"TMPDIR": str(folder)},
                 start_new_session=True,  # its own process group, which is killed together and does not see Ctrl-C
             )
-        self._end = weakref.finalize(self, _end, process, self._line, folder)
+        self._end = weakref.finalize(self, _end, process, self._line, held)
         self._line.send(sys.path)
         try:
             ready = self._line.poll(_START) and self._line.recv()
@@ -83,11 +86,9 @@ class ForkServer:
         return self._line
 
 
-def _end(process: "subprocess.Popen[bytes]", line: Connection, folder: str) -> None:
+def _end(process: "subprocess.Popen[bytes]", line: Connection, held: contextlib.ExitStack) -> None:
     line.close()
-    assert process.stdin is not None
-    process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    held.close()

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pipeline.download.download import PARQUET, TAR
 from pipeline.download.job import COLUMNS, Job
 from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, parse_row_error
 from pipeline.images.sandbox import Decoder
+from pipeline.process import lifeline
 from pipeline.store import tarfiles
 from pipeline.web.client import Opener
 
@@ -58,7 +58,6 @@ def _run(job: Job, line: Connection) -> NoReturn:
         os._exit(0)
 
     try:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
         with Decoder(job.limits) as decoder:
             _fetch(job, decoder, abort)
         line.send(None)
@@ -67,12 +66,6 @@ def _run(job: Job, line: Connection) -> NoReturn:
         abort(error)
     finally:
         os._exit(1)
-
-
-def _end_with_parent() -> None:
-    """Kill this process group when standard input ends: then the process that waits for the job has died."""
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _fetch(job: Job, decoder: Decoder, abort: Abort) -> None:
@@ -202,5 +195,6 @@ class Spool:
 
 
 if __name__ == "__main__":
+    lifeline.hold()  # and the forks, which are in its process group
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
         serve(Connection(int(sys.argv[1])))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pipeline.errors import ShardError
 from pipeline.ledger.ledger import Shard
+from pipeline.process import lifeline
 
 
 class Work(Protocol):
@@ -71,7 +72,7 @@ def run_on_devices(
         yield from run(make_stage, shards)
         return
     context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), mp_context=context) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context, lifeline.hold) as pool:
         outcomes, stop = manager.Queue(), manager.Event()
         workers = [
             _Worker(device, place, len(devices), shards[place :: len(devices)]) for place, device in enumerate(devices)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from filters.core import DISTINCT, Distinct, Filter
 from pipeline.errors import RecipeError
 from pipeline.filtering import predicates
+from pipeline.filtering.finite import finite
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -22,8 +23,11 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Where edges lie (the storage key of `scorers.duplicates.EDGES`; None where only the same picture is a duplicate),
-    the column of `rows` that says which picture a pair shows, and the radius up to which neighbours were looked for."""
+    """What a scorer knows of near-duplicates.
+
+    `edges` is the storage key of its `EDGES` file; None if only identical pictures are duplicates. `pictures` is the
+    column of `rows` that says which picture a pair shows. `radius` is the largest distance that was searched.
+    """
 
     edges: str | None
     pictures: str
@@ -68,7 +72,7 @@ def pictured(
     return pictures.to_numpy(), edges["low"].to_numpy(), edges["high"].to_numpy()
 
 
-def told(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, dict[str, int]]:
+def edge_counts(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, dict[str, int]]:
     """By scorer, how many edges there are, and how many comparisons were left out in crowds: if any, edges may be
     missing."""
     found = {name: pq.read_metadata(storage.fetch(each.edges)) for name, each in known.items() if each.edges}
@@ -79,7 +83,7 @@ def told(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, dict[st
 
 
 def remarks(found: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What to tell of `told`: a line for each scorer that left anything out."""
+    """A line for each scorer of `edge_counts` that left comparisons out."""
     return [
         f"{name}: {each['capped']:,} comparisons were left out in crowds of nearly the same picture, so that "
         "near-duplicates there may stay"
@@ -90,7 +94,7 @@ def remarks(found: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Losers:
-    """The rows that pass the filters and go all the same: for a better neighbour, or because nobody knows theirs."""
+    """The rows that pass the filters and are dropped: for a better neighbour, or because their picture is unknown."""
 
     repeated: Places
     unknown: Places
@@ -116,7 +120,7 @@ def losers(
     if neighbours.edges:
         edges = duck.parquet([storage.fetch(neighbours.edges)])
         near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
-    also = {"picture": f'"{neighbours.pictures}"', "best": distinct.best_by}
+    also = {"picture": f'"{neighbours.pictures}"', "best": finite(distinct.best_by)}
     passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
     with predicates.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
         con.execute(

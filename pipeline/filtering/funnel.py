@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.filtering.distinct import Losers
 from pipeline.filtering.predicates import judged
+from pipeline.filtering.sequence import in_sequence
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,15 @@ def compare(
     predicates: dict[str, int] = {}
     places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
     removed: dict[Recipe, str] = {}
+    rests: dict[str, str] = {}
 
     def number(sql: str) -> int:
         return predicates.setdefault(sql, len(predicates))
 
     def keeps(recipe: Recipe) -> list[int]:
-        passed = [number(each.sql) for each in in_sequence(recipe.filters)]
+        sequenced = in_sequence(recipe.filters)
+        rests.update(rest for each in sequenced for rest in each.rests)
+        passed = [number(each.shared) for each in sequenced]
         if recipe.distinct is None:
             return passed
         ruled = replace(recipe, name=DISTINCT)
@@ -127,7 +131,7 @@ def compare(
         last = keeps(replace(recipe, filters=())) if recipe.distinct else []
         without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
         asked.append(_Asked(recipe, own, own[: len(recipe.filters)] + last, without))
-    patterns = _patterns(con, parts, list(predicates))
+    patterns = _patterns(con, parts, list(predicates), list(rests.items()))
     return Comparison(
         pool=int(patterns.pairs.sum()),
         funnels=[_funnel(each, patterns) for each in asked],
@@ -144,23 +148,28 @@ def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str)
     return f"CASE WHEN {unknown} THEN NULL ELSE ({places}) NOT IN (SELECT place FROM {table}) END"
 
 
-def _patterns(con: duckdb.DuckDBPyConnection, parts: Sequence[Path], predicates: Sequence[str]) -> _Patterns:
+def _patterns(
+    con: duckdb.DuckDBPyConnection,
+    parts: Sequence[Path],
+    predicates: Sequence[str],
+    rests: Sequence[tuple[str, str]],
+) -> _Patterns:
     names = [f"p{number}" for number in range(len(predicates))]
-    answers = judged(parts, (), dict(zip(names, predicates, strict=True)))
+    answers = judged(parts, (), dict(zip(names, predicates, strict=True)), rests)
     counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
-    told = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
-    found = np.array(con.execute(f"SELECT {told} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
+    columns = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
+    found = np.array(con.execute(f"SELECT {columns} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
     return _Patterns(found[:, :-1], found[:, -1])
 
 
 def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
     recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
-    told = [(each.name, each.sql, each.why) for each in recipe.filters]
+    filters = [(each.name, each.sql, each.why) for each in recipe.filters]
     if recipe.distinct:
         last = ending(recipe.distinct)
-        told.append((last.name, last.sql, last.why))
+        filters.append((last.name, last.sql, last.why))
     steps = []
-    for at, words in enumerate(told):
+    for at, words in enumerate(filters):
         alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
         sequence = patterns.count(patterns.yes(asked.keeps[: at + 1]))
         costs = patterns.count(patterns.yes(asked.without[at])) - kept
@@ -170,7 +179,7 @@ def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
 
 
 def ending(last: Distinct) -> Filter:
-    """How `Distinct` is told beside the filters; the SQL is none."""
+    """`Distinct` as a row beside the filters. Its `sql` is a description and cannot be run."""
     return Filter(
         DISTINCT,
         f"of {last.of}, within {last.radius}, best by {last.best_by}",

@@ -2,22 +2,20 @@
 
 import contextlib
 import difflib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from filters.core import Filter, in_sequence
+from filters.core import REST, Filter
 from pipeline.errors import RecipeError
-from pipeline.store.duck import SETTINGS, parquet
-
-_CLOCKS = {"current_timestamp", "current_time", "localtime", "localtimestamp"}
-"""Functions that SQL writes like columns, besides those that DuckDB lists."""
+from pipeline.filtering import constants, syntax
+from pipeline.filtering.functions import STEADY, VALUES
+from pipeline.filtering.sequence import in_sequence, with_rests
+from pipeline.store.duck import SETTINGS, identifier, parquet
 
 
 def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
@@ -29,18 +27,32 @@ def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     _bind(tuple(filters), columns)
 
 
+MOST_RESTS = 16
+"""Filters of a recipe that may ask for `{rest}`: a funnel leaves out each filter in turn, and every later one of these
+is another question then."""
+
+
 @lru_cache(maxsize=64)  # a funnel and the selection after it ask the same
 def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
+    asking = [each.name for each in filters if REST in each.sql]
+    if len(asking) > MOST_RESTS:
+        raise RecipeError(
+            f"filter {asking[MOST_RESTS]!r}: {len(asking)} filters ask for {REST}, and at most {MOST_RESTS} can: "
+            "take quantiles of all rows in the others"
+        )
     with duckdb.connect(":memory:", config=SETTINGS) as con:
         none = pa.Table.from_batches([], columns)  # columns.empty_table() would import pandas
         con.from_arrow(none).create("rows")
         con.execute("SET enable_external_access = false")
-        unsteady = con.execute("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-        names = {name for (name,) in unsteady.fetchall()}
-        for each in in_sequence(filters):
+        described = con.execute("DESCRIBE rows").fetchall()
+        names_and_types = [(identifier(name), kind) for name, kind, *_ in described]
+        for each, sequenced in zip(filters, in_sequence(filters), strict=True):
             try:
-                _look_through(_one_expression(con, each.sql), names, (names | _CLOCKS) - set(columns.names))
-                _bind_one(con, each.sql)
+                _check(_one_expression(each.sql.replace(REST, "true")), columns.names)
+                constants.check(each.sql.replace(REST, "true"), names_and_types)
+                _bind_one(con, each.sql.replace(REST, "true"))
+                if sequenced.sql != each.sql:
+                    _bind_one(con, sequenced.shared, with_rests(sequenced.rests))
             except (ValueError, duckdb.Error) as error:
                 raise RecipeError(f"filter {each.name!r}: {_plain(error, columns.names)}") from None
 
@@ -56,43 +68,45 @@ def bind_order(name: str, sql: str, columns: pa.Schema) -> None:
         raise RecipeError(str(error).replace(f"filter {name!r}", f"{name}.best_by", 1)) from None
 
 
-def _one_expression(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+def _one_expression(sql: str) -> syntax.Node:
     """The SQL, parsed. It must parse bare and in brackets: "1) OR (1" does only in them, "true FROM rows" only bare."""
     for text in (f"SELECT {sql}\n", f"SELECT (\n{sql}\n)"):
-        row = con.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchone()
-        parsed: dict[str, Any] = json.loads(row[0]) if row else {}
-        if parsed.get("error"):
-            raise ValueError(f"this is no SQL expression: {parsed['error_message']}")
-        if len(parsed["statements"]) != 1 or len(parsed["statements"][0]["node"].get("select_list", [])) != 1:
+        try:
+            statements = syntax.parse(text)["statements"]
+        except ValueError as error:
+            raise ValueError(f"this is no SQL expression: {error}") from None
+        if len(statements) != 1 or len(statements[0]["node"].get("select_list", [])) != 1:
             raise ValueError("this is not one SQL expression")
-    expression: dict[str, Any] = parsed["statements"][0]["node"]["select_list"][0]
+    expression: syntax.Node = statements[0]["node"]["select_list"][0]
     return expression
 
 
-def _look_through(expression: dict[str, Any], unsteady: set[str], clocks: set[str]) -> None:
-    tables = {node["table_name"] for node in _nodes(expression) if node.get("type") == "BASE_TABLE"}
-    own = {entry["key"] for node in _nodes(expression) if "cte_map" in node for entry in node["cte_map"]["map"]}
-    for name in sorted(tables - own - {"rows"}):
+def _check(expression: syntax.Node, columns: Collection[str]) -> None:
+    """Refuse what reads anything but rows, and what is not known to depend on them alone. Raises ValueError."""
+    for name in sorted(syntax.tables(expression, {"rows"})):
         raise ValueError(f"there is no table {name!r}; the pairs are in rows")
-    for node in _nodes(expression):
-        if node.get("type") == "TABLE_FUNCTION":
+    for node in syntax.nodes(expression):
+        if node.get("type") in ("TABLE_FUNCTION", "SHOW_REF"):
             raise ValueError("a filter reads rows and nothing else")
+        if node.get("class") == "PARAMETER":
+            raise ValueError("a filter has no parameters")
         if node.get("sample"):
             raise ValueError("a sample differs each time")
-        called, column = str(node.get("function_name")).lower(), "".join(node.get("column_names", ())).lower()
-        if called in unsteady or column in clocks:
-            raise ValueError(f"{column or called} differs each time")
+        column = "".join(node.get("column_names", ())).lower()
+        if column in VALUES - {name.lower() for name in columns}:
+            raise ValueError(
+                f"{column} is not a property of the pair: it differs each time, or from machine to machine"
+            )
+    for name in syntax.calls(expression):
+        if name not in STEADY and (not name.isidentifier() or syntax.exists(name)):
+            raise ValueError(
+                f"{name} is not known to depend on the pair alone: a filter that differs each time is refused"
+            )
+    syntax.check_kinds(expression)
 
 
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _nodes(inner)
-
-
-def _bind_one(con: duckdb.DuckDBPyConnection, sql: str) -> None:
-    described = con.execute(f"DESCRIBE SELECT (\n{sql}\n) FROM rows WHERE (\n{sql}\n)").fetchall()
+def _bind_one(con: duckdb.DuckDBPyConnection, sql: str, rests: str = "") -> None:
+    described = con.execute(f"DESCRIBE {rests}SELECT (\n{sql}\n) FROM rows WHERE (\n{sql}\n)").fetchall()
     if len(described) != 1:
         raise ValueError("this is more than one SQL expression")
     if described[0][1] != "BOOLEAN":
@@ -100,7 +114,7 @@ def _bind_one(con: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _plain(error: Exception, columns: list[str]) -> str:
-    """The first line of what was said, and the nearest column where one is missing."""
+    """The first line of the message, and the nearest column if one is missing."""
     text = str(error).splitlines()[0].rstrip("!")
     missing = re.search(r'column (?:named )?"(\w+)"', text)
     close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
@@ -114,16 +128,23 @@ def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
     con.execute(f"CREATE VIEW rows AS FROM {parquet(parts)}")
 
 
-def judged(parts: Iterable[Path], filters: Sequence[Filter], also: Mapping[str, str] | None = None) -> str:
+def judged(
+    parts: Iterable[Path],
+    filters: Sequence[Filter],
+    also: Mapping[str, str] | None = None,
+    rests: Sequence[tuple[str, str]] = (),
+) -> str:
     """A SELECT over all rows of the parts, in order: uid, file_index, file_row_number, ok, what filter i says as f<i>,
-    and the SQL of `also` by name.
+    and the SQL of `also` by name, which may refer to the `rests` of a sequence.
 
     `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
     """
-    told = {f"f{number}": each.sql for number, each in enumerate(in_sequence(filters))} | dict(also or {})
-    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in told.items())
+    sequenced = in_sequence(filters)
+    expressions = {f"f{number}": each.shared for number, each in enumerate(sequenced)} | dict(also or {})
+    rests = [*rests, *(rest for each in sequenced for rest in each.rests)]
+    verdicts = "".join(f",\n(\n{sql}\n) AS {name}" for name, sql in expressions.items())
     return (
-        f"SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
+        f"{with_rests(rests)}SELECT rows.uid, file_index, file_row_number, status = 'ok' AS ok{verdicts}\n"
         f"FROM {parquet(parts, 'file_row_number')} AS rows"
     )
 

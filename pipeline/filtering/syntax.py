@@ -47,7 +47,7 @@ def parse(sql: str) -> Node:
     """The statements of `sql`, each a SELECT. Raises ValueError, in one line, for anything else."""
     with _parser().cursor() as con:
         row = con.execute("SELECT json_serialize_sql($text)", {"text": sql}).fetchone()
-    with _deep():
+    with deep():
         parsed: Node = json.loads(row[0]) if row else {}
     if parsed.get("error"):
         raise ValueError(str(parsed["error_message"]).splitlines()[0])
@@ -56,7 +56,7 @@ def parse(sql: str) -> Node:
 
 def unparse(parsed: Mapping[str, Any]) -> str:
     """The SQL of what `parse` gave."""
-    with _deep():
+    with deep():
         tree = json.dumps(parsed)
     with _parser().cursor() as con:
         row = con.execute("SELECT json_deserialize_sql($tree::JSON)", {"tree": tree}).fetchone()
@@ -64,8 +64,11 @@ def unparse(parsed: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _deep() -> Iterator[None]:
-    """DuckDB nests expressions 1,000 deep, and a tree has several levels for each."""
+def deep() -> Iterator[None]:
+    """Let Python go as deep as a tree: DuckDB nests expressions 1,000 deep, each of several levels.
+
+    Raises ValueError for a tree that is deeper still.
+    """
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, _DEPTH))
     try:
@@ -151,3 +154,13 @@ def tables(tree: Any, known: Collection[str]) -> Iterator[str]:
             if path[-1] not in scope or path[:-1] not in ([], ["main"], ["memory", "main"]):
                 yield ".".join(path)
         waiting += ((inner, scope) for key, inner in each.items() if key != "cte_map")
+
+
+@lru_cache(maxsize=256)
+def exists(name: str) -> bool:
+    """Whether DuckDB has a function of this name."""
+    with _parser().cursor() as con:
+        found = con.execute(
+            "SELECT 1 FROM duckdb_functions() WHERE lower(function_name) = $name LIMIT 1", {"name": name}
+        )
+        return bool(found.fetchall())

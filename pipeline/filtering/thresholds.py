@@ -1,4 +1,4 @@
-"""The numbers in a recipe's SQL: which filter draws a line, on which column, and where."""
+"""The numbers in a recipe's SQL: the filter, the column, and the threshold."""
 
 import re
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ class Comparison:
         return self.before + number + self.after
 
 
-def drawn(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:
+def find(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:
     """What the recipe's SQL says as `column >= number` (any comparison), or with a quantile of the same column."""
     found = []
     for each in recipe.filters:

@@ -1,13 +1,12 @@
 """`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
 
-Beside it lies `trials.parquet`, the view `trials`, for whoever has none.
+Beside it is `trials.parquet`, the view `trials`, for people who have none.
 
 Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
 Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
 """
 
 import contextlib
-import tempfile
 from pathlib import Path
 
 import duckdb
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.process.scratch import temporary_folder
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import finished
 
@@ -34,7 +34,7 @@ def refresh(storage: Storage) -> None:
 
 
 def _now(storage: Storage) -> tuple[str, int, int]:
-    """What a catalogue depends on: where the source lies, and how many manifests and trials there are."""
+    """What a catalogue depends on: the folder of the source, and how many manifests and trials there are."""
     return str(storage.root), len(commits(storage)), len(finished(storage))
 
 
@@ -50,7 +50,7 @@ def _about(storage: Storage) -> tuple[str, int, int] | None:
 
 def _write(storage: Storage, now: tuple[str, int, int]) -> None:
     manifest = Manifest.open(storage)
-    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:  # DuckDB cannot write below a folder with a ? in it
+    with temporary_folder() as folder:  # DuckDB cannot write below a folder with a ? in it
         made = Path(folder, KEY)
         with duckdb.connect(str(made), config={"storage_compatibility_version": READABLE}) as con:
             con.execute("CREATE TABLE about AS SELECT $1 AS root, $2::BIGINT AS manifests, $3::BIGINT AS trials", now)

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, funnel, predicates
 from pipeline.filtering.distinct import Losers, Neighbours
 from pipeline.filtering.funnel import Comparison, Step
 from pipeline.filtering.reasons import Reasons, where
+from pipeline.filtering.sequence import in_sequence
 from pipeline.ledger.blocklist import FOLDER as FORGOTTEN
 from pipeline.manifest import card, verdicts
 from pipeline.manifest.document import Counts, Document, StageKeys

@@ -18,6 +18,7 @@ from pipeline.failure import FORGOTTEN
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.ledger.stale import stale
 from pipeline.scoring.plan import Results, aligned
+from pipeline.store.damage import complete
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.parquet import Rows, put_parquet
 from pipeline.store.storage import Storage
@@ -39,9 +40,10 @@ def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[
     found = []
     for _, group in groupby(ledger.shards, key=lambda shard: shard.number // SHARDS):
         shards = list(group)
-        told = [[each.number, each.key, gone.get(each.number), quarantined.get(each.number)] for each in shards]
-        index = f"rows/by-input/{digest([FORMAT, columns, made.keys, told])}.json"
-        if storage.done(index) and storage.done((known := Rows(**json.loads(storage.fetch(index).read_bytes()))).key):
+        state = [[each.number, each.key, gone.get(each.number), quarantined.get(each.number)] for each in shards]
+        index = f"rows/by-input/{digest([FORMAT, columns, made.keys, state])}.json"
+        known = Rows(**json.loads(storage.fetch(index).read_bytes())) if storage.done(index) else None
+        if known is not None and complete(storage, known.key, known.count):
             found.append(known)
             continue
         whole = (_shard_rows(storage, each, made, quarantined.get(each.number)) for each in shards)

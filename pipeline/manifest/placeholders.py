@@ -15,7 +15,7 @@ MANY = 5
 """URLs with the same bytes from which on these are taken for a placeholder; the filter `unshared` says the same."""
 
 
-def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> dict[str, Any]:
+def count(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> dict[str, Any]:
     """For the card of a manifest with these rows, which is not published yet.
 
     `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
@@ -34,7 +34,7 @@ def told(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path])
 
 
 def remarks(card: Mapping[str, Any]) -> list[str]:
-    """What to tell of `told`: a line for each thing that was found."""
+    """A line for each thing that `count` found."""
     found, lines = card.get("placeholders", {}), []
     if found.get("pictures"):
         lines.append(

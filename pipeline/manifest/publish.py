@@ -23,17 +23,22 @@ from pipeline.manifest.parts import FORMAT, parts
 from pipeline.scorers.edges import EDGES
 from pipeline.scoring.plan import Plan, Results
 from pipeline.store import duck
+from pipeline.store.damage import complete, intact
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
 
 @dataclass(frozen=True)
 class Published:
-    """The newest manifest after a run. `new` is False where the one before says the same."""
+    """The newest manifest after a run. `new` is False where the one before says the same.
+
+    `repaired` are the keys of verdicts that were damaged, and were written again.
+    """
 
     id: str
     new: bool
     counts: Counts
+    repaired: tuple[str, ...] = ()
 
 
 def publish(
@@ -67,9 +72,9 @@ def publish(
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
         paths = [storage.fetch(part.key) for part in rows]
-        facts = card.describe(con, storage, made, paths) | placeholders.told(con, storage, paths) | card.why(recipe)
+        facts = card.describe(con, storage, made, paths) | placeholders.count(con, storage, paths) | card.why(recipe)
     if neighbours:
-        facts |= {"neighbours": distinct.told(storage, neighbours)}
+        facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}
     return decide(storage, inputs, facts, seconds)
 
 
@@ -77,12 +82,15 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
 
     The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
-    does not bind, fails on a row, or has no answer for any pair, which is so when nobody computed its scores, and
+    does not bind, fails on a row, or has no answer for any pair, as when its scores were never computed, and
     StorageError after an interrupted takedown, whose pairs are in these rows.
     """
     if blocklist.pending(storage).uids:
         raise StorageError("a takedown was interrupted: run `winnow curate`, which publishes the pairs that are left")
     newest = Manifest.open(storage)
+    for part in newest.parts:
+        if not complete(storage, part.rows, part.count):
+            raise StorageError(f"{storage.root / part.rows} is damaged: run `winnow curate`, which writes it again")
     try:
         steps = newest.funnel(recipe)
     except RecipeError as error:
@@ -100,17 +108,20 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
 def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: float = 0.0) -> Published:
     """Give every row its verdict, and commit. `facts` are for the card, `seconds` is how long the rows took."""
     started = time.monotonic()
+    last = Manifest.open(storage).document.verdicts if commits(storage) else ()
+    broken = {key for key in last if not intact(storage, key)}
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
         keys = verdicts.put(con, storage, inputs.rows, inputs.recipe, inputs.neighbours or {})
         files = [storage.fetch(part.key) for part in inputs.rows], [storage.fetch(key) for key in keys]
         counts = Counts(inputs.ledger.input, inputs.ledger.repeated, **verdicts.count(con, *files))
     document = Document(inputs, tuple(keys), counts)
+    repaired = tuple(key for key in keys if key in broken)
     took = [round(each, 3) for each in (seconds, time.monotonic() - started)]
     storage.put_if_absent(f"manifests/{document.id}.json", document.to_bytes())
     storage.put_if_absent(card.key(document.id), canonical_json({**facts, "seconds": took}))
     new = commit(storage, document.id)
     database.refresh(storage)
-    return Published(document.id, new, counts)
+    return Published(document.id, new, counts, repaired)
 
 
 def _neighbours(made: Results) -> dict[str, Neighbours]:
@@ -122,9 +133,12 @@ def _neighbours(made: Results) -> dict[str, Neighbours]:
 
 
 def _unchanged(storage: Storage, inputs: Inputs) -> Manifest | None:
-    """The newest manifest, if these are its inputs. Keys are compared, nothing is computed again."""
+    """The newest manifest, if these are its inputs. Keys are compared, nothing is computed again.
+
+    Verdicts are small, so their bytes are compared with their names, too: damaged ones are made anew.
+    """
     if not commits(storage):
         return None
     newest = Manifest.open(storage)
     same = newest.document.inputs == inputs
-    return newest if same and all(storage.done(part.verdicts) for part in newest.parts) else None
+    return newest if same and all(intact(storage, part.verdicts) for part in newest.parts) else None

@@ -116,8 +116,8 @@ def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
     if files := draws(storages):
         read = duck.parquet(files, "filename")
         drawn = f"SELECT uid, arm, times, parse_filename({duck.FILE}, true) AS draw FROM {read}"
-    told = "source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2"
-    return {"trained_on": f"SELECT uid, times, {told} FROM trials JOIN ({drawn}) USING (draw, arm)"}
+    columns = "source, manifest, key, learner, arm, augmented, seed, score, f1_macro, r2"
+    return {"trained_on": f"SELECT uid, times, {columns} FROM trials JOIN ({drawn}) USING (draw, arm)"}
 
 
 def manifests(storages: Iterable[Storage]) -> pa.Table:
@@ -146,8 +146,7 @@ def trials(storages: Iterable[Storage]) -> pa.Table:
     for storage in storages:
         for key in finished(storage):
             trial: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
-            told = TRIALS.names
-            plain = {n: v for n, v in trial.items() if n in told or isinstance(v, str | int | float | bool)}
+            plain = {n: v for n, v in trial.items() if n in TRIALS.names or isinstance(v, str | int | float | bool)}
             rows.append({"key": Path(key).stem, **plain})
     others = sorted({name for row in rows for name in row} - set(TRIALS.names))
     found = {name: pa.array([row.get(name) for row in rows]) for name in others}

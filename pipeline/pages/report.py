@@ -76,7 +76,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
     parent = Manifest.open(storage, published[-1].parent) if published[-1].parent else None
     difference = diff.between(parent, manifest, examples=0) if parent and parent.complete else None
     with manifest.connection() as con:
-        lines = thresholds.drawn(con, recipe, [field.name for field in numbers])
+        lines = thresholds.find(con, recipe, [field.name for field in numbers])
         histograms = [
             charts.histogram(con, field, [line for line in lines if line.column == field.name]) for field in numbers
         ]

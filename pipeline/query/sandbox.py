@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.process import confinement, lifeline
+from pipeline.process.scratch import temporary_folder
 from pipeline.query import statement
 from pipeline.query.portable import portable
 from pipeline.store import duck
@@ -58,9 +58,9 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
     published = [str(storage.root) for storage in storages if commits(storage)]
     if not published:
         raise StorageError("nothing is published yet: run `winnow curate` first")
-    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        _supervise(_Job(sql, published, folder, limit), deadline)
-        with pa.memory_map(str(Path(folder, "result"))) as file, pa.ipc.open_stream(file) as reader:
+    with temporary_folder() as folder:
+        _supervise(_Job(sql, published, str(folder), limit), deadline)
+        with pa.memory_map(str(folder / "result")) as file, pa.ipc.open_stream(file) as reader:
             return reader.read_all()
 
 

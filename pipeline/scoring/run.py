@@ -91,11 +91,11 @@ class Scoring:
             raise ModelError(f"scorers.{name}: {', '.join(changed)} changed while it was loaded: run the command again")
         if not isinstance(loaded, Certified):
             return
-        key, said = self.plan.certificate(name), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
-        self.storage.put_if_absent(key, canonical_json(said))
+        key, certificate = self.plan.certificate(name), {**loaded.certificate, "decoder": stage.made_by.get("decoder")}
+        self.storage.put_if_absent(key, canonical_json(certificate))
         before = json.loads(self.storage.fetch(key).read_bytes())
-        drift = float(np.abs(np.subtract(said["golden"], before["golden"])).max())
-        if not drift <= said["tolerance"][said["precision"]]:
+        drift = float(np.abs(np.subtract(certificate["golden"], before["golden"])).max())
+        if not drift <= certificate["tolerance"][certificate["precision"]]:
             raise ModelError(
                 f"scorers.{name}: golden pairs score up to {drift:.2g} from what {key} says, and scores of two kinds "
                 f"would mix: remove {stage.folder} to score anew"

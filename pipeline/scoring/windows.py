@@ -26,7 +26,7 @@ from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
 DOWNLOADED = ("width", "height", "bytes", "sha256")
-"""What a scorer is told of a pair's download."""
+"""The columns of the download that a scorer gets."""
 
 
 @dataclass(frozen=True)

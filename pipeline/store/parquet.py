@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.store.damage import intact
 from pipeline.store.storage import Storage
 
 ROW_GROUP = 65_536
@@ -32,7 +33,7 @@ def put_parquet(storage: Storage, folder: str, schema: pa.Schema, batches: Itera
                 count += len(group)
         with local.open("rb") as file:
             key = f"{folder}/{hashlib.file_digest(file, 'sha256').hexdigest()}.parquet"
-        if not storage.done(key):
+        if not intact(storage, key):
             storage.put_file(key, local)
     return Rows(key, count)
 

@@ -18,7 +18,7 @@ POLL = 0.2
 
 
 PATIENCE = 3600
-"""Seconds after which a claim is nobody's, though its process lives or its machine is out of sight."""
+"""Seconds after which a claim expires, even if its process lives or its machine cannot be seen."""
 
 
 def once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
@@ -61,5 +61,5 @@ def _started(pid: int) -> str | None:
             return None
         state, *rest = stat.rpartition(")")[2].split()
         return None if state in "ZX" else rest[18]
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or None
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip() or None

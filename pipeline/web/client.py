@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 from urllib.response import addinfourl
 
 from pipeline.failure import RowError, is_transient
@@ -68,9 +68,10 @@ class Opener(urllib.request.OpenerDirector):
     def _follow(self, text: str, turn: Turn, check: Callable[[http.client.HTTPResponse], None]) -> addinfourl:
         """The body behind a URL and its redirects. `check` sees the head of each response, and may raise RowError."""
         deadline = time.monotonic() + self.guard.timeout
+        base = None
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                url, before = Url.parse(text), time.monotonic()
+                url, before = Url.parse(text, base), time.monotonic()
                 with turn(url):
                     deadline += time.monotonic() - before  # waiting for a turn takes no time from the request
                     with self._connect(url, deadline) as connection:
@@ -80,7 +81,7 @@ class Opener(urllib.request.OpenerDirector):
                         if location is None:
                             body = response.read_body(answer, self.guard.max_bytes)
                             return addinfourl(io.BytesIO(body), answer.headers, url.text, answer.status)
-                text = urljoin(url.text, quote(location, string.punctuation, encoding="latin-1"))
+                text, base = quote(location, string.punctuation, encoding="latin-1"), url.text
         except RowError:
             raise
         except Exception as error:
@@ -144,7 +145,7 @@ class Opener(urllib.request.OpenerDirector):
             "Connection": "close",
         }
         client.request("GET", url.target, headers=headers)
-        answer = client.getresponse()
+        answer = response.final(client.getresponse(), connection)
         redirected = answer.status in _REDIRECTS and answer.getheader("Location") is not None
         if answer.status in _OVERLOADED:
             self._hosts[url.authority].record_refusal(retry_after(answer.getheader("Retry-After")))

@@ -1,14 +1,15 @@
 """A URL as it is requested."""
 
 import re
-import string
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import quote, urlsplit
 
 from pipeline.failure import RowError
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+")
+
+_LABEL = 63
+"""The longest label of a host name (RFC 1035)."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,22 @@ class Url:
         return f"{scheme}://{self.authority}{target}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Escapes non-ASCII characters and blanks as browsers do. Raises RowError: invalid_url or blocked_scheme."""
+    def parse(cls, text: str, base: str | None = None) -> Self:
+        """The URL as browsers read it (WHATWG URL, host names by UTS 46), relative to `base` if one is given.
+
+        Raises RowError: invalid_url or blocked_scheme.
+        """
+        import ada_url
+
         try:
-            parts = urlsplit(text.strip())
-            host = (parts.hostname or "").encode("idna").decode().rstrip(".")
-            port = parts.port
-        except ValueError as error:  # UnicodeError is one
-            raise RowError(
-                "invalid_url", "this is no http or https address"
-            ) from error  # its words may quote a password
-        if parts.scheme not in ("http", "https", ""):
-            raise RowError("blocked_scheme", f"only http and https are fetched, not {parts.scheme[:20]}")
-        if not parts.scheme or port == 0 or not _HOST.fullmatch(host):
+            parts = ada_url.URL(text, base)
+        except (ValueError, UnicodeError):
+            raise RowError("invalid_url", "this is no http or https address") from None  # it may hold a password
+        scheme = parts.protocol.removesuffix(":")
+        if scheme not in ("http", "https"):
+            raise RowError("blocked_scheme", f"only http and https are fetched, not {scheme[:20]}")
+        host = parts.hostname.strip("[]").rstrip(".")
+        port = int(parts.port or (443 if scheme == "https" else 80))
+        if port == 0 or not _HOST.fullmatch(host) or not all(0 < len(label) <= _LABEL for label in host.split(".")):
             raise RowError("invalid_url", "this is no http or https address")
-        safe = string.punctuation  # includes "%": what is escaped already stays as it is
-        target = quote(parts.path or "/", safe) + ("?" + quote(parts.query, safe) if parts.query else "")
-        secure = parts.scheme == "https"
-        return cls(secure, host, port or (443 if secure else 80), target)
+        return cls(scheme == "https", host, port, parts.pathname + parts.search)

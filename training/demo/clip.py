@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from pipeline.demo import pool
 from pipeline.demo.captions import SHAPE_WORDS
+from pipeline.process import lifeline
 from training.demo.vocabulary import write_vocabulary
 
 FOLDER = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"
@@ -38,7 +39,7 @@ Pictures = npt.NDArray[np.uint8]
 def photographs(stream: int, seed: int, count: int) -> Pictures:
     """Clean scenes as the pipeline would see them, uint8 [count, 72, 72, 3]; drawn by all cores."""
     starts = range(0, count, 200)
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), lifeline.hold) as workers:
         parts = workers.map(
             _photographs, *zip(*((stream, seed, at, min(at + 200, count)) for at in starts), strict=True)
         )

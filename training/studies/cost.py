@@ -22,6 +22,7 @@ from pipeline.engine.machine import cores
 from pipeline.errors import ModelError
 from pipeline.images import decoders
 from pipeline.models import device
+from pipeline.process import lifeline
 from pipeline.settings.encoder import Encoder, Network
 from training.data import features
 from training.encoders import encoders
@@ -70,7 +71,7 @@ class Cost:
 def measure_in_process(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
     """As `measure`, in a process of its own. Raises ModelError if that process dies, too."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        with ProcessPoolExecutor(1, get_context("spawn"), lifeline.hold) as process:
             return process.submit(measure, encoder, pictures, decoder).result()
     except BrokenProcessPool as error:
         raise ModelError(f"{encoder.name}: its process was killed, probably because memory ran out") from error

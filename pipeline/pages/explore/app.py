@@ -5,6 +5,7 @@ it in a header, which a page of another origin cannot set. The server listens on
 an attacker's name may resolve to loopback. It allows no other origin.
 """
 
+import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,7 +49,7 @@ def app(explorer: Explorer, token: str) -> FastAPI:
 
     @server.middleware("http")
     async def add_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        answer = await call(request)
+        answer = await call(request) if _is_unicode(await request.body()) else _not_unicode()
         answer.headers.update(HEADERS)
         return answer
 
@@ -94,6 +95,21 @@ def app(explorer: Explorer, token: str) -> FastAPI:
     server.include_router(api)
     server.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
     return server
+
+
+def _is_unicode(body: bytes) -> bool:
+    r"""Whether no text of a JSON body has half of a surrogate pair, as in "\ud800": it has no UTF-8."""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    except ValueError:  # no JSON: whoever reads it says so
+        return True
+    return True
+
+
+def _not_unicode() -> JSONResponse:
+    return JSONResponse({"detail": "the request has half a character (a lone surrogate), which no text has"}, 400)
 
 
 @contextmanager

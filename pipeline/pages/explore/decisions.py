@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe, in_sequence
+from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.errors import RecipeError
 from pipeline.filtering import distinct, thresholds
+from pipeline.filtering.finite import finite
 from pipeline.filtering.funnel import Step, ending
+from pipeline.filtering.sequence import in_sequence
 from pipeline.filtering.thresholds import Comparison, Threshold
 from pipeline.pages.explore.rows import Pairs, Places, Rows
 
@@ -148,7 +150,7 @@ class Decisions:
     def _rank(self, last: Distinct) -> Places:
         """The places of the pairs from the best to the worst."""
         self._manifest.check_end(last)
-        numbered = f"SELECT (\n{last.best_by}\n) AS best, uid, row_number() OVER () - 1 AS number FROM rows"
+        numbered = f"SELECT (\n{finite(last.best_by)}\n) AS best, uid, row_number() OVER () - 1 AS number FROM rows"
         try:
             ordered = self._rows.query(f"SELECT number FROM ({numbered}) ORDER BY best DESC NULLS LAST, uid")
         except duckdb.Error as error:
@@ -158,4 +160,4 @@ class Decisions:
     def _read_lines(self, sql: str) -> Sequence[Threshold]:
         with self._rows.cursor() as con:
             recipe = Recipe("typed", (Filter("typed", sql),))
-            return thresholds.drawn(con, recipe, [axis.column for axis in self._rows.axes])
+            return thresholds.find(con, recipe, [axis.column for axis in self._rows.axes])

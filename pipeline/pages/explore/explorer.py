@@ -10,8 +10,8 @@ from filters import catalog
 from filters.core import Filter, Recipe
 from pipeline.errors import QueryError, RecipeError
 from pipeline.filtering.funnel import ending
-from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
+from pipeline.pages.explore import publishing
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.histograms import Histograms
 from pipeline.pages.explore.recipe_text import handle
@@ -19,7 +19,6 @@ from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, Pa
 from pipeline.pages.explore.rows import Pairs, Rows
 from pipeline.pages.untrusted import THUMBNAIL, Thumbnails, plain
 from pipeline.review.labels import GOOD, KEY, WORDS, Labels
-from pipeline.takedown.writing import writing
 from pipeline.uids import uid
 
 PAGE = 24
@@ -172,9 +171,7 @@ class Explorer:
     def publish(self, request: NamedRecipe) -> dict[str, Any]:
         """Publish the manifest's pairs under this recipe. Raises BusyError during another run."""
         recipe = request.recipe(request.name)
-        with writing(self._storage):
-            published = publish.republish(self._storage, recipe)
-        return asdict(published)
+        return asdict(publishing.publish(self._storage, recipe))
 
     def _chosen(self, request: PairsRequest) -> Pairs:
         if request.show == "all":

@@ -1,0 +1,39 @@
+"""Publishing from the page, in a process of its own: it can be stopped, and ends with the page."""
+
+from pathlib import Path
+
+from filters.core import Recipe
+from pipeline.errors import QueryError
+from pipeline.manifest.publish import Published, republish
+from pipeline.process.calls import call
+from pipeline.store.storage import Storage
+from pipeline.takedown.writing import writing
+
+DEADLINE = 600.0
+"""Seconds. The lock of the source is held as long, and goes with the process."""
+
+MEMORY = 64 << 30
+"""Bytes of addresses; what DuckDB uses of them is half of the machine's memory at most."""
+
+
+def publish(storage: Storage, recipe: Recipe, deadline: float = DEADLINE) -> Published:
+    """Publish the newest manifest's rows under this recipe.
+
+    Raises what `republish` raises, BusyError during another run, and QueryError at the deadline.
+    """
+    try:
+        published: Published = call(
+            "pipeline.pages.explore.publishing:run", storage.root, recipe, deadline=deadline, memory=MEMORY
+        )
+    except TimeoutError:
+        raise QueryError(
+            f"stopped after {deadline:g} s, and nothing was published: `winnow publish` has no limit"
+        ) from None
+    return published
+
+
+def run(root: Path, recipe: Recipe) -> Published:
+    """In the process."""
+    storage = Storage(root)
+    with writing(storage):
+        return republish(storage, recipe)

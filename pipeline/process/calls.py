@@ -1,0 +1,63 @@
+"""One function call in a process of its own, which is killed at its deadline and ends with its caller.
+
+`python -m pipeline.process.calls MODULE:FUNCTION` is that process. The arguments come pickled on standard input, from
+winnow itself, and the result goes back the same way.
+"""
+
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+from pipeline.errors import WinnowError
+from pipeline.process import confinement, lifeline
+
+
+class ProcessError(WinnowError):
+    """A process ended without an answer: it was killed, or ran out of memory."""
+
+
+def call(target: str, *arguments: Any, deadline: float, memory: int, written: int = 1 << 40) -> Any:
+    """The result of `target`, "module:function", called in a process with at most so many bytes of memory.
+
+    Raises what the function raises if that is a WinnowError, TimeoutError after `deadline` seconds, and ProcessError if
+    the process ends without an answer.
+    """
+    command = [sys.executable, "-m", "pipeline.process.calls", target, str(memory), str(written)]
+    with lifeline.start(
+        command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            answer, words = process.communicate(pickle.dumps((sys.path, arguments)), deadline)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"stopped after {deadline:g} s") from None
+        finally:
+            process.kill()
+    if process.returncode or not answer:
+        last = (words.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise ProcessError(f"a process ended with status {process.returncode}: {last}")
+    result = pickle.loads(answer)  # noqa: S301 - of our own process
+    if isinstance(result, WinnowError | MemoryError):
+        raise result
+    return result
+
+
+def _serve(target: str, memory: int, written: int) -> None:
+    lifeline.hold()
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not mix with the answer
+    sys.path[:], arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own process
+    confinement.limit(memory, written)
+    module, _, name = target.partition(":")
+    try:
+        result = getattr(importlib.import_module(module), name)(*arguments)
+    except (WinnowError, MemoryError) as error:
+        result = error
+    with answer:
+        pickle.dump(result, answer)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
