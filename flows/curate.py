@@ -46,7 +46,7 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     A second run on the same input does nothing.
     """
     described = sources.check(source)
-    published = _curate(described, Storage(Path(root) / described.name))
+    published = bring_up_to_date(described, Storage(Path(root) / described.name))
     return published | {"held": _announce(described, Path(root), published)}
 
 
@@ -60,7 +60,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     storage = Storage(Path(root) / described.name)
     with writing(storage, described):
         retried = tasks.retry_pairs(described, storage, causes)
-    published = _curate(described, storage)
+    published = bring_up_to_date(described, storage)
     return published | {"held": _announce(described, Path(root), published), "retried": retried}
 
 
@@ -89,10 +89,10 @@ def sample(source: str, root: str = "data", labels: str | None = None) -> dict[s
     """
     described, storage = sources.load(source, Path(root))
     sampled = labelled_source(described, storage, Path(labels) if labels else None)
-    return _curate(sampled, sample_storage(storage))
+    return bring_up_to_date(sampled, sample_storage(storage))
 
 
-def _curate(described: Source, storage: Storage) -> dict[str, Any]:
+def bring_up_to_date(described: Source, storage: Storage) -> dict[str, Any]:
     """From the list to the manifest."""
     with writing(storage, described), world.served(described, storage) as served:
         plan = Plan.of(served)  # reports missing weights before anything is fetched

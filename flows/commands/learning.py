@@ -27,6 +27,14 @@ def train_learners(
     source: SourceName,
     manifest: ManifestId = None,
     recipe: RecipeName = None,
+    pools: Annotated[
+        int | None,
+        typer.Option(
+            help="Measure on so many pools drawn anew, 3 or more, for intervals over pools. For sources with [demo].",
+            min=3,
+            max=100,
+        ),
+    ] = None,
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -34,7 +42,8 @@ def train_learners(
     """Measure what a manifest is worth: train on the kept pairs, on all pairs, and on a random subset of equal size.
 
     Trains nothing twice: a run that was stopped resumes with the next trial. Writes the report as well. With --recipe,
-    the kept pairs are those that this recipe would keep.
+    the kept pairs are those that this recipe would keep. The intervals are about this pool and these filters; with
+    --pools, each pool is curated and measured, and the intervals are about new pools.
     """
     from flows import server, sources
     from flows.console import gain
@@ -43,6 +52,11 @@ def train_learners(
     from pipeline.manifest.recipes import find
 
     described, storage = sources.load(source, root)
+    if pools:
+        if manifest or recipe:
+            raise typer.BadParameter("--pools curates each pool, so it takes neither --manifest nor --recipe")
+        _over_pools(source, pools, root, as_json, debug)
+        return
     found = Manifest.open(storage, manifest)
     if recipe:
         found.check(*find(described, storage, recipe).filters)
@@ -53,6 +67,19 @@ def train_learners(
 
         measured = retrain(source, str(root), manifest, recipe)
     show(gain.table(measured), as_json)
+    print_json(as_json, measured)
+
+
+def _over_pools(source: str, count: int, root: Path, as_json: bool, debug: bool) -> None:
+    from flows import server
+    from flows.console import gain
+    from flows.console.output import show
+
+    with server.connect(debug):
+        from flows.pools import train_pools
+
+        measured = train_pools(source, count, str(root))
+    show(gain.over_pools(measured), as_json)
     print_json(as_json, measured)
 
 

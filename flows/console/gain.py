@@ -41,6 +41,17 @@ def table(gain: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
+def over_pools(measured: Mapping[str, Any]) -> Group:
+    """The differences over pools. `measured` is what `training.studies.pools.summarize` returns."""
+    columns = (Column("learner", "name"), Column("difference", "name"), Column("mean"), Column("low"), Column("high"))
+    table = Table(columns, f"Differences in {measured['metric']}, {measured['seeds']} seeds a pool")
+    for learner in measured["learners"]:
+        for each in learner["differences"]:
+            numbers = (f"{each[name]:+.3f}" for name in ("difference", "low", "high"))
+            table.add(learner["name"], each["name"], *numbers, style="" if each["clear"] else "dim")
+    return Group(table, Text(measured["interval"], "italic"))
+
+
 def _scores(gain: Mapping[str, Any]) -> Table:
     learners, (main, score), baseline = gain["learners"], gain["metrics"][0], gain["baseline"]
     columns = (Column("arm", "name"), Column("pictures", "name"), Column("pairs"))

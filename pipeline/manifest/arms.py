@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,8 +20,11 @@ from pipeline.store.digests import digest
 from pipeline.store.parquet import ROW_GROUP
 from pipeline.store.storage import Storage
 
+Rows = npt.NDArray[np.int64]
+"""Rows of the pool, with repetitions."""
+
 ARMS = ("raw", "filtered", "random")
-"""All of the resample; those of it that the manifest kept; a random subset of the same size."""
+"""All of the resample; those of it that the manifest kept; those of a random subset of the pool of the same size."""
 
 
 def without(name: str) -> str:
@@ -29,7 +33,7 @@ def without(name: str) -> str:
 
 
 def as_many(arm: str) -> str:
-    """The arm that is a random subset of the resample, as large as another arm."""
+    """The control of another arm: a random subset of the pool, of the same size."""
     return "random" if arm == "filtered" else f"random-{arm}"
 
 
@@ -102,19 +106,25 @@ def draw(pool: pa.Table, seed: int, filters: Sequence[str] = ()) -> dict[str, pa
 
     `pool` has the columns uid, kept and `without(name)` of each filter: what may be trained on, without the pairs whose
     picture is in the test set. The same pool and seed give the same "raw", whatever was kept.
+
+    Each "random" arm is what a filter that looks at nothing would have kept: for each seed another random subset of
+    the pool's rows, cut from the same resample, with as many pairs as the arm that it is the control of. A row that was
+    drawn twice is in it twice (but for the last one), so that rows repeat in both arms alike.
     """
     generator = np.random.default_rng([seed, len(pool)])
     sample = np.sort(generator.integers(len(pool), size=len(pool))) if len(pool) else np.zeros(0, np.int64)
-    kept = pool["kept"].to_numpy()
-    filtered = sample[kept[sample]]
-    blind = np.sort(generator.choice(len(sample), size=len(filtered), replace=False))
-    rows = {"raw": sample, "filtered": filtered, "random": sample[blind]}
-    for name in filters:
-        arm = without(name)
-        rows[arm] = sample[pool[arm].to_numpy()[sample]]
-        own = np.random.default_rng([seed, len(pool), *name.encode()])
-        rows[as_many(arm)] = sample[np.sort(own.choice(len(sample), size=len(rows[arm]), replace=False))]
+    rows = {"raw": sample}
+    columns = {"filtered": "kept"} | {without(name): without(name) for name in filters}
+    for arm, column in columns.items():
+        rows[arm] = sample[pool[column].to_numpy()[sample]]
+        rows[as_many(arm)] = _control(sample, len(rows[arm]), np.random.default_rng([seed, len(pool), *arm.encode()]))
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
+
+
+def _control(sample: Rows, size: int, generator: np.random.Generator) -> Rows:
+    """`size` draws of a resample, in order: those of whole rows, in a random order of rows, until there are enough."""
+    place = generator.permutation(len(sample))[sample]
+    return np.sort(sample[np.argsort(place, kind="stable")[:size]])
 
 
 def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:

@@ -13,10 +13,10 @@ from typing import Any
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever a trial's JSON would tell something else."""
 
-GAIN = 9
+GAIN = 10
 """Raised whenever the same trials would be summed up otherwise."""
 
 COMPARED = 2
@@ -77,6 +77,7 @@ class Setting:
             pairs,
             self.test,
             self.seed,
+            FORMAT,
         ]
         return f"draws/{digest(made_of)[:32]}"
 

@@ -14,7 +14,10 @@ LEVEL = 0.95
 """The share of the resamples that an interval contains."""
 
 
-METHOD = f"paired bootstrap over seeds, each with its own draw of the pool, and test pictures; {RESAMPLES} resamples"
+METHOD = (
+    "for this pool and these filters: paired bootstrap over seeds, each with its own draw of the pool, and test "
+    f"pictures; {RESAMPLES} resamples"
+)
 """How intervals are made, for a person."""
 
 

@@ -39,7 +39,7 @@ COMPARISONS = (
         "filtered - random",
         ("filtered", False),
         ("random", False),
-        "filtering by {recipe}, against as many at random",
+        "filtering by {recipe}, against a random subset of the same size",
         first=True,
     ),
     Comparison("filtered - raw, augmented", ("filtered", True), ("raw", True), "filtering by {recipe}, both augmented"),
@@ -47,7 +47,7 @@ COMPARISONS = (
         "filtered - random, augmented",
         ("filtered", True),
         ("random", True),
-        "filtering by {recipe}, against as many at random, both augmented",
+        "filtering by {recipe}, against a random subset of the same size, both augmented",
     ),
     *(
         Comparison(
@@ -184,7 +184,7 @@ def _verdict(interval: Interval) -> str:
     """What a filter does, by the sign of its interval."""
     if interval.low > 0:
         return "adds"
-    return "does harm:" if interval.high < 0 else "adds nothing that shows:"
+    return "does harm:" if interval.high < 0 else "shows no clear gain:"
 
 
 def _interval(each: Mapping[str, Any]) -> str:
