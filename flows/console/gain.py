@@ -16,7 +16,7 @@ SPREAD = len(" (.000)")
 
 COMPARISONS = {
     "filtered - raw": "Against all pairs, filtering",
-    "filtered - random": "Against as many random pairs, filtering",
+    "filtered - random": "Against a random subset of the same size, filtering",
     "augmented - plain, filtered": "Augmenting the filtered pairs",
 }
 """The differences of the short form, by name, and how its sentences begin."""

@@ -3,9 +3,9 @@
     python tests/benchmarks/control.py [POOLS]
 
 Each pool is drawn anew: Gaussian features of 6 classes, a fifth of the labels wrong. A blind filter keeps a random
-share of its rows, the same rows for all seeds. Arms, learner and intervals are winnow's own. Printed, by setting: the mean
-difference of macro-F1 between the kept rows and the control, which should be 0 within a few standard errors, and how
-often the 95 % interval holds 0.
+share of its rows, the same rows for all seeds. Arms, learner and intervals are winnow's own. Printed, by setting: the
+mean difference of macro-F1 between the kept rows and the control, which should be 0 within a few standard errors, and
+how often the 95 % interval holds 0.
 """
 
 import sys
