@@ -516,6 +516,6 @@ def test_filters_are_stopped_at_their_deadline(tmp_path):
         predicates.view_parts(con, [tmp_path / "rows.parquet"])
         with (
             pytest.raises(RecipeError, match="stopped after 0.5 s"),
-            predicates.blaming(con, [tmp_path / "rows.parquet"], [slow], deadline=0.5),
+            predicates.attribute_errors(con, [tmp_path / "rows.parquet"], [slow], deadline=0.5),
         ):
-            con.sql(predicates.judged([tmp_path / "rows.parquet"], [slow])).fetchall()
+            con.sql(predicates.evaluation_query([tmp_path / "rows.parquet"], [slow])).fetchall()

@@ -63,10 +63,13 @@ def among(of: str, known: Mapping[str, Neighbours]) -> Neighbours:
     return known.get(of) or Neighbours(None, of, 0)
 
 
-def pictured(
+def picture_arrays(
     pictures: pa.ChunkedArray, edges: pa.Table
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """What `beaten` takes: the pictures of rows, and both ends of the edges. Words are numbered, and have no edges."""
+    """The arguments of `has_better_neighbour`: the pictures of rows, and the two ends of each edge.
+
+    Pictures that are text, such as sha256, are numbered. They have no edges.
+    """
     if not pa.types.is_uint64(pictures.type):
         pictures = pa.chunked_array([pictures.combine_chunks().dictionary_encode().indices.cast(pa.uint64())])
     return pictures.to_numpy(), edges["low"].to_numpy(), edges["high"].to_numpy()
@@ -123,10 +126,10 @@ def losers(
         near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
     also = {"picture": f'"{neighbours.pictures}"', "best": finite(distinct.best_by)}
     passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
-    with predicates.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
+    with predicates.attribute_errors(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
         con.execute(
             "CREATE OR REPLACE TEMP TABLE survivors AS SELECT uid, file_index, file_row_number, picture, best "
-            f"FROM ({predicates.judged(parts, filters, also)}) WHERE {passes}"
+            f"FROM ({predicates.evaluation_query(parts, filters, also)}) WHERE {passes}"
         )
     found = con.sql(
         "WITH crowded AS (SELECT picture FROM survivors GROUP BY picture HAVING count(*) > 1 "
@@ -137,7 +140,7 @@ def losers(
     unknown = con.sql("SELECT file_index, file_row_number FROM survivors WHERE picture IS NULL").to_arrow_table()
     pairs = con.sql(f"SELECT low, high FROM {near}").to_arrow_table()
     con.execute("DROP TABLE survivors")
-    gone = beaten(*pictured(found["picture"], pairs))
+    gone = has_better_neighbour(*picture_arrays(found["picture"], pairs))
     return Losers(np.sort(places(found, counts)[gone]), np.sort(places(unknown, counts)))
 
 
@@ -148,12 +151,12 @@ def places(rows: pa.Table, counts: Sequence[int]) -> Places:
     return found
 
 
-def beaten(
+def has_better_neighbour(
     pictures: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.bool_]:
-    """Which rows have a kept neighbour among those before them. Rows stand from the best to the worst.
+    """Which rows have a kept neighbour among the rows before them. Rows are ordered from the best to the worst.
 
-    Rows of one picture have the same neighbours: the first of them is judged, the others go in any case.
+    Rows of one picture have the same neighbours: only the first of them can stay, the others are always dropped.
     """
     distinct, first = np.unique(pictures, return_index=True)
     there = np.isin(low, distinct) & np.isin(high, distinct)
@@ -165,6 +168,6 @@ def beaten(
     for each in np.argsort(first):
         if not gone[each]:
             gone[around[ends[each - 1] if each else 0 : ends[each]]] = True
-    beaten = np.ones(len(pictures), bool)
-    beaten[first] = gone
-    return beaten
+    removed = np.ones(len(pictures), bool)
+    removed[first] = gone
+    return removed

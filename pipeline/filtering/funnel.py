@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.filtering.distinct import Losers
-from pipeline.filtering.predicates import judged
+from pipeline.filtering.predicates import evaluation_query
 from pipeline.filtering.sequence import in_sequence
 
 
@@ -72,7 +72,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _RecipePredicates:
     """Which predicates, by number, say what a recipe keeps; `alone` those of its steps by themselves."""
 
     recipe: Recipe
@@ -125,17 +125,17 @@ def compare(
             removed[ruled] = _lost(con, f"lost_{len(removed)}", losers(recipe), places)
         return [*passed, number(removed[ruled])]
 
-    asked = []
+    numbered = []
     for recipe in recipes:
         own = keeps(recipe)
         last = keeps(replace(recipe, filters=())) if recipe.distinct else []
         without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
-        asked.append(_Asked(recipe, own, own[: len(recipe.filters)] + last, without))
+        numbered.append(_RecipePredicates(recipe, own, own[: len(recipe.filters)] + last, without))
     patterns = _patterns(con, parts, list(predicates), list(rests.items()))
     return Comparison(
         pool=int(patterns.pairs.sum()),
-        funnels=[_funnel(each, patterns) for each in asked],
-        shared=_overlaps([(each.recipe.name, patterns.yes(each.keeps)) for each in asked], patterns),
+        funnels=[_funnel(each, patterns) for each in numbered],
+        shared=_overlaps([(each.recipe.name, patterns.yes(each.keeps)) for each in numbered], patterns),
     )
 
 
@@ -155,26 +155,26 @@ def _patterns(
     rests: Sequence[tuple[str, str]],
 ) -> _Patterns:
     names = [f"p{number}" for number in range(len(predicates))]
-    answers = judged(parts, (), dict(zip(names, predicates, strict=True)), rests)
+    answers = evaluation_query(parts, (), dict(zip(names, predicates, strict=True)), rests)
     counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
     columns = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
     found = np.array(con.execute(f"SELECT {columns} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
     return _Patterns(found[:, :-1], found[:, -1])
 
 
-def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
-    recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
+def _funnel(numbers: _RecipePredicates, patterns: _Patterns) -> Funnel:
+    recipe, kept = numbers.recipe, patterns.count(patterns.yes(numbers.keeps))
     filters = [(each.name, each.sql, each.why) for each in recipe.filters]
     if recipe.distinct:
         last = ending(recipe.distinct)
         filters.append((last.name, last.sql, last.why))
     steps = []
     for at, words in enumerate(filters):
-        alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
-        sequence = patterns.count(patterns.yes(asked.keeps[: at + 1]))
-        costs = patterns.count(patterns.yes(asked.without[at])) - kept
+        alone, no, unknown = (patterns.count(patterns.answers[:, numbers.alone[at]] == is_) for is_ in (1, 0, -1))
+        sequence = patterns.count(patterns.yes(numbers.keeps[: at + 1]))
+        costs = patterns.count(patterns.yes(numbers.without[at])) - kept
         steps.append(Step(*words, alone, no, unknown, sequence, costs))
-    drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, asked.keeps, strict=False)]
+    drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, numbers.keeps, strict=False)]
     return Funnel(recipe.name, kept, steps, _overlaps(drops, patterns))
 
 

@@ -132,7 +132,7 @@ def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
     con.execute(f"CREATE VIEW rows AS FROM {parquet(parts)}")
 
 
-def judged(
+def evaluation_query(
     parts: Iterable[Path],
     filters: Sequence[Filter],
     also: Mapping[str, str] | None = None,
@@ -154,7 +154,7 @@ def judged(
 
 
 @contextlib.contextmanager
-def blaming(
+def attribute_errors(
     con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequence[Filter], deadline: float = DEADLINE
 ) -> Iterator[None]:
     """Raise RecipeError with the name of the filter that fails on a row: a cast, a division, an overflow.
@@ -175,7 +175,7 @@ def blaming(
     except duckdb.Error:
         for each in in_sequence(filters):
             try:
-                con.execute(f"SELECT count(*) FILTER (f0) FROM ({judged(parts, [each])})").fetchall()
+                con.execute(f"SELECT count(*) FILTER (f0) FROM ({evaluation_query(parts, [each])})").fetchall()
             except duckdb.Error as error:
                 raise RecipeError(f"filter {each.name!r} fails on a row: {_plain(error, [])}") from None
         raise

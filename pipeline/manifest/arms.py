@@ -32,7 +32,7 @@ def without(name: str) -> str:
     return f"without-{name}"
 
 
-def as_many(arm: str) -> str:
+def control_of(arm: str) -> str:
     """The control of another arm: a random subset of the pool, of the same size."""
     return "random" if arm == "filtered" else f"random-{arm}"
 
@@ -49,14 +49,14 @@ class Choice:
     def open(cls, storage: Storage, id: str | None = None, recipe: Recipe | None = None) -> Self:  # noqa: A002
         """The manifest that `id` means, with its own recipe or with another. Raises StorageError."""
         manifest = Manifest.open(storage, id)
-        if recipe is None or _asked(recipe) == _asked(manifest.recipe):
+        if recipe is None or _definition(recipe) == _definition(manifest.recipe):
             return cls(manifest, manifest.recipe, published=True)
         return cls(manifest, recipe, published=False)
 
     @property
     def key(self) -> str:
         """Sixteen hex digits that tell one recipe of one manifest from others."""
-        return digest([self.manifest.id, _asked(self.recipe)])[:16]
+        return digest([self.manifest.id, _definition(self.recipe)])[:16]
 
     def downloaded(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
         """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept, dropped_by; and
@@ -70,7 +70,7 @@ class Choice:
             way = "name it in pairs.extra, and run `winnow curate`"
             raise SourceError(f"task.column: the rows have no column {column!r}{did_you_mean(column, known)} ({way})")
         also = f', "{column}" AS target' if column is not None else ""
-        spared = {
+        kept_without = {
             without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
             for name in self.recipe.reasons
         }
@@ -79,19 +79,19 @@ class Choice:
             for batch in con.sql(
                 f"SELECT uid, caption, shard, member, sha256, kept, dropped_by{also} FROM rows WHERE status = 'ok'"
             ).to_arrow_reader(ROW_GROUP):
-                judged = batch if verdicts is None else _judged(batch, verdicts.slice(start, len(batch)))
-                for name, uids in spared.items():
-                    judged = judged.append_column(name, pc.is_in(batch["uid"], value_set=uids))
-                yield judged
+                updated = batch if verdicts is None else _with_verdicts(batch, verdicts.slice(start, len(batch)))
+                for name, uids in kept_without.items():
+                    updated = updated.append_column(name, pc.is_in(batch["uid"], value_set=uids))
+                yield updated
                 start += len(batch)
 
 
-def _asked(recipe: Recipe) -> list[Any]:
+def _definition(recipe: Recipe) -> list[Any]:
     """All of a recipe that decides what it keeps."""
     return [[[each.name, each.sql] for each in recipe.filters], asdict(recipe.distinct) if recipe.distinct else None]
 
 
-def _judged(batch: pa.RecordBatch, verdicts: pa.Table) -> pa.RecordBatch:
+def _with_verdicts(batch: pa.RecordBatch, verdicts: pa.Table) -> pa.RecordBatch:
     """The same rows with other verdicts. Raises StorageError if these are of other rows."""
     if not pc.all(pc.equal(batch["uid"], verdicts["uid"].combine_chunks())).as_py():
         raise StorageError("the verdicts of a recipe came in another order than the rows: report this")
@@ -117,7 +117,9 @@ def draw(pool: pa.Table, seed: int, filters: Sequence[str] = ()) -> dict[str, pa
     columns = {"filtered": "kept"} | {without(name): without(name) for name in filters}
     for arm, column in columns.items():
         rows[arm] = sample[pool[column].to_numpy()[sample]]
-        rows[as_many(arm)] = _control(sample, len(rows[arm]), np.random.default_rng([seed, len(pool), *arm.encode()]))
+        rows[control_of(arm)] = _control(
+            sample, len(rows[arm]), np.random.default_rng([seed, len(pool), *arm.encode()])
+        )
     return {arm: pool["uid"].take(pa.array(drawn)).combine_chunks() for arm, drawn in rows.items()}
 
 
@@ -127,12 +129,12 @@ def _control(sample: Rows, size: int, generator: np.random.Generator) -> Rows:
     return np.sort(sample[np.argsort(place, kind="stable")[:size]])
 
 
-def counted(drawn: Mapping[str, pa.Array]) -> pa.Table:
+def count_draws(drawn: Mapping[str, pa.Array]) -> pa.Table:
     """What was drawn as a table of uid, arm, and how many times."""
-    return pa.concat_tables(_counted(arm, uids) for arm, uids in drawn.items())
+    return pa.concat_tables(_count_arm(arm, uids) for arm, uids in drawn.items())
 
 
-def _counted(arm: str, uids: pa.Array) -> pa.Table:
+def _count_arm(arm: str, uids: pa.Array) -> pa.Table:
     times = pc.value_counts(uids)
     arms = pa.repeat(pa.scalar(arm), len(times))
     return pa.table({"uid": times.field("values"), "arm": arms, "times": times.field("counts")})

@@ -166,9 +166,9 @@ class Manifest:
                 return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
-            judged = predicates.judged(self._rows, recipe.filters)
+            evaluated = predicates.evaluation_query(self._rows, recipe.filters)
             wanted = "uid, file_index, file_row_number" if recipe.distinct else "uid"
-            kept = con.sql(f"SELECT {wanted} FROM ({judged}) WHERE {passes}").to_arrow_table()
+            kept = con.sql(f"SELECT {wanted} FROM ({evaluated}) WHERE {passes}").to_arrow_table()
             if recipe.distinct:
                 lost = self._losers(con, recipe)
                 places = distinct.places(kept, [part.count for part in self.parts])
@@ -185,7 +185,7 @@ class Manifest:
             return con.sql(
                 "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
                 f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, {failed} AS no "
-                f"FROM ({predicates.judged(self._rows, recipe.filters)}) WHERE ok) j "
+                f"FROM ({predicates.evaluation_query(self._rows, recipe.filters)}) WHERE ok) j "
                 "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
             ).to_arrow_table()
 
@@ -197,7 +197,7 @@ class Manifest:
             self.check_end(recipe.distinct)
         with self.storage.scratch() as scratch, duck.connect(scratch) as con:
             predicates.view_parts(con, self._rows)
-            with predicates.blaming(
+            with predicates.attribute_errors(
                 con, self._rows, [each for recipe in recipes for each in in_sequence(recipe.filters)]
             ):
                 yield con

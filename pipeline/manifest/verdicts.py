@@ -54,8 +54,8 @@ def put(
     if recipe.distinct:
         among = distinct.among(recipe.distinct.of, neighbours)
         losers = distinct.losers(con, storage, paths, counts, recipe, among)
-    with predicates.blaming(con, paths, recipe.filters):
-        reader = con.sql(_judged(paths, recipe.filters, reasons)).to_arrow_reader(ROW_GROUP)
+    with predicates.attribute_errors(con, paths, recipe.filters):
+        reader = con.sql(_verdict_query(paths, recipe.filters, reasons)).to_arrow_reader(ROW_GROUP)
         keys, start = [], 0
         for part, table in zip(rows, _cut(reader, counts), strict=True):
             if not np.array_equal(table["file_row_number"], np.arange(part.count)):
@@ -84,7 +84,7 @@ def count(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequen
     return dict(zip(tests, row or (), strict=True))
 
 
-def _judged(paths: Sequence[Path], filters: Sequence[Filter], reasons: Reasons) -> str:
+def _verdict_query(paths: Sequence[Path], filters: Sequence[Filter], reasons: Reasons) -> str:
     """A SELECT of what the filters say of all rows, in the stored columns, beside `file_row_number`."""
     answers = {each.name: f"f{number}" for number, each in enumerate(filters)}
     rejected = reasons.mask(answers, lambda name: f"ok AND {answers[name]} = false")
@@ -92,7 +92,7 @@ def _judged(paths: Sequence[Path], filters: Sequence[Filter], reasons: Reasons) 
     return (
         f"SELECT file_row_number, ok AND rejected = 0 AND unknown = 0 AS kept, rejected AS {REJECTED}, "
         f"unknown AS {UNKNOWN} FROM (SELECT file_row_number, ok, {rejected} AS rejected, {unknown} AS unknown "
-        f"FROM ({predicates.judged(paths, filters)}))"
+        f"FROM ({predicates.evaluation_query(paths, filters)}))"
     )
 
 
