@@ -1,7 +1,7 @@
-"""What recipes do to a manifest's pairs: each filter alone, in sequence and left out, and which of them agree.
+"""The effect of recipes on a manifest's pairs: each filter alone, in sequence and omitted, and their overlaps.
 
-Every predicate of every recipe is asked of every pair once. Of the answers only the patterns are counted, how many
-pairs answer all of them just so; there are few, and every figure is a sum over them.
+Every predicate of every recipe is evaluated once for every pair. Then the pairs with each pattern of answers are
+counted. There are few patterns, and every figure is a sum over them.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ from pipeline.filtering.sequence import in_sequence
 
 @dataclass(frozen=True)
 class Step:
-    """One filter of a funnel, in downloaded pairs.
+    """One filter of a funnel. All numbers count downloaded pairs.
 
-    `alone` pass this filter, `fails` do not, for `unscored` it has no answer; `sequence` pass it and all before it.
-    `costs` is how many more the recipe would keep without it. It is below 0 only where the recipe ends in `distinct`:
-    a pair that comes back may be a better neighbour of several that were kept.
+    `alone` pairs pass this filter, `fails` pairs do not, and `unscored` pairs have no answer. `sequence` pairs pass it
+    and all filters before it. `costs` is how many more pairs the recipe would keep without it. It is negative only if
+    the recipe ends in `distinct`: a pair that is no longer dropped may be a better neighbour of several kept pairs.
     """
 
     filter: str
@@ -41,9 +41,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two filters that drop `both` of a set of pairs, or two recipes that keep it; `jaccard` is its share of the union.
+    """The overlap of two filters or recipes: `both` pairs are dropped by both filters, or kept by both recipes.
 
-    A pair for which a filter has no answer is one that it drops. Two empty sets have a Jaccard index of 0.
+    `jaccard` is their share of the union, 0 if both sets are empty. A filter drops a pair for which it has no answer.
     """
 
     one: str
@@ -54,7 +54,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Funnel:
-    """What a recipe does. `overlaps` are those of its filters, every two of them; `distinct` only sees what is left."""
+    """The effect of a recipe. `overlaps` has every two of its filters, without `distinct`, which sees only the rest."""
 
     recipe: str
     kept: int
@@ -64,7 +64,7 @@ class Funnel:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recipes side by side. `pool` are the downloaded pairs, `shared` what every two of the recipes both keep."""
+    """Recipes compared. `pool` is the number of downloaded pairs; `shared` has the overlap of every two recipes."""
 
     pool: int
     funnels: list[Funnel]
@@ -73,7 +73,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _RecipePredicates:
-    """Which predicates, by number, say what a recipe keeps; `alone` those of its steps by themselves."""
+    """The numbers of the predicates of a recipe.
+
+    A pair that passes all of `keeps` is kept. `alone` has the predicate of each step, and `without` the predicates of
+    the recipe without each step.
+    """
 
     recipe: Recipe
     keeps: list[int]
@@ -83,7 +87,7 @@ class _RecipePredicates:
 
 @dataclass(frozen=True)
 class _Patterns:
-    """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 is yes, 0 no, -1 that nothing is known."""
+    """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 for true, 0 for false, -1 for NULL."""
 
     answers: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
@@ -105,7 +109,10 @@ def compare(
     recipes: Sequence[Recipe],
     losers: Callable[[Recipe], Losers],
 ) -> Comparison:
-    """Ask the rows of `parts`, which have so many rows each. `losers` tells what the `distinct` of a recipe removes."""
+    """Compare recipes on the rows of `parts`, which have `counts` rows.
+
+    `losers` evaluates the `distinct` of a recipe.
+    """
     predicates: dict[str, int] = {}
     places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
     removed: dict[Recipe, str] = {}
@@ -140,7 +147,7 @@ def compare(
 
 
 def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str) -> str:
-    """SQL that says of a row whether `distinct` lets it stay, NULL where it has no hash. The places go into a table."""
+    """SQL for whether `distinct` keeps a row, NULL for a row without a hash. The places are stored in a table."""
     found = {"place": np.concatenate([lost.repeated, lost.unknown])}
     found["unknown"] = np.arange(len(found["place"])) >= len(lost.repeated)
     con.from_arrow(pa.table(found)).create(table)
@@ -179,11 +186,11 @@ def _funnel(numbers: _RecipePredicates, patterns: _Patterns) -> Funnel:
 
 
 def ending(last: Distinct) -> Filter:
-    """`Distinct` as a row beside the filters. Its `sql` is a description and cannot be run."""
+    """`Distinct` as a step of the funnel. Its `sql` is a description and cannot be executed."""
     return Filter(
         DISTINCT,
         f"of {last.of}, within {last.radius}, best by {last.best_by}",
-        why="of pictures that are nearly the same one is enough",
+        why="only the best of nearly identical pictures is kept",
     )
 
 
