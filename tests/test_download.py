@@ -165,7 +165,7 @@ def test_who_asks_strangers_without_a_contact_is_told(tmp_path):
         storage = Storage(tmp_path / "store")
         return download.missing_contact(source, storage, ingest.update(source, storage).shards)
 
-    assert "names no contact for the servers of others: set contact under [download] in test" in line()
+    assert "has no contact for the operators of servers: set contact under [download] in test" in line()
     assert line(contact="https://example.org/robot") is None
     assert line(user_agent="mine/1 (me@example.org)") is None
     assert line(allow_hosts=["mine.test:80"])

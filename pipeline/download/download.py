@@ -1,7 +1,7 @@
-"""Downloading a shard of the ledger: from URLs to JPEGs in a tar, and a row with a cause for each failure.
+"""Downloads a shard of the ledger: from URLs to JPEGs in a tar, and a row with a cause for each failure.
 
-`shards-<key>/NNNNN.tar` holds one member for each distinct URL that was fetched, in ledger order. `NNNNN.parquet`
-beside it has a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last: it means done.
+`shards-<key>/NNNNN.tar` has one member for each distinct downloaded URL, in ledger order. `NNNNN.parquet` beside it has
+a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last, and marks the shard as done.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,11 +27,11 @@ from pipeline.web.guard import Guard
 VERSION = 1
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
-"""The files that a `Job` leaves in its folder."""
+"""The files that a `Job` writes to its folder."""
 
 
 def stage(source: Source) -> Stage:
-    """What makes the shards of this source."""
+    """The stage that downloads the shards of this source."""
     settings = source.download
     made_by: dict[str, Any] = {
         "version": VERSION,
@@ -48,7 +48,7 @@ def stage(source: Source) -> Stage:
 
 
 def missing_contact(source: Source, storage: Storage, shards: Iterable[Shard]) -> str | None:
-    """A warning if hosts other than `allow_hosts` get requests and the user agent names no contact; else None."""
+    """A warning if hosts outside `allow_hosts` get requests and the user agent has no contact; else None."""
     settings, made_by = source.download, stage(source)
     if "@" in settings.agent or "//" in settings.agent:
         return None
@@ -64,14 +64,14 @@ def missing_contact(source: Source, storage: Storage, shards: Iterable[Shard]) -
             urls = pq.read_table(storage.fetch(shard.key), columns=["url"])["url"].to_pylist()
             if any(url.startswith("http") and not url.startswith(ours) for url in urls):
                 return (
-                    f"the user agent {settings.agent!r} names no contact for the servers of others: set contact under "
+                    f"the user agent {settings.agent!r} has no contact for the operators of servers: set contact under "
                     f"[download] in {source.path.name or source.name} to an address or a page"
                 )
     return None
 
 
 def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callable[[Shard], None]:
-    """A function that downloads one shard unless it is there. `guard` defaults to the policy of the source.
+    """A function that downloads one shard unless it is stored. `guard` defaults to the policy of the source.
 
     The function raises ShardError if the process of the shard dies or takes more than `download.shard_seconds`.
     """
@@ -90,7 +90,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
             job = Job(storage.fetch(shard.key), folder, policy, limits, settings.threads, taken_down)
             fault = server.run(job, settings.shard_seconds)
             if isinstance(fault, OSError):
-                raise fault  # of the disk: the scratch folder turns it into a message
+                raise fault  # a disk error: the scratch folder turns it into a message
             fault = fault or _misfit(job)
             if fault:
                 raise ShardError("download", shard.number, fault)
@@ -101,7 +101,7 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
 
 
 def _misfit(job: Job) -> str | None:
-    """What is wrong with the files of the job, as read back from the disk; None if nothing is."""
+    """The error in the files of the job, as read back from the disk; None without one."""
     uids = pq.read_table(job.pairs, columns=["uid"])["uid"]
     rows = pq.read_table(job.folder / PARQUET)
     if rows.schema != COLUMNS or rows["uid"] != uids:

@@ -1,4 +1,4 @@
-"""Starts the processes that download: one a shard, forked from a server process, with a time limit."""
+"""Starts the download processes: one for each shard, forked from a server process, with a time limit."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ from pipeline.process import lifeline
 from pipeline.process.scratch import temporary_folder
 
 _START = 120
-"""Seconds that importing img2dataset may take."""
+"""The maximum time in seconds to import img2dataset."""
 
 
 class ForkServer:
-    """A process that has imported img2dataset (3 s), and forks a process for each job. It ends with this object.
+    """A process that imports img2dataset (3 s) and forks a process for each job. It ends with this object.
 
     The fork server of multiprocessing would import the caller's main program again in every fork.
     """
@@ -31,7 +31,10 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def run(self, job: Job, seconds: float) -> OSError | str | None:
-        """The fault of a job: None, words, or an OSError of the disk. `seconds`: its limit. One job runs at a time."""
+        """Run a job with a time limit.
+
+        Returns None, an error message, or an OSError of the disk. Jobs run one at a time.
+        """
         with self._lock:
             return self._run(job, seconds)
 
@@ -59,7 +62,7 @@ class ForkServer:
         self._line = self._end = None
 
     def _open(self) -> Connection:
-        """Start the process. Raises WinnowError if that fails: it is no fault of a shard."""
+        """Start the process. Raises WinnowError if that fails, because no shard is the cause."""
         self._line, theirs = Pipe()
         held = contextlib.ExitStack()
         folder = held.enter_context(

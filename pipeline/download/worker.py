@@ -1,4 +1,4 @@
-"""One shard through img2dataset, in a process that may be killed at any time. `fork_server` starts it.
+"""Downloads one shard with img2dataset, in a process that may be killed at any time. `fork_server` starts it.
 
 Importing this module imports img2dataset (3 s). It is imported once, and each shard runs in a fork.
 """
@@ -38,7 +38,7 @@ Abort: TypeAlias = Callable[[Exception], NoReturn]
 def serve(line: Connection) -> None:
     """Run each Job that arrives in a fork, until the connection closes.
 
-    Sends True once, then a reply for each: None if the job is done, an OSError of the disk, or the fault in words.
+    Sends True once, then a reply for each job: None if it is done, an OSError of the disk, or an error message.
     """
     sys.path[:] = line.recv()
     line.send(True)
@@ -62,7 +62,7 @@ def _run(job: Job, line: Connection) -> NoReturn:
             _fetch(job, decoder, abort)
         line.send(None)
         os._exit(0)
-    except Exception as error:  # noqa: BLE001 - the parent decides what it means
+    except Exception as error:  # noqa: BLE001 - the parent handles it
         abort(error)
     finally:
         os._exit(1)
@@ -96,7 +96,7 @@ def _download(job: Job, spool: "Spool", resizer: "Resizer", distinct: dict[int, 
         extract_exif=False,
         output_folder=str(job.folder),
         column_list=["url", "url_number"],
-        timeout=None,  # this, retries and opt-outs are the opener's
+        timeout=None,  # the opener handles timeouts, retries and opt-outs
         number_sample_per_shard=len(distinct),
         oom_shard_count=5,
         compute_hash=None,
@@ -142,14 +142,14 @@ class Resizer:
             picture = self._decoder.decode(data)
         except RowError as failure:
             return None, None, None, None, None, str(failure)
-        except Exception as error:  # noqa: BLE001 - a decoder that does not start is no fault of the picture
+        except Exception as error:  # noqa: BLE001 - if the decoder does not start, the picture is not the cause
             self._abort(error)
         made = Fetched(picture.jpeg, sha256, len(data))
         return made, picture.width, picture.height, picture.width, picture.height, None
 
 
 class Spool:
-    """Replaces img2dataset's writers, which write in order of completion: pictures on disk, rows by number."""
+    """Replaces img2dataset's writers, which write in order of completion. Pictures are on disk, rows by number."""
 
     def __init__(self, path: Path, abort: Abort) -> None:
         self.rows: dict[int, dict[str, Any]] = {}
@@ -195,6 +195,6 @@ class Spool:
 
 
 if __name__ == "__main__":
-    lifeline.hold()  # and the forks, which are in its process group
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
+    lifeline.hold()  # also for the forks, which are in its process group
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
         serve(Connection(int(sys.argv[1])))

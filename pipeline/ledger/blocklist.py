@@ -1,4 +1,4 @@
-"""The block list of a source: what was taken down, and must not be fetched again.
+"""The block list of a source: pairs and pictures that were taken down and must not be downloaded again.
 
 Each request is one object, `forgotten/<n>.json`, which is never changed. It holds digests of URLs and pictures only.
 """
@@ -34,11 +34,11 @@ class Blocked:
     pictures: frozenset[str] = frozenset()
 
     def covers(self, uid: str, url: str) -> bool:
-        """Whether a pair is blocked by its uid or URL; its picture is not known yet."""
+        """Whether a pair is blocked by its uid or URL. Its picture is not known yet."""
         return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
 
     def covers_rows(self, pairs: pa.Table) -> pa.BooleanArray:
-        """Which rows of a table with uid and url are blocked; their pictures are not known yet."""
+        """Which rows of a table with uid and url are blocked. Their pictures are not known yet."""
         if not self:
             return pa.array([False] * len(pairs))
         rows = zip(pairs["uid"].to_pylist(), pairs["url"].to_pylist(), strict=True)
@@ -70,7 +70,7 @@ def read(storage: Storage) -> Blocked:
 
 
 def in_force(source: Source, storage: Storage) -> Blocked:
-    """What a source must not fetch: its own block list, and those of the members of a union."""
+    """The block list that applies to a source: its own, and those of the members of a union."""
     blocked = read(storage)
     for member, _ in members(source):
         blocked |= read(Storage(storage.root.parent / member.name))
@@ -78,7 +78,7 @@ def in_force(source: Source, storage: Storage) -> Blocked:
 
 
 def pending(storage: Storage) -> Blocked:
-    """The requests that are not carried out yet, because a run was interrupted."""
+    """The requests that are not complete, because a run was interrupted."""
     blocked = Blocked()
     for key in storage.keys(FOLDER):
         if not storage.done(_mark(key)):
@@ -87,13 +87,13 @@ def pending(storage: Storage) -> Blocked:
 
 
 def mark_done(storage: Storage) -> None:
-    """Record that all requests are carried out."""
+    """Record that all requests are complete."""
     for key in storage.keys(FOLDER):
         storage.put_if_absent(_mark(key), b"{}")
 
 
 def blank(table: pa.Table, gone: pa.BooleanArray, keep: Collection[str], values: Mapping[str, str]) -> pa.Table:
-    """The table whose `gone` rows keep the columns `keep` and get these `values`; all else of them is NULL."""
+    """The table whose `gone` rows keep the columns `keep` and get these `values`. Their other columns become NULL."""
     columns = [
         table[field.name]
         if field.name in keep

@@ -1,4 +1,4 @@
-"""New pairs, cut into the shards that hold them."""
+"""Cuts new pairs into shards."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from pipeline.store.parquet import ROW_GROUP
 
 
 def cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
-    """Tables of about `size` pairs in ledger order: by the first appearance of a URL, the pairs of one URL together.
+    """Tables of about `size` pairs in ledger order: by the first occurrence of a URL, all pairs of a URL together.
 
     Reads the tables `listed` (all columns of the list) and `fresh` (the ordinals of new pairs). A shard begins with the
     first URL at or after each multiple of `size`, so that the captions of its last URL may make it longer. Each row

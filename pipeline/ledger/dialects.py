@@ -1,4 +1,4 @@
-"""The dialect of a TSV or CSV: what stands between and around its fields."""
+"""The dialect of a TSV or CSV: its delimiter and its quotes."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pipeline.ledger.list_rows import wanted
 from pipeline.settings.pairs import Pairs
 
 CARRIAGE_RETURN = "\udf0d"
-"""Stands for a carriage return inside a line while csv reads it: outside quotes csv takes it for the end of a line."""
+"""Replaces a carriage return inside a line while csv reads it. Outside quotes csv would end the line there."""
 
 _END = "\n"
 
@@ -20,7 +20,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 @dataclass(frozen=True)
 class Dialect:
-    """`quote` is empty where nothing is quoted. With `any_line_end` lines end at a carriage return, as of old Macs."""
+    """`quote` is empty if nothing is quoted. With `any_line_end` a carriage return ends a line, as on old Macs."""
 
     delimiter: str
     quote: str
@@ -28,10 +28,10 @@ class Dialect:
 
 
 def find_dialect(sample: str, pairs: Pairs) -> Dialect:
-    """The dialect that [pairs] names, or else that of the beginning of the list, where it is certain, or the usual one.
+    """The dialect of [pairs], or else the one detected in the beginning of the list, or else the default.
 
-    Another delimiter than usual is certain if the header line has all columns with it alone. Quotes in a TSV are
-    certain if a CSV writer would write the same text again, or if the first line has every field in quotes.
+    Another delimiter is detected if the header line has all columns with this delimiter only. Quotes in a TSV are
+    detected if a CSV writer would reproduce the text, or if every field of the first line is quoted.
     """
     comma = pairs.file_format == "csv"
     delimiter = pairs.delimiter or _delimiter(sample, "," if comma else "\t", pairs)
@@ -42,12 +42,12 @@ def find_dialect(sample: str, pairs: Pairs) -> Dialect:
 
 
 def suggest_delimiter(line: str, count: int, delimiter: str) -> str:
-    """The end of a message about a line with another number of fields than `count`."""
+    """A hint for the message about a line that does not have `count` fields; empty without one."""
     fitting = [each for each in _DELIMITERS if each != delimiter and len(_split(line, each)) == count > 1]
     if len(fitting) != 1:
         return ""
     name = "\\t" if fitting[0] == "\t" else fitting[0]
-    return f'; set delimiter = "{name}" if that is what stands between them'
+    return f'; set delimiter = "{name}" if that separates them'
 
 
 def _delimiter(sample: str, usual: str, pairs: Pairs) -> str:
@@ -77,9 +77,9 @@ def _is_quoted(sample: str, delimiter: str) -> bool:
 
 
 def _written(sample: str, delimiter: str, style: int, end: str) -> str:
-    """The text as a CSV writer would write it again, its lines ended by `_END`; empty if it cannot be read.
+    """The text as a CSV writer would reproduce it, with `_END` at the end of lines; empty if it cannot be parsed.
 
-    A writer also quotes the characters of its line end, wherever they are.
+    A writer also quotes the characters of its line end, wherever they occur.
     """
     written = io.StringIO(newline="")
     writer = csv.writer(written, delimiter=delimiter, quoting=style, lineterminator=end)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a run adds to the ledger: the pairs of the list that it does not hold yet, or failed pairs once more."""
+"""Adds pairs to the ledger: new pairs of the list, or failed pairs again."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ def update(
     progress: Callable[[int], None] = lambda rows: None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Ledger:
-    """Read the source's list and append what is new. `progress` is called with the number of rows read so far, and
-    `warn` with what a person should know about the list.
+    """Read the source's list and append new pairs.
 
-    For a union, the lists of its members are read one after the other; `ORIGIN` is an extra column of the pairs that
-    are drawn, and a pair of several members is the first one's.
-    Raises SourceError for a list that is empty or cannot be read; nothing is appended then.
+    `progress` is called with the number of rows read so far, and `warn` with warnings about the list. For a union, the
+    lists of its members are read in order. `ORIGIN` is an extra column of the drawn pairs, and a pair of several
+    members belongs to the first. Raises SourceError for a list that is empty or cannot be read, and appends nothing
+    then.
     """
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         files = write_list(source, scratch, progress, warn)
@@ -45,10 +45,10 @@ def update(
 
 
 def retry(storage: Storage, failed: pa.Table, size: int) -> int:
-    """Append failed pairs once more, to be fetched again; gives how many.
+    """Append failed pairs again, for another download. Returns their number.
 
-    `failed` has the columns uid and shard. A pair that a later shard holds is left out: that attempt is not published
-    yet. `size` is the number of pairs in a shard.
+    `failed` has the columns uid and shard. A pair that a later shard holds is skipped, because that attempt is not
+    published yet. `size` is the number of pairs in a shard.
     """
     shards = committed(storage)
     if not len(failed) or not shards:
@@ -75,14 +75,17 @@ def retry(storage: Storage, failed: pa.Table, size: int) -> int:
 
 
 def wordless(pairs: pa.Table, gone: pa.BooleanArray) -> pa.Table:
-    """The pairs of a shard. Those that are `gone` keep uid, entry and url_number: the ledger still knows them."""
+    """The pairs of a shard.
+
+    Pairs that are `gone` keep only uid, entry and url_number, so the ledger still knows them.
+    """
     if not gone.true_count:
         return pairs
     return blocklist.blank(pairs, gone, ("uid", "entry", "url_number"), {"url": "", "caption": ""})
 
 
 def _compare(con: duckdb.DuckDBPyConnection, files: Sequence[Path], shards: Sequence[Path]) -> None:
-    """Create the tables `now` (first row of each uid), `seen` (entries of the ledger) and `fresh` (to be appended)."""
+    """Create the tables `now` (first row of each uid), `seen` (entries of the ledger) and `fresh` (pairs to append)."""
     con.execute(f"CREATE VIEW listed AS FROM {duck.parquet(files, 'union_by_name')}")
     con.execute(
         "CREATE TABLE now AS SELECT __ordinal, uid, entry FROM listed SEMI JOIN "
@@ -106,9 +109,9 @@ def _append(
     blocked: Blocked = Blocked(),  # noqa: B008 - it is frozen
     revised: Literal["retried"] | None = None,
 ) -> list[Shard]:
-    """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none.
+    """Cut the fresh pairs into shards and commit them atomically: after a crash, all of them are new again, or none.
 
-    Pairs that are blocked before they are seen leave no words, and their uids join the block list.
+    Blocked pairs are stored without words, and their uids are added to the block list.
     """
     start = 1 + max((shard.number for shard in committed(storage)), default=-1)
     shards: list[Shard] = []

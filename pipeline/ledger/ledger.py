@@ -1,8 +1,8 @@
-"""The ledger: which pairs of a source were ever seen, and in which shard each of them is.
+"""The ledger: all pairs of a source that were ever read, and the shard of each pair.
 
-It only grows. A run appends shards with the pairs that are new, in one commit; a line inserted anywhere in the source
-moves nothing. A pair is appended again if its extra columns changed, or to be fetched once more; the newest shard that
-holds an entry counts. Only a takedown removes words: it commits a shard's number again, with another object
+It only grows. A run appends shards with new pairs in one commit. Inserting a line anywhere in the source moves no other
+pair. A pair is appended again if its extra columns changed, or for another download. The newest shard with an entry
+counts. Only a takedown removes words: it commits a shard's number again, with another object
 (`pipeline.takedown.purge`).
 """
 
@@ -27,11 +27,11 @@ SHARD_NUMBER = rf"regexp_extract({duck.FILE}, '(\d+)-[0-9a-f]+\.parquet$', 1)::I
 
 @dataclass(frozen=True)
 class Shard:
-    """Pairs that are fetched and scored together: `rows` of them, in the Parquet object `key`.
+    """Pairs that are downloaded and scored together: `rows` pairs in the Parquet object `key`.
 
     Columns: uid, entry (uid, or a digest of uid and the extra columns), url, caption, url_number (of the distinct URLs
     of the shard, from 0 in order of appearance), and the extra columns. `revised` shards hold entries that were in the
-    ledger before: to be fetched once more, or without the words of pairs that were taken down.
+    ledger before: for another download, or without the words of pairs that were taken down.
     """
 
     number: int
@@ -45,8 +45,8 @@ class Ledger:
     """The pairs that are in a source now. input = repeated + rows; `shards` are those with at least one of these pairs.
 
     `current` is the key of a Parquet object with the column `entry` of these pairs, or None if they are all pairs of
-    `shards`. `new` pairs were not seen before, and `amended` of them differ only in extra columns; `gone` pairs have
-    left the source. `digest` is the same for the same pairs in any order.
+    `shards`. `new` pairs were appended by this run, of which `amended` differ only in extra columns. `gone` pairs have
+    left the source. `digest` does not depend on the order of the pairs.
     """
 
     shards: tuple[Shard, ...]
@@ -67,16 +67,19 @@ class Ledger:
 
 
 def replace_shard(storage: Storage, shard: Shard, pairs: pa.Table) -> None:
-    """Commit other rows under a shard's number: as many, with the same entries, without the words of some.
+    """Commit other rows under a shard's number: the same entries, without the words of some pairs.
 
-    The object with the former rows stays until a takedown removes it.
+    The object with the former rows remains until a takedown removes it.
     """
     with storage.scratch() as scratch:
         commit(storage, [put_shard(storage, scratch, shard.number, pairs, shard.revised or "forgotten")])
 
 
 def past_ledger(storage: Storage, digest: str, input: int, repeated: int, numbers: Collection[int]) -> Ledger:  # noqa: A002
-    """The ledger of an earlier run, from its digest, its counts and the numbers of its shards; no pair of it is new."""
+    """The ledger of an earlier run, from its digest, its counts and the numbers of its shards.
+
+    None of its pairs is new.
+    """
     current = current_key(digest)
     return Ledger(
         shards=tuple(shard for shard in committed(storage) if shard.number in numbers),
@@ -92,13 +95,13 @@ def past_ledger(storage: Storage, digest: str, input: int, repeated: int, number
 
 
 def committed(storage: Storage) -> list[Shard]:
-    """Every shard as it was committed last, also those whose pairs have all left the source."""
+    """Every shard as it was last committed, including shards whose pairs have all left the source."""
     commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
     return list({each["number"]: Shard(**each) for commit in commits for each in commit["shards"]}.values())
 
 
 def pairs_files(storage: Storage, shards: Iterable[Shard]) -> list[Path]:
-    """The Parquet files of these shards. Raises StorageError if one is missing: nothing else holds its words."""
+    """The Parquet files of these shards. Raises StorageError if one is missing, because nothing else has its words."""
     shards = list(shards)
     for shard in shards:
         if not storage.done(shard.key):
@@ -113,7 +116,7 @@ def pairs_files(storage: Storage, shards: Iterable[Shard]) -> list[Path]:
 def put_shard(
     storage: Storage, scratch: Path, number: int, pairs: pa.Table, revised: Literal["retried", "forgotten"] | None
 ) -> Shard:
-    """Store the pairs of a shard under its number and their digest. The shard counts when it is committed."""
+    """Store the pairs of a shard under its number and their digest. The shard is used once it is committed."""
     local = scratch / "shard.parquet"
     pq.write_table(pairs, local, compression="zstd")
     sha = hashlib.sha256(local.read_bytes()).hexdigest()
@@ -130,5 +133,5 @@ def commit(storage: Storage, shards: Sequence[Shard]) -> None:
 
 
 def current_key(digest: str) -> str:
-    """The key of the entries that are in the source now, for a ledger that also holds others."""
+    """The key of the entries that are in the source now, for a ledger that also has other entries."""
     return f"pairs/current-{digest[:16]}.parquet"

@@ -10,9 +10,10 @@ from pipeline.settings.pairs import Pairs
 
 
 def json_rows(lines: Iterable[str], pairs: Pairs, notes: Notes) -> Iterator[Row]:
-    """The rows of JSON lines. A row whose caption is a list is a row for each of its values.
+    """The rows of JSON lines. A row whose caption is a list becomes a row for each of its values.
 
-    Raises SourceError if the first line that is not blank is no JSON object, lacks a column, or has an object for text.
+    Raises SourceError if the first line that is not blank is not a JSON object, lacks a column, or has an object for
+    text.
     """
     first = True
     for number, line in enumerate(lines, start=1):
@@ -50,7 +51,7 @@ def _check_first(row: Mapping[str, Any] | None, number: int, pairs: Pairs) -> No
 
 
 def _nested(row: Mapping[str, Any], pairs: Pairs) -> str | None:
-    """The column of url or caption that holds an object, or lists where there can be none."""
+    """The name of the column, of url and caption, whose value is an object or an unsupported list; None without one."""
     url, caption = row.get(pairs.url), row.get(pairs.caption)
     if isinstance(url, Mapping | list):
         return pairs.url
@@ -59,7 +60,7 @@ def _nested(row: Mapping[str, Any], pairs: Pairs) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """A JSON value as text. Half a surrogate pair, which JSON can hold, becomes a question mark."""
+    """A JSON value as text. A lone surrogate, which is valid in JSON, becomes a question mark."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -15,7 +15,7 @@ from pipeline.store.parquet import ROW_GROUP
 
 
 def parquet_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.RecordBatch]:
-    """The batches of a Parquet list. A row whose caption is a list of texts is a row for each of them."""
+    """The batches of a Parquet list. A row whose caption is a list of texts becomes a row for each text."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         check_names(schema.names, pairs)
@@ -35,7 +35,7 @@ def parquet_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.Recor
 
 
 def _check_text(name: str, kind: pa.DataType, pairs: Pairs, *, lists: bool) -> None:
-    """Raises SourceError for a column that is no text, nor a list of texts where `lists` are read."""
+    """Raises SourceError unless the column is text, or, with `lists`, a list of texts."""
     inner = kind.value_type if (lists and _is_list(kind)) or pa.types.is_dictionary(kind) else kind
     if pa.types.is_nested(inner):
         raise SourceError(f"{pairs.safe_location}: the column {name!r} is {kind}, not text: name one that is")
@@ -57,7 +57,7 @@ def _a_row_a_caption(columns: list[pa.Array]) -> list[pa.Array]:
 
 
 def _text(column: pa.Array) -> pa.Array:
-    """A column of url or caption as text. Bytes are taken for UTF-8, and not checked yet."""
+    """A column of url or caption as text. Bytes are interpreted as UTF-8 without a check."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
@@ -84,7 +84,7 @@ def _valid(column: pa.Array, invalid: set[int]) -> pa.Array:
 
 
 def _storable(column: pa.Array) -> pa.Array:
-    """The column; as ISO text if it holds times beyond those that DuckDB counts in microseconds."""
+    """The column, as ISO text if it has times outside the range of DuckDB's microseconds."""
     if not pa.types.is_timestamp(column.type):
         return column
     try:

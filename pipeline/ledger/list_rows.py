@@ -1,4 +1,4 @@
-"""What all formats of a list share: the columns that are wanted, rows that cannot be parsed, and what is to be said."""
+"""Shared code of all list formats: the columns to read, rows that cannot be parsed, and warnings."""
 
 import codecs
 import difflib
@@ -12,16 +12,16 @@ from pipeline.errors import SourceError
 from pipeline.settings.pairs import Pairs
 
 MAX_NAMES = 300
-"""Characters of the names of columns in a message."""
+"""The maximum number of characters for column names in a message."""
 
 MAX_LINE = 1000
-"""Characters that are kept of a line that cannot be parsed."""
+"""The number of characters to keep of a line that cannot be parsed."""
 
 Row: TypeAlias = tuple[str | None, ...]
 """url, caption and the extra columns."""
 
 _INVALID = "\udffd"
-"""Stands for invalid bytes until they are counted. No decoder gives half a surrogate pair."""
+"""Replaces invalid bytes until they are counted. No decoder returns a lone surrogate."""
 
 DECODING = "winnow-count"
 """The error handler of a decoder that puts `_INVALID` where Python's "replace" puts U+FFFD."""
@@ -44,14 +44,14 @@ class Notes:
     quoted: int = 0
 
     def clean(self, fields: list[str]) -> list[str]:
-        """The fields of a row, with U+FFFD for invalid bytes. The row is counted if there are some."""
+        """The fields of a row, with U+FFFD for invalid bytes. A row with invalid bytes is counted."""
         if not any(_INVALID in field for field in fields):
             return fields
         self.invalid += 1
         return [field.replace(_INVALID, "\ufffd") for field in fields]
 
     def lines(self, pairs: Pairs) -> Iterable[str]:
-        """What a person should know, one line each."""
+        """The warnings, one line each."""
         if self.invalid:
             encoding = pairs.encoding or "UTF-8"
             hint = "" if pairs.file_format == "parquet" else "; set encoding in [pairs] if the list has another"
@@ -72,7 +72,7 @@ def wanted(pairs: Pairs) -> tuple[str, ...]:
 
 
 def check_names(columns: Iterable[str], pairs: Pairs) -> None:
-    """Raises SourceError for a column of [pairs] that the list does not have, with the nearest name, or has twice."""
+    """Raises SourceError for a column of [pairs] that the list lacks, with the most similar name, or has twice."""
     known = list(columns)
     for name in wanted(pairs):
         if name not in known:
@@ -95,7 +95,7 @@ def unparsed(line: str, pairs: Pairs) -> Row:
 
 
 def agreed_type(types: Iterable[pa.DataType]) -> pa.DataType:
-    """The type that holds the values of all of these: the wider of numbers or times, or else text."""
+    """A type for the values of all these types: the wider of numbers or times, or else text."""
     distinct = [each for each in dict.fromkeys(types) if not pa.types.is_null(each)] or [pa.string()]
     if len(distinct) == 1:
         return distinct[0]

@@ -13,19 +13,19 @@ from pipeline.ledger.list_rows import Notes, Row, check_names, unparsed, wanted
 from pipeline.settings.pairs import Pairs
 
 _FIELD = 1 << 24
-"""Characters of the longest field of a CSV."""
+"""The maximum number of characters in a field of a CSV."""
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"|"https?://[^"]*"')
-"""A field that nobody writes without quoting fields."""
+"""A field that is certainly quoted: it has doubled quotes or a URL inside quotes."""
 
 Record: TypeAlias = tuple[int, list[str]]
 """The number of a line, from 1, and the fields that begin there."""
 
 
 def table_rows(lines: Iterable[str], dialect: Dialect, pairs: Pairs, notes: Notes) -> Iterator[Row]:
-    """The rows of a TSV or CSV. Blank lines are skipped, and a row with too few or too many fields is not parsed.
+    """The rows of a TSV or CSV. Blank lines are skipped. A row with too few or too many fields is not parsed.
 
-    Raises SourceError if the first row is such a row, and for quotes that do not close.
+    Raises SourceError if the first row has too few or too many fields, and for quotes that do not close.
     """
     records = _quoted(lines, dialect, pairs) if dialect.quote else _plain(lines, dialect)
     records = (record for record in records if record[1] not in ([], [""]))
@@ -69,7 +69,10 @@ def _plain(lines: Iterable[str], dialect: Dialect) -> Iterator[Record]:
 
 
 def _quoted(lines: Iterable[str], dialect: Dialect, pairs: Pairs) -> Iterator[Record]:
-    """Python's csv, strict: a quote that never closes is an error, where other readers swallow the lines after it."""
+    """Read with Python's csv in strict mode.
+
+    An unclosed quote is an error; other readers would consume the next lines.
+    """
     csv.field_size_limit(min(_FIELD, sys.maxsize))
     if not dialect.any_line_end:
         lines = map(_hide_returns, lines)

@@ -1,4 +1,4 @@
-"""Lists that are text: TSV, CSV and JSON lines, plain or gzipped, in any encoding."""
+"""Text lists: TSV, CSV and JSON lines, plain or gzipped, in any encoding."""
 
 import codecs
 import gzip
@@ -21,7 +21,7 @@ from pipeline.store.parquet import ROW_GROUP
 from pipeline.text_files import marked_encoding
 
 _SAMPLE = 1 << 20
-"""Bytes at the beginning of a list that tell its encoding and its dialect."""
+"""The number of bytes at the beginning of a list from which encoding and dialect are detected."""
 
 
 def text_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.RecordBatch]:
@@ -48,14 +48,14 @@ def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_text(path: Path, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
-    """Lines end at a line feed alone, since captions of the web hold carriage returns."""
+    """Lines end at a line feed only, because captions of the web contain carriage returns."""
     newline = "" if dialect.any_line_end else "\n"
     with _open_bytes(path) as plain, io.TextIOWrapper(plain, encoding, errors=DECODING, newline=newline) as text:
         yield text
 
 
 def _encoding(head: bytes, pairs: Pairs) -> str:
-    """The encoding of a byte order mark, or else the one that [pairs] names, or else UTF-8.
+    """The encoding of a byte order mark, or else of [pairs], or else UTF-8.
 
     Raises SourceError for UTF-16 without a mark and without a name.
     """
@@ -71,6 +71,6 @@ def _encoding(head: bytes, pairs: Pairs) -> str:
 
 
 def _sample(head: bytes, encoding: str) -> str:
-    """The beginning of a list as text, up to its last whole line unless it is all there is."""
+    """The beginning of a list as text. If the list is longer, it ends at the last complete line."""
     text = codecs.getincrementaldecoder(encoding)(DECODING).decode(head, final=False)
     return text[: text.rfind("\n") + 1] if len(head) == _SAMPLE else text

@@ -1,7 +1,7 @@
-"""Reading a list of pairs: TSV, CSV, Parquet or JSON lines, local files or http(s) addresses, plain or gzipped.
+"""Reads a list of pairs: TSV, CSV, Parquet or JSON lines, local files or http(s) URLs, plain or gzipped.
 
-A line that cannot be parsed is not lost. It becomes a pair without a URL whose caption is the line itself, and so a
-failed row of the manifest. Bytes that are not text become U+FFFD before anything is hashed, and their rows are counted.
+A line that cannot be parsed is not lost. It becomes a pair without a URL, with the line as its caption, and so a failed
+row of the manifest. Invalid bytes become U+FFFD before anything is hashed, and their rows are counted.
 """
 
 import csv
@@ -29,8 +29,8 @@ from pipeline.web.trusted import AddressError
 def read(pairs: Pairs, scratch: Path, warn: Callable[[str], None] = lambda line: None) -> Iterator[pa.RecordBatch]:
     """Batches with the columns url and caption (strings, never NULL) and the extra columns.
 
-    Extra columns are strings; those of a Parquet list keep their type, which may differ from file to file. A list
-    behind an address is downloaded into `scratch`. `warn` is called with a line for each kind of suspect rows.
+    Extra columns are strings. Those of a Parquet list keep their type, which may differ between files. A list at a URL
+    is downloaded into `scratch`. `warn` is called with a line for each kind of suspect rows.
     Raises SourceError for a list that is empty, cannot be read, or lacks a column.
     """
     rows = 0
@@ -64,7 +64,7 @@ def _unreadable(pairs: Pairs, error: Exception) -> str:
 
 
 def extra_columns(source: Source) -> pa.Schema | None:
-    """The extra columns and their types, before the list is read; None if only a list behind an address can tell."""
+    """The extra columns and their types, before the list is read; None if this requires a download."""
     if source.pairs is not None:
         return _extra_columns(source.pairs)
     columns = [pa.schema({ORIGIN: pa.string()})] if source.union else []
@@ -101,7 +101,7 @@ def _parquet_columns(pairs: Pairs) -> pa.Schema:
 
 
 def _local(pairs: Pairs, scratch: Path) -> Path:
-    """The list as a local file, downloaded if need be."""
+    """The list as a local file, downloaded if necessary."""
     if not pairs.is_address:
         return Path(str(pairs.location))
     target = scratch / "list"

@@ -1,4 +1,4 @@
-"""The list of a source, read into a Parquet file: each row with its place, uid and entry."""
+"""Writes the list of a source as Parquet: each row with its position, uid and entry."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from pipeline.sources.source import Source
 from pipeline.uids import fractions, random_bits, uid
 
 ORDINAL = "__ordinal"
-"""The column with a row's place in the list, from 0. The members of a union are counted one after the other."""
+"""The column with a row's position in the list, from 0. It continues across the members of a union."""
 
 
 def write_list(
@@ -28,10 +28,10 @@ def write_list(
     progress: Callable[[int], None],
     warn: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Write the list of a source as Parquet files in the folder: another one wherever the types of columns change.
+    """Write the list of a source as Parquet files in the folder. A change of column types begins a new file.
 
-    Columns: `ORDINAL`, uid, entry, url, caption and the extra columns. `progress` is called with the rows read so far,
-    and `warn` with what a person should know about the list. Raises SourceError if there is no pair.
+    Columns: `ORDINAL`, uid, entry, url, caption and the extra columns. `progress` is called with the number of rows
+    read so far, and `warn` with warnings about the list. Raises SourceError if there is no pair.
     """
     if source.pairs is not None:
         return _write(lists.read(source.pairs, folder, warn), folder, progress)
@@ -51,14 +51,17 @@ def _drawn(source: Source, folder: Path, warn: Callable[[str], None]) -> Iterato
 
 
 def _draw(batch: pa.RecordBatch, name: str, share: float) -> pa.RecordBatch:
-    """The share of the pairs that the union draws, with their `ORIGIN`. A larger share holds all pairs of a smaller."""
+    """The pairs that the union draws, with their `ORIGIN`. A larger share contains all pairs of a smaller one."""
     uids = _uids(batch)
     batch = batch.append_column(ORIGIN, pa.array([name] * len(uids), pa.string()))
     return batch.filter(pa.array(fractions(random_bits("union", uids)) < share))
 
 
 def _write(batches: Iterable[pa.RecordBatch], folder: Path, progress: Callable[[int], None]) -> list[Path]:
-    """Write batches of a list, a file for each run of batches with one schema. Gives the files that hold rows."""
+    """Write batches of a list, with a file for each run of batches with one schema.
+
+    Returns the files, none without rows.
+    """
     files: list[Path] = []
     types: dict[str, list[pa.DataType]] = {}
     ordinal = 0
@@ -80,7 +83,7 @@ def _write(batches: Iterable[pa.RecordBatch], folder: Path, progress: Callable[[
 
 
 def _check_types(name: str, types: list[pa.DataType]) -> None:
-    """Raises SourceError where the files of a list have types of a column that no type holds together."""
+    """Raises SourceError if the files of a list have types of a column without a common type."""
     nested = len(set(types)) > 1 and any(pa.types.is_nested(each) for each in types)
     if nested or (agreed_type(types) == pa.string() and not any(map(_may_be_text, types))):
         others = " and ".join(dict.fromkeys(map(str, types)))
@@ -106,7 +109,7 @@ def _entries(uids: list[str], batch: pa.RecordBatch, extra: Sequence[str]) -> pa
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """The values of a column; Arrow's text for those that Python cannot hold, such as dates after the year 9999."""
+    """The values of a column; Arrow's text for values that Python lacks, such as dates after the year 9999."""
     try:
         return list(column.to_pylist())
     except (OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Pairs of the ledger that are not in the source any more."""
+"""Finds pairs of the ledger that no longer count."""
 
 from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, pairs_files
 from pipeline.store import duck
@@ -6,9 +6,9 @@ from pipeline.store.storage import Storage
 
 
 def stale(storage: Storage, ledger: Ledger) -> dict[int, list[int]]:
-    """By shard number the positions of the pairs that do not count, in ascending order.
+    """The positions of pairs that do not count, ascending, by shard number.
 
-    A pair does not count if it left the source, if its extra columns changed, or if a later shard holds it again.
+    A pair does not count if it left the source, if its extra columns changed, or if a later shard has it again.
     """
     if ledger.current is None and ledger.revision is None:
         return {}
