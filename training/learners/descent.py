@@ -34,17 +34,17 @@ def fit(
     optimizer: "torch.optim.Optimizer",
     backward: Callable[[Batch], None],
     batches: Iterable[Batch],
-    looks: Collection[int],
+    evaluate_at: Collection[int],
     evaluate: Callable[[], Result],
 ) -> dict[int, Result]:
-    """Train with one step a batch. Returns what `evaluate` gives, by the number of steps at each of `looks`.
+    """Train with one step a batch. Returns what `evaluate` gives, by the number of steps at each of `evaluate_at`.
 
-    The last look ends the training. `backward` adds the gradient of a batch's loss to the parameters: at once, in parts
-    or in another precision. Each parameter group has its peak learning rate, of which `schedule` gives a share.
-    Raises ValueError if the batches end before the last look.
+    Training ends after the last evaluation. `backward` adds the gradient of a batch's loss to the parameters: at once,
+    in parts or in another precision. `schedule` gives the share of each parameter group's peak learning rate.
+    Raises ValueError if the batches end before the last evaluation.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
-    steps, step, results = max(looks), 0, {}
+    steps, step, results = max(evaluate_at), 0, {}
     for step, batch in enumerate(islice(batches, steps), start=1):
         share = schedule((step - 1) / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -52,7 +52,7 @@ def fit(
         optimizer.zero_grad()
         backward(batch)
         optimizer.step()
-        if step in looks:
+        if step in evaluate_at:
             results[step] = evaluate()
     if step < steps:
         raise ValueError(f"the batches end after {step} of {steps} steps")
