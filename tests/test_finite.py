@@ -5,17 +5,19 @@ import pytest
 import training_sources
 from PIL import Image
 
-from pipeline.errors import ModelError, TrainingError
+from pipeline.errors import CompareError, ModelError, TrainingError
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget, Task
 from pipeline.settings.task import TestSet as Held
 from pipeline.store.storage import Storage
 from pipeline.trials import trials
+from training.data import labels
 from training.data.features import Extractor
 from training.data.heldout import HeldOut
 from training.encoders.encoders import PixelEncoder
 from training.learners import dual_encoder, probe
 from training.learners.objectives import Objective
+from training.measures.metrics import Regression
 from training.studies import gain
 
 BUDGET = Budget(steps=40, batch=32)
@@ -116,3 +118,39 @@ def test_features_that_overflow_name_their_picture_and_are_not_kept(tmp_path):
     with pytest.raises(ModelError, match=r"dark\.png.*not finite.*float16"):
         extractor.heldout(test)
     assert not list(storage.root.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("values", [[0.1] * 30, [7.0] * 30, [1e308, -1e308] * 15])
+def test_numbers_that_do_not_vary_are_refused(values):
+    with pytest.raises(CompareError, match="the pool are"):
+        labels.check_varies("the pool", np.array(values))
+
+
+def test_numbers_that_vary_a_little_have_an_r2():
+    truth = np.linspace(4e-7, 7e-7, 20)
+    assert Regression(truth).scores(truth)["r2"] == pytest.approx(1)
+    assert Regression(truth).scores(np.full(20, truth.mean()))["r2"] == pytest.approx(0)
+
+
+NUMBER = '[task]\nkind = "number"\ncolumn = "told"\n[task.split]\nshare = 0.3\n'
+
+
+def test_a_task_whose_number_is_constant_is_refused(tmp_path):
+    constant = dict.fromkeys(range(40), 0.1)
+    described, storage = training_sources.task(tmp_path / "s", count=40, column=constant, measured=NUMBER)
+    with pytest.raises(CompareError, match="numbers of the pairs are all 0.1.*another column"):
+        gain.measure(described, storage)
+    assert not list(storage.root.glob("features*"))
+    varied = {number: float(number) for number in range(40)}
+    described, storage = training_sources.task(tmp_path / "t", count=40, column=varied, measured=NUMBER)
+    described = described.model_copy(
+        update={"task": described.task.model_copy(update={"split": None, "test": constant_test(tmp_path)})}
+    )
+    with pytest.raises(CompareError, match="numbers of the held-out pictures are all 3"):
+        gain.measure(described, storage)
+
+
+def constant_test(folder):
+    rows = [f"{number}.jpg,3\n" for number in range(10)]
+    (folder / "constant.csv").write_text("image,told\n" + "".join(rows))
+    return Held(location=folder / "constant.csv", folder=folder / "t" / "test")
