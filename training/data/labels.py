@@ -71,7 +71,7 @@ def known(targets: Targets) -> npt.NDArray[np.bool_]:
     return is_known
 
 
-def check_varies(whose: str, values: npt.NDArray[np.float64]) -> None:
+def check_varies(whose: str, values: Targets) -> None:
     """Raises CompareError for numbers to learn or to predict that are all one, or too large for a variance."""
     if len(values) and values.min() == values.max():
         raise CompareError(
