@@ -1,4 +1,4 @@
-"""Every filter and recipe of this folder, by name. A module-level constant is enough to be here."""
+"""Every filter and recipe of this folder, by name. Each module-level constant is listed without registration."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from filters.core import Filter, Recipe
 
 
 def filters() -> Mapping[str, Filter]:
-    """The filters that need no threshold from their user, by name."""
+    """The filters that are constants, by name. Functions that take a threshold are not included."""
     values = [value for module in (image, text, pair, safety, pool) for value in vars(module).values()]
     return {value.name: value for value in values if isinstance(value, Filter)}
 

@@ -1,6 +1,8 @@
-"""What we keep, as values. A filter is a named SQL predicate; a recipe is a list of filters, and may end in `Distinct`.
+"""Filters and recipes as values.
 
-Nothing here computes or reads anything: `pipeline.manifest.manifest` binds the SQL against the rows and counts.
+A filter is a named SQL predicate. A recipe is a list of filters, and may end in `Distinct`.
+
+This module computes and reads nothing. `pipeline.manifest.manifest` binds the SQL to the rows and counts.
 """
 
 import re
@@ -14,17 +16,17 @@ MOST_FILTERS = 63
 """A row's verdict is one 64-bit integer with a bit for each filter, `Distinct` included."""
 
 DISTINCT = "distinct"
-"""The name under which `Distinct` stands in verdicts and funnels."""
+"""The name of `Distinct` in verdicts and funnels."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Keep the rows for which `sql` is TRUE. NULL is not yes: such a row is dropped, and counted as unscored.
+    """Keep the rows for which `sql` is TRUE. A row for which it is NULL is dropped, and counted as unscored.
 
-    `sql` is a boolean DuckDB expression over the columns of `rows`; it may hold scalar subqueries over `rows`
-    (a quantile of the pool), or over `rows WHERE {rest}` (a quantile of what the filters before it leave).
-    `why` is a sentence for the person who asks why a row is gone.
-    Raises ValueError for a name that is no lower-case word, or empty SQL.
+    `sql` is a boolean DuckDB expression over the columns of `rows`. It may contain scalar subqueries over `rows`
+    (a quantile of the pool), or over `rows WHERE {rest}` (a quantile of the pairs that earlier filters keep).
+    `why` is a sentence that tells a person why a row was dropped.
+    Raises ValueError for a name that is not a lower-case word, and for empty SQL.
     """
 
     name: str
@@ -40,15 +42,15 @@ class Filter:
 
 @dataclass(frozen=True)
 class Distinct:
-    """Of rows whose pictures are duplicates keep the best. It looks only at rows that pass every filter.
+    """Keep the best of the rows whose pictures are duplicates. Only rows that pass every filter are compared.
 
-    Rows are taken from the best to the worst by `best_by`, an SQL expression over the columns of `rows`: the highest
-    first, NULL last, ties by uid. A row is kept unless one that is kept already is within `radius` of it. So every row
-    that goes is within the radius of one that stays and is at least as good, and in a chain A~B~C with A far from C
-    never are all but B lost.
-    `of` names the scorer that found the neighbours: perceptual hashes are so many of 64 bits apart, embeddings 1 -
-    cosine. Or it names a column, such as sha256 or pixels_digest, of which rows with one value are duplicates: then the
-    radius is 0. Raises ValueError for a radius beyond 0 to 64.
+    Rows are visited from the best to the worst by `best_by`, an SQL expression over the columns of `rows`: the highest
+    first, NULL last, ties by uid. A row is kept unless a row that is already kept is within `radius` of it. So every
+    dropped row is within the radius of a kept row that is at least as good. In a chain A~B~C, where A is the best
+    and is far from C, B is dropped and C is not dropped for B.
+    `of` names the scorer that found the neighbours. The distance of perceptual hashes is in bits of 64, that of
+    embeddings is 1 - cosine. `of` may also name a column, such as sha256 or pixels_digest: rows with the same value are
+    duplicates, and the radius is 0. Raises ValueError for a radius outside 0 to 64.
     """
 
     radius: float
@@ -57,17 +59,19 @@ class Distinct:
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius <= 64:
-            raise ValueError(f"distinct: the radius is a number of bits, 0 to 64, or 1 - cosine, not {self.radius}")
+            raise ValueError(
+                f"distinct: the radius must be a number of bits, 0 to 64, or 1 - cosine, not {self.radius}"
+            )
         if not self.best_by.strip():
             raise ValueError("distinct: best_by has no sql")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Keep the rows that pass every filter, and of near-duplicates among them the best if there is a `distinct`.
+    """Keep the rows that pass every filter. With `distinct`, keep only the best of near-duplicates among them.
 
-    The order of the filters is the order of the funnel, and decides what `{rest}` means. Raises ValueError for
-    two filters of one name, or more than `MOST_FILTERS`.
+    The order of the filters is the order of the funnel, and decides what `{rest}` means. Raises ValueError if two
+    filters have the same name, or if there are more than `MOST_FILTERS`.
     """
 
     name: str
@@ -86,11 +90,17 @@ class Recipe:
 
     @property
     def reasons(self) -> list[str]:
-        """Why a row may go: the filters' names, then "distinct" if there is one. Bit i of a verdict is number i."""
+        """The reasons to drop a row: the filters' names, then "distinct" if it is set.
+
+        Bit i of a verdict is reason i.
+        """
         return [*(each.name for each in self.filters), *([DISTINCT] if self.distinct else [])]
 
     def without(self, name: str) -> "Recipe":
-        """The same recipe less one filter, or less its `distinct`: an ablation. Raises ValueError if there is none."""
+        """The recipe without one filter, or without its `distinct`, for an ablation.
+
+        Raises ValueError if it has no such filter.
+        """
         if name == DISTINCT and self.distinct:
             return replace(self, name=f"{self.name}-without-{name}"[:64], distinct=None)
         kept = tuple(each for each in self.filters if each.name != name)

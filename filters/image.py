@@ -1,22 +1,22 @@
-"""Filters on the picture. Each scorer is expected under the name of its kind, prompts under the name of their set."""
+"""Filters on the picture. They read the columns of scorers with the name of their kind, or of their set of prompts."""
 
 from filters import best
 from filters.core import Filter
 
 
 def size(least: int) -> Filter:
-    """The shorter side of the picture as it was fetched, in pixels."""
+    """Minimum length of the shorter side of the picture as it was downloaded, in pixels."""
     return Filter(
         "large", f"width >= {least} AND height >= {least}", why=f"the shorter side has at least {least} pixels"
     )
 
 
 def aspect(most: float) -> Filter:
-    """The longer side by the shorter one, 1 and more."""
+    """Maximum ratio of the longer to the shorter side, 1 or more."""
     return Filter(
         "shaped",
         f"width <= {most:g} * height AND height <= {most:g} * width",
-        why=f"banners and strips, more than {most:g} times as long as wide, are rarely pictures of something",
+        why=f"a picture more than {most:g} times as long as wide is usually a banner or a strip",
     )
 
 
@@ -26,7 +26,7 @@ weighty = Filter("weighty", "bytes >= 5000", why="LAION's rule: a file of less t
 
 
 def brightness(least: float, most: float) -> Filter:
-    """Mean luma, 0 to 255. Of 1,900 ordinary photographs none was under 11 or over 215."""
+    """Range of the mean luma, 0 to 255. No photograph of 1,900 ordinary ones was under 11 or over 215."""
     return Filter(
         "lit",
         f"pixels_brightness BETWEEN {least} AND {most}",
@@ -35,25 +35,31 @@ def brightness(least: float, most: float) -> Filter:
 
 
 def contrast(least: float) -> Filter:
-    """Standard deviation of the luma, 0 to 127.5; ordinary photographs have 15 to 105."""
+    """Minimum standard deviation of the luma, 0 to 127.5. Ordinary photographs have 15 to 105."""
     return Filter(
         "contrasted",
         f"pixels_contrast >= {least}",
-        why=f"things stand out from their ground: the luma's deviation is at least {least:g}",
+        why=f"the picture has contrast: the standard deviation of its luma is at least {least:g}",
     )
 
 
 def entropy(least: float) -> Filter:
-    """Of the luma's histogram, in bits, 0 to 8; ordinary photographs have 5 to 8, charts and logos less."""
+    """Minimum entropy of the luma's histogram, in bits, 0 to 8.
+
+    Ordinary photographs have 5 to 8, charts and logos less.
+    """
     return Filter(
         "detailed",
         f"pixels_entropy >= {least}",
-        why=f"the picture is no blank or chart: its grey levels have an entropy of at least {least:g} bits",
+        why=f"the picture is not blank or a chart: its grey levels have an entropy of at least {least:g} bits",
     )
 
 
 def colour(least: float) -> Filter:
-    """Hasler & Suesstrunk's colourfulness: 0 is grey, 15 slight, 33 moderate. Black-and-white is dropped as well."""
+    """Minimum colourfulness by Hasler & Suesstrunk: 0 is grey, 15 slight, 33 moderate.
+
+    It drops black-and-white pictures.
+    """
     return Filter(
         "coloured",
         f"pixels_colourfulness >= {least}",
@@ -62,26 +68,29 @@ def colour(least: float) -> Filter:
 
 
 def sharpness(least: float) -> Filter:
-    """Variance of the Laplacian at 224 px. Sharp pictures of smooth things are low as well: calibrate it."""
+    """Minimum variance of the Laplacian at 224 px. It is also low for sharp pictures of smooth things: calibrate it."""
     return Filter(
         "sharp",
         f"pixels_sharpness >= {least}",
-        why=f"a blurred picture shows too little of what its caption names; its sharpness is at least {least:g}",
+        why=f"the picture is not blurred: its sharpness is at least {least:g}",
     )
 
 
 def blockiness(most: float) -> Filter:
-    """Luma steps on JPEG's grid against steps elsewhere, about 1 without blocks. Stored at full size, uploads of a JPEG
-    quality up to 12 have about 1.8 and more, those above 80 up to 1.5; stored smaller, both have less."""
+    """Maximum ratio of luma steps on JPEG's grid to steps elsewhere; about 1 without blocks.
+
+    Stored at full size, uploads of a JPEG quality up to 12 have about 1.8 or more, and those above 80 up to 1.5. Stored
+    smaller, both have less.
+    """
     return Filter(
         "unblocky",
         f"pixels_blockiness <= {most}",
-        why=f"the upload was not compressed until its blocks show: their borders stand out at most {most:g} times",
+        why=f"JPEG blocks are not visible: luma steps at their borders are at most {most:g} times those elsewhere",
     )
 
 
 def border(most: float) -> Filter:
-    """Share of the area in plain bands along the edges; product photographs on white have a lot of it."""
+    """Maximum share of the area in plain bands along the edges. It is high for product photographs on white."""
     return Filter(
         "unframed",
         f"pixels_border <= {most}",
@@ -99,7 +108,7 @@ unframed = border(0.4)
 
 
 def aesthetic(least: float) -> Filter:
-    """LAION's aesthetic score, about 1 to 10, at least `least` (LAION-Aesthetics v2 used 4.5 to 6.5)."""
+    """Minimum of LAION's aesthetic score, about 1 to 10. LAION-Aesthetics v2 used 4.5 to 6.5."""
     return Filter("aesthetic", f"aesthetic_score >= {least}", why=f"the aesthetic score is at least {least:g}")
 
 
@@ -111,12 +120,15 @@ def most_aesthetic(share: float) -> Filter:
 
 def most_aesthetic_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by aesthetic score of the pairs that pass the filters before this one."""
-    why = f"the picture is among the best {share:.0%} by aesthetic score of what the filters before leave"
+    why = f"the picture is among the best {share:.0%} by aesthetic score of the pairs that pass the earlier filters"
     return best.of_rest("most-aesthetic-of-rest", "aesthetic_score", share, why)
 
 
 def watermark(most: float) -> Filter:
-    """Probability of the prompts "watermark" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    """Maximum probability of the prompts "watermark" against ordinary ones, by a prompts scorer named `watermark`.
+
+    Calibrate the threshold.
+    """
     return Filter(
         "unmarked",
         f"watermark_probability <= {most}",
@@ -125,7 +137,10 @@ def watermark(most: float) -> Filter:
 
 
 def screenshot(most: float) -> Filter:
-    """Probability of the prompts "screenshot" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    """Maximum probability of the prompts "screenshot" against ordinary ones, by a prompts scorer named `screenshot`.
+
+    Calibrate the threshold.
+    """
     return Filter(
         "depicting",
         f"screenshot_probability <= {most}",
@@ -134,5 +149,8 @@ def screenshot(most: float) -> Filter:
 
 
 def logo(most: float) -> Filter:
-    """Probability of the prompts "logo" against ordinary ones, by a prompts scorer of that name; calibrate it."""
+    """Maximum probability of the prompts "logo" against ordinary ones, by a prompts scorer named `logo`.
+
+    Calibrate the threshold.
+    """
     return Filter("no-logo", f"logo_probability <= {most}", why=f"a logo or icon has a probability of at most {most:g}")

@@ -1,52 +1,58 @@
-"""Filters on how picture and caption fit. Each scorer is expected under the name of its kind."""
+"""Filters on how well picture and caption match. They read the columns of scorers with the name of their kind."""
 
 from filters import best
 from filters.core import Filter
 
 
 def aligned(least: float) -> Filter:
-    """Cosine of the normalised embeddings, -1 to 1. Thresholds of one model mean nothing to another:
-    LAION-400M used 0.3 with ViT-B/32; a matched pair there has about 0.32, a random one 0.18."""
+    """Minimum cosine of the normalised embeddings, -1 to 1.
+
+    A threshold is valid for one model only. LAION-400M used 0.3 with ViT-B/32, where a matched pair has about 0.32 and
+    a random pair 0.18.
+    """
     return Filter(
         "aligned", f"clip_similarity >= {least}", why=f"picture and caption have a cosine of at least {least:g}"
     )
 
 
 def most_aligned(share: float) -> Filter:
-    """The best `share` (0 to 1) of all scored pairs by cosine: of the whole pool, not of other filters' survivors."""
+    """The best `share` (0 to 1) of all scored pairs by cosine, including pairs that other filters drop."""
     why = f"the pair is among the best {share:.0%} of the pool by cosine"
     return best.of_pool("most-aligned", "clip_similarity", share, why)
 
 
 def most_aligned_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by cosine of the pairs that pass the filters before this one in the recipe."""
-    why = f"the pair is among the best {share:.0%} by cosine of what the filters before leave"
+    why = f"the pair is among the best {share:.0%} by cosine of the pairs that pass the earlier filters"
     return best.of_rest("most-aligned-of-rest", "clip_similarity", share, why)
 
 
 def particular(least: float) -> Filter:
-    """negCLIPLoss, at most about 0: the cosine less what fits everything. A threshold of one pool fits no other."""
+    """Minimum negCLIPLoss, at most about 0: the cosine minus what matches everything.
+
+    A threshold is valid for one pool only.
+    """
     return Filter(
         "particular",
         f"neg_clip_loss_score >= {least}",
-        why=f"picture and caption fit each other better than everybody: their negCLIPLoss is at least {least:g}",
+        why=f"picture and caption match each other better than others: their negCLIPLoss is at least {least:g}",
     )
 
 
 def most_particular(share: float) -> Filter:
-    """The best `share` (0 to 1) of all scored pairs by negCLIPLoss, the cosine less what fits everything."""
+    """The best `share` (0 to 1) of all scored pairs by negCLIPLoss, the cosine minus what matches everything."""
     why = f"the pair is among the best {share:.0%} of the pool by negCLIPLoss"
     return best.of_pool("most-particular", "neg_clip_loss_score", share, why)
 
 
 def most_particular_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by negCLIPLoss of the pairs that pass the filters before this one."""
-    why = f"the pair is among the best {share:.0%} by negCLIPLoss of what the filters before leave"
+    why = f"the pair is among the best {share:.0%} by negCLIPLoss of the pairs that pass the earlier filters"
     return best.of_rest("most-particular-of-rest", "neg_clip_loss_score", share, why)
 
 
 def near(least: float) -> Filter:
-    """NormSim with p = infinity, -1 to 1: the cosine of the picture and the nearest target picture."""
+    """Minimum NormSim with p = infinity, -1 to 1: the cosine of the picture and the nearest target picture."""
     return Filter(
         "near", f"norm_sim_inf >= {least}", why=f"the picture has a cosine of at least {least:g} with a target picture"
     )
@@ -60,5 +66,5 @@ def nearest(share: float) -> Filter:
 
 def nearest_of_rest(share: float) -> Filter:
     """The best `share` (0 to 1) by NormSim with p = infinity of the pairs that pass the filters before this one."""
-    why = f"the picture is among the {share:.0%} nearest to a target picture of what the filters before leave"
+    why = f"the picture is among the {share:.0%} nearest to a target picture of the pairs that pass the earlier filters"
     return best.of_rest("nearest-of-rest", "norm_sim_inf", share, why)

@@ -1,4 +1,4 @@
-"""Filters on what only the whole pool can tell. A column is made by the scorer of its kind, under the kind's name."""
+"""Filters on scores that depend on the whole pool. They read the columns of scorers with the name of their kind."""
 
 from filters.core import Filter
 
@@ -13,56 +13,59 @@ targeted = Filter(
 balanced = Filter(
     "balanced",
     "entries_draw < entries_probability",
-    why="MetaCLIP's balancing: of the many captions that only match common entries few are kept, by lot",
+    why="MetaCLIP's balancing: few of the many captions that match only common entries are kept, at random",
 )
 queried = Filter(
     "queried",
     "entries_matched > 0 AND entries_rank <= "
     "greatest(1, 20000 * (SELECT count(*) FROM rows WHERE status = 'ok') / 400000000)",
-    why="CLIP's rule: by lot, the caption is among the first 20,000 of one of its queries; 400 million pairs were left",
+    why="CLIP's rule: the caption is among 20,000 random ones of one of its queries (the cap for 400 million pairs)",
 )
 
 
 def capped(most: int) -> Filter:
-    """Pairs that are, in an order by lot, among the first `most` of one of the entries that their captions match."""
+    """Pairs that are among the first `most`, in random order, of one of the entries that their captions match."""
     return Filter(
         "capped",
         f"entries_matched > 0 AND entries_rank <= {most}",
-        why=f"by lot, the caption is among the first {most} of one of the entries that it matches",
+        why=f"the caption is among the first {most}, in random order, of one of the entries that it matches",
     )
 
 
 def hardest(eps: float) -> Filter:
     """SemDeDup's rule: no picture of the cluster that is less central has a cosine of 1 - eps or more with this one.
 
-    It looks at all downloaded pairs, those that other filters drop as well, and a pair goes also for one that goes.
+    It compares all downloaded pairs, including those that other filters drop. A pair may be dropped for one that is
+    dropped itself.
     """
     return Filter(
         "hardest",
         f"semantic_harder > {eps}",
-        why=f"a picture less like its cluster shows the same up to a cosine distance of {eps:g}",
+        why=f"a less central picture of the cluster is within a cosine distance of {eps:g}",
     )
 
 
 unshared = Filter(
-    "unshared", "picture_counts_urls < 5", why="the same bytes under many addresses stand in for pictures that are gone"
+    "unshared",
+    "picture_counts_urls < 5",
+    why="the same bytes at many URLs are placeholders for pictures that no longer exist",
 )
 
 
 def rare(most: int) -> Filter:
-    """Captions that at most `most` pairs of the pool have, letter case and white space aside."""
+    """Captions that at most `most` pairs of the pool have, regardless of letter case and white space."""
     return Filter(
         "rare", f"caption_counts_count <= {most}", why=f"a caption of more than {most} pictures describes none of them"
     )
 
 
 def uncrowded(most: int) -> Filter:
-    """Pictures that, with all their near-duplicates and those of these, are at most `most` of the pool.
+    """Pictures in groups of at most `most` pairs, where a group is a chain of near-duplicates.
 
-    It drops the whole crowd, as a placeholder's; to keep the best of near-duplicates end the recipe in `Distinct`.
+    It drops the whole group, as suits a placeholder. To keep the best of near-duplicates, end the recipe in `Distinct`.
     """
     return Filter(
         "uncrowded",
         f"duplicates_count <= {most}",
-        why=f"a picture that more than {most} pairs show, or nearly, is a placeholder or an advertisement",
+        why=f"a picture that more than {most} pairs share, or nearly, is a placeholder or an advertisement",
     )

@@ -17,7 +17,7 @@ FREE = 20 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `mend` is the command that fixes it, or a sentence; empty if all is well.
+    """The result of one check. `fix` is the command that fixes it, or a sentence; empty if all is well.
 
     A note hinders some runs, such as weights that are not downloaded yet. A fault hinders every run.
     """
@@ -25,7 +25,7 @@ class Finding:
     what: str
     state: Literal["ok", "note", "fault"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(root: Path) -> Iterator[Finding]:
@@ -51,8 +51,8 @@ def stored(root: Path) -> Iterator[Finding]:
         if not found:
             yield Finding(f"results of {folder.name}", "ok", "every object has the content of its name")
         for key in found:
-            mend = f"rm {folder / key}; winnow curate {folder.name}"
-            yield Finding(f"results of {folder.name}", "fault", f"{folder / key} is damaged", mend)
+            fix = f"rm {folder / key}; winnow curate {folder.name}"
+            yield Finding(f"results of {folder.name}", "fault", f"{folder / key} is damaged", fix)
 
 
 def python(found: tuple[int, ...]) -> Finding:
@@ -69,8 +69,8 @@ def pillow(installed: Iterable[Distribution]) -> Finding:
     if len(owners) == 1:
         return Finding("PIL", "ok", f"{owners[0]} {version(owners[0])}")
     found = f"owned by {' and '.join(owners)}" if owners else "not installed"
-    mend = f"{_pip()} uninstall -y {' '.join(owners)}; {_AGAIN}" if owners else _AGAIN
-    return Finding("PIL", "fault", found, mend)
+    fix = f"{_pip()} uninstall -y {' '.join(owners)}; {_AGAIN}" if owners else _AGAIN
+    return Finding("PIL", "fault", found, fix)
 
 
 def _owns(record: str | None, path: str) -> bool:
@@ -177,8 +177,8 @@ def sources() -> Iterator[Finding]:
             for command, identity in needed:  # noqa: B007 - the command that downloads what is missing
                 identity()
         except WinnowError as error:
-            mend = f"winnow {command} {path.stem}   # downloads them if there is a network"
-            yield Finding(what, "note", str(error), mend)
+            fix = f"winnow {command} {path.stem}   # downloads them if there is a network"
+            yield Finding(what, "note", str(error), fix)
         else:
             yield Finding(what, "ok", "valid; its weights are here" if needed else "valid")
 

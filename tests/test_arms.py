@@ -17,7 +17,7 @@ from filters import catalog
 from pipeline.manifest import arms
 from pipeline.store.storage import Storage
 from pipeline.trials import claims, trials
-from pipeline.trials.trials import Look, Setting, Trial
+from pipeline.trials.trials import LearningCurvePoint, Setting, Trial
 
 
 def pool(count, kept):
@@ -177,7 +177,7 @@ def setting(**other):
 def trial(of, seconds=1.5):
     per_class = {"b": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2.0}}
     scores = {"f1_macro": 0.5, "accuracy": 0.9}
-    curve = [Look(32, 0.25), Look(64, 0.5)]
+    curve = [LearningCurvePoint(32, 0.25), LearningCurvePoint(64, 0.5)]
     return Trial(of, 9, 7, scores, 0.1, per_class, curve, [0, 1, 1], 0.003, 64, seconds)
 
 
@@ -207,7 +207,7 @@ def claim(storage, generation, **holder):
 
 def once(storage):
     trained = []
-    return claims.once(storage, setting(), lambda: trained.append(1) or trial(setting())), trained
+    return claims.train_once(storage, setting(), lambda: trained.append(1) or trial(setting())), trained
 
 
 def test_a_trial_is_trained_once(tmp_path):
@@ -234,7 +234,7 @@ def test_an_interrupted_trial_is_trained_again_by_the_same_process(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        claims.once(storage, setting(), interrupted)
+        claims.train_once(storage, setting(), interrupted)
     assert once(storage)[1] == [1]
 
 
@@ -261,7 +261,7 @@ def race(root, start, told):
 
     start.wait()
     for seed in range(8):
-        claims.once(Storage(root), setting(seed=seed), partial(train, setting(seed=seed)))
+        claims.train_once(Storage(root), setting(seed=seed), partial(train, setting(seed=seed)))
 
 
 def test_two_processes_train_each_trial_once(tmp_path):
@@ -281,7 +281,7 @@ def test_two_processes_train_each_trial_once(tmp_path):
 
 
 def claimed_and_stuck(root):
-    claims.once(Storage(root), setting(), lambda: time.sleep(600))
+    claims.train_once(Storage(root), setting(), lambda: time.sleep(600))
 
 
 def test_a_killed_trainer_does_not_stop_the_next(tmp_path):

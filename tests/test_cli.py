@@ -299,7 +299,7 @@ def test_export_of_what_was_published_and_of_a_recipe(root, toml, tmp_path):
     status, out, _ = run(*into)
     assert (status, out) == (0, f"20 pairs in {tmp_path / 'out'}\n")
     assert "as before: nothing was written" in run(*into)[1]
-    assert "is there already, and nothing is overwritten" in fails(*into, "--recipe", "everything")
+    assert "already exists and is not overwritten" in fails(*into, "--recipe", "everything")
     told = json.loads(run(*into[:-3], tmp_path / "all", "--format", "datasets", "--recipe", "everything", "--json")[1])
     assert (told["pairs"], told["new"]) == (29, True)
     assert run(*into[:-2])[0] == 2

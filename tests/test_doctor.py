@@ -27,7 +27,7 @@ def installed(folder, name, files=(), version="1.0"):
 def test_python(found, state):
     finding = doctor.python(found)
     assert finding.state == state
-    assert bool(finding.mend) == (state == "fault")
+    assert bool(finding.fix) == (state == "fault")
 
 
 def test_two_owners_of_pil_are_a_fault(tmp_path):
@@ -35,7 +35,7 @@ def test_two_owners_of_pil_are_a_fault(tmp_path):
     finding = doctor.pillow([*both, installed(tmp_path, "other", ["other/Image.py"])])
     assert finding.state == "fault"
     assert "pillow and pillow-simd" in finding.found
-    assert "uninstall -y pillow pillow-simd" in finding.mend
+    assert "uninstall -y pillow pillow-simd" in finding.fix
 
 
 def test_nobody_owns_pil(tmp_path):
@@ -47,7 +47,7 @@ def test_the_backport_is_found(tmp_path):
     installed(tmp_path, "dataclasses", version="0.6")
     finding = doctor.backport([str(tmp_path)])
     assert finding.state == "fault"
-    assert finding.mend.endswith("pip uninstall -y dataclasses")
+    assert finding.fix.endswith("pip uninstall -y dataclasses")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_disk(tmp_path):
     assert doctor.disk(tmp_path / "not" / "there", 1).state == "ok"
     scarce = doctor.disk(tmp_path, 1 << 60)
     assert scarce.state == "note"
-    assert "--root" in scarce.mend
+    assert "--root" in scarce.fix
 
 
 def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path, monkeypatch):
@@ -90,10 +90,10 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     program = (
         "import json; from flows import doctor as doctor; "
-        "print(json.dumps([[each.what, each.state, each.mend] for each in doctor.sources()]))"
+        "print(json.dumps([[each.what, each.state, each.fix] for each in doctor.sources()]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    states = {what: (state, mend) for what, state, mend in json.loads(done.stdout.splitlines()[-1])}
+    states = {what: (state, fix) for what, state, fix in json.loads(done.stdout.splitlines()[-1])}
     assert states["source broken"] == ("fault", f"edit {folder / 'broken.toml'}")
     assert states["source fine"][0] == "ok"
     assert states["source remote"][0] == "note"
@@ -109,4 +109,4 @@ def test_deep_names_every_object_that_is_not_what_its_name_says(tmp_path):
     assert [finding.state for finding in doctor.stored(tmp_path)] == ["ok"]
     store.fetch(rows[0].key).write_bytes(b"other bytes")
     (finding,) = doctor.stored(tmp_path)
-    assert (finding.state, finding.mend) == ("fault", f"rm {tmp_path / 'tiny' / rows[0].key}; winnow curate tiny")
+    assert (finding.state, finding.fix) == ("fault", f"rm {tmp_path / 'tiny' / rows[0].key}; winnow curate tiny")

@@ -115,10 +115,10 @@ def test_a_second_run_writes_nothing_and_nothing_is_overwritten(manifest, tmp_pa
     export.write(manifest, None, "webdataset", tmp_path / "out")
     before = whole(tmp_path / "out")
     assert not export.write(manifest, None, "webdataset", tmp_path / "out").new
-    with pytest.raises(StorageError, match="is there already, and nothing is overwritten"):
+    with pytest.raises(StorageError, match="already exists and is not overwritten"):
         export.write(manifest, None, "csv", tmp_path / "out")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(StorageError, match="is there already"):
+    with pytest.raises(StorageError, match="already exists"):
         export.write(manifest, None, "csv", tmp_path / "mine")
     assert whole(tmp_path / "out") == before
 
@@ -134,7 +134,7 @@ def test_an_unfinished_export_of_something_else_is_left_alone(manifest, tmp_path
 def test_two_do_not_write_the_same_export(manifest, tmp_path):
     def again(step, done, total):
         if done < total:
-            with pytest.raises(BusyError, match="another run writes in"):
+            with pytest.raises(BusyError, match="another run is writing to"):
                 export.write(manifest, None, "csv", tmp_path / "out")
 
     export.write(manifest, None, "csv", tmp_path / "out", again)

@@ -93,7 +93,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
     predicates.bind(made, COLUMNS)
     assert all(each.why for each in made)
     assert made[-1].name == "surely-de"
-    with pytest.raises(ValueError, match="by its code"):
+    with pytest.raises(ValueError, match="use its code"):
         text.language("de' OR true", 0.8)
 
 
@@ -112,7 +112,7 @@ def test_quantiles_of_the_pool_and_of_the_rest_are_named_apart(of_pool, of_rest)
     assert rest.name == f"{pool.name}-of-rest"
     assert (REST in pool.sql, REST in rest.sql) == (False, True)
     assert pool.why != rest.why
-    with pytest.raises(ValueError, match="a share is more than 0 and at most 1, not 30"):
+    with pytest.raises(ValueError, match="a share must be more than 0 and at most 1, not 30"):
         of_pool(30)
 
 
@@ -516,6 +516,6 @@ def test_filters_are_stopped_at_their_deadline(tmp_path):
         predicates.view_parts(con, [tmp_path / "rows.parquet"])
         with (
             pytest.raises(RecipeError, match="stopped after 0.5 s"),
-            predicates.blaming(con, [tmp_path / "rows.parquet"], [slow], deadline=0.5),
+            predicates.attribute_errors(con, [tmp_path / "rows.parquet"], [slow], deadline=0.5),
         ):
-            con.sql(predicates.judged([tmp_path / "rows.parquet"], [slow])).fetchall()
+            con.sql(predicates.evaluation_query([tmp_path / "rows.parquet"], [slow])).fetchall()

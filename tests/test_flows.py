@@ -132,7 +132,7 @@ def test_other_bytes_and_placeholders_are_told(api, tmp_path, httpserver_folder)
     for number in range(6):
         (served / f"{number}.jpg").write_bytes(served_sources.picture(99))
     first = winnow("curate", toml, "--root", tmp_path / "root").stdout
-    assert "1 pictures stand behind 5 URLs or more each, 6 pairs in all: winnow sql @placeholders" in first
+    assert "1 pictures have 5 URLs or more each, 6 pairs in all: winnow sql @placeholders" in first
     assert "other bytes" not in first
     (served / "7.jpg").write_bytes(served_sources.picture(77))
     with (toml.parent / "seen.tsv").open("a") as file:

@@ -44,7 +44,7 @@ def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):
     assert counted == [("0.jpg", 1), ("1.jpg", 1), ("2.jpg", 1), ("3.jpg", None), ("7.jpg", 5), ("8.jpg", 4)]
     report.write(store, Manifest.open(store), None, tmp_path / "report.html")
     assert "winnow sql @placeholders" in (tmp_path / "report.html").read_text()
-    assert told(store) == ["1 pictures stand behind 5 URLs or more each, 6 pairs in all: winnow sql @placeholders"]
+    assert told(store) == ["1 pictures have 5 URLs or more each, 6 pairs in all: winnow sql @placeholders"]
     (found,) = ask(store, "@placeholders")
     assert (found["sha256"], found["urls"], found["pairs"], found["kept"]) == (f"{7:064x}", 5, 6, 0)
 

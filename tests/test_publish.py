@@ -144,7 +144,7 @@ def test_damaged_rows_are_named_and_written_again_by_curate(tmp_path, store):
     [
         ("clip_similarity > 0.3", "recipe 'own' does not fit the published scores: filter 'own': there is no column"),
         ("caption::INTEGER > 3", "filter 'own' fails on a row"),
-        ("error = 'dog'", "recipe 'own': no pair has the scores that filter 'own' asks for"),
+        ("error = 'dog'", "recipe 'own': no pair has the scores that filter 'own' needs"),
     ],
 )
 def test_without_scores_nothing_is_published_anew(tmp_path, store, sql, told):

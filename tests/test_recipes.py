@@ -46,8 +46,8 @@ def keeps(tmp_path):
         passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(recipe.filters)))])
         with duck.connect(tmp_path) as con:
             predicates.view_parts(con, [tmp_path / "rows.parquet"])
-            judged = predicates.judged([tmp_path / "rows.parquet"], recipe.filters)
-            return {uid for (uid,) in con.execute(f"SELECT uid FROM ({judged}) WHERE {passes}").fetchall()}
+            evaluated = predicates.evaluation_query([tmp_path / "rows.parquet"], recipe.filters)
+            return {uid for (uid,) in con.execute(f"SELECT uid FROM ({evaluated}) WHERE {passes}").fetchall()}
 
     return keeps
 

@@ -58,7 +58,7 @@ def test_who_goes_is_near_somebody_before_who_stays(data):
     edges = data.draw(st.sets(st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda e: e[0] < e[1])))
     near = edges | {(high, low) for low, high in edges} | {(each, each) for each in pictures}
     low, high = (np.array([edge[end] for edge in sorted(edges)], np.uint64) for end in (0, 1))
-    gone = distinct.beaten(np.array(pictures, np.uint64), low, high)
+    gone = distinct.has_better_neighbour(np.array(pictures, np.uint64), low, high)
     kept = []
     for picture, goes in zip(pictures, gone, strict=True):
         assert goes == any((picture, other) in near for other in kept)

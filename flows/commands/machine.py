@@ -1,7 +1,6 @@
 """This machine: its deployments, its speed, and what it lacks."""
 
 import itertools
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
@@ -114,8 +113,9 @@ def check_machine(
     for finding in itertools.chain(doctor.examine(root), doctor.stored(root) if deep else ()):
         findings.append(finding)
         echo(f"{finding.state:>5}  {finding.what}: {finding.found}", as_json)
-        if finding.mend:
-            echo(f"       {finding.mend}", as_json)
-    print_json(as_json, {"findings": [asdict(finding) for finding in findings]})
+        if finding.fix:
+            echo(f"       {finding.fix}", as_json)
+    rows = [{"what": each.what, "state": each.state, "found": each.found, "mend": each.fix} for each in findings]
+    print_json(as_json, {"findings": rows})
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)

@@ -1,7 +1,8 @@
-"""Constants that DuckDB computes while it binds SQL, before any deadline, as in `len(repeat('x', 2000000000)) > 0`.
+"""Checks SQL for costly constants, as in `len(repeat('x', 2000000000)) > 0`.
 
-Nor does DuckDB count the memory of the texts that a function makes of a row, as in `repeat(caption, 1000000)`. SQL with
-such a constant or function is tried once on a few rows in a process with limits. What passes there can run anywhere.
+DuckDB computes such constants while it binds SQL, before any deadline applies. It also does not count the memory of
+texts that a function builds for a row, as in `repeat(caption, 1000000)`. So SQL with such a constant or function is
+first executed on a few rows in a process with limits. SQL that passes is safe to run.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -16,11 +17,11 @@ from pipeline.process.calls import Limits, ProcessError, call
 from pipeline.store.duck import SETTINGS
 
 SECONDS = 10
-"""Seconds of processor time: how busy the machine is decides nothing."""
+"""Seconds of processor time, so that the result does not depend on the load of the machine."""
 
 MEMORY = 2 << 30
 PATIENCE = 120.0
-"""Seconds by the clock."""
+"""Seconds of wall-clock time."""
 
 _CHEAP = words(
     """
@@ -29,25 +30,26 @@ _CHEAP = words(
     to_years trim trunc typeof upper
     """
 )
-"""Of constants as long as the SQL itself, these take no time and no memory."""
+"""Functions that need little time and memory for constants as long as the SQL itself."""
 
 
 _GROWING = words(
     "array_resize bar equi_width_bins format generate_series list_resize lpad printf range repeat rpad to_base"
 )
-"""Functions whose result is as large as an argument says."""
+"""Functions with an argument that sets the size of the result."""
 
 _SAMPLE = 2048
 _VALUES = {"VARCHAR": "repeat('abcdefghi ', 20)", "BOOLEAN": "true", "DOUBLE": "1.0", "FLOAT": "1.0"} | dict.fromkeys(
     ("TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", "INTEGER", "UINTEGER", "BIGINT", "UBIGINT"), "100"
 )
-"""Values of the rows that SQL is tried on, by type; NULL for others."""
+"""Values of the test rows by type. Other types have NULL."""
 
 
 def check(sql: str, columns: Sequence[tuple[str, str]]) -> None:
-    """Try the expression over `rows` with these columns (name, SQL type) in a process, if it may be costly.
+    """Execute a costly expression over `rows` with these columns (name, SQL type) in a process with limits.
 
-    Raises RecipeError where that takes too long or too much memory; what else is wrong is left to the next to bind it.
+    Other expressions are not executed. Raises RecipeError if that takes too much time or memory. Other errors are
+    reported when the SQL is bound.
     """
     names = {name.strip('"').lower() for name, _ in columns}
     costly = [syntax.name_of(node) for node in _costly(syntax.parse(f"SELECT (\n{sql}\n)"), names)]
@@ -82,7 +84,7 @@ def _compute(con: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _costly(tree: Any, columns: Collection[str]) -> Iterator[syntax.Node]:
-    """Functions that may take long or give much, and are called without any column of a row, or grow one."""
+    """Functions that may be slow or have a large result, and that read no column of a row or enlarge a column."""
     for node in syntax.nodes(tree):
         name = str(node.get("function_name")).lower()
         if node.get("class") != "FUNCTION" or name in _CHEAP:

@@ -1,4 +1,4 @@
-"""`Distinct`, the end of a recipe: which rows go because a better one shows nearly the same picture."""
+"""`Distinct`, the end of a recipe: it drops rows whose picture is nearly the same as that of a better row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What a scorer knows of near-duplicates.
+    """The near-duplicates that a scorer found.
 
     `edges` is the storage key of its `EDGES` file; None if only identical pictures are duplicates. `pictures` is the
-    column of `rows` that says which picture a pair shows. `radius` is the largest distance that was searched.
+    column of `rows` that identifies the picture of a pair. `radius` is the largest distance that was searched.
     """
 
     edges: str | None
@@ -35,9 +35,9 @@ class Neighbours:
 
 
 def check(distinct: Distinct | None, radii: Mapping[str, float], columns: pa.Schema) -> None:
-    """Check a recipe's end against the columns of `rows`, and the radius of each scorer that found neighbours.
+    """Check a recipe's `distinct` against the columns of `rows` and the radius of each scorer that found neighbours.
 
-    Raises RecipeError, in one line.
+    Raises RecipeError with a message of one line.
     """
     if distinct is None:
         return
@@ -59,22 +59,27 @@ def check(distinct: Distinct | None, radii: Mapping[str, float], columns: pa.Sch
 
 
 def among(of: str, known: Mapping[str, Neighbours]) -> Neighbours:
-    """The neighbours that the `of` of a `Distinct` means, of those that are known by scorer."""
+    """The neighbours that the `of` of a `Distinct` names. `known` has the neighbours by scorer."""
     return known.get(of) or Neighbours(None, of, 0)
 
 
-def pictured(
+def picture_arrays(
     pictures: pa.ChunkedArray, edges: pa.Table
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """What `beaten` takes: the pictures of rows, and both ends of the edges. Words are numbered, and have no edges."""
+    """The arguments of `has_better_neighbour`: the pictures of rows, and the two ends of each edge.
+
+    Pictures that are text, such as sha256, are numbered. They have no edges.
+    """
     if not pa.types.is_uint64(pictures.type):
         pictures = pa.chunked_array([pictures.combine_chunks().dictionary_encode().indices.cast(pa.uint64())])
     return pictures.to_numpy(), edges["low"].to_numpy(), edges["high"].to_numpy()
 
 
 def edge_counts(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, dict[str, int]]:
-    """By scorer, how many edges there are, and how many comparisons were left out in crowds: if any, edges may be
-    missing."""
+    """The number of edges by scorer, and the number of comparisons that were skipped in crowds.
+
+    If comparisons were skipped, edges may be missing.
+    """
     found = {name: pq.read_metadata(storage.fetch(each.edges)) for name, each in known.items() if each.edges}
     return {
         name: {"edges": each.num_rows, "capped": int((each.metadata or {}).get(b"capped", 0))}
@@ -83,10 +88,10 @@ def edge_counts(storage: Storage, known: Mapping[str, Neighbours]) -> dict[str, 
 
 
 def remarks(found: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line for each scorer of `edge_counts` that left comparisons out."""
+    """A line for each scorer of `edge_counts` that skipped comparisons."""
     return [
-        f"{name}: {each['capped']:,} comparisons were left out in crowds of nearly the same picture, so that "
-        "near-duplicates there may stay"
+        f"{name}: {each['capped']:,} comparisons were skipped in crowds of nearly the same picture, so "
+        "near-duplicates may remain there"
         for name, each in found.items()
         if each["capped"]
     ]
@@ -100,7 +105,7 @@ class Losers:
     unknown: Places
 
     def of(self, start: int, count: int) -> "Losers":
-        """Those among `count` rows from `start` on, as positions among these."""
+        """The losers among `count` rows from `start` on, as positions relative to `start`."""
         return Losers(
             *(each[(each >= start) & (each < start + count)] - start for each in (self.repeated, self.unknown))
         )
@@ -114,7 +119,7 @@ def losers(
     recipe: Recipe,
     neighbours: Neighbours,
 ) -> Losers:
-    """What the recipe's `distinct` removes from the rows that pass all its filters. `parts` have `counts` rows."""
+    """The rows that pass all filters of the recipe and that its `distinct` removes. `parts` have `counts` rows."""
     filters, distinct = recipe.filters, recipe.distinct
     assert distinct is not None
     near = "(SELECT picture AS low, picture AS high FROM survivors WHERE false)"
@@ -123,10 +128,10 @@ def losers(
         near = f"(FROM {edges} WHERE distance <= {distinct.radius})"
     also = {"picture": f'"{neighbours.pictures}"', "best": finite(distinct.best_by)}
     passes = " AND ".join(["ok", *(f"f{number}" for number in range(len(filters)))])
-    with predicates.blaming(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
+    with predicates.attribute_errors(con, parts, [*filters, Filter(DISTINCT, f"(\n{distinct.best_by}\n) IS NULL")]):
         con.execute(
             "CREATE OR REPLACE TEMP TABLE survivors AS SELECT uid, file_index, file_row_number, picture, best "
-            f"FROM ({predicates.judged(parts, filters, also)}) WHERE {passes}"
+            f"FROM ({predicates.evaluation_query(parts, filters, also)}) WHERE {passes}"
         )
     found = con.sql(
         "WITH crowded AS (SELECT picture FROM survivors GROUP BY picture HAVING count(*) > 1 "
@@ -137,23 +142,26 @@ def losers(
     unknown = con.sql("SELECT file_index, file_row_number FROM survivors WHERE picture IS NULL").to_arrow_table()
     pairs = con.sql(f"SELECT low, high FROM {near}").to_arrow_table()
     con.execute("DROP TABLE survivors")
-    gone = beaten(*pictured(found["picture"], pairs))
+    gone = has_better_neighbour(*picture_arrays(found["picture"], pairs))
     return Losers(np.sort(places(found, counts)[gone]), np.sort(places(unknown, counts)))
 
 
 def places(rows: pa.Table, counts: Sequence[int]) -> Places:
-    """The places of rows with the columns file_index and file_row_number, in parts of so many rows."""
+    """The places of rows with the columns file_index and file_row_number.
+
+    `counts` has the number of rows of each part.
+    """
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     found: Places = starts[rows["file_index"].to_numpy()] + rows["file_row_number"].to_numpy()
     return found
 
 
-def beaten(
+def has_better_neighbour(
     pictures: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.bool_]:
-    """Which rows have a kept neighbour among those before them. Rows stand from the best to the worst.
+    """Which rows have a kept neighbour among the rows before them. Rows are ordered from the best to the worst.
 
-    Rows of one picture have the same neighbours: the first of them is judged, the others go in any case.
+    Rows of one picture have the same neighbours: only the first of them can stay, the others are always dropped.
     """
     distinct, first = np.unique(pictures, return_index=True)
     there = np.isin(low, distinct) & np.isin(high, distinct)
@@ -165,6 +173,6 @@ def beaten(
     for each in np.argsort(first):
         if not gone[each]:
             gone[around[ends[each - 1] if each else 0 : ends[each]]] = True
-    beaten = np.ones(len(pictures), bool)
-    beaten[first] = gone
-    return beaten
+    removed = np.ones(len(pictures), bool)
+    removed[first] = gone
+    return removed

@@ -1,8 +1,8 @@
-"""NaN and infinity are no answers: SQL in which every computed float that is not finite is NULL.
+"""Rewrites SQL so that every computed NaN or infinity becomes NULL.
 
-DuckDB takes NaN for the largest number, so `0 / 0 > 1` is true. Its setting `ieee_floating_point_ops = false` gives an
-error for the root of a negative number, which would end a run for one row. So the syntax tree is rewritten: what can
-compute NaN or infinity is wrapped in an expression that gives NULL instead. SQL without such a function stays as it is.
+In DuckDB NaN is the largest number, so `0 / 0 > 1` is true. With its setting `ieee_floating_point_ops = false`, the
+root of a negative number is an error, and one row would end a run. So the syntax tree is rewritten: an expression that
+can compute NaN or infinity is wrapped in one that gives NULL instead. SQL without such an expression is unchanged.
 """
 
 import copy
@@ -21,10 +21,10 @@ _GUARD = (
     "SELECT list_transform([operand], lambda v: CASE WHEN typeof(v) IN ('DOUBLE', 'FLOAT') "
     "AND NOT isfinite(TRY_CAST(v AS DOUBLE)) THEN NULL ELSE v END)[1]"
 )
-"""The operand stands here once, whatever its type: a CASE over it would double the SQL with every level."""
+"""The operand occurs only once, for any type. A CASE over it would double the SQL with every level of nesting."""
 
 _CHAINED = ("+", "-", "*", "add", "subtract", "multiply")
-"""What is not finite stays so through these: the outermost of them is enough."""
+"""Operators with a non-finite result for a non-finite argument. Only the outermost of a chain is wrapped."""
 
 _FLOATS = ("DOUBLE", "FLOAT", "REAL", "FLOAT4", "FLOAT8")
 
@@ -33,7 +33,7 @@ _FLOATS = ("DOUBLE", "FLOAT", "REAL", "FLOAT4", "FLOAT8")
 def finite(sql: str) -> str:
     """The expression, with NULL for computed NaN and infinity; unchanged if it computes no floats or does not parse.
 
-    `{rest}` may stand in it.
+    The expression may contain `{rest}`.
     """
     try:
         tree = syntax.parse(f"SELECT (\n{sql}\n)".replace(REST, _PLACE))
@@ -47,7 +47,7 @@ def finite(sql: str) -> str:
 
 
 def finite_select(sql: str) -> str:
-    """The same for a whole SELECT. Its columns keep the names that DuckDB gives them."""
+    """As `finite`, for a whole SELECT. Its columns keep the names that DuckDB gives them."""
     try:
         tree = syntax.parse(sql)
         with syntax.deep():
@@ -61,8 +61,8 @@ def finite_select(sql: str) -> str:
 
 
 def _name_columns(tree: Any, guarded: Any) -> None:
-    """Name the columns of every SELECT that were rewritten as they were before."""
-    # Both trees have the same SELECTs in the same order: what is wrapped is wrapped, and nothing is left out.
+    """Restore the names of rewritten columns in every SELECT."""
+    # Both trees have the same SELECTs in the same order, because rewriting only wraps expressions.
     for before, after in zip(_selects(tree), _selects(guarded), strict=True):
         for old, new in zip(before["select_list"], after["select_list"], strict=True):
             if old != new and not old.get("alias"):
@@ -85,7 +85,7 @@ def _guarded(tree: Any, chained: bool = False) -> Any:
 
 
 def _computes(node: Node, chained: bool) -> bool:
-    """Whether the expression can be NaN or infinite although all that it is made of is finite."""
+    """Whether the expression can be NaN or infinite for finite arguments."""
     if node["class"] == "CAST":
         return node["type_expr"].get("type_name", "").upper() in _FLOATS and not _number(node["child"])
     name = str(node.get("function_name", "")).lower()

@@ -1,8 +1,8 @@
-"""The SQL functions that a filter may call: those whose answer depends on their arguments alone.
+"""The SQL functions that a filter may call. Their results depend on their arguments only.
 
 DuckDB labels functions by stability, but a macro has no label, and `version()` is labelled stable. So this is a list
-of what was reviewed, made from `duckdb_functions()` of DuckDB 2.0.0. A function of a later version is refused until it
-is added here. Left out on purpose: clocks, random numbers, settings, catalogs, sleeping, errors, sketches that depend
+of reviewed functions, from `duckdb_functions()` of DuckDB 2.0.0. A function of a later version is refused until it is
+added here. Deliberately omitted are clocks, random numbers, settings, catalogs, sleeping, errors, sketches that depend
 on the number of threads (approx_quantile, reservoir_quantile), internal functions, and collations by name.
 """
 
@@ -13,7 +13,7 @@ def words(text: str) -> frozenset[str]:
 
 
 REVIEWED = "2.0.0"
-"""The version of DuckDB that the list was made for."""
+"""The version of DuckDB whose functions were reviewed."""
 
 _OPERATORS = """
     !__postfix !~~ !~~* % & && * ** + - -> ->> / // < <-> << <= <=> <@ = <> != > >= >> @ @> ^ ^@ __between | || ~ ~~ ~~*

@@ -1,7 +1,7 @@
-"""What recipes do to a manifest's pairs: each filter alone, in sequence and left out, and which of them agree.
+"""The effect of recipes on a manifest's pairs: each filter alone, in sequence and omitted, and their overlaps.
 
-Every predicate of every recipe is asked of every pair once. Of the answers only the patterns are counted, how many
-pairs answer all of them just so; there are few, and every figure is a sum over them.
+Every predicate of every recipe is evaluated once for every pair. Then the pairs with each pattern of answers are
+counted. There are few patterns, and every figure is a sum over them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ import pyarrow as pa
 
 from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.filtering.distinct import Losers
-from pipeline.filtering.predicates import judged
+from pipeline.filtering.predicates import evaluation_query
 from pipeline.filtering.sequence import in_sequence
 
 
 @dataclass(frozen=True)
 class Step:
-    """One filter of a funnel, in downloaded pairs.
+    """One filter of a funnel. All numbers count downloaded pairs.
 
-    `alone` pass this filter, `fails` do not, for `unscored` it has no answer; `sequence` pass it and all before it.
-    `costs` is how many more the recipe would keep without it. It is below 0 only where the recipe ends in `distinct`:
-    a pair that comes back may be a better neighbour of several that were kept.
+    `alone` pairs pass this filter, `fails` pairs do not, and `unscored` pairs have no answer. `sequence` pairs pass it
+    and all filters before it. `costs` is how many more pairs the recipe would keep without it. It is negative only if
+    the recipe ends in `distinct`: a pair that is no longer dropped may be a better neighbour of several kept pairs.
     """
 
     filter: str
@@ -41,9 +41,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two filters that drop `both` of a set of pairs, or two recipes that keep it; `jaccard` is its share of the union.
+    """The overlap of two filters or recipes: `both` pairs are dropped by both filters, or kept by both recipes.
 
-    A pair for which a filter has no answer is one that it drops. Two empty sets have a Jaccard index of 0.
+    `jaccard` is their share of the union, 0 if both sets are empty. A filter drops a pair for which it has no answer.
     """
 
     one: str
@@ -54,7 +54,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Funnel:
-    """What a recipe does. `overlaps` are those of its filters, every two of them; `distinct` only sees what is left."""
+    """The effect of a recipe. `overlaps` has every two of its filters, without `distinct`, which sees only the rest."""
 
     recipe: str
     kept: int
@@ -64,7 +64,7 @@ class Funnel:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recipes side by side. `pool` are the downloaded pairs, `shared` what every two of the recipes both keep."""
+    """Recipes compared. `pool` is the number of downloaded pairs; `shared` has the overlap of every two recipes."""
 
     pool: int
     funnels: list[Funnel]
@@ -72,8 +72,12 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Which predicates, by number, say what a recipe keeps; `alone` those of its steps by themselves."""
+class _RecipePredicates:
+    """The numbers of the predicates of a recipe.
+
+    A pair that passes all of `keeps` is kept. `alone` has the predicate of each step, and `without` the predicates of
+    the recipe without each step.
+    """
 
     recipe: Recipe
     keeps: list[int]
@@ -83,7 +87,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Patterns:
-    """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 is yes, 0 no, -1 that nothing is known."""
+    """`pairs[p]` pairs answer predicate i with `answers[p, i]`: 1 for true, 0 for false, -1 for NULL."""
 
     answers: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
@@ -105,7 +109,10 @@ def compare(
     recipes: Sequence[Recipe],
     losers: Callable[[Recipe], Losers],
 ) -> Comparison:
-    """Ask the rows of `parts`, which have so many rows each. `losers` tells what the `distinct` of a recipe removes."""
+    """Compare recipes on the rows of `parts`, which have `counts` rows.
+
+    `losers` evaluates the `distinct` of a recipe.
+    """
     predicates: dict[str, int] = {}
     places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
     removed: dict[Recipe, str] = {}
@@ -125,22 +132,22 @@ def compare(
             removed[ruled] = _lost(con, f"lost_{len(removed)}", losers(recipe), places)
         return [*passed, number(removed[ruled])]
 
-    asked = []
+    numbered = []
     for recipe in recipes:
         own = keeps(recipe)
         last = keeps(replace(recipe, filters=())) if recipe.distinct else []
         without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
-        asked.append(_Asked(recipe, own, own[: len(recipe.filters)] + last, without))
+        numbered.append(_RecipePredicates(recipe, own, own[: len(recipe.filters)] + last, without))
     patterns = _patterns(con, parts, list(predicates), list(rests.items()))
     return Comparison(
         pool=int(patterns.pairs.sum()),
-        funnels=[_funnel(each, patterns) for each in asked],
-        shared=_overlaps([(each.recipe.name, patterns.yes(each.keeps)) for each in asked], patterns),
+        funnels=[_funnel(each, patterns) for each in numbered],
+        shared=_overlaps([(each.recipe.name, patterns.yes(each.keeps)) for each in numbered], patterns),
     )
 
 
 def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str) -> str:
-    """SQL that says of a row whether `distinct` lets it stay, NULL where it has no hash. The places go into a table."""
+    """SQL for whether `distinct` keeps a row, NULL for a row without a hash. The places are stored in a table."""
     found = {"place": np.concatenate([lost.repeated, lost.unknown])}
     found["unknown"] = np.arange(len(found["place"])) >= len(lost.repeated)
     con.from_arrow(pa.table(found)).create(table)
@@ -155,35 +162,35 @@ def _patterns(
     rests: Sequence[tuple[str, str]],
 ) -> _Patterns:
     names = [f"p{number}" for number in range(len(predicates))]
-    answers = judged(parts, (), dict(zip(names, predicates, strict=True)), rests)
+    answers = evaluation_query(parts, (), dict(zip(names, predicates, strict=True)), rests)
     counted = f"SELECT {', '.join([*names, 'count(*) AS pairs'])} FROM ({answers}) WHERE ok GROUP BY ALL"
     columns = ", ".join([*(f"coalesce({name}::TINYINT, -1) AS {name}" for name in names), "pairs"])
     found = np.array(con.execute(f"SELECT {columns} FROM ({counted})").fetchall(), np.int64).reshape(-1, len(names) + 1)
     return _Patterns(found[:, :-1], found[:, -1])
 
 
-def _funnel(asked: _Asked, patterns: _Patterns) -> Funnel:
-    recipe, kept = asked.recipe, patterns.count(patterns.yes(asked.keeps))
+def _funnel(numbers: _RecipePredicates, patterns: _Patterns) -> Funnel:
+    recipe, kept = numbers.recipe, patterns.count(patterns.yes(numbers.keeps))
     filters = [(each.name, each.sql, each.why) for each in recipe.filters]
     if recipe.distinct:
         last = ending(recipe.distinct)
         filters.append((last.name, last.sql, last.why))
     steps = []
     for at, words in enumerate(filters):
-        alone, no, unknown = (patterns.count(patterns.answers[:, asked.alone[at]] == is_) for is_ in (1, 0, -1))
-        sequence = patterns.count(patterns.yes(asked.keeps[: at + 1]))
-        costs = patterns.count(patterns.yes(asked.without[at])) - kept
+        alone, no, unknown = (patterns.count(patterns.answers[:, numbers.alone[at]] == is_) for is_ in (1, 0, -1))
+        sequence = patterns.count(patterns.yes(numbers.keeps[: at + 1]))
+        costs = patterns.count(patterns.yes(numbers.without[at])) - kept
         steps.append(Step(*words, alone, no, unknown, sequence, costs))
-    drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, asked.keeps, strict=False)]
+    drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, numbers.keeps, strict=False)]
     return Funnel(recipe.name, kept, steps, _overlaps(drops, patterns))
 
 
 def ending(last: Distinct) -> Filter:
-    """`Distinct` as a row beside the filters. Its `sql` is a description and cannot be run."""
+    """`Distinct` as a step of the funnel. Its `sql` is a description and cannot be executed."""
     return Filter(
         DISTINCT,
         f"of {last.of}, within {last.radius}, best by {last.best_by}",
-        why="of pictures that are nearly the same one is enough",
+        why="only the best of nearly identical pictures is kept",
     )
 
 

@@ -1,4 +1,4 @@
-"""DuckDB as winnow uses it: a connection of its own for each piece of work, and filters bound before anything runs."""
+"""Filters in DuckDB: they are checked and bound before any query runs, and evaluated over the parts of a manifest."""
 
 import contextlib
 import difflib
@@ -22,26 +22,26 @@ from pipeline.store.duck import SETTINGS, identifier, parquet
 def bind(filters: Iterable[Filter], columns: pa.Schema) -> None:
     """Check every filter against the columns of `rows`, without reading a row.
 
-    Raises RecipeError, in one line, for SQL that is not one boolean expression over `rows`, that DuckDB cannot bind,
-    or that could answer otherwise tomorrow (random(), now(), a sample).
+    Raises RecipeError, with a message of one line, for SQL that is not one boolean expression over `rows`, that DuckDB
+    cannot bind, or that is not deterministic (random(), now(), a sample).
     """
     _bind(tuple(filters), columns)
 
 
 DEADLINE = 3600.0
-"""Seconds that the filters of a recipe may take on all rows."""
+"""The maximum time in seconds for the filters of a recipe on all rows."""
 
 MOST_RESTS = 16
-"""Filters of a recipe that may ask for `{rest}`: a funnel leaves out each filter in turn, and every later one of these
-is another question then."""
+"""The maximum number of filters with `{rest}` in a recipe. A funnel omits each filter in turn, and then every later one
+of these is another predicate."""
 
 
-@lru_cache(maxsize=64)  # a funnel and the selection after it ask the same
+@lru_cache(maxsize=64)  # a funnel and the selection after it bind the same filters
 def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
-    asking = [each.name for each in filters if REST in each.sql]
-    if len(asking) > MOST_RESTS:
+    with_rest = [each.name for each in filters if REST in each.sql]
+    if len(with_rest) > MOST_RESTS:
         raise RecipeError(
-            f"filter {asking[MOST_RESTS]!r}: {len(asking)} filters ask for {REST}, and at most {MOST_RESTS} can: "
+            f"filter {with_rest[MOST_RESTS]!r}: {len(with_rest)} filters use {REST}, and at most {MOST_RESTS} can: "
             "take quantiles of all rows in the others"
         )
     with duckdb.connect(":memory:", config=SETTINGS) as con:
@@ -62,7 +62,7 @@ def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
 
 
 def bind_order(name: str, sql: str, columns: pa.Schema) -> None:
-    """Check that the SQL of `name` is one expression over the columns of `rows`, by whose value rows can be ordered.
+    """Check that the SQL of `name` is one expression over the columns of `rows` that can order rows.
 
     Raises RecipeError.
     """
@@ -73,7 +73,10 @@ def bind_order(name: str, sql: str, columns: pa.Schema) -> None:
 
 
 def _one_expression(sql: str) -> syntax.Node:
-    """The SQL, parsed. It must parse bare and in brackets: "1) OR (1" does only in them, "true FROM rows" only bare."""
+    """The parsed SQL.
+
+    It must parse both with and without brackets: "1) OR (1" needs them, "true FROM rows" forbids them.
+    """
     for text in (f"SELECT {sql}\n", f"SELECT (\n{sql}\n)"):
         try:
             statements = syntax.parse(text)["statements"]
@@ -86,7 +89,7 @@ def _one_expression(sql: str) -> syntax.Node:
 
 
 def _check(expression: syntax.Node, columns: Collection[str]) -> None:
-    """Refuse what reads anything but rows, and what is not known to depend on them alone. Raises ValueError."""
+    """Refuse SQL that reads anything but rows, or that is not known to depend on them only. Raises ValueError."""
     for name in sorted(syntax.tables(expression, {"rows"})):
         raise ValueError(f"there is no table {name!r}; the pairs are in rows")
     for node in syntax.nodes(expression):
@@ -118,7 +121,7 @@ def _bind_one(con: duckdb.DuckDBPyConnection, sql: str, rests: str = "") -> None
 
 
 def _plain(error: Exception, columns: list[str]) -> str:
-    """The first line of the message, and the nearest column if one is missing."""
+    """The first line of the message, with the most similar column name if a column is missing."""
     text = str(error).splitlines()[0].rstrip("!")
     missing = re.search(r'column (?:named )?"(\w+)"', text)
     close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
@@ -128,20 +131,21 @@ def _plain(error: Exception, columns: list[str]) -> str:
 
 
 def view_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[Path]) -> None:
-    """Make the view `rows` of the parts, one after the other."""
+    """Create the view `rows` over the parts, in order."""
     con.execute(f"CREATE VIEW rows AS FROM {parquet(parts)}")
 
 
-def judged(
+def evaluation_query(
     parts: Iterable[Path],
     filters: Sequence[Filter],
     also: Mapping[str, str] | None = None,
     rests: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """A SELECT over all rows of the parts, in order: uid, file_index, file_row_number, ok, what filter i says as f<i>,
-    and the SQL of `also` by name, which may refer to the `rests` of a sequence.
+    """A SELECT that evaluates filters on all rows of the parts, in order.
 
-    `rows` in a filter's own subqueries are all rows of the parts, whatever their status and whatever other filters say.
+    Its columns are uid, file_index, file_row_number, ok, the answer of filter i as f<i>, and the SQL of `also` by name,
+    which may refer to the `rests` of a sequence. In a filter's own subqueries, `rows` has all rows of the parts,
+    regardless of their status and of other filters.
     """
     sequenced = in_sequence(filters)
     expressions = {f"f{number}": each.shared for number, each in enumerate(sequenced)} | dict(also or {})
@@ -154,12 +158,12 @@ def judged(
 
 
 @contextlib.contextmanager
-def blaming(
+def attribute_errors(
     con: duckdb.DuckDBPyConnection, parts: Sequence[Path], filters: Sequence[Filter], deadline: float = DEADLINE
 ) -> Iterator[None]:
-    """Raise RecipeError with the name of the filter that fails on a row: a cast, a division, an overflow.
+    """Raise RecipeError with the name of the filter that fails on a row, for example by a cast or an overflow.
 
-    Also raises it after `deadline` seconds, when what runs on the connection is stopped.
+    After `deadline` seconds it interrupts the query on the connection, and raises RecipeError, too.
     """
     clock = threading.Timer(deadline, con.interrupt)
     clock.daemon = True
@@ -175,7 +179,7 @@ def blaming(
     except duckdb.Error:
         for each in in_sequence(filters):
             try:
-                con.execute(f"SELECT count(*) FILTER (f0) FROM ({judged(parts, [each])})").fetchall()
+                con.execute(f"SELECT count(*) FILTER (f0) FROM ({evaluation_query(parts, [each])})").fetchall()
             except duckdb.Error as error:
                 raise RecipeError(f"filter {each.name!r} fails on a row: {_plain(error, [])}") from None
         raise

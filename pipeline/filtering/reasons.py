@@ -1,4 +1,4 @@
-"""Which bit of a verdict stands for which filter. Everything that writes or reads verdicts takes the rule from here."""
+"""The mapping from filters to the bits of a verdict, for all code that writes or reads verdicts."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipeline.store import duck
 
 @dataclass(frozen=True)
 class Reasons:
-    """The reasons for which a recipe drops a pair: the names of its filters, then "distinct". Bit i is number i."""
+    """The reasons to drop a pair under a recipe: the names of its filters, then "distinct". Bit i is reason i."""
 
     names: tuple[str, ...]
 
@@ -19,20 +19,20 @@ class Reasons:
         return cls(tuple(recipe.reasons))
 
     def bit(self, name: str) -> int:
-        """The integer that has only the bit of this reason."""
+        """The integer with only the bit of this reason set."""
         return 1 << self.names.index(name)
 
     def mask(self, names: Iterable[str], test: Callable[[str], str]) -> str:
-        """SQL for an integer, UBIGINT, in which the bits of those `names` are set whose `test`, SQL, is true."""
+        """SQL for a UBIGINT with the bits of the `names` for which the SQL of `test` is true."""
         bits = (f"CASE WHEN {test(name)} THEN {self.bit(name)}::UBIGINT ELSE 0 END" for name in names)
         return " | ".join(["0::UBIGINT", *bits])
 
     def listed(self, bits: str) -> str:
-        """SQL for the list of the names whose bit is set in the SQL integer `bits`, in the recipe's order."""
+        """SQL for the list of names whose bit is set in the SQL integer `bits`, in the recipe's order."""
         return where(self.names, lambda name: f"({bits}) & {self.bit(name)}::UBIGINT <> 0")
 
 
 def where(names: Iterable[str], test: Callable[[str], str]) -> str:
-    """SQL for the list of those names whose `test`, SQL, is true."""
+    """SQL for the list of the names for which the SQL of `test` is true."""
     each = ", ".join(f"CASE WHEN {test(name)} THEN {duck.literal(name)} END" for name in names)
     return f"list_filter([{each}]::VARCHAR[], lambda name: name IS NOT NULL)"

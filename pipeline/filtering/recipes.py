@@ -1,4 +1,4 @@
-"""The named recipes of `filters`, by the name that a person types."""
+"""Finds the named recipes of `filters`."""
 
 from filters import catalog
 from filters.core import Recipe
@@ -6,7 +6,7 @@ from pipeline.errors import RecipeError, did_you_mean
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of filters/recipes.py with this name. Raises RecipeError, with the nearest name."""
+    """The recipe of filters/recipes.py with this name. Raises RecipeError with the most similar name."""
     known = catalog.recipes()
     if name not in known:
         raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, known)}")

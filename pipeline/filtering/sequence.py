@@ -1,4 +1,4 @@
-"""The filters of a recipe as DuckDB takes them, one after the other: `{rest}` is what the ones before leave."""
+"""The filters of a recipe in sequence, as SQL for DuckDB: `{rest}` is the rows that pass the earlier filters."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from pipeline.filtering.finite import finite
 
 @dataclass(frozen=True)
 class Sequenced(Filter):
-    """A filter in its place: `sql` stands for itself. `shared` says the same in a SELECT that begins with `rests`.
+    """A filter in its place. `sql` is complete. `shared` is equivalent in a SELECT that begins with `rests`.
 
-    `rests` are names and SELECTs of the uids that earlier filters leave, each over the ones before it.
+    `rests` has names and SELECTs of the uids that pass the earlier filters. Each may refer to the ones before it.
     """
 
     shared: str = ""
@@ -20,10 +20,10 @@ class Sequenced(Filter):
 
 
 def in_sequence(filters: Sequence[Filter]) -> tuple[Sequenced, ...]:
-    """The filters with `{rest}` written out, and NULL for what is not finite (`pipeline.filtering.finite`).
+    """The filters with `{rest}` replaced, and NULL for non-finite values (`pipeline.filtering.finite`).
 
-    A first filter with `{rest}` repeats what the filters before it say. From the second on, each refers to a SELECT of
-    its own, so that the SQL grows with the number of filters: written out, every filter would hold all before it twice.
+    The first filter with `{rest}` repeats the SQL of the filters before it. From the second on, each refers to a named
+    SELECT, so that the SQL grows linearly: without names, every filter would contain all earlier ones twice.
     """
     found: list[Sequenced] = []
     rests: list[tuple[str, str]] = []
@@ -51,7 +51,7 @@ def in_sequence(filters: Sequence[Filter]) -> tuple[Sequenced, ...]:
 
 
 def with_rests(rests: Sequence[tuple[str, str]]) -> str:
-    """The WITH of a SELECT over filters that share these."""
+    """The WITH clause of a SELECT over filters that share these rests."""
     named: Mapping[str, str] = dict(rests)
     definitions = ",\n".join(f"{name} AS MATERIALIZED ({select})" for name, select in named.items())
     return f"WITH {definitions}\n" if definitions else ""

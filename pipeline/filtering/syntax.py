@@ -1,7 +1,7 @@
-"""SQL as a tree of DuckDB's own parser, and what the tree says that the SQL reads and calls.
+"""SQL as a tree of DuckDB's own parser, and the tables and functions that the SQL uses.
 
-Kinds of nodes that are not listed here are refused, so that what a later version of DuckDB adds to a SELECT is closed
-until it is reviewed.
+Kinds of nodes that are not listed here are refused. So additions to SELECT in a later version of DuckDB are refused
+until they are reviewed.
 """
 
 import json
@@ -30,10 +30,10 @@ _ORDERS = words("ORDER_DEFAULT DEFAULT ASCENDING DESCENDING INVALID")
 _KINDS = _QUERIES | _TABLES | _MODIFIERS | _ORDERS
 
 _DEPTH = 20_000
-"""Levels of a tree that can be read."""
+"""The maximum depth of a tree."""
 
 _LISTS = words("aggregate array_aggr array_aggregate list_aggr list_aggregate")
-"""Functions that call the aggregate that their second argument names."""
+"""Functions whose second argument names an aggregate that they call."""
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +44,7 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 
 def parse(sql: str) -> Node:
-    """The statements of `sql`, each a SELECT. Raises ValueError, in one line, for anything else."""
+    """The statements of `sql`, each a SELECT. Raises ValueError, with a message of one line, for anything else."""
     with _parser().cursor() as con:
         row = con.execute("SELECT json_serialize_sql($text)", {"text": sql}).fetchone()
     with deep():
@@ -55,7 +55,7 @@ def parse(sql: str) -> Node:
 
 
 def unparse(parsed: Mapping[str, Any]) -> str:
-    """The SQL of what `parse` gave."""
+    """The SQL of a tree that `parse` returned."""
     with deep():
         tree = json.dumps(parsed)
     with _parser().cursor() as con:
@@ -72,9 +72,9 @@ def name_of(expression: Node) -> str:
 
 @contextmanager
 def deep() -> Iterator[None]:
-    """Let Python go as deep as a tree: DuckDB nests expressions 1,000 deep, each of several levels.
+    """Raise Python's recursion limit for trees. DuckDB allows 1,000 nested expressions, each of several levels.
 
-    Raises ValueError for a tree that is deeper still.
+    Raises ValueError for a deeper tree.
     """
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, _DEPTH))
@@ -99,7 +99,7 @@ def nodes(tree: Any) -> Iterator[Node]:
 
 
 def check_kinds(tree: Any) -> None:
-    """Refuse every kind of node that is not known to only read. Raises ValueError."""
+    """Refuse every kind of node that is not known to be read-only. Raises ValueError."""
     for node in nodes(tree):
         kind = node.get("type")
         known = node["class"] in _EXPRESSIONS if "class" in node else not isinstance(kind, str) or kind in _KINDS
@@ -109,7 +109,7 @@ def check_kinds(tree: Any) -> None:
 
 
 def calls(tree: Any) -> Iterator[str]:
-    """The name of every function that is called, in lower case; of a list's aggregate, too."""
+    """The name of every called function, in lower case, including aggregates that list functions call."""
     for node in nodes(tree):
         if "function_name" not in node:
             continue
@@ -124,7 +124,7 @@ def calls(tree: Any) -> Iterator[str]:
 
 
 def table_functions(tree: Any) -> Iterator[str]:
-    """The name of every function that stands in place of a table, in lower case."""
+    """The name of every table function, in lower case."""
     for node in nodes(tree):
         if node.get("type") == "TABLE_FUNCTION":
             yield str(node.get("function", {}).get("function_name", "")).lower()
@@ -139,9 +139,9 @@ def _constant(node: Node) -> str | None:
 
 
 def tables(tree: Any, known: Collection[str]) -> Iterator[str]:
-    """The name of every table that is neither `known` nor a WITH of the statement in scope, in lower case.
+    """The name of every table that is neither `known` nor defined by a WITH in scope, in lower case.
 
-    A WITH is in scope for the ones after it and for the query that it belongs to; for itself where it is recursive.
+    A WITH is in scope for the ones after it and for its query. A recursive WITH is also in scope for itself.
     """
     waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset(known))]
     while waiting:

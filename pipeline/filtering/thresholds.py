@@ -30,7 +30,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole SQL of a filter: one column, one of < <= > >=, one number; what stands `before` it, and `after`."""
+    """The whole SQL of a filter: a column, one of < <= > >=, and a number.
+
+    `before` and `after` are the text around it.
+    """
 
     column: str
     operator: str
@@ -40,7 +43,7 @@ class Comparison:
 
     @classmethod
     def of(cls, sql: str) -> Self | None:
-        """None for any other SQL."""
+        """The comparison of a column with a number; None for any other SQL."""
         match = _WHOLE.fullmatch(sql)
         return cls(match[1], match[2], match[3], sql[: match.start(3)].lstrip()) if match else None
 
@@ -63,7 +66,7 @@ class Comparison:
 
 
 def find(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str]) -> list[Threshold]:
-    """What the recipe's SQL says as `column >= number` (any comparison), or with a quantile of the same column."""
+    """The recipe's comparisons of a column with a number, as `column >= number`, or with a quantile of the column."""
     found = []
     for each in recipe.filters:
         for column in columns:

@@ -1,4 +1,4 @@
-"""The card of a manifest: what is worth knowing about how it was made, and is no part of its id."""
+"""The card of a manifest: facts about how it was made that are not part of its id."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def key(manifest: str) -> str:
 
 
 def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: Results, rows: Sequence[Path]) -> dict[str, Any]:
-    """What made the rows in these files, with which versions and certificates, and the range of every score."""
+    """The stages, versions and certificates behind the rows in these files, and the range of every score."""
     plan = made.plan
     certified = {name: plan.certificate(name) for name in plan.scores}
     return {
@@ -48,7 +48,7 @@ def why(recipe: Recipe) -> dict[str, Any]:
 def _ranges(
     con: duckdb.DuckDBPyConnection, paths: Sequence[Path], columns: Sequence[str]
 ) -> dict[str, dict[str, float | int | None]]:
-    """By score column: how many pairs have one, the lowest, the mean and the highest."""
+    """For each score column: the number of pairs that have a score, the lowest, the mean and the highest."""
     if not columns:
         return {}
     sums = [f'count("{name}"), min("{name}"), avg("{name}"), max("{name}")' for name in columns]
@@ -62,7 +62,7 @@ def _ranges(
 
 
 def _numbers(source: Source) -> list[str]:
-    """The score columns that have a range; a hash has none."""
+    """The score columns that have a range. Hashes have none."""
     columns = row_columns(pa.schema([]), source.scorers)
     return [
         name

@@ -8,7 +8,7 @@ from pipeline.manifest.manifest import Manifest
 def score_columns(manifest: Manifest) -> frozenset[str]:
     """The names of the score columns, as the manifest's card (numbers) and the stored results (all types) list them.
 
-    Names are not taken apart: an extra column may begin as a score does.
+    Names are not parsed, because an extra column may begin like a score column.
     """
     found = set(manifest.card["ranges"])
     for name, key in manifest.stages.scores.items():

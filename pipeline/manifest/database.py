@@ -1,9 +1,9 @@
-"""`catalog.duckdb`: the views of a source for people who have a DuckDB client. Small, and made anew with each manifest.
+"""`catalog.duckdb`: the views of a source, for DuckDB clients. It is small, and is rewritten with each manifest.
 
-Beside it is `trials.parquet`, the view `trials`, for people who have none.
+Beside it is `trials.parquet`, the view `trials`, for people without a DuckDB client.
 
-Its paths are absolute, so that it opens from any folder; a source that was moved gets a new one with its next run.
-Nobody is to write in it: open it read-only. `manifests` and `trials` are tables, as they were when it was written.
+Its paths are absolute, so that it opens from any folder. A source that was moved gets a new catalogue with its next
+run. Open it read-only. `manifests` and `trials` are tables, with the content of the time when the file was written.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ that it needs, are older than the library here."""
 
 
 def refresh(storage: Storage) -> None:
-    """Write the catalogue, unless the one that is there says what it would say."""
+    """Write the catalogue, unless the existing one is current."""
     if commits(storage) and _about(storage) != (now := _now(storage)):
         _write(storage, now)
 
 
 def _now(storage: Storage) -> tuple[str, int, int]:
-    """What a catalogue depends on: the folder of the source, and how many manifests and trials there are."""
+    """The inputs of a catalogue: the folder of the source, and the numbers of manifests and trials."""
     return str(storage.root), len(commits(storage)), len(finished(storage))
 
 
 def _about(storage: Storage) -> tuple[str, int, int] | None:
-    """What the catalogue that is there was made of; None where there is none, or where somebody writes in it."""
+    """The inputs of the existing catalogue; None if there is none, or if another process writes to it."""
     if not storage.done(KEY):
         return None
     with contextlib.suppress(duckdb.Error), duckdb.connect(str(storage.fetch(KEY)), read_only=True) as con:

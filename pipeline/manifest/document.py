@@ -1,4 +1,4 @@
-"""The manifest document: what was published, as the one JSON object that a manifest's id is a digest of."""
+"""The manifest document: the JSON object of a publication. Its digest is the manifest's id."""
 
 import json
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from pipeline.store.parquet import Rows
 
 @dataclass(frozen=True)
 class Counts:
-    """Where every row of the source's list went: input = repeated + kept + dropped + failed + quarantined.
+    """The number of rows of the source's list by outcome: input = repeated + kept + dropped + failed + quarantined.
 
-    `unscored` rows are those of `dropped` for which some filter had no answer. Raises StorageError if a row is missing.
+    `unscored` rows are the `dropped` rows for which a filter had no answer. Raises StorageError if a row is missing.
     """
 
     input: int
@@ -31,17 +31,19 @@ class Counts:
     def __post_init__(self) -> None:
         total = self.repeated + self.kept + self.dropped + self.failed + self.quarantined
         if total != self.input or not 0 <= self.unscored <= self.dropped:
-            raise StorageError(f"{self.input} rows came in and {total} are accounted for ({asdict(self)}); report this")
+            raise StorageError(
+                f"{self.input} rows were read and {total} are accounted for ({asdict(self)}): report this"
+            )
 
     @property
     def pool(self) -> int:
-        """Downloaded pairs: what the filters chose from."""
+        """The number of downloaded pairs, from which the filters select."""
         return self.kept + self.dropped
 
 
 @dataclass(frozen=True)
 class LedgerState:
-    """The state of the ledger: a digest of the source's pairs, the rows of its list, and how many repeat others."""
+    """The state of the ledger: a digest of the source's pairs, the rows of its list, and how many are repetitions."""
 
     digest: str
     input: int
@@ -58,11 +60,11 @@ class StageKeys:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that decides a manifest. The same inputs give the same verdicts, the same counts and the same id.
+    """The inputs of a manifest. The same inputs give the same verdicts, the same counts and the same id.
 
     `format` is `pipeline.manifest.parts.FORMAT`, `quarantined` the numbers of shards without results, `rows` the parts
-    in ledger order. `recipe` has no `why`: sentences decide nothing. `neighbours` has the edges between near-duplicates
-    by scorer; it is None in a manifest of an older winnow, which stored them in another form.
+    in ledger order. `recipe` has no `why`, because sentences do not change results. `neighbours` has the edges between
+    near-duplicates by scorer; it is None in a manifest of an older winnow, which stored them in another form.
     """
 
     format: int
@@ -80,7 +82,7 @@ class Inputs:
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Self:
-        """The inputs in a document, which has more."""
+        """The inputs in a document. Other keys are ignored."""
         return cls(
             value["format"],
             value["source"],
@@ -93,7 +95,7 @@ class Inputs:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The reverse of `parse`: plain JSON values. Neighbours stand there only if there are any."""
+        """The reverse of `parse`: plain JSON values. The key `neighbours` is present only if there are any."""
         if self.neighbours is None:
             raise StorageError("neighbours of an older winnow cannot be written: run `winnow curate`")
         neighbours = {name: asdict(each) for name, each in self.neighbours.items()}
@@ -111,7 +113,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Document:
-    """A manifest as it is stored: its inputs, the keys of the verdict files, one a part, and the counts."""
+    """A manifest as it is stored: its inputs, the key of the verdict file of each part, and the counts."""
 
     inputs: Inputs
     verdicts: tuple[str, ...]
@@ -137,7 +139,7 @@ class Document:
 
 
 def without_why(recipe: Recipe) -> Recipe:
-    """The recipe without its sentences: all that decides what it keeps, and its names."""
+    """The recipe without its sentences, which do not change what it keeps."""
     return replace(recipe, filters=tuple(replace(each, why="") for each in recipe.filters))
 
 

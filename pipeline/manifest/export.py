@@ -27,10 +27,10 @@ from pipeline.store.parquet import rechunk
 VERSION = 1
 
 PIECE = 1000
-"""Pairs of a tar, of a Parquet file, or of a folder of pictures."""
+"""The number of pairs in a tar, a Parquet file, or a folder of pictures."""
 
 CARD = "export.json"
-"""The file that says what the folder holds, and what made it."""
+"""The file that describes the content of the folder and how it was made."""
 
 _LOCK = ".lock"
 
@@ -48,23 +48,21 @@ class Exported:
 def write(
     manifest: Manifest, recipe: Recipe | None, form: str, to: Path, progress: Progress = silent, piece: int = PIECE
 ) -> Exported:
-    """Write what a recipe keeps of the manifest's pairs, or without one what was published, in a format of FORMATS.
+    """Write the manifest's pairs that a recipe keeps, or without a recipe the published ones, in a format of FORMATS.
 
-    Pairs are in the order of shards and pictures, so that pairs that share a picture are neighbours. An export that is
-    there already and would be the same is left as it is. Raises StorageError if something else is there or a picture is
-    missing, and RecipeError.
+    Pairs are in the order of shards and pictures, so that pairs that share a picture are neighbours. An existing
+    identical export is left as it is. Raises StorageError if the folder holds anything else or a picture is missing,
+    and RecipeError.
     """
     to = to.expanduser().resolve()
     uids = manifest.select(recipe)
     if not len(uids):
-        raise StorageError("there is nothing to export: no pair is kept")
+        raise StorageError("there is nothing to export: the recipe keeps no pair")
     pieces = -(-len(uids) // piece)
     card = _card(manifest, recipe or manifest.recipe, form, len(uids)) | {"piece": piece}
     if to.exists():
         if _read(to / CARD) != card:
-            raise StorageError(
-                f"{to} is there already, and nothing is overwritten: choose another folder, or remove it"
-            )
+            raise StorageError(f"{to} already exists and is not overwritten: choose another folder, or remove it")
         return Exported(to, len(uids), pieces, new=False)
     part = to.with_name(f".{to.name}.part")
     with disk_errors(to.parent, "--to"), _alone(part):
@@ -81,7 +79,7 @@ def write(
                 _put(part / name, lambda path: layout.write(path, table, _pictures(tars, table)))  # noqa: B023 at once
             done += len(table)
         layout.end(part, to, zip(names, _pairs(manifest, uids, piece), strict=True))
-        os.sync()  # the name is to mean that the content is there, even after a power cut
+        os.sync()  # after a power cut, too, a folder with this name is complete
         (part / _LOCK).unlink()
         part.rename(to)
         progress("pairs", done, len(uids))
@@ -98,7 +96,7 @@ def _alone(part: Path) -> Iterator[None]:
         with FileLock(part / _LOCK, timeout=0):
             yield
     except Timeout:
-        raise BusyError(f"another run writes in {part}: wait for it, or stop it, then try again") from None
+        raise BusyError(f"another run is writing to {part}: wait for it or stop it, then try again") from None
 
 
 def _card(manifest: Manifest, recipe: Recipe, form: str, pairs: int) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def _card(manifest: Manifest, recipe: Recipe, form: str, pairs: int) -> dict[str
 
 
 def _read(card: Path) -> Any:
-    """The card; None if there is none, or only half of one."""
+    """The card; None if it is missing or incomplete."""
     try:
         return json.loads(card.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -134,7 +132,7 @@ def _put(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _pairs(manifest: Manifest, uids: pa.Table, piece: int) -> Iterator[pa.Table]:
-    """Tables of `piece` pairs with every column of rows. The last may have fewer."""
+    """Tables of `piece` pairs with every column of rows. The last table may have fewer pairs."""
     with manifest.connection() as con:
         con.from_arrow(uids).create("chosen")
         chosen = con.sql("FROM rows SEMI JOIN chosen USING (uid) ORDER BY shard, member, uid")

@@ -19,7 +19,7 @@ _MISSING = frozenset({
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 })  # fmt: skip
-"""Words that pandas, with which open_clip reads a CSV, reads as a missing value."""
+"""Words that pandas reads as a missing value. open_clip reads a CSV with pandas."""
 
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
@@ -38,7 +38,7 @@ class Format:
 
 
 def _public(pairs: pa.Table) -> pa.Table:
-    """The columns less winnow's own bookkeeping."""
+    """The columns without winnow's own bookkeeping."""
     return pairs.select([name for name in pairs.column_names if name not in _BOOKKEEPING])
 
 
@@ -55,7 +55,7 @@ def _tar(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
 
 
 def _sizes(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
-    """sizes.json, where open_clip looks for the number of pairs of each tar."""
+    """Write sizes.json, from which open_clip reads the number of pairs of each tar."""
     (part / "sizes.json").write_text(json.dumps({name: len(table) for name, table in pieces}, indent=1))
 
 
@@ -98,7 +98,7 @@ def _list(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
 
 
 def nonmissing(caption: str) -> str:
-    """The caption, with a blank before it if pandas would read it as missing. Tokenizers strip the blank."""
+    """The caption, with a leading blank if pandas would read it as missing. Tokenizers strip the blank."""
     return f" {caption}" if caption in _MISSING else caption
 
 

@@ -1,4 +1,4 @@
-"""The log: which manifest became the newest one, and when. An entry is `log/<n>.json`, and is never changed."""
+"""The log: which manifest became the newest one, and when. An entry is `log/<n>.json`, which is never changed."""
 
 import json
 import re
@@ -22,7 +22,7 @@ class Commit:
 
 
 def commits(storage: Storage) -> list[Commit]:
-    """What was published, oldest first."""
+    """All entries of the log, oldest first."""
     return [Commit(int(Path(key).stem), **json.loads(storage.fetch(key).read_bytes())) for key in storage.keys("log")]
 
 
@@ -38,7 +38,7 @@ def newest(storage: Storage, prefix: str | None = None) -> str:
         return known[-1]
     if re.fullmatch(r"-[1-9]\d*", prefix):
         if int(prefix[1:]) > len(known):
-            raise StorageError(f"there is no manifest {prefix}: only {len(known)} were published so far")
+            raise StorageError(f"there is no manifest {prefix}: {len(known)} are published")
         return known[int(prefix)]
     matches = sorted({each for each in known if each.startswith(prefix)})
     if len(matches) != 1:
@@ -48,7 +48,7 @@ def newest(storage: Storage, prefix: str | None = None) -> str:
 
 
 def commit(storage: Storage, manifest: str) -> bool:
-    """Make a manifest the newest one; False if it is. Each of several publishers at once gets a number of its own."""
+    """Make a manifest the newest one. Returns False if it already is. Concurrent publishers get different numbers."""
     while True:
         known = commits(storage)
         parent = known[-1].id if known else None

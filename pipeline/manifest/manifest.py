@@ -1,7 +1,7 @@
-"""A source's published rows: what was kept and why, what another recipe would keep, and SQL over all of it.
+"""A source's published rows: the kept rows and the reasons, what another recipe would keep, and SQL over all rows.
 
 A manifest is a JSON document that lists parts: the wide rows of about a hundred shards, and a small aligned file with
-their verdicts. It is committed by one object, `log/<n>.json`; whoever reads sees it whole or not at all.
+their verdicts. One object, `log/<n>.json`, commits it, so that readers see either the whole manifest or nothing.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One published manifest. `document` is what its id is a digest of."""
+    """One published manifest. Its id is a digest of `document`."""
 
     storage: Storage
     id: str
@@ -51,13 +51,13 @@ class Manifest:
 
     @classmethod
     def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
-        """The newest manifest, or the one that `id` means (`pipeline.manifest.log.newest`). Raises StorageError."""
+        """The newest manifest, or the one that `id` names (`pipeline.manifest.log.newest`). Raises StorageError."""
         id = newest(storage, id)  # noqa: A001
         return cls(storage, id, Document.parse(storage.fetch(f"manifests/{id}.json").read_bytes()))
 
     @property
     def counts(self) -> Counts:
-        """Where every row went."""
+        """The number of rows by outcome."""
         return self.document.counts
 
     @property
@@ -78,34 +78,34 @@ class Manifest:
 
     @cached_property
     def card(self) -> Mapping[str, Any]:
-        """What is known about how it was made, and not part of its id: versions, timings, score ranges, reasons."""
+        """Facts about how it was made that are not part of its id: versions, timings, score ranges, reasons."""
         facts: dict[str, Any] = json.loads(self.storage.fetch(card.key(self.id)).read_bytes())
         return facts
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was published, with the sentences that the card has for its filters."""
+        """The published recipe, with the sentences of the card for its filters."""
         recipe, why = self.document.inputs.recipe, self.card["why"]
         return replace(recipe, filters=tuple(replace(each, why=why.get(each.name, "")) for each in recipe.filters))
 
     @property
     def reasons(self) -> Reasons:
-        """What the bits of its verdicts stand for."""
+        """The meaning of the bits of its verdicts."""
         return Reasons.of(self.document.inputs.recipe)
 
     @property
     def neighbours(self) -> Mapping[str, Neighbours]:
-        """The edges between near-duplicates, by the scorer that looked for them.
+        """The edges between near-duplicates, by the scorer that found them.
 
         Raises StorageError for a manifest that stores them in an older form.
         """
         neighbours = self.document.inputs.neighbours
         if neighbours is None:
-            raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it anew")
+            raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it again")
         return neighbours
 
     def check_end(self, last: Distinct | None) -> None:
-        """Check what a recipe ends in. Raises RecipeError."""
+        """Check the `distinct` of a recipe. Raises RecipeError."""
         distinct.check(last, {name: each.radius for name, each in self.neighbours.items()}, self.columns)
 
     @cached_property
@@ -115,7 +115,7 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether all its rows are there. Those of an older manifest go when pairs of it are taken down."""
+        """Whether all its rows exist. A takedown removes rows of older manifests."""
         return all(self.storage.done(part.rows) for part in self.parts)
 
     @cached_property
@@ -128,7 +128,7 @@ class Manifest:
         return [self.storage.fetch(part.rows) for part in self.parts]
 
     def files(self) -> list[Path]:
-        """All files that its rows and verdicts are in."""
+        """All files with its rows and verdicts."""
         return [*self._rows, *(self.storage.fetch(part.verdicts) for part in self.parts)]
 
     def check(self, *filters: Filter) -> None:
@@ -136,7 +136,7 @@ class Manifest:
         predicates.bind(filters, self.columns)
 
     def fits(self, recipe: Recipe) -> bool:
-        """Whether all that the recipe asks for is there."""
+        """Whether the manifest has all columns and neighbours that the recipe needs."""
         try:
             self.check(*recipe.filters)
             self.check_end(recipe.distinct)
@@ -145,11 +145,11 @@ class Manifest:
         return True
 
     def funnel(self, recipe: Recipe) -> list[Step]:
-        """What each filter of any recipe does to this manifest's pairs."""
+        """The effect of each filter of a recipe on this manifest's pairs."""
         return self.compare([recipe]).funnels[0].steps
 
     def compare(self, recipes: Sequence[Recipe]) -> Comparison:
-        """What any recipes do to this manifest's pairs, side by side, in one pass over the columns they name."""
+        """The effects of recipes on this manifest's pairs, in one pass over the columns they name."""
         with self._opened(recipes) as con:
             counts = [part.count for part in self.parts]
             return funnel.compare(con, self._rows, counts, recipes, lambda recipe: self._losers(con, recipe))
@@ -160,15 +160,15 @@ class Manifest:
         return distinct.losers(con, self.storage, self._rows, counts, recipe, among)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
-        """The column `uid` of what the recipe keeps, in ledger order; without a recipe, of what was published."""
+        """The column `uid` of the pairs that a recipe keeps, in ledger order. The default is the published recipe."""
         if recipe is None:
             with self.connection() as con:
                 return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
-            judged = predicates.judged(self._rows, recipe.filters)
+            evaluated = predicates.evaluation_query(self._rows, recipe.filters)
             wanted = "uid, file_index, file_row_number" if recipe.distinct else "uid"
-            kept = con.sql(f"SELECT {wanted} FROM ({judged}) WHERE {passes}").to_arrow_table()
+            kept = con.sql(f"SELECT {wanted} FROM ({evaluated}) WHERE {passes}").to_arrow_table()
             if recipe.distinct:
                 lost = self._losers(con, recipe)
                 places = distinct.places(kept, [part.count for part in self.parts])
@@ -176,7 +176,7 @@ class Manifest:
             return kept.select(["uid"])
 
     def verdicts(self, recipe: Recipe) -> pa.Table:
-        """`uid`, `kept` and `dropped_by` of every downloaded pair, in ledger order, as the recipe would have it."""
+        """`uid`, `kept` and `dropped_by` of every downloaded pair under the recipe, in ledger order."""
         chosen = self.select(recipe)
         answers = {each.name: f"f{number}" for number, each in enumerate(recipe.filters)}
         failed = where(answers, lambda name: f"{answers[name]} IS NOT TRUE")
@@ -185,26 +185,26 @@ class Manifest:
             return con.sql(
                 "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
                 f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, {failed} AS no "
-                f"FROM ({predicates.judged(self._rows, recipe.filters)}) WHERE ok) j "
+                f"FROM ({predicates.evaluation_query(self._rows, recipe.filters)}) WHERE ok) j "
                 "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
             ).to_arrow_table()
 
     @contextlib.contextmanager
     def _opened(self, recipes: Sequence[Recipe]) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the view `rows`, once every recipe is known to fit. Raises RecipeError."""
+        """A connection with the view `rows`. Checks first that every recipe fits. Raises RecipeError."""
         for recipe in recipes:
             self.check(*recipe.filters)
             self.check_end(recipe.distinct)
         with self.storage.scratch() as scratch, duck.connect(scratch) as con:
             predicates.view_parts(con, self._rows)
-            with predicates.blaming(
+            with predicates.attribute_errors(
                 con, self._rows, [each for recipe in recipes for each in in_sequence(recipe.filters)]
             ):
                 yield con
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection of its own with the view `rows`: every column, and the verdict (see `view`)."""
+        """A new DuckDB connection with the view `rows`: every column, and the verdict (see `view`)."""
         with self.storage.scratch() as scratch, duck.connect(scratch) as con:
             con.execute(f"CREATE VIEW rows AS {self.view()}")
             yield con
@@ -212,7 +212,7 @@ class Manifest:
     def view(self) -> str:
         """A SELECT of all rows in ledger order with `kept`, `dropped_by` and `unknown`.
 
-        `dropped_by` names every filter that a downloaded pair did not pass, `unknown` those of them that had no answer.
+        `dropped_by` names every filter that a downloaded pair does not pass, `unknown` those of them without an answer.
         """
         stored = verdicts.select(self.storage.fetch(part.verdicts) for part in self.parts)
         return (
@@ -225,7 +225,7 @@ class Manifest:
     def sides(self, parts: Sequence[Part]) -> str:
         """A SELECT over some of its parts: uid, `side` (kept, dropped, failed or quarantined), and `bits`.
 
-        A bit stands for a filter that a downloaded pair did not pass; `reasons` names the bits.
+        A bit of `bits` is a filter that a downloaded pair does not pass; `reasons` names the bits.
         """
         if not parts:
             return "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS side, NULL::UBIGINT AS bits WHERE false"

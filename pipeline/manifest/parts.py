@@ -1,6 +1,6 @@
 """Rows parts: all columns of about a hundred shards in one Parquet file, in ledger order, named by its sha256.
 
-A part whose shards, results and membership are what they were is found again by a digest of its inputs.
+A part whose shards, results and membership did not change is found by a digest of its inputs.
 """
 
 import json
@@ -24,16 +24,16 @@ from pipeline.store.parquet import Rows, put_parquet
 from pipeline.store.storage import Storage
 
 FORMAT = 3
-"""Raised when the same inputs would give other parts."""
+"""The version of parts."""
 
 SHARDS = 100
-"""Shards of a part: those whose numbers differ only in the last two digits, so that one that leaves moves no other."""
+"""Shards of a part. Their numbers differ only in the last two digits, so removing a shard does not move others."""
 
 
 def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[int, str]) -> list[Rows]:
-    """The parts of all pairs that are in the source now, written where they are not there yet.
+    """The parts of all pairs that are in the source now. Missing parts are written.
 
-    Raises StorageError for a result that is missing, or does not line up with its pairs.
+    Raises StorageError for a result that is missing, or is not aligned with its pairs.
     """
     gone = stale(storage, ledger)
     columns = [[field.name, str(field.type)] for field in made.columns]
@@ -62,7 +62,7 @@ def _without(table: pa.Table, positions: Sequence[int] | None) -> pa.Table:
 
 
 def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | None) -> pa.Table:
-    """All columns of one shard's pairs, those that have left the source included."""
+    """All columns of one shard's pairs, including pairs that have left the source."""
     pairs = pq.read_table(storage.fetch(shard.key), partitioning=None)
     known = {name: pairs[name] for name in pairs.column_names}
     known["shard"] = pa.repeat(pa.scalar(shard.number, pa.int32()), len(pairs))
@@ -83,7 +83,7 @@ def _shard_rows(storage: Storage, shard: Shard, made: Results, reason: str | Non
 
 
 def _taken(name: str, column: pa.ChunkedArray, down: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column without what it says of pairs that were taken down. Words are empty then, and never NULL."""
+    """A column without the values of pairs that were taken down. Their url and caption become empty, others NULL."""
     if name in ("uid", "status", "cause", "error", "shard"):
         return column
     instead = pa.scalar("" if name in ("url", "caption") else None, column.type)
@@ -91,7 +91,7 @@ def _taken(name: str, column: pa.ChunkedArray, down: pa.ChunkedArray) -> pa.Chun
 
 
 def _typed(column: pa.ChunkedArray | pa.Array, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    """The column as `kind`, NaN as NULL: SQL takes NaN for the largest number, and it would pass every threshold."""
+    """The column as `kind`, with NULL for NaN. In SQL NaN is the largest number, and would pass every minimum."""
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column.cast(kind)), pa.scalar(None, kind), column.cast(kind))
     return column.cast(kind)

@@ -1,4 +1,4 @@
-"""What the bytes behind URLs tell: one picture under many of them, and URLs that give others than before."""
+"""Pictures that many URLs share, and URLs whose bytes have changed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from pipeline.store import duck
 from pipeline.store.storage import Storage
 
 MANY = 5
-"""URLs with the same bytes from which on these are taken for a placeholder; the filter `unshared` says the same."""
+"""A picture with this many URLs counts as a placeholder, as in the filter `unshared`."""
 
 
 def count(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]) -> dict[str, Any]:
-    """For the card of a manifest with these rows, which is not published yet.
+    """Counts for the card of a manifest with these rows, which is not published yet.
 
-    `placeholders`: how many pictures at least `MANY` URLs have, and how many pairs show them. `rewritten`: how many
-    URLs gave bytes now that they never gave in any manifest before, though they gave some; None where all of those lost
-    rows to a takedown.
+    `placeholders` is the number of pictures that at least `MANY` URLs share, and of the pairs with them. `rewritten` is
+    the number of URLs that earlier manifests have with other bytes only. It is None if all earlier manifests lost rows
+    to a takedown.
     """
     downloaded = f"(FROM {duck.parquet(rows)} WHERE status = 'ok')"
     ((pictures, pairs),) = con.execute(
@@ -34,11 +34,11 @@ def count(con: duckdb.DuckDBPyConnection, storage: Storage, rows: Sequence[Path]
 
 
 def remarks(card: Mapping[str, Any]) -> list[str]:
-    """A line for each thing that `count` found."""
+    """A line for each result of `count` that is not zero."""
     found, lines = card.get("placeholders", {}), []
     if found.get("pictures"):
         lines.append(
-            f"{found['pictures']:,} pictures stand behind {MANY} URLs or more each, {found['pairs']:,} pairs in all: "
+            f"{found['pictures']:,} pictures have {MANY} URLs or more each, {found['pairs']:,} pairs in all: "
             "winnow sql @placeholders"
         )
     if card.get("rewritten"):

@@ -1,7 +1,7 @@
-"""The commit: the results of all shards become one manifest, immutable, content-addressed, all or nothing.
+"""Publishing: the results of all shards become one immutable, content-addressed manifest in one atomic commit.
 
-Every object is named by its content and put before the object that names it. The last one, `log/<n>.json`, makes the
-manifest the newest. A run that dies before that has changed nothing, and the next one finds its parts again.
+Every object is named by its content, and is stored before the object that names it. The last object, `log/<n>.json`,
+makes the manifest the newest. A run that ends before that changes nothing, and the next run reuses its parts.
 """
 
 import time
@@ -30,9 +30,9 @@ from pipeline.store.storage import Storage
 
 @dataclass(frozen=True)
 class Published:
-    """The newest manifest after a run. `new` is False where the one before says the same.
+    """The newest manifest after a run. `new` is False if it is the same as before.
 
-    `repaired` are the keys of verdicts that were damaged, and were written again.
+    `repaired` has the keys of damaged verdicts that were written again.
     """
 
     id: str
@@ -44,12 +44,12 @@ class Published:
 def publish(
     plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
 ) -> Published:
-    """Publish what the ledger's pairs have become. Safe to run twice: the second time nothing is written.
+    """Publish the results of the ledger's pairs. Idempotent: a second run writes nothing.
 
-    The `recipe` is the source's own unless given. `quarantined` gives the reason for each shard without a result; its
-    pairs become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row,
-    StorageError for a result that is missing or does not line up with its pairs, ModelError for recorded embeddings of
-    which no key was found.
+    `recipe` defaults to the source's own. `quarantined` gives the reason for each shard without a result; its pairs
+    become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row, StorageError for
+    a result that is missing or is not aligned with its pairs, and ModelError for recorded embeddings of which no key
+    was found.
     """
     made = plan.results(storage, ledger, quarantined)
     recipe, neighbours = recipe or plan.source.own_recipe, _neighbours(made)
@@ -81,14 +81,14 @@ def publish(
 
 
 def republish(storage: Storage, recipe: Recipe) -> Published:
-    """Publish the newest manifest's rows under another recipe. Nothing is fetched or scored: what is there decides.
+    """Publish the newest manifest's rows under another recipe. Nothing is downloaded or scored.
 
-    The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError where a filter
-    does not bind, fails on a row, or has no answer for any pair, as when its scores were never computed, and
-    StorageError after an interrupted takedown, whose pairs are in these rows.
+    The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError if a filter
+    does not bind, fails on a row, or has no answer for any pair, for example because its scores were never computed.
+    Raises StorageError after an interrupted takedown, because its pairs are still in these rows.
     """
     if blocklist.pending(storage).uids:
-        raise StorageError("a takedown was interrupted: run `winnow curate`, which publishes the pairs that are left")
+        raise StorageError("a takedown was interrupted: run `winnow curate`, which publishes the remaining pairs")
     newest = Manifest.open(storage)
     for part in newest.parts:
         if not complete(storage, part.rows, part.count):
@@ -99,7 +99,7 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
         raise RecipeError(f"recipe {recipe.name!r} does not fit the published scores: {error}") from None
     for step in steps:
         if step.unscored == newest.counts.pool > 0:
-            raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} asks for")
+            raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} needs")
     inputs = newest.document.inputs.under(recipe)
     if _unchanged(storage, inputs):
         database.refresh(storage)
@@ -108,7 +108,10 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
 
 
 def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: float = 0.0) -> Published:
-    """Give every row its verdict, and commit. `facts` are for the card, `seconds` is how long the rows took."""
+    """Compute the verdict of every row, and commit.
+
+    `facts` are for the card; `seconds` is the time spent on the rows.
+    """
     started = time.monotonic()
     last = Manifest.open(storage).document.verdicts if commits(storage) else ()
     broken = {key for key in last if not intact(storage, key)}
@@ -135,9 +138,9 @@ def _neighbours(made: Results) -> dict[str, Neighbours]:
 
 
 def _unchanged(storage: Storage, inputs: Inputs) -> Manifest | None:
-    """The newest manifest, if these are its inputs. Keys are compared, nothing is computed again.
+    """The newest manifest, if these are its inputs. It compares keys, and computes nothing again.
 
-    Verdicts are small, so their bytes are compared with their names, too: damaged ones are made anew.
+    Verdicts are small, so their bytes are compared with their names as well: damaged ones are written again.
     """
     if not commits(storage):
         return None

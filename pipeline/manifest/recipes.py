@@ -1,4 +1,4 @@
-"""From the name of a recipe to the recipe. Every name that winnow prints is found here."""
+"""Finds recipes by name. Every recipe name that winnow prints can be used here."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pipeline.store.storage import Storage
 
 
 def find(source: Source, storage: Storage, name: str) -> Recipe:
-    """The source file's own recipe, one of filters/recipes.py, or the newest that was published under this name.
+    """The source file's own recipe, one of filters/recipes.py, or the newest published one with this name.
 
     Raises RecipeError.
     """
@@ -31,6 +31,6 @@ def find_all(source: Source, storage: Storage, names: Sequence[str] | None) -> l
 
 
 def _published(storage: Storage) -> dict[str, Manifest]:
-    """By name of its recipe, the newest manifest."""
+    """The newest manifest by the name of its recipe."""
     manifests = (Manifest.open(storage, commit.id) for commit in commits(storage))
     return {manifest.document.inputs.recipe.name: manifest for manifest in manifests}

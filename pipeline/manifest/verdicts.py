@@ -1,8 +1,8 @@
-"""Verdicts: a small Parquet file for each part, aligned with its rows, that says of every row whether it was kept.
+"""Verdicts: a small Parquet file for each part, aligned with its rows, that tells whether each row is kept.
 
-Of a downloaded pair that was not kept, bit i of `rejected` says that reason i said no, and bit i of `unknown` that it
-had no answer (`pipeline.filtering.reasons` names the bits). In the stored file the column of `rejected` is called
-`dropped_by`; in the view `rows`, which people see, `dropped_by` names the reasons of both.
+For a downloaded pair, bit i of `rejected` is set if reason i rejected it, and bit i of `unknown` if reason i had no
+answer (`pipeline.filtering.reasons` names the bits). In the stored file the column of `rejected` is called
+`dropped_by`. In the view `rows`, which people see, `dropped_by` names the reasons of both.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,9 +40,9 @@ def put(
     recipe: Recipe,
     neighbours: Mapping[str, Neighbours],
 ) -> list[str]:
-    """Put an aligned verdict file for each part. Returns their storage keys.
+    """Store an aligned verdict file for each part. Returns their storage keys.
 
-    The connection must have one thread, so that a threshold that is an average is the same every time.
+    The connection must have one thread, so that a threshold that is an average is always the same.
     """
     paths, counts, reasons = (
         [storage.fetch(part.key) for part in rows],
@@ -54,12 +54,12 @@ def put(
     if recipe.distinct:
         among = distinct.among(recipe.distinct.of, neighbours)
         losers = distinct.losers(con, storage, paths, counts, recipe, among)
-    with predicates.blaming(con, paths, recipe.filters):
-        reader = con.sql(_judged(paths, recipe.filters, reasons)).to_arrow_reader(ROW_GROUP)
+    with predicates.attribute_errors(con, paths, recipe.filters):
+        reader = con.sql(_verdict_query(paths, recipe.filters, reasons)).to_arrow_reader(ROW_GROUP)
         keys, start = [], 0
         for part, table in zip(rows, _cut(reader, counts), strict=True):
             if not np.array_equal(table["file_row_number"], np.arange(part.count)):
-                raise StorageError(f"the rows of {part.key} came in another order: report this")
+                raise StorageError(f"the rows of {part.key} were read in another order: report this")
             table = table.select(SCHEMA.names)
             if losers:
                 table = _with(losers.of(start, part.count), table, reasons.bit(DISTINCT))
@@ -69,7 +69,7 @@ def put(
 
 
 def count(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequence[Path]) -> dict[str, int]:
-    """The rows of each kind in these parts and their verdicts, by the name that `Counts` has for it."""
+    """The number of rows by outcome in these parts and their verdicts, by the field names of `Counts`."""
     tests = {
         "kept": "kept",
         "dropped": "status = 'ok' AND NOT kept",
@@ -84,20 +84,20 @@ def count(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequen
     return dict(zip(tests, row or (), strict=True))
 
 
-def _judged(paths: Sequence[Path], filters: Sequence[Filter], reasons: Reasons) -> str:
-    """A SELECT of what the filters say of all rows, in the stored columns, beside `file_row_number`."""
+def _verdict_query(paths: Sequence[Path], filters: Sequence[Filter], reasons: Reasons) -> str:
+    """A SELECT of the filters' verdicts on all rows: the stored columns, and `file_row_number`."""
     answers = {each.name: f"f{number}" for number, each in enumerate(filters)}
     rejected = reasons.mask(answers, lambda name: f"ok AND {answers[name]} = false")
     unknown = reasons.mask(answers, lambda name: f"ok AND {answers[name]} IS NULL")
     return (
         f"SELECT file_row_number, ok AND rejected = 0 AND unknown = 0 AS kept, rejected AS {REJECTED}, "
         f"unknown AS {UNKNOWN} FROM (SELECT file_row_number, ok, {rejected} AS rejected, {unknown} AS unknown "
-        f"FROM ({predicates.judged(paths, filters)}))"
+        f"FROM ({predicates.evaluation_query(paths, filters)}))"
     )
 
 
 def _with(losers: Losers, verdicts: pa.Table, bit: int) -> pa.Table:
-    """The verdicts of a part, with those that `distinct` adds."""
+    """The verdicts of a part, with the verdicts of `distinct` added."""
     columns = {name: verdicts[name].to_numpy().copy() for name in SCHEMA.names}
     for rows, column in ((losers.repeated, REJECTED), (losers.unknown, UNKNOWN)):
         columns["kept"][rows] = False
@@ -106,7 +106,7 @@ def _with(losers: Losers, verdicts: pa.Table, bit: int) -> pa.Table:
 
 
 def _cut(reader: pa.RecordBatchReader, lengths: Sequence[int]) -> Iterator[pa.Table]:
-    """One table for each length, in order. Raises StorageError unless there are as many rows as the lengths say."""
+    """One table for each length, in order. Raises StorageError if there are more rows than the sum of the lengths."""
     held = reader.schema.empty_table()
     for length in lengths:
         while len(held) < length and (batch := next(reader, None)) is not None:
@@ -114,4 +114,4 @@ def _cut(reader: pa.RecordBatchReader, lengths: Sequence[int]) -> Iterator[pa.Ta
         yield held.slice(0, length)
         held = held.slice(length)
     if len(held) or next(reader, None) is not None:
-        raise StorageError("the parts hold more rows than the manifest counts: report this")
+        raise StorageError("the parts have more rows than the manifest counts: report this")

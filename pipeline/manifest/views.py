@@ -1,4 +1,4 @@
-"""What SQL sees: rows, kept, dropped, failed and history as SELECTs over Parquet, manifests and trials as tables."""
+"""The views and tables of SQL: rows, kept, dropped, failed and history over Parquet, manifests and trials as tables."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -29,8 +29,8 @@ MANIFESTS = pa.schema(
         "complete": pa.bool_(),
     }
 )
-"""The view `manifests`: a row each time one became the newest, oldest first. Of a manifest that is not `complete` rows
-were taken down, and none can be read."""
+"""The view `manifests`: a row for each time that a manifest became the newest, oldest first. A manifest that is not
+`complete` lost rows to a takedown, and cannot be read."""
 
 TRIALS = pa.schema(
     {
@@ -61,16 +61,16 @@ TRIALS = pa.schema(
         "curve": pa.list_(pa.struct({"images": pa.int64(), "score": pa.float64()})),
     }
 )
-"""The view `trials`, at least; every other plain value of a trial is a column, too. `score` is what is compared.
+"""The minimum columns of the view `trials`. Every other plain value of a trial is a column, too.
 
-What costs what: `images` were seen in `seconds` of training, features not counted, which are computed once for all; a
-point is a hundredth of the score that is compared above `baseline`, what always saying the same would get. Energy is
-left out: nothing here measures it. `curve` is the score after so many images.
+`score` is the main score. `images` are seen in `seconds` of training, without the features, which are computed once for
+all trials. A point is a hundredth of the main score above `baseline`, the score of a constant prediction. Energy is not
+measured. `curve` has the score after each number of images.
 """
 
 
 def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """By name the SELECTs over the rows of these manifests, one of each source."""
+    """The SELECTs over the rows of these manifests, one for each source, by the name of the view."""
     parts = [f"SELECT *, {duck.literal(each.source)} AS source FROM ({each.view()})" for each in manifests]
     return {
         "rows": "\nUNION ALL BY NAME\n".join(parts),
@@ -81,13 +81,13 @@ def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 
 def every(storages: Iterable[Storage]) -> list[Manifest]:
-    """Every manifest that was ever published and is complete, once, the oldest first."""
+    """Every complete published manifest, without repetitions, the oldest first."""
     known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in commits(storage)))
     return [each for storage, name in known if (each := Manifest.open(storage, name)).complete]
 
 
 def history(storages: Iterable[Storage]) -> dict[str, str]:
-    """The view `history`: which row was in which manifest, and on which side. Nothing without a manifest.
+    """The view `history`: which row was in which manifest, and on which side. Empty without a manifest.
 
     Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by.
     """
@@ -100,7 +100,7 @@ def history(storages: Iterable[Storage]) -> dict[str, str]:
 
 
 def draws(storages: Iterable[Storage]) -> list[Path]:
-    """The files that tell which rows were drawn for trials."""
+    """The files with the rows that were drawn for trials."""
     return [storage.fetch(key) for storage in storages for key in storage.keys("draws")]
 
 

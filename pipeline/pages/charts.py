@@ -184,14 +184,14 @@ class Curves:
 
 def curves(learners: Sequence[Mapping[str, Any]]) -> list[Curves]:
     """The mean score by pictures seen, on a logarithmic axis. All learners share one scale."""
-    looks = [look for each in learners for row in each["rows"] for look in row["curve"]]
-    means = [look["score_mean"] for look in looks]
+    points = [point for each in learners for row in each["rows"] for point in row["curve"]]
+    means = [point["score_mean"] for point in points]
     low, high = max(0.0, min(means)) if max(means) > 0 else min(means), max(means)
-    first, last = min(look["images"] for look in looks), max(look["images"] for look in looks)
+    first, last = min(point["images"] for point in points), max(point["images"] for point in points)
 
-    def place(look: Mapping[str, Any]) -> str:
-        along = math.log(look["images"] / first) / (math.log(last / first) or 1.0)
-        up = (max(look["score_mean"], low) - low) / ((high - low) or 1.0)
+    def place(point: Mapping[str, Any]) -> str:
+        along = math.log(point["images"] / first) / (math.log(last / first) or 1.0)
+        up = (max(point["score_mean"], low) - low) / ((high - low) or 1.0)
         return f"{WIDTH * along:.1f},{HEIGHT * (1 - up):.1f}"
 
     return [

@@ -20,7 +20,7 @@ from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.progress import Progress, silent
 from pipeline.scorers.spec import Columns, PoolSpec
 from pipeline.scoring.plan import Plan, Results, aligned
-from pipeline.scoring.writer import Collected
+from pipeline.scoring.writer import ScoreWriter
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
@@ -126,6 +126,6 @@ def _store(storage: Storage, pool: StoredPool, name: str, spec: PoolSpec, stage:
     for shard, place in zip(pool.shards, pool.places, strict=True):
         of_shard = {column: values[start : start + len(place)] for column, values in columns.items()}
         start += len(place)
-        result = Collected(name, spec, shard.rows, pool.folder, None)
+        result = ScoreWriter(name, spec, shard.rows, pool.folder, None)
         result.add(place, of_shard)
         storage.put_file(stage.item(shard.number, ".parquet"), result.write(pool.uids(shard)))

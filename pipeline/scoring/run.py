@@ -18,7 +18,7 @@ from pipeline.ledger.ledger import Shard
 from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, Scorer, Spec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.windows import Opened, Windows
-from pipeline.scoring.writer import Collected
+from pipeline.scoring.writer import ScoreWriter
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
@@ -119,14 +119,14 @@ class Scoring:
         uids = opened.pairs["uid"]
         with self.storage.scratch() as scratch:
             results = {
-                name: Collected(name, spec, len(uids), scratch, scorers[name].embedding_dim)
+                name: ScoreWriter(name, spec, len(uids), scratch, scorers[name].embedding_dim)
                 for name, spec in specs.items()
             }
-            for window in self._counted("pictures", opened):
+            for window in self._timed("pictures", opened):
                 if window.last:
                     self._look_ahead()
                 for name, scorer in scorers.items():
-                    with _blamed(name, shard, window.rows):
+                    with _attribute_errors(name, shard, window.rows):
                         started = time.perf_counter()
                         columns = scorer.score(_batch(window.pairs, window.images.get(name, ())))
                         self.seconds[name] += time.perf_counter() - started
@@ -143,10 +143,10 @@ class Scoring:
         stored = self._stored(spec.of, shard, len(uids))
         there = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
         with self.storage.scratch() as scratch:
-            result = Collected(name, spec, len(stored), scratch, None)
+            result = ScoreWriter(name, spec, len(stored), scratch, None)
             for start in range(0, len(there), WINDOW):
                 rows = there[start : start + WINDOW]
-                with _blamed(name, shard, rows):
+                with _attribute_errors(name, shard, rows):
                     result.add(rows, head.score(stored[rows, 0].astype(np.float32)))
             self._put(shard, name, result, uids)
 
@@ -161,7 +161,7 @@ class Scoring:
             raise ShardError("score", shard.number, f"{path} has {len(stored)} rows for {rows} pairs: delete it")
         return stored
 
-    def _counted(self, what: str, things: Iterable[T]) -> Iterator[T]:
+    def _timed(self, what: str, things: Iterable[T]) -> Iterator[T]:
         """The things; the time until each of them is there counts as spent on `what`."""
         things = iter(things)
         while True:
@@ -172,7 +172,7 @@ class Scoring:
                 return
             yield thing
 
-    def _put(self, shard: Shard, name: str, result: Collected, uids: pa.ChunkedArray) -> None:
+    def _put(self, shard: Shard, name: str, result: ScoreWriter, uids: pa.ChunkedArray) -> None:
         self.storage.put_file(self.plan.scores[name].item(shard.number, ".parquet"), result.write(uids))
 
 
@@ -197,7 +197,7 @@ def _batch(window: pa.Table, images: Sequence[object]) -> Batch:
 
 
 @contextlib.contextmanager
-def _blamed(name: str, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[None]:
+def _attribute_errors(name: str, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[None]:
     """Say which scorer failed, and near which rows of the shard. What winnow itself raised, of models say, passes."""
     try:
         yield

@@ -14,7 +14,7 @@ from pipeline.scorers.spec import NORM, Columns, Spec
 from pipeline.store.parquet import ROW_GROUP
 
 
-class Collected:
+class ScoreWriter:
     """Collects what a scorer says of a shard's rows, window after window. Rows it says nothing of are NULL."""
 
     def __init__(self, name: str, spec: Spec, rows: int, scratch: Path, dim: int | None) -> None:

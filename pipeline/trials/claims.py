@@ -21,7 +21,7 @@ PATIENCE = 3600
 """Seconds after which a claim expires, even if its process lives or its machine cannot be seen."""
 
 
-def once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
+def train_once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
     """The setting's trial: found, trained here, or waited for where a living process is at it."""
     result = f"{setting.key}.json"
     while not storage.done(result):

@@ -89,7 +89,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Look:
+class LearningCurvePoint:
     """A point of a learning curve: the score that is compared, after so many pictures, repetitions counted."""
 
     images: int
@@ -115,7 +115,7 @@ class Trial:
     scores: Mapping[str, float]
     baseline: float
     per_class: Mapping[str, Mapping[str, float]]
-    curve: Sequence[Look]
+    curve: Sequence[LearningCurvePoint]
     predictions: list[int] | list[float]
     learning_rate: float | None
     images: int
@@ -147,7 +147,7 @@ class Trial:
         fields["classes"] = {name: tuple(words) for name, words in fields["classes"]}
         setting = Setting(**{name: fields.pop(name) for name in Setting.__dataclass_fields__})
         fields["scores"] = {name: fields.pop(name) for name in fields["scores"]}
-        fields["curve"] = [Look(**look) for look in fields["curve"]]
+        fields["curve"] = [LearningCurvePoint(**look) for look in fields["curve"]]
         return cls(setting, **{name: fields[name] for name in cls.__dataclass_fields__ if name != "setting"})
 
 

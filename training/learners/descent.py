@@ -36,18 +36,18 @@ def fit(
     optimizer: "torch.optim.Optimizer",
     backward: Callable[[Batch], None],
     batches: Iterable[Batch],
-    looks: Collection[int],
+    evaluate_at: Collection[int],
     evaluate: Callable[[], Result],
 ) -> dict[int, Result]:
-    """Train with one step a batch. Returns what `evaluate` gives, by the number of steps at each of `looks`.
+    """Train with one step a batch. Returns what `evaluate` gives, by the number of steps at each of `evaluate_at`.
 
-    The last look ends the training. `backward` adds the gradient of a batch's loss to the parameters: at once, in parts
-    or in another precision. Each parameter group has its peak learning rate, of which `schedule` gives a share.
-    Raises ValueError if the batches end before the last look. A TrainingError of
-    `backward` or `evaluate` names the step.
+    Training ends after the last evaluation. `backward` adds the gradient of a batch's loss to the parameters: at once,
+    in parts or in another precision. `schedule` gives the share of each parameter group's peak learning rate.
+    Raises ValueError if the batches end before the last evaluation. A TrainingError of `backward` or `evaluate` names
+    the step.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
-    steps, step, results = max(looks), 0, {}
+    steps, step, results = max(evaluate_at), 0, {}
     for step, batch in enumerate(islice(batches, steps), start=1):
         share = schedule((step - 1) / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -56,7 +56,7 @@ def fit(
         try:
             backward(batch)
             optimizer.step()
-            if step in looks:
+            if step in evaluate_at:
                 results[step] = evaluate()
         except TrainingError as error:
             raise TrainingError(f"{error} at step {step} of {steps}") from error

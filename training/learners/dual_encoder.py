@@ -74,5 +74,5 @@ def train(
     with seeded(seed):
         model = torch.nn.Linear(dim, texts.shape[2])
         batches = samples(pairs, versions, budget.batch, generator)
-        looks = evaluation_steps(budget.steps)
-        return fit(adamw(model, budget), at_once(loss), batches, looks, lambda: evaluate(embed))
+        evaluate_at = evaluation_steps(budget.steps)
+        return fit(adamw(model, budget), at_once(loss), batches, evaluate_at, lambda: evaluate(embed))

@@ -86,9 +86,9 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
         import_module(encoder.kind)  # the memory of its library is not counted
     before = _peak()
     loaded = encoders.load(encoder)
-    window = [loaded.prepare(_opened(picture)) for picture in pictures[: features.WINDOW]]
+    window = [loaded.prepare(_open_picture(picture)) for picture in pictures[: features.WINDOW]]
     dim = loaded.encode(window).shape[1]
-    parameters, flops = _counted(loaded, window[0])
+    parameters, flops = _count_operations(loaded, window[0])
     one_by_one = _one_by_one(loaded, pictures)
     streamed = tuple(
         _streamed(loaded, decoders.from_pixels(decoder), pictures, workers) for workers in workers_to_try(cores())
@@ -112,7 +112,7 @@ def workers_to_try(most: int) -> list[int]:
     return sorted({min(1 << power, most) for power in range(most.bit_length() + 1)})
 
 
-def _counted(loaded: LoadedEncoder, prepared: Any) -> tuple[int, int | None]:
+def _count_operations(loaded: LoadedEncoder, prepared: Any) -> tuple[int, int | None]:
     """Parameters, and the operations of one picture."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -159,7 +159,7 @@ def _named(pictures: Sequence[bytes]) -> Iterator[features.NamedPicture]:
     return ((f"picture {number}", picture) for number, picture in enumerate(pictures))
 
 
-def _opened(picture: bytes) -> Image.Image:
+def _open_picture(picture: bytes) -> Image.Image:
     with Image.open(io.BytesIO(picture)) as image:
         return image.convert("RGB")
 

@@ -19,7 +19,7 @@ from pipeline.progress import Progress
 from pipeline.settings.task import Budget, Task
 from pipeline.store.storage import Storage
 from pipeline.trials import claims
-from pipeline.trials.trials import Look, Setting, Trial
+from pipeline.trials.trials import LearningCurvePoint, Setting, Trial
 from training.data.heldout import HeldOut
 from training.data.near_duplicates import NEAR
 from training.data.pool import Pool
@@ -79,7 +79,7 @@ class Experiment:
             progress("trials", done, len(planned))
             if not storage.done(f"{setting.draw}.parquet"):
                 self.record(storage, setting, draw(setting.seed))
-            trials.append(claims.once(storage, setting, partial(self.trial, learner, setting, draw)))
+            trials.append(claims.train_once(storage, setting, partial(self.trial, learner, setting, draw)))
         progress("trials", len(planned), len(planned))
         return trials
 
@@ -89,7 +89,7 @@ class Experiment:
         cells = [*CELLS, *(("filtered", how) for how in augmentations)]
         if learner is self.learners[0]:
             ablations = [arms.without(name) for name in self.filters]
-            cells += [(arm, False) for each in ablations for arm in (each, arms.as_many(each))]
+            cells += [(arm, False) for each in ablations for arm in (each, arms.control_of(each))]
         return cells
 
     @property
@@ -151,7 +151,7 @@ class Experiment:
         """Store which pairs each arm of a seed is trained on, and how many times, for the view `trained_on`."""
         uids = {arm: self.pool.table["uid"].take(rows).combine_chunks() for arm, rows in drawn.items()}
         with storage.scratch() as scratch:
-            pq.write_table(arms.counted(uids), scratch / "draw", compression="zstd")
+            pq.write_table(arms.count_draws(uids), scratch / "draw", compression="zstd")
             storage.put_file(f"{setting.draw}.parquet", scratch / "draw")
 
     def trial(self, learner: Learner, setting: Setting, draw: Callable[[int], Rows]) -> Trial:
@@ -219,7 +219,7 @@ class Experiment:
             baseline=measure.baseline(labels)[1][main_metric(measure)],
             per_class=scores.get("per_class", {}),
             curve=[
-                Look(step * batch, measure.scores(each)[main_metric(measure)])
+                LearningCurvePoint(step * batch, measure.scores(each)[main_metric(measure)])
                 for step, each in trained.predictions.items()
             ],
             predictions=predictions.tolist(),

@@ -59,7 +59,7 @@ class Probing:
         draw, trials = lru_cache(maxsize=1)(experiment.draw), []
         for seed in range(self._task.budget.seeds):
             setting = experiment.setting(learner, ARM, False, seed)
-            trials.append(claims.once(self._storage, setting, partial(experiment.trial, learner, setting, draw)))
+            trials.append(claims.train_once(self._storage, setting, partial(experiment.trial, learner, setting, draw)))
         return trials
 
     def finetuned(self, experiment: Experiment, encoder: Network) -> list[Trial]:
@@ -74,7 +74,7 @@ class Probing:
                 budget=finetune.BUDGET,
             )
             train = partial(self._finetune, experiment, encoder, setting)
-            trials.append(claims.once(self._storage, setting, train))
+            trials.append(claims.train_once(self._storage, setting, train))
         self._progress("finetuning", finetune.SEEDS, finetune.SEEDS)
         return trials
 

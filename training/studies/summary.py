@@ -24,7 +24,7 @@ class Comparison:
     name: str
     better: Cell
     worse: Cell
-    says: str
+    sentence: str
     first: bool = False
 
     @property
@@ -102,7 +102,7 @@ def learner_comparisons(trials: Sequence[Trial], bootstrap: Bootstrap, recipe: s
     seeds = len(cells[CELLS[0]])
     differences = [
         _difference(each.name, each.factors, each.first, intervals.difference(means[each.better], means[each.worse]))
-        | {"sentence": each.says.format(recipe=recipe)}
+        | {"sentence": each.sentence.format(recipe=recipe)}
         for each in (*COMPARISONS, *FURTHER)
         if {each.better, each.worse} <= cells.keys()
     ]
@@ -155,7 +155,7 @@ def filter_comparisons(
 
 def _cells(arm: str) -> tuple[Cell, Cell]:
     """An arm, and the random arm of its size."""
-    return (arm, False), (arms.as_many(arm), False)
+    return (arm, False), (arms.control_of(arm), False)
 
 
 def _same(name: str, dropped: pool.Dropped) -> dict[str, Any]:
@@ -201,8 +201,8 @@ def _row(cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
         name: float(np.mean([each.per_class[name]["f1"] for each in trials])) for name in trials[0].per_class
     }
     row["curve"] = [
-        {"images": looks[0].images, **_spread("score", [look.score for look in looks])}
-        for looks in zip(*(each.curve for each in trials), strict=True)
+        {"images": evaluations[0].images, **_spread("score", [each.score for each in evaluations])}
+        for evaluations in zip(*(each.curve for each in trials), strict=True)
     ]
     points, seconds = (
         float(np.mean([each.points for each in trials])),

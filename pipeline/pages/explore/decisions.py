@@ -116,7 +116,7 @@ class Decisions:
         order, near = self._ranking(last), self._near(last.of, last.radius)
         ranked = order[(pairs & near.crowded)[order]]
         best = pairs & near.known
-        best[ranked[distinct.beaten(near.pictures[ranked], near.low, near.high)]] = False
+        best[ranked[distinct.has_better_neighbour(near.pictures[ranked], near.low, near.high)]] = False
         return best, int(np.count_nonzero(pairs & ~near.known))
 
     def _evaluate(self, sql: str) -> Verdict:
@@ -142,7 +142,9 @@ class Decisions:
             edges = edges.filter(pc.less_equal(edges["distance"], radius))
         column = self._rows.column(f'"{among.pictures}"')
         known = column.is_valid().to_numpy()
-        pictures, low, high = distinct.pictured(column.fill_null("" if pa.types.is_string(column.type) else 0), edges)
+        pictures, low, high = distinct.picture_arrays(
+            column.fill_null("" if pa.types.is_string(column.type) else 0), edges
+        )
         several, times = np.unique(pictures[known], return_counts=True)
         crowded = np.isin(pictures, np.concatenate([low, high, several[times > 1]])) & known
         return Near(pictures, known, crowded, low, high)
