@@ -452,7 +452,7 @@ def test_the_rest_of_many_filters_grows_with_their_number():
     assert max(len(each.shared) for each in sequence) < 300
     assert sum(len(select) for _, select in sequence[-1].rests) < 20_000
     predicates.bind(filters[: predicates.MOST_RESTS], COLUMNS)
-    with pytest.raises(RecipeError, match="filter 'f16': 63 filters ask for {rest}, and at most 16 can"):
+    with pytest.raises(RecipeError, match="filter 'f16': 63 filters use {rest}, and at most 16 can"):
         predicates.bind(filters, COLUMNS)
 
 

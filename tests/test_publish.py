@@ -245,7 +245,7 @@ def test_results_of_other_pairs_are_an_error(tmp_path, store):
     ledger = published_sources.finish(described, store)
     keys = [key for key in store.keys(_folder(store, "captions")) if key.endswith(".parquet")]
     published_sources.put_table(store, keys[0], pq.read_table(store.fetch(keys[1])))
-    with pytest.raises(StorageError, match="does not line up"):
+    with pytest.raises(StorageError, match="is not aligned"):
         publish.publish(Plan.of(described), store, ledger, {})
 
 

@@ -33,7 +33,7 @@ def matching_digests(url: str) -> frozenset[str]:
     They are those of the URL itself, and of its forms without secrets. If it has no other form (a list may be made of
     redacted URLs), it also matches every full URL that is shown in this way.
     """
-    if is_plain(url):
+    if "=" not in url and is_plain(url):  # it holds no secret
         return frozenset((digest(url),))
     form = canonical(url)
     forms = {url, form}

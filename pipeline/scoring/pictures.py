@@ -1,4 +1,4 @@
-"""The stored pictures of one shard, decoded in a pool a window at a time, each of them once."""
+"""The stored pictures of one shard. A pool decodes them window by window, each picture once."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -13,7 +13,7 @@ from pipeline.store import tarfiles
 
 
 class Pictures:
-    """Goes through a shard's tar once. Only the pictures of one window are in memory, as the scorers prepared them."""
+    """Reads a shard's tar once. Only the pictures of one window are in memory, as prepared by the scorers."""
 
     def __init__(
         self,
@@ -31,9 +31,9 @@ class Pictures:
         self._held: dict[str, Mapping[str, Any]] = {}
 
     def take(self, members: Sequence[str]) -> Mapping[str, Sequence[Any]]:
-        """What each scorer made of the pictures, by its name, aligned with `members`; one object a distinct member.
+        """The prepared pictures by scorer, aligned with `members`. Repeated members share one object.
 
-        Members come in the order of the tar, window after window. Raises ShardError for one that is missing or broken.
+        Members must be in the order of the tar, across all windows. Raises ShardError for a missing or broken picture.
         """
         wanted = set(members)
         self._held = {member: made for member, made in self._held.items() if member in wanted}
@@ -53,7 +53,7 @@ class Pictures:
             raise self._error(str(error)) from error
 
     def _until(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-        """Read on until every wanted member was met."""
+        """Read until every wanted member was read."""
         while wanted:
             member, content = next(self._members, ("", b""))
             if not member:

@@ -1,4 +1,4 @@
-"""The plan of a source: the stages that make its results, and the columns that they make together."""
+"""The plan of a source: the stages that compute its results, and the columns of all stages."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ _OF_PAIRS = ("uid", "entry", "url", "caption", "url_number")
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages that make the results of a source. Make one with `Plan.of`, and pass it on.
+    """The stages that compute the results of a source. Create it with `Plan.of`.
 
-    `shards` is the download. `scores` has the stage of every scorer and head that works on one shard, by its name.
-    Scorers of the whole pool are not in it: their stages depend on the ledger, see `pool`.
+    `shards` is the download. `scores` has the stage of every scorer and head that works on one shard, by its name. It
+    does not contain scorers of the whole pool, whose stages depend on the ledger (see `pool`).
     """
 
     source: Source
@@ -40,7 +40,7 @@ class Plan:
     def of(cls, source: Source) -> Self:
         """The plan of a source. Loads no model, but computes digests of weights.
 
-        Raises SourceError or ModelError for a scorer that cannot work, including scorers of the whole pool.
+        Raises SourceError or ModelError for a scorer that cannot run, including scorers of the whole pool.
         """
         shards = download.stage(source)
         scores = {
@@ -60,7 +60,7 @@ class Plan:
 
     @cached_property
     def embeddings(self) -> Mapping[str, Stage]:
-        """The embeddings of every scorer that stores them: float16 [pairs, 2, dim], a .npy a shard, image then text."""
+        """The embeddings of scorers that store them, as a .npy per shard: float16 [pairs, 2, dim], image then text."""
         return {
             name: Stage(f"embeddings/{name}", stage.made_by)
             for name, stage in self.scores.items()
@@ -68,11 +68,11 @@ class Plan:
         }
 
     def certificate(self, name: str) -> str:
-        """The storage key of the certificate that a scorer had when it was first loaded for its stage, as JSON."""
+        """The storage key of a scorer's certificate, JSON from the first time that it was loaded for its stage."""
         return f"{self.scores[name].folder}/certificate.json"
 
     def pool(self, ledger: Ledger, quarantined: Iterable[int]) -> dict[str, Stage]:
-        """The stages of the scorers of the whole pool. They change with every pair that the pool gains or loses."""
+        """The stages of the scorers of the whole pool. Every pair that the pool gains or loses changes them."""
         pool: dict[str, Any] = {
             "ledger": ledger.digest,
             "quarantined": sorted(set(quarantined) & {shard.number for shard in ledger.shards}),
@@ -94,7 +94,7 @@ class Plan:
         }
 
     def results(self, storage: Storage, ledger: Ledger, quarantined: Iterable[int]) -> "Results":
-        """The results that this plan makes of the ledger's pairs."""
+        """The results of this plan for the ledger's pairs."""
         extra = _extra(storage.fetch(shard.key) for shard in ledger.shards)
         scores = {**self.scores, **self.pool(ledger, quarantined)}
         return Results(self, scores, row_columns(extra, self.source.scorers))
@@ -120,15 +120,15 @@ class Results:
 
 
 def aligned(storage: Storage, key: str, pairs: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """The columns that a stage made for these pairs. Raises StorageError if they belong to other pairs."""
+    """The columns of a stage's result for these pairs. Raises StorageError if they belong to other pairs."""
     table = pq.read_table(storage.fetch(key), partitioning=None)
     if not table["uid"].equals(pairs["uid"]):
-        raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")
+        raise StorageError(f"{key} is not aligned with its pairs: delete it and run the same command again")
     return {name: table[name] for name in table.column_names if name not in _OF_PAIRS}
 
 
 def _extra(shards: Iterable[Path]) -> pa.Schema:
-    """The source's extra columns, with the type that holds the values of all shards: the wider number, or else text."""
+    """The source's extra columns, with a type for the values of all shards: the wider number, or else text."""
     kinds: dict[str, list[pa.DataType]] = {}
     for path in shards:
         for field in pq.read_schema(path):
@@ -137,15 +137,17 @@ def _extra(shards: Iterable[Path]) -> pa.Schema:
 
 
 def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:
-    """The stage of a scorer of pairs. It depends on the shards even if it reads captions alone: only downloaded pairs
-    are scored."""
+    """The stage of a scorer of pairs.
+
+    It depends on the shards even if it reads captions only, because only downloaded pairs are scored.
+    """
     _check_columns(source, name, spec)
     decoder = {"decoder": decoders.identity(source.decoder)} if spec.looks_at_pictures else {}
     return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **decoder, "reads": shards.key})
 
 
 def _head(source: Source, name: str, spec: HeadSpec, scores: Mapping[str, Stage]) -> Stage:
-    """The stage of a head: it reads the embeddings of another scorer."""
+    """The stage of a head, which reads the embeddings of another scorer."""
     of = source.scorers[spec.of]
     if of.encoder is None:
         raise SourceError(f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer")
@@ -160,5 +162,5 @@ def _check_columns(source: Source, name: str, spec: Spec) -> None:
     for column in spec.reads:
         if column not in known:
             raise SourceError(
-                f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or take one of {known}"
+                f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or use one of {known}"
             )

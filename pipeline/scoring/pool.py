@@ -1,7 +1,8 @@
-"""Scores that need all rows: run when every shard has its other scores, over what is stored of them.
+"""Scores that need all rows. They are computed from stored results, after every shard has its other scores.
 
-Their results are a Parquet a shard like any scorer's, so that parts, SQL and filters need to know nothing of it. The
-key of such a stage holds the pool's digest: the same pool computes nothing again, one that grew gets other results.
+Their results are a Parquet file per shard, as for other scorers, so that parts, SQL and filters treat them alike. The
+key of such a stage contains the pool's digest: for the same pool nothing is computed again, and a changed pool has new
+results.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +27,9 @@ from pipeline.store.storage import Storage
 
 
 class StoredPool:
-    """A `pipeline.scorers.spec.Pool` of what is stored. `of` names the scorers whose columns `rows` holds.
+    """A `pipeline.scorers.spec.Pool` of stored results. `of` names the scorers whose columns are in `rows`.
 
-    Only one shard is in memory at a time, unless a scorer asks for a whole column.
+    Only one shard is in memory at a time, unless a scorer reads a whole column.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class StoredPool:
             writer.close()
 
     places: list[npt.NDArray[np.int64]]
-    """By shard, the rows of the pool as positions among its pairs."""
+    """For each shard, the positions of the pool's rows among its pairs."""
 
     def __len__(self) -> int:
         return sum(map(len, self.places))
@@ -57,17 +58,17 @@ class StoredPool:
         return pq.read_table(self.rows, columns=[name])[name]
 
     def embeddings(self, of: str) -> Iterator[npt.NDArray[np.float16]]:
-        """The stored embeddings of a scorer, shard after shard: float16 [rows, 2, dim], NaN where there is none."""
+        """The stored embeddings of a scorer, shard by shard: float16 [rows, 2, dim], NaN for missing ones."""
         stage = self._made.plan.embeddings[of]
         for shard, place in zip(self.shards, self.places, strict=True):
             key = stage.item(shard.number, ".npy")
             stored: npt.NDArray[np.float16] = np.load(self._storage.fetch(key), mmap_mode="r", allow_pickle=False)
             if len(stored) != shard.rows:
-                raise StorageError(f"{key} does not line up with its pairs: delete it and run the same command again")
+                raise StorageError(f"{key} is not aligned with its pairs: delete it and run the same command again")
             yield stored[place]
 
     def uids(self, shard: Shard) -> pa.ChunkedArray:
-        """The uids of all pairs of a shard, those that are not of the pool included."""
+        """The uids of all pairs of a shard, including pairs outside the pool."""
         return pq.read_table(self._storage.fetch(shard.key), columns=["uid"], partitioning=None)["uid"]
 
     def _shard(self, shard: Shard, gone: Sequence[int], of: Sequence[str]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
@@ -90,10 +91,10 @@ def run(
     quarantined: Mapping[int, str],
     progress: Progress = silent,
 ) -> None:
-    """Leave the results of every scorer of the whole pool. Does nothing where they are there.
+    """Compute and store the missing results of every scorer of the whole pool.
 
-    `progress` is called with the name of each scorer. Killed at any moment, the next run gives the same.
-    Raises StorageError for a result that is missing or does not line up with its pairs, ModelError for a model.
+    `progress` is called with the name of each scorer. If a run is killed, the next run gives the same results. Raises
+    StorageError for a result that is missing or is not aligned with its pairs, and ModelError for a model that fails.
     """
     specs = {name: spec for name, spec in plan.source.scorers.items() if isinstance(spec, PoolSpec)}
     if not specs:
@@ -118,7 +119,7 @@ def _done(storage: Storage, stage: Stage, spec: PoolSpec, shards: Sequence[Shard
 
 
 def _store(storage: Storage, pool: StoredPool, name: str, spec: PoolSpec, stage: Stage, columns: Columns) -> None:
-    """What the scorer left, and a Parquet a shard. A pair that is not of the pool has NULL."""
+    """Store the scorer's files, and a Parquet file per shard. Pairs outside the pool have NULL."""
     stage.describe(storage)
     for file in spec.files:
         storage.put_file(f"{stage.folder}/{file}", pool.folder / file)

@@ -1,4 +1,4 @@
-"""One shard through all scorers that lack a result for it: read once, decoded once, checked, written whole."""
+"""Scores one shard with all scorers that have no result for it. The shard is read and decoded once."""
 
 import contextlib
 import ctypes
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 
 class Scoring:
-    """Scores shards of one source. What it loads serves all of them.
+    """Scores shards of one source. Models are loaded once for all shards.
 
-    Called with a shard, it scores what is missing of it, all scorers in one pass over its pictures. A model loads once,
-    when something of its own is missing. Raises ShardError for a shard that cannot be scored, and ModelError for a
-    model that would fail every shard.
+    A call with a shard computes its missing scores, with all scorers in one pass over its pictures. A model is loaded
+    when one of its results is missing. Raises ShardError for a shard that cannot be scored, and ModelError for a model
+    that would fail every shard.
 
-    `seconds` is what it spent so far waiting for "pictures", and in each scorer, by its name.
+    `seconds` has the time spent so far waiting for "pictures", and in each scorer, by its name.
     """
 
     def __init__(self, plan: Plan, storage: Storage) -> None:
@@ -46,11 +46,14 @@ class Scoring:
         self._expected: Shard | None = None
 
     def prefetch(self, shard: Shard) -> None:
-        """`shard` comes after the one that is scored next: it is read and decoded while that one's last window is."""
+        """Announce the shard after the next one.
+
+        It is read and decoded while the last window of the next one is scored.
+        """
         self._expected = shard
 
     def __call__(self, shard: Shard) -> None:
-        """Leave a result of every scorer for the shard. Does nothing where all are there."""
+        """Compute and store the missing results of every scorer for the shard."""
         missing = self._missing(shard)
         if not missing:
             return
@@ -102,12 +105,12 @@ class Scoring:
             )
 
     def _open(self, shard: Shard, scorers: Mapping[str, Spec]) -> Opened:
-        """Begin to read a shard. These scorers are loaded for it."""
-        looking = {name: self.load(name) for name, spec in scorers.items() if spec.looks_at_pictures}
-        return self._windows.open(shard, looking)
+        """Begin to read a shard, and load these scorers."""
+        of_pictures = {name: self.load(name) for name, spec in scorers.items() if spec.looks_at_pictures}
+        return self._windows.open(shard, of_pictures)
 
     def _look_ahead(self) -> None:
-        """Open the shard that is expected, unless a model would have to be loaded for it."""
+        """Open the expected shard, unless a model would have to be loaded for it."""
         shard, self._expected = self._expected, None
         missing = self._missing(shard) if shard else {}
         scorers = {name: spec for name, spec in missing.items() if not isinstance(spec, HeadSpec)}
@@ -162,7 +165,7 @@ class Scoring:
         return stored
 
     def _timed(self, what: str, things: Iterable[T]) -> Iterator[T]:
-        """The things; the time until each of them is there counts as spent on `what`."""
+        """The items of an iterable. The time until each item is available is added to `seconds[what]`."""
         things = iter(things)
         while True:
             started = time.perf_counter()
@@ -177,9 +180,9 @@ class Scoring:
 
 
 def _trim() -> None:
-    """Give what the shard's pictures took back to the system, where that is for a process to do: under glibc.
+    """Return the memory of the shard's pictures to the system under glibc, which does not do so itself.
 
-    It keeps freed memory in pieces, into which the next shard fits ever worse, so that a long run would grow.
+    glibc keeps freed memory in fragments that fit the next shard less and less, so that the memory of a long run grows.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
@@ -198,7 +201,7 @@ def _batch(window: pa.Table, images: Sequence[object]) -> Batch:
 
 @contextlib.contextmanager
 def _attribute_errors(name: str, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[None]:
-    """Say which scorer failed, and near which rows of the shard. What winnow itself raised, of models say, passes."""
+    """Name the scorer that failed and the rows of the shard in the error. winnow's own errors pass unchanged."""
     try:
         yield
     except WinnowError:

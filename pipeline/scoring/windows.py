@@ -1,6 +1,6 @@
-"""The windows of a downloaded shard: while one is scored, the next is read and decoded, in the next shard if need be.
+"""The windows of a downloaded shard. While one is scored, the next one is read and decoded, even across shards.
 
-One thread reads, a pool decodes, and at most one window is ahead, so that memory does not grow with the run.
+One thread reads and a pool decodes. At most one window is prepared ahead, which bounds memory.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ DOWNLOADED = ("width", "height", "bytes", "sha256")
 
 @dataclass(frozen=True)
 class Window:
-    """At most `WINDOW` downloaded pairs: `rows` are their places in the shard, `pairs` what is known of them.
+    """At most `WINDOW` downloaded pairs: `rows` has their positions in the shard, `pairs` their columns.
 
-    `images` is what each scorer prepared of the pictures, by its name. `last` is the shard's last window.
+    `images` has the prepared pictures by scorer. `last` is true for the last window of the shard.
     """
 
     rows: npt.NDArray[np.int64]
@@ -52,12 +52,12 @@ class Windows:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def open(self, shard: Shard, scorers: Mapping[str, Scorer]) -> "Opened":
-        """Begin to read; `scorers` are those that look at pictures. Errors come where their window would."""
+        """Begin to read a shard. `scorers` are those of pictures. An error is raised in place of its window."""
         pairs = self._thread.submit(self._pairs, shard)
         return Opened(pairs, self._windows(shard, pairs, scorers), self._thread)
 
     def _pairs(self, shard: Shard) -> pa.Table:
-        """The shard's pairs, beside what became of their download."""
+        """The shard's pairs, with the columns of their download."""
         key = self._shards.item(shard.number, ".parquet")
         if not self._storage.done(key):
             raise ShardError("score", shard.number, "it was not downloaded")
@@ -85,7 +85,7 @@ class Windows:
 
     @contextlib.contextmanager
     def _pictures(self, shard: Shard, scorers: Mapping[str, Scorer]) -> Iterator[Pictures | None]:
-        """The shard's pictures, or None if no scorer looks at them."""
+        """The shard's pictures, or None if no scorer needs them."""
         if not scorers:
             yield None
             return
@@ -95,14 +95,14 @@ class Windows:
 
 
 class Opened:
-    """A shard that is being read. `pairs` waits for its table; going through it gives its windows, once."""
+    """A shard that is being read. `pairs` waits for its table. Iterate once over it for its windows."""
 
     def __init__(self, pairs: "Future[pa.Table]", windows: Iterator[Window], thread: ThreadPoolExecutor) -> None:
         self._pairs, self._windows = pairs, Prefetched(windows, thread)
 
     @property
     def pairs(self) -> pa.Table:
-        """Every pair of the shard, beside what became of its download. Raises ShardError."""
+        """Every pair of the shard, with the columns of its download. Raises ShardError."""
         return self._pairs.result()
 
     def __iter__(self) -> Iterator[Window]:

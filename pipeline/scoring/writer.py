@@ -1,4 +1,4 @@
-"""The columns of one scorer for one shard: checked as they come, aligned with the pairs, written whole."""
+"""Writes the columns of one scorer for one shard. They are checked, and aligned with the pairs."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.store.parquet import ROW_GROUP
 
 
 class ScoreWriter:
-    """Collects what a scorer says of a shard's rows, window after window. Rows it says nothing of are NULL."""
+    """Collects the scores of a shard's rows, window by window, and writes them. Rows without a score are NULL."""
 
     def __init__(self, name: str, spec: Spec, rows: int, scratch: Path, dim: int | None) -> None:
         self._name, self._scratch = name, scratch
@@ -31,7 +31,7 @@ class ScoreWriter:
             self._embeddings[:] = np.nan
 
     def add(self, rows: npt.NDArray[np.int64], columns: Columns) -> None:
-        """Take the values of these rows. Raises ValueError for anything but exactly what the spec promised."""
+        """Add the values of these rows. Raises ValueError unless the columns and types are those of the spec."""
         expected = set(self._promised) | ({"embeddings"} if self._embeddings is not None else set())
         if set(columns) != expected:
             raise ValueError(f"it promised the columns {sorted(expected)} and returned {sorted(columns)}")
@@ -43,7 +43,7 @@ class ScoreWriter:
         self._scored += len(rows)
 
     def write(self, uids: pa.ChunkedArray) -> Path:
-        """The score Parquet: uid and the columns, a row a pair. One thread and fixed row groups: the same bytes."""
+        """Write the score Parquet: uid and the columns, a row for each pair. The same values give the same bytes."""
         place = pa.array(self._place, mask=self._place < 0)
         columns = {"uid": uids}
         for column, kind in self._promised.items():
@@ -55,7 +55,7 @@ class ScoreWriter:
         return path
 
     def write_embeddings(self) -> Path:
-        """The embeddings' .npy file. Nothing can be added afterwards."""
+        """Write the .npy file of the embeddings. Nothing can be added afterwards."""
         assert isinstance(self._embeddings, np.memmap)
         self._embeddings.flush()
         self._embeddings = None
@@ -63,7 +63,7 @@ class ScoreWriter:
 
 
 def _checked(column: str, values: Any, kind: pa.DataType, rows: npt.NDArray[np.int64]) -> pa.Array:
-    """The values as an Arrow array of the promised type. NULL is no score; NaN is the result of a mistake."""
+    """The values as an Arrow array of the promised type. NULL is a missing score; NaN is an error."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
     if len(array) != len(rows):
         raise ValueError(f"column {column!r} has {len(array)} values for {len(rows)} pairs")
@@ -77,11 +77,11 @@ def _checked(column: str, values: Any, kind: pa.DataType, rows: npt.NDArray[np.i
 
 
 def _checked_embeddings(values: Any, rows: npt.NDArray[np.int64], dim: int) -> npt.NDArray[np.float16]:
-    """Normalised vectors as float16; NaN where there is none."""
+    """Normalised vectors as float16, NaN for missing ones."""
     if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.shape != (len(rows), 2, dim):
         raise ValueError(f"embeddings must be a float32 array of shape {(len(rows), 2, dim)}")
     norms = np.linalg.norm(values, axis=2)
-    wrong = np.flatnonzero((np.abs(norms - 1) > NORM).any(axis=1))  # NaN is no comparison
+    wrong = np.flatnonzero((np.abs(norms - 1) > NORM).any(axis=1))  # a comparison with NaN is false
     if len(wrong):
         raise ValueError(
             f"the embedding at row {rows[wrong[0]]} has norm {np.nanmax(norms[wrong[0]]):.3g} instead of 1"

@@ -106,9 +106,10 @@ def _spell(con: duckdb.DuckDBPyConnection, names: Blocked) -> None:
 
 
 def _unusual_urls(con: duckdb.DuckDBPyConnection) -> Iterator[list[str]]:
-    """The distinct URLs of `listed` that are not surely canonical, in batches."""
+    """The distinct URLs of `listed` that may have another form, in batches."""
     found = con.sql(
-        f"SELECT DISTINCT url FROM listed WHERE url <> '' AND NOT regexp_full_match(url, {duck.literal(CANONICAL)})"
+        f"SELECT DISTINCT url FROM listed WHERE url <> '' AND NOT "
+        f"(regexp_full_match(url, {duck.literal(CANONICAL)}) AND NOT contains(url, '='))"
     ).to_arrow_table()
     for batch in found.to_batches(ROW_GROUP):
         yield batch["url"].to_pylist()

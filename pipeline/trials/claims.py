@@ -1,4 +1,4 @@
-"""Who trains a trial: the first to claim it."""
+"""Claims on trials: the first process to claim a trial trains it."""
 
 import json
 import os
@@ -14,15 +14,18 @@ from pipeline.store.storage import Storage
 from pipeline.trials.trials import Setting, Trial
 
 POLL = 0.2
-"""Seconds between two looks at a trial that somebody else trains."""
+"""Seconds between two checks of a trial that another process trains."""
 
 
 PATIENCE = 3600
-"""Seconds after which a claim expires, even if its process lives or its machine cannot be seen."""
+"""Seconds after which a claim expires, even if its process is alive or is on another machine."""
 
 
 def train_once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> Trial:
-    """The setting's trial: found, trained here, or waited for where a living process is at it."""
+    """The trial of a setting.
+
+    Reads it if it is stored, waits for it if a living process trains it, or else trains it.
+    """
     result = f"{setting.key}.json"
     while not storage.done(result):
         if _claim(storage, setting.key):
@@ -33,7 +36,7 @@ def train_once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -
 
 
 def _claim(storage: Storage, key: str) -> bool:
-    """Whether this process is the one to train. A dead process's claim is followed by one of the next generation."""
+    """Whether this process may train. A claim of the next generation replaces the claim of a dead process."""
     generation = 0
     while storage.done(f"{key}.claim-{generation}"):
         generation += 1
@@ -48,12 +51,12 @@ def _claim(storage: Storage, key: str) -> bool:
 
 
 def _alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the process may still be at work. A number given to another process since then does not count."""
+    """Whether the process may still be running. A later process with the same id does not count."""
     return bool(holder["host"] != platform.node() or _started(holder["pid"]) == holder["started"])
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, in the words of this system; None if there is no such process."""
+    """The start time of the process, in the format of this system; None if there is no such process."""
     if Path("/proc/self/stat").exists():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()

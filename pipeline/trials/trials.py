@@ -1,7 +1,7 @@
 """Trials: one training of one learner on one arm, as a JSON object. Training writes them; the report and SQL read them.
 
-A trial is claimed before it is trained, so that a run by hand and a triggered one do not both train it. Nothing breaks
-where both do: the same setting gives the same trial, and the first result stays.
+A process claims a trial before it trains it, so that two concurrent runs do not both train it. If both do, no harm is
+done: the same setting gives the same trial, and the first result is kept.
 """
 
 import json
@@ -14,24 +14,23 @@ from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 
 FORMAT = 5
-"""Raised whenever a trial's JSON would tell something else."""
+"""The version of a trial's JSON."""
 
 GAIN = 10
-"""Raised whenever the same trials would be summed up otherwise."""
+"""The version of the JSON that summarizes trials as a gain."""
 
 COMPARED = 2
-"""Raised whenever the figures of encoders side by side would tell something else."""
+"""The version of the JSON that compares encoders."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All that decides a trial; its key is a digest of this.
+    """The inputs of a trial. Its key is a digest of them.
 
-    `recipe` is a name, and `choice` tells what it asks for. `learner` is the name that the source file gives to a
-    `head` on an `encoder`; `code` is raised when the same setting would be trained otherwise; where `augmented`,
-    `augmentation` says what is: image, text, both or guarded; `budget` has no number of seeds; `kind` and `column` are
-    the task's, and its `classes` in the order in which predictions count them; `test` is the digest of the held-out
-    pictures and labels.
+    `recipe` is a name, and `choice` identifies its content. `learner` is the name in the source file of a `head` on an
+    `encoder`. `code` is the version of the training code. If `augmented`, then `augmentation` is image, text, both or
+    guarded. `budget` has no number of seeds. `kind` and `column` are those of the task; predictions are positions in
+    `classes`. `test` is the digest of the held-out pictures and labels.
     """
 
     code: int
@@ -54,20 +53,26 @@ class Setting:
 
     @property
     def cell(self) -> tuple[str, bool | str]:
-        """Arm, and what is augmented: False for nothing, True for pictures alone, else `augmentation`."""
+        """The arm, and the augmentation: False for none, True for pictures alone, else `augmentation`."""
         return self.arm, self.augmented and (self.augmentation == "image" or self.augmentation)
 
     @property
+    def description(self) -> str:
+        """Learner, arm, augmentation and seed, for an error."""
+        plain = f"learner {self.learner!r}, arm {self.arm!r}, seed {self.seed}"
+        return f"{plain}, augmented ({self.augmentation})" if self.augmented else plain
+
+    @property
     def key(self) -> str:
-        """The storage key of the trial, without its ending."""
-        pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order counts
+        """The storage key of the trial, without the file extension."""
+        pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order matters
         return f"trials/{digest(asdict(self) | {'classes': pairs, 'format': FORMAT})[:32]}"
 
     @property
     def draw(self) -> str:
-        """The storage key of the rows that every arm of this seed drew, without its ending."""
+        """The storage key of the rows drawn for every arm of this seed, without the file extension."""
         pairs = [[name, list(words)] for name, words in self.classes.items()]
-        made_of = [
+        inputs = [
             self.code,
             self.source,
             self.manifest,
@@ -79,12 +84,12 @@ class Setting:
             self.seed,
             FORMAT,
         ]
-        return f"draws/{digest(made_of)[:32]}"
+        return f"draws/{digest(inputs)[:32]}"
 
 
 @dataclass(frozen=True)
 class LearningCurvePoint:
-    """A point of a learning curve: the score that is compared, after so many pictures, repetitions counted."""
+    """A point of a learning curve: the main score after training on `images` pictures, including repetitions."""
 
     images: int
     score: float
@@ -92,15 +97,14 @@ class LearningCurvePoint:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a setting, on the held-out pictures.
+    """The result of a setting on the held-out pictures.
 
-    `pairs` were drawn, `distinct` of them are different; `scores` by name, that which is compared first, and `baseline`
-    what a learner that looks at no picture would get of that; `per_class` has precision, recall, f1 and support;
-    `predictions` is a class number or a number for each held-out picture, or, of captions,
-    what `training.measures.matching` computes: ranks, or cosines less a threshold; all scores come of it.
-    `learning_rate` is the one that was best on pairs which
-    the seed did not draw, where several were tried, and None where none was asked for; `images` were seen in all
-    tries, repetitions counted, and `seconds` is the time that training took.
+    `pairs` pairs were drawn, of which `distinct` are different. `scores` has the main score first. `baseline` is the
+    main score of a learner that sees no picture. `per_class` has precision, recall, f1 and support. `predictions` has a
+    class number or a number for each held-out picture. For captions it has the ranks, or the cosines minus a threshold,
+    of `training.measures.matching`. All scores are computed from it. `learning_rate` is the best one on pairs that the
+    seed did not draw, if several were tried, and None if none was set. `images` were seen in all tries, including
+    repetitions, and `seconds` is the training time.
     """
 
     setting: Setting
@@ -117,14 +121,14 @@ class Trial:
 
     @property
     def points(self) -> float:
-        """Hundredths of the score that is compared above the baseline."""
+        """The main score minus the baseline, in hundredths."""
         return 100 * (next(iter(self.scores.values())) - self.baseline)
 
     def to_json(self) -> bytes:
         """One flat JSON object: the setting's fields and the scores beside the other results.
 
-        `score` (what is compared) and `seconds_per_point` are there for who asks in SQL; the latter is NULL where the
-        baseline was not beaten.
+        `score`, the main score, and `seconds_per_point` are for SQL. The latter is NULL if the score is not above the
+        baseline.
         """
         fields = asdict(self)
         setting, scores = fields.pop("setting"), fields.pop("scores")
@@ -146,12 +150,12 @@ class Trial:
 
 
 def finished(storage: Storage) -> list[str]:
-    """The storage keys of all trials that are there."""
+    """The storage keys of all stored trials."""
     return [key for key in storage.keys("trials") if key.endswith(".json")]
 
 
 def gain_of(storage: Storage, manifest: str) -> dict[str, Any] | None:
-    """The gain of the recipe that was published, as measured last; None if none was, or by an older version."""
+    """The last measured gain of the published recipe; None if there is none of this version."""
     paths = [storage.fetch(key) for key in storage.keys("gains")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         gain: dict[str, Any] = json.loads(path.read_bytes())

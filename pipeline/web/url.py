@@ -14,9 +14,9 @@ _LABEL = 63
 
 CANONICAL = (
     r"https?://(?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*"
-    r"(?:/(?:[A-Za-z0-9_~!$&()*+,;:-][A-Za-z0-9._~!$&()*+,;:-]*)?)+(?:\?[A-Za-z0-9._~!$&()*+,;:/?-]+)?"
+    r"(?:/(?:[A-Za-z0-9_~!$&()*+,;:=-][A-Za-z0-9._~!$&()*+,;:=-]*)?)+(?:\?[A-Za-z0-9._~!$&()*+,;:=/?-]+)?"
 )
-"""URLs that `canonical` leaves as they are and that hold no secret, for both `re` and RE2: most of a list, not all."""
+"""URLs that `canonical` leaves as they are, for both `re` and RE2: most of a list, not all. No secret without a `=`."""
 
 _PLAIN = re.compile(CANONICAL)
 _BLANK = "".join(
