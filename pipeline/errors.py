@@ -40,6 +40,10 @@ class CompareError(WinnowError, ValueError):
     """Two trials differ in more than the measured factor, or one cannot be run fairly."""
 
 
+class TrainingError(WinnowError):
+    """A training diverged: its loss, its scores or its predictions are not finite."""
+
+
 class ShardError(WinnowError):
     """One shard failed in one stage."""
 

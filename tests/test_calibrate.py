@@ -94,6 +94,15 @@ def test_one_comparison_of_one_column_with_one_number(sql, told):
         assert Comparison.of(found.at("7.25")).number == "7.25"
 
 
+def test_chance_is_rare_for_labels_that_follow_the_value_and_common_for_others():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=60)
+    assert rule.chance(values, values < 0) == 1 / 1000
+    blind = [rule.chance(rng.normal(size=40), rng.permutation(40) < 20) for _ in range(40)]
+    assert sum(share <= 0.05 for share in blind) <= 6
+    assert rule.chance(np.zeros(10), np.arange(10) < 5) == 1
+
+
 SHARP = published_sources.SHARP | {"catches": ["blurred"]}
 LABELS = {number: "blurred" if number < 45 else "swapped" if number > 95 else "clean" for number in range(20, 100)}
 
@@ -149,6 +158,22 @@ def test_a_filter_that_keeps_low_values(tmp_path):
     assert found["best"]["recall"]["share"] == found["best"]["precision"]["share"] == 1
     assert "no pair is labelled 'blinding'" in found["remarks"][0]
     assert "fewer than 20 good or bad pairs" in found["remarks"][1]
+
+
+def test_random_labels_give_no_threshold(tmp_path):
+    rng = np.random.default_rng(5)
+    labels = dict(zip(range(20, 80), rng.permutation(["blurred"] * 30 + ["clean"] * 30).tolist(), strict=True))
+    (found,) = measured(*sampled(tmp_path, labels))["filters"]
+    assert found["best"] is None
+    assert found["now"]
+    assert "this sample shows no threshold that is better than chance" in found["remarks"][-1]
+
+
+def test_a_threshold_that_is_worse_than_dropping_all_is_not_recommended(tmp_path):
+    labels = dict.fromkeys(range(20, 80), "blurred") | dict.fromkeys((30, 31, 50), "clean")
+    (found,) = measured(*sampled(tmp_path, labels))["filters"]
+    assert found["best"] is None
+    assert "dropping all pairs 0.97" in found["remarks"][-1]
 
 
 def test_filters_that_no_number_helps(tmp_path):

@@ -16,7 +16,7 @@ from pipeline.errors import ModelError, SourceError
 from pipeline.settings import encoder
 from pipeline.settings.encoder import Hog, Network, Pixels
 from pipeline.sources import loading
-from training.encoders import encoders
+from training.encoders import encoders, finite
 from training.studies import candidates
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
@@ -153,7 +153,7 @@ def test_features_that_are_no_numbers_are_an_error():
     broken = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 4), torch.nn.Flatten())
     torch.nn.init.constant_(broken[0].weight, torch.nan)
     with pytest.raises(ModelError, match="are not finite"):
-        tower_of(broken.requires_grad_(False), 2).encode(plain(1))
+        finite.to_float16(tower_of(broken.requires_grad_(False), 2).encode(plain(1)), str)
 
 
 def test_the_identity_tells_weights_and_settings(folder, tmp_path):

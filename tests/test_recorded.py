@@ -7,6 +7,7 @@ from pathlib import Path
 
 import downloaded_sources
 import numpy as np
+import published_sources
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,12 +16,14 @@ from safetensors.numpy import save_file
 
 from pipeline.download import download
 from pipeline.errors import ModelError, SourceError
+from pipeline.manifest import publish
 from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.spec import Batch
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
+from pipeline.store.storage import Storage
 
 DATA = Path(os.environ.get("WINNOW_DATA", "/nowhere"))
 real = pytest.mark.skipif(not DATA.is_dir(), reason="WINNOW_DATA names no folder of real data")
@@ -359,3 +362,45 @@ def test_real_photos_against_their_class_names_and_the_real_head(tmp_path):
     assert all(0.1 < value < 0.35 for value in found["clip"]["similarity"][::2])
     assert found["clip"]["similarity"][1::2] == [None] * 50
     assert all(3 < value < 9 for value in found["aesthetic"]["score"])
+
+
+@pytest.mark.parametrize(
+    ("file", "source"), [([1.0, 2.0], ["1", "2"]), ([1, 2], ["1.0", "2.0"]), (["1.0", "2.00"], ["1", "2"])]
+)
+def test_whole_numbers_are_equal_however_they_are_written(tmp_path, files, file, source):
+    image = file_of(tmp_path / "numbers.parquet", "image", dict(zip(file, [[3, 4], [1, 0]], strict=True)))
+    found = spec(image, files[1]).load().score(_batch(rows(*[(each, "dog") for each in source])))
+    assert found["similarity"].to_pylist() == pytest.approx([0.6, 1])
+
+
+def test_keys_that_are_written_in_two_ways_are_two_keys(tmp_path, files):
+    image = file_of(tmp_path / "texts.parquet", "image", {"1": [3, 4], "1.0": [1, 0], "02": [1, 0], "3.5": [1, 0]})
+    asked = ["1", "1.0", "1.00", "2", "3", "None"]
+    found = spec(image, files[1]).load().score(_batch(rows(*[(each, "dog") for each in asked])))
+    assert found["similarity"].to_pylist() == [pytest.approx(0.6), 1, None, None, None, None]
+
+
+def test_a_missing_key_is_no_key(tmp_path, files):
+    table = pa.table(
+        {"image": ["a.jpg", None], "embedding": pa.array([[3.0, 4.0], [1.0, 0.0]], pa.list_(pa.float32(), 2))}
+    )
+    pq.write_table(table, tmp_path / "image.parquet")
+    found = spec(tmp_path / "image.parquet", files[1]).load().score(_batch(rows(("a.jpg", "dog"), (None, "dog"))))
+    assert found["similarity"].to_pylist() == [pytest.approx(0.6), None]
+
+
+def test_recordings_of_which_no_key_is_found_are_not_published(tmp_path):
+    more = published_sources.recorded(tmp_path)
+    described = published_sources.listed(tmp_path, range(20), more=more)
+    storage = Storage(tmp_path / "root")
+    ledger = published_sources.finish(described, storage)
+    stage = Plan.of(described).scores["recorded"]
+    scoring = Scoring(Plan.of(described), storage)
+    for shard in ledger.shards:
+        storage.fetch(stage.item(shard.number, ".parquet")).unlink()
+        scoring(shard)
+    with pytest.raises(ModelError) as error:
+        publish.publish(Plan.of(described), storage, ledger, {})
+    assert "scorers.recorded: no key was found, so none of 20 pairs" in str(error.value)
+    assert "caption is 'picture number 0', key in recorded.parquet is 'nobody'" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -15,7 +15,7 @@ from pipeline.filtering import distinct, predicates
 from pipeline.filtering.distinct import Neighbours
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
-from pipeline.manifest import card, database, placeholders, verdicts
+from pipeline.manifest import card, database, placeholders, unmatched, verdicts
 from pipeline.manifest.document import Counts, Document, Inputs, LedgerState, StageKeys, without_why
 from pipeline.manifest.log import commit, commits
 from pipeline.manifest.manifest import Manifest
@@ -47,8 +47,9 @@ def publish(
     """Publish the results of the ledger's pairs. Idempotent: a second run writes nothing.
 
     `recipe` defaults to the source's own. `quarantined` gives the reason for each shard without a result; its pairs
-    become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row, and StorageError
-    for a result that is missing or is not aligned with its pairs.
+    become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row, StorageError for
+    a result that is missing or is not aligned with its pairs, and ModelError for recorded embeddings of which no key
+    was found.
     """
     made = plan.results(storage, ledger, quarantined)
     recipe, neighbours = recipe or plan.source.own_recipe, _neighbours(made)
@@ -72,6 +73,7 @@ def publish(
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
         paths = [storage.fetch(part.key) for part in rows]
+        unmatched.check(con, plan.source.scorers, made.scores, paths)
         facts = card.describe(con, storage, made, paths) | placeholders.count(con, storage, paths) | card.why(recipe)
     if neighbours:
         facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}

@@ -4,7 +4,8 @@ The rule: of the thresholds between two neighbouring observed values, take the o
 labels that the filter `catches`, among the downloaded pairs that are good or have one of these labels; of several, the
 laxest. It is rounded towards the lax side to 3 significant digits, or to more where 3 would cost over a hundredth of F1
 (between whole numbers, to the whole number that separates them alike). All figures are those of the rounded number. A
-pair without a score counts as not caught.
+pair without a score counts as not caught. A threshold is recommended only if its F1 is above that of dropping all pairs
+and of dropping none, and if at most 5 % of 999 shuffles of the labels have a threshold as good.
 
 The figures come from the sample that the threshold was chosen on, so they are a little optimistic. Precision depends on
 the share of bad pairs in the sample. Nothing is changed: a person copies a threshold into the source file.
@@ -25,7 +26,7 @@ from filters.core import Filter
 from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.thresholds import Comparison
 from pipeline.review.rates import Rate
-from pipeline.review.rule import best_edge, roundings
+from pipeline.review.rule import best_edge, chance, roundings
 from pipeline.review.sample import Labelled
 from pipeline.review.sample_source import FOLDER, scored
 from pipeline.settings.choice import FilterRow
@@ -34,7 +35,7 @@ from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 
-CODE = 1
+CODE = 2
 """Raised when the same sample would give other figures."""
 
 RULE = (
@@ -47,6 +48,9 @@ FEWEST = 20
 
 DEAREST = 0.01
 """F1 that rounding a threshold may cost; beyond that it gets more digits."""
+
+CHANCE = 0.05
+"""The largest share of shuffled labels that may have a threshold as good as the one that is recommended."""
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
@@ -156,7 +160,20 @@ def _calibrate(con: duckdb.DuckDBPyConnection, row: FilterRow, known: Labelled) 
     exact = edge if compared.keeps_high else -edge
     dearest = _line(con, row, compared.at(repr(exact)), known)[0].f1 - DEAREST
     lines = (_line(con, row, compared.at(number), known)[0] for number in _numbers(con, compared, exact))
-    return replace(found, best=next(line for line in lines if line.f1 >= dearest))
+    best = next(line for line in lines if line.f1 >= dearest)
+    remark = _no_better_than_chance(best, values if compared.keeps_high else -values, bad)
+    return found.remark(remark) if remark else replace(found, best=best)
+
+
+def _no_better_than_chance(best: Line, values: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_]) -> str | None:
+    """Why a threshold is not recommended: dropping all pairs, or shuffled labels, do as well. None if neither does."""
+    drop_all, reached = 2 * int(bad.sum()) / (len(bad) + int(bad.sum())), chance(values, bad)
+    if best.f1 > drop_all and reached <= CHANCE:
+        return None
+    return (
+        f"this sample shows no threshold that is better than chance: the best has F1 {best.f1:.2f}, dropping all pairs "
+        f"{drop_all:.2f}, dropping none 0.00; {reached:.0%} of shuffled labels have a threshold as good"
+    )
 
 
 def _has_subquery(con: duckdb.DuckDBPyConnection, sql: str) -> bool:

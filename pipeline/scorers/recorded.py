@@ -1,5 +1,7 @@
 """Embeddings that already exist in Parquet files, looked up by columns of the source."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -16,6 +18,8 @@ from pipeline.settings.fields import ExistingPath, Table
 from pipeline.store.digests import file_digest
 
 VERSION = 1
+
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,300}))(?:\.0+)?", re.ASCII)
 
 
 class Recording(Table):
@@ -94,8 +98,10 @@ class Vectors:
         for column, value in recording.where.items():
             table = table.filter(pc.equal(table[column].cast(pa.string()), str(value)))
         table = table.filter(pc.is_valid(table[recording.column]))
+        table = table.filter(pc.is_valid(table[recording.key]))
         keys = [str(key) for key in table[recording.key].to_pylist()]
         self._rows = {key: row for row, key in enumerate(keys)}
+        self._whole = _by_whole(keys)
         if not keys:
             raise ModelError(
                 f"{name} has no embeddings where {dict(recording.where)}; correct where, or name another file"
@@ -113,10 +119,17 @@ class Vectors:
                     f"{name}: {recording.key} = {key!r} has several vectors; choose one with where = {{...}}"
                 )
 
+    def row(self, key: Any) -> int | None:
+        """The row with the same text, or else the only one with the same whole number; None if there is none."""
+        if key is None:
+            return None
+        found = self._rows.get(str(key))
+        return self._whole.get(_whole(str(key))) if found is None else found
+
     def look_up(self, keys: Sequence[Any]) -> npt.NDArray[np.float32]:
         """float32 [keys, dim], L2-normalised; NaN for a missing key, and for a vector of zeros."""
         found = np.full((len(keys), self.dim), np.nan, np.float32)
-        rows = [(place, self._rows[str(key)]) for place, key in enumerate(keys) if str(key) in self._rows]
+        rows = [(place, row) for place, key in enumerate(keys) if (row := self.row(key)) is not None]
         if rows:
             places, sources = np.array(rows).T
             found[places] = self._values[sources]
@@ -138,6 +151,20 @@ class Recorded:
         image, text = (vectors.look_up(_values(batch, vectors.by)) for vectors in (self._image, self._text))
         similarity = pa.array(np.einsum("nd,nd->n", image, text), from_pandas=True)
         return {"similarity": similarity, "embeddings": np.stack([image, text], axis=1)}
+
+
+def _by_whole(keys: Sequence[str]) -> dict[int | None, int]:
+    """The row of each whole number that exactly one of the distinct keys stands for, as 1 and 1.0 do."""
+    rows = {key: row for row, key in enumerate(keys)}
+    numbers = {key: number for key in rows if (number := _whole(key)) is not None}
+    counts = Counter(numbers.values())
+    return {number: rows[key] for key, number in numbers.items() if counts[number] == 1}
+
+
+def _whole(key: str) -> int | None:
+    """The whole number that a key stands for: 7 for 7, 7.0 and 7.00; None for 07, 7.5, 1e3 and other text."""
+    found = _WHOLE.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def _values(batch: Batch, column: str) -> Sequence[Any]:

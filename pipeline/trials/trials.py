@@ -57,6 +57,12 @@ class Setting:
         return self.arm, self.augmented and (self.augmentation == "image" or self.augmentation)
 
     @property
+    def description(self) -> str:
+        """Learner, arm, augmentation and seed, for an error."""
+        plain = f"learner {self.learner!r}, arm {self.arm!r}, seed {self.seed}"
+        return f"{plain}, augmented ({self.augmentation})" if self.augmented else plain
+
+    @property
     def key(self) -> str:
         """The storage key of the trial, without the file extension."""
         pairs = [[name, list(words)] for name, words in self.classes.items()]  # their order matters

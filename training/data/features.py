@@ -35,6 +35,7 @@ from pipeline.store.storage import Storage
 from training.augment import picture_policies
 from training.data import heldout
 from training.encoders import encoders
+from training.encoders.finite import check_finite, to_float16
 
 T = TypeVar("T")
 
@@ -64,8 +65,9 @@ class Features:
 
 
 class Prepared(NamedTuple):
-    """A picture, ready for an encoder: its perceptual hash, and what the encoder prepared of each version."""
+    """A picture, ready for an encoder: its name, its perceptual hash, and what the encoder prepared of each version."""
 
+    name: str
     phash: int
     versions: Sequence[Any]
 
@@ -128,7 +130,9 @@ class Extractor:
                     np.savez(scratch / "features.npz", views=made.views, phash=made.phash)
                     self._storage.put_file(key, scratch / "features.npz")
             with np.load(self._storage.fetch(key), allow_pickle=False) as stored:
-                yield Features(stored["views"], stored["phash"])
+                kept = Features(stored["views"], stored["phash"])
+            check_finite(kept.views, partial(_picture_name, wanted[key]))
+            yield kept
 
     def _computed(self, missing: Mapping[str, Callable[[], Iterable[NamedPicture]]], views: int) -> Iterator[Features]:
         """The features of each missing key. Decoding does not stop between keys."""
@@ -140,9 +144,15 @@ class Extractor:
 
     def _encoded(self, window: Sequence[Prepared]) -> Features:
         assert self._loaded is not None
-        encoded = self._loaded.encode([each for picture in window for each in picture.versions]).astype(np.float16)
+        versions = [each for picture in window for each in picture.versions]
+        views = len(window[0].versions)
+        encoded = to_float16(self._loaded.encode(versions), lambda row: window[row // views].name)
         hashes = np.array([picture.phash for picture in window], np.uint64)
-        return Features(encoded.reshape(len(window), len(window[0].versions), -1), hashes)
+        return Features(encoded.reshape(len(window), views, -1), hashes)
+
+
+def _picture_name(pictures: Callable[[], Iterable[NamedPicture]], row: int) -> str:
+    return next(islice(pictures(), row, None))[0]
 
 
 @contextmanager
@@ -175,7 +185,7 @@ def prepare(
         images = [resize(pixels) for pixels in decode_versions(content, policy, views)]
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise StorageError(f"{name} cannot be decoded: {error!r}") from error
-    return Prepared(phash(images[0]), [encoder.prepare(each) for each in images])
+    return Prepared(name, phash(images[0]), [encoder.prepare(each) for each in images])
 
 
 def decode_versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import CompareError
 from pipeline.settings.task import Task
 
 Classes = Mapping[str, Sequence[str]]
@@ -68,6 +69,20 @@ def known(targets: Targets) -> npt.NDArray[np.bool_]:
     """Which of them are labels or numbers."""
     is_known: npt.NDArray[np.bool_] = ~np.isnan(targets) if targets.dtype.kind == "f" else targets >= 0
     return is_known
+
+
+def check_varies(whose: str, values: Targets) -> None:
+    """Raises CompareError for numbers to learn or to predict that are all one, or too large for a variance."""
+    if len(values) and values.min() == values.max():
+        raise CompareError(
+            f"the numbers of {whose} are all {values[0]:g}: there is nothing to predict; name another column in [task]"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(np.var(values))
+    if len(values) and not math.isfinite(spread):
+        raise CompareError(
+            f"the numbers of {whose} are so large that their variance is not finite: rescale the column of [task]"
+        )
 
 
 def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, dict[str, int]]:

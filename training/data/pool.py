@@ -53,11 +53,14 @@ class Pool:
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
     """The pool of a manifest, in ledger order; without a `test` set, task.split first splits one off.
 
-    Raises CompareError if no pair can be trained on, or no picture that was split off has a label.
+    Raises CompareError if no pair can be trained on, no picture that was split off has a label, or a number does
+    not vary.
     """
     table, counts = labels.label_pairs(choice.downloaded(task.column), task)
     if not len(table):
         raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
+    if task.kind == "number":
+        labels.check_varies("the pairs", table["label"].to_numpy())
     table, features = _with_features(table, choice.manifest.stages.shards, extractors, progress)
     if test is None:
         assert task.split

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,10 @@ from pipeline.models.clip_weights import find_model
 from pipeline.settings.encoder import Network
 from training.data.labels import Classes
 from training.data.versions import Versions
+from training.encoders.finite import to_float16
+
+if TYPE_CHECKING:
+    from pipeline.models.clip import Clip
 
 PROMPT = "a photo of a {}"
 """The embedding of a class is the mean of its words in this sentence."""
@@ -47,9 +52,10 @@ class Texts:
         if versions is not None:
             for how, texts in versions.captions.items():
                 shape = versions.refused[how].shape
-                augmented[how] = clip.encode_captions(texts).reshape(*shape, -1).astype(np.float16)
+                augmented[how] = _embed(clip, texts).reshape(*shape, -1)
         unit = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return cls(clip.encode_captions(captions).astype(np.float16), unit.astype(np.float16), augmented)
+        held = to_float16(unit, lambda row: f"the text {heldout[row][0]!r}")
+        return cls(_embed(clip, captions), held, augmented)
 
     def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
         """What a learner sees of rows of the pool, the plain caption first: [rows, 1, dim], or [rows, 1 + views, dim].
@@ -60,6 +66,10 @@ class Texts:
         if not isinstance(how, str) or versions is None:
             return plain
         return versions.select(how, rows, plain, self.versions["text" if how == "text" else "both"])
+
+
+def _embed(clip: "Clip", captions: Sequence[str]) -> Embeddings:
+    return to_float16(clip.encode_captions(captions), lambda row: f"the caption {captions[row]!r}")
 
 
 def prompts(classes: Classes) -> list[list[str]]:

@@ -21,6 +21,7 @@ from training.augment.picture_policies import Pixels
 from training.data import features
 from training.data.features import Extractor
 from training.encoders import encoders
+from training.encoders.finite import to_float16
 
 WINDOW = 64
 """Pairs whose pictures are in memory at a time."""
@@ -91,9 +92,8 @@ class VersionMaker:
                     picture_policies.apply(stored.pixels(row["member"]), row["steps"], row["seed"])[0] for row in rows
                 ]
                 parts.append(encoder.encode([encoder.prepare(extractor.resize(each)) for each in pictures]))
-            views = (
-                np.concatenate(parts).astype(np.float16).reshape(-1, self._budget.augmented_views, parts[0].shape[1])
-            )
+            halves = to_float16(np.concatenate(parts), lambda row: f"the augmented pair {made['uid'][row]}")
+            views = halves.reshape(-1, self._budget.augmented_views, parts[0].shape[1])
             with self._storage.scratch() as scratch:
                 np.savez(scratch / "features.npz", views=views)
                 self._storage.put_file(key, scratch / "features.npz")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import TrainingError
 from pipeline.settings.task import Budget
+from training.learners.divergence import check_loss
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,8 @@ def fit(
 
     Training ends after the last evaluation. `backward` adds the gradient of a batch's loss to the parameters: at once,
     in parts or in another precision. `schedule` gives the share of each parameter group's peak learning rate.
-    Raises ValueError if the batches end before the last evaluation.
+    Raises ValueError if the batches end before the last evaluation. A TrainingError of `backward` or `evaluate` names
+    the step.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     steps, step, results = max(evaluate_at), 0, {}
@@ -50,20 +53,23 @@ def fit(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * share
         optimizer.zero_grad()
-        backward(batch)
-        optimizer.step()
-        if step in evaluate_at:
-            results[step] = evaluate()
+        try:
+            backward(batch)
+            optimizer.step()
+            if step in evaluate_at:
+                results[step] = evaluate()
+        except TrainingError as error:
+            raise TrainingError(f"{error} at step {step} of {steps}") from error
     if step < steps:
         raise ValueError(f"the batches end after {step} of {steps} steps")
     return results
 
 
 def at_once(loss: Callable[[Batch], "torch.Tensor"]) -> Callable[[Batch], None]:
-    """The `backward` of `fit` for a whole batch: the gradient of its `loss`."""
+    """The `backward` of `fit` for a whole batch: the gradient of its `loss`, which must be finite."""
 
     def backward(batch: Batch) -> None:
-        loss(batch).backward()  # type: ignore[no-untyped-call]
+        check_loss(loss(batch)).backward()  # type: ignore[no-untyped-call]
 
     return backward
 

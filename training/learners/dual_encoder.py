@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import TrainingError
 from pipeline.settings.task import Budget
 from training.data.texts import Embeddings
+from training.encoders.finite import check_finite
 from training.learners.descent import adamw, at_once, evaluation_steps, fit, samples, seeded
+from training.learners.divergence import check_scores
 from training.learners.objectives import contrastive
 from training.learners.standardizer import Standardizer, Views
 from training.measures.metrics import Units
@@ -37,11 +40,13 @@ def train(
 
     Returns what `evaluate` gives for the learner's embeddings, by the number of steps at each look. Where one of views
     and texts has a single version, it goes with all versions of the other. Pairs of one batch whose captions have equal
-    features count as matches of each other.
+    features count as matches of each other. Raises ModelError for features, and TrainingError for a loss or embeddings,
+    that are not finite.
     """
     import torch
     from torch.nn.functional import normalize
 
+    check_finite(texts, "caption {}".format)
     pairs, dim, versions = len(views), views.shape[2], max(views.shape[1], texts.shape[1])
     standardized, generator = Standardizer.of(views), np.random.default_rng([seed, VERSION])
     pictures, captions = (
@@ -58,9 +63,13 @@ def train(
         return contrastive(project(pictures[chosen]), captions[chosen].float(), caption[chosen])
 
     def embed(features: npt.NDArray[np.float16]) -> Units:
+        check_finite(features, "held-out picture {}".format)
         with torch.inference_mode():
-            embedded: Units = project(torch.from_numpy(features)).numpy()
-        return embedded
+            embedded = check_scores(project(torch.from_numpy(features)))
+        if not embedded.any(dim=1).all():  # a length that overflows makes zeros of an embedding
+            raise TrainingError("the embeddings of held-out pictures are too long for float32")
+        units: Units = embedded.numpy()
+        return units
 
     with seeded(seed):
         model = torch.nn.Linear(dim, texts.shape[2])

@@ -16,6 +16,7 @@ from pipeline.settings.encoder import Network
 from training.data.pictures import Pictures, Place
 from training.encoders import encoders
 from training.encoders.encoders import Tower
+from training.encoders.finite import check_finite
 from training.learners.descent import fit, samples
 from training.learners.heads import linear
 from training.learners.microbatches import Microbatches
@@ -50,7 +51,9 @@ def train(encoder: Network, pictures: Pictures, pairs: pa.Table, classes: int, s
     steps = [sample.rows for sample in islice(drawn, BUDGET["steps"])]
     places: list[Place] = list(zip(pairs["shard"].to_pylist(), pairs["member"].to_pylist(), strict=True))
     prepared = pictures.prepare(tower, sorted({places[row] for row in np.unique(steps)}))
-    model = _Model(tower, tower.encode(list(prepared.values())), objective.outputs)
+    before = tower.encode(list(prepared.values()))
+    check_finite(before, lambda row: "{1} in shard {0}".format(*list(prepared)[row]))
+    model = _Model(tower, before, objective.outputs)
     batches = (
         ([prepared[places[row]] for row in rows], objective.targets[torch.from_numpy(rows)].to(tower.device))
         for rows in steps

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
+from training.learners.divergence import check_loss
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,10 @@ class Microbatches:
         self._loss, self._optimizer, self.size = loss, optimizer, size
 
     def __call__(self, batch: tuple[Sequence[Any], "torch.Tensor"]) -> None:
-        """Add the gradient of a batch. Raises ModelError if one picture alone does not fit into memory."""
+        """Add the gradient of a batch.
+
+        Raises ModelError if one picture alone does not fit into memory, TrainingError if the loss is not finite.
+        """
         import torch
 
         while not self._fits(*batch):
@@ -39,7 +43,7 @@ class Microbatches:
         try:
             for start in range(0, len(pictures), self.size):
                 part = slice(start, start + self.size)
-                loss = self._loss(pictures[part], targets[part]) / len(pictures)
+                loss = check_loss(self._loss(pictures[part], targets[part])) / len(pictures)
                 loss.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

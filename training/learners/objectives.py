@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from training.learners.divergence import check_scores
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,7 +48,11 @@ class Objective:
         return mse_loss(scores[:, 0], targets, reduction=reduction)
 
     def predictions(self, scores: "torch.Tensor") -> Targets:
-        """Of scores [pictures, outputs]: classes, or numbers in the units of the targets."""
+        """Of scores [pictures, outputs]: classes, or numbers in the units of the targets.
+
+        Raises TrainingError if a score is not finite.
+        """
+        check_scores(scores)
         if self._classes:
             classes: npt.NDArray[np.int16] = scores.argmax(dim=1).numpy().astype(np.int16)
             return classes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.settings.task import Budget
+from training.encoders.finite import check_finite
 from training.learners.descent import adamw, at_once, evaluation_steps, fit, samples, seeded
 from training.learners.heads import HEADS
 from training.learners.objectives import Objective, Targets
@@ -29,9 +30,11 @@ def train(
 
     Returns the predictions for the plain versions of `heldout`, by the number of steps at each look: the last are those
     of the trained head. A pair that was drawn twice is there twice. A step sees any one version of each of its pairs.
+    Raises ModelError for features, and TrainingError for a loss or scores, that are not finite.
     """
     import torch
 
+    check_finite(heldout[:, 0], "held-out picture {}".format)
     pictures, versions, dim = views.shape
     standardized, flat = Standardizer.of(views), torch.from_numpy(views.reshape(pictures * versions, dim))
     generator = np.random.default_rng([seed, VERSION])

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from training.encoders.finite import check_finite
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,7 +28,8 @@ class Standardizer:
 
     @classmethod
     def of(cls, views: Views) -> "Standardizer":
-        """By all versions of all pictures."""
+        """By all versions of all pictures. Raises ModelError for a picture whose features are not finite."""
+        check_finite(views, "training pair {}".format)
         return cls(*statistics(views))
 
     def __call__(self, features: "torch.Tensor") -> "torch.Tensor":

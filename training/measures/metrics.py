@@ -94,12 +94,15 @@ class Regression:
         }
 
     def resampled(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
-        """R2 in each resample; 0 where the truth does not vary."""
+        """R2 in each resample; 0 where the truth does not vary.
+
+        That is decided by the variance of the whole truth, so that R2 does not depend on the unit of small numbers.
+        """
         exactly = times.astype(np.float64)
         count, truth = exactly.sum(axis=1), self.truth - self.truth.mean()
         residual = exactly @ (predictions - self.truth) ** 2
         spread = exactly @ truth**2 - (exactly @ truth) ** 2 / count
-        varies = spread > 1e-12 * count
+        varies = spread > 1e-12 * count * min(1.0, float(np.mean(truth**2)))
         r2: Floats = np.where(varies, 1 - residual / np.where(varies, spread, 1.0), 0.0)
         return r2
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pipeline.errors import CompareError
 from pipeline.settings.task import Task
 from training.data.heldout import HeldOut
+from training.data.labels import check_varies
 from training.data.pairs import Pairs
 from training.data.pool import Pool
 from training.learners.dual_encoder import Embed
@@ -45,7 +46,7 @@ def test_set(task: Task, test: HeldOut, learner: Learner) -> EvaluationSet:
 def validation_set(task: Task, pool: Pool, learner: Learner, drawn: npt.NDArray[np.int64], seed: int) -> EvaluationSet:
     """Pairs that were not drawn, by the rows of "raw": as noisy as the pool, and the same for all arms of a seed.
 
-    Raises CompareError if they are too few.
+    Raises CompareError if they are too few, or their numbers do not vary.
     """
     rows, texts = undrawn(task, pool, drawn, seed), learner.texts.heldout if learner.texts else None
     picture, labels = (pool.table[name].to_numpy()[rows] for name in ("picture", "label"))
@@ -56,6 +57,8 @@ def validation_set(task: Task, pool: Pool, learner: Learner, drawn: npt.NDArray[
         pairs = Pairs((), place, text.reshape(-1), np.ones(len(rows), bool))
         pairs = pairs.half_mismatched(seed) if task.kind == "match" else pairs
         labels = np.zeros(len(picture), np.int16)
+    if task.kind == "number":
+        check_varies(f"the pairs that were not drawn in seed {seed}", labels)
     measure = measure_of(task, HeldOut((), labels, 0, 0, pairs=pairs))
     views = learner.training.views[picture, :1]
     return EvaluationSet(measure, views, None if texts is None else texts.astype(np.float32))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import TrainingError
 from pipeline.manifest import arms
 from pipeline.neighbours import hamming
 from pipeline.progress import Progress
@@ -24,6 +25,7 @@ from training.data.near_duplicates import NEAR
 from training.data.pool import Pool
 from training.data.versions import Versions
 from training.learners import dual_encoder, probe
+from training.learners.divergence import located
 from training.learners.dual_encoder import Embed
 from training.learners.objectives import Objective
 from training.measures import matching
@@ -161,11 +163,22 @@ class Experiment:
         return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.candidates))
 
     def best(self, learner: Learner, setting: Setting, drawn: Rows) -> tuple[float, Mapping[int, Predictions]]:
-        """The learning rate that is best on the validation set, and the predictions under it for the test set."""
+        """The learning rate that is best on the validation set, and the predictions under it for the test set.
+
+        A rate under which training diverges is no candidate. Raises TrainingError if there is no other.
+        """
         sets, budgets = [test_set(self.task, self.test, learner)], self.task.budget.candidates
         if len(budgets) > 1 or self.task.kind == "match":
             sets.append(validation_set(self.task, self.pool, learner, drawn["raw"], setting.seed))
-        by_rate = {each.learning_rate: self.train(learner, setting, drawn, sets, each) for each in budgets}
+        by_rate, diverged = dict[float, Mapping[int, list[Predictions]]](), list[TrainingError]()
+        for each in budgets:
+            try:
+                with located(setting.description, f"lower task.budget.learning_rate ({each.learning_rate:g})"):
+                    by_rate[each.learning_rate] = self.train(learner, setting, drawn, sets, each)
+            except TrainingError as error:
+                diverged.append(error)
+        if not by_rate:
+            raise diverged[0]
 
         def score(rate: float) -> float:
             _, *validation = by_rate[rate][max(by_rate[rate])]

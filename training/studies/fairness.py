@@ -9,6 +9,7 @@ from pipeline.errors import CompareError
 from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.store.digests import canonical_json
 from pipeline.trials.trials import Trial
+from training.data import labels
 from training.data.heldout import HeldOut
 from training.studies.learner import CELLS
 from training.studies.summary import trials_of
@@ -30,7 +31,9 @@ def check_comparable(name: str, trials: Sequence[Trial]) -> None:
 
 
 def check_test(test: HeldOut, task: Task) -> None:
-    """Every class has a held-out picture, and captions differ."""
+    """Every class has a held-out picture, and captions or numbers differ."""
+    if task.kind == "number":
+        labels.check_varies("the held-out pictures", test.labels)
     if test.pairs is not None and len(test.pairs.texts) < 2:
         raise CompareError(f"the {test.description} say the same: there is nothing to tell apart")
     if task.kind == "match" and test.pairs is not None and len(np.unique(test.pairs.match)) < 2:
@@ -42,18 +45,20 @@ def check_test(test: HeldOut, task: Task) -> None:
             )
 
 
-def check_arm(arm: str, seed: int, labels: npt.NDArray[np.int16], classes: Sequence[str]) -> None:
-    """The arm has a pair of every class, by the `labels` of its pairs."""
-    if not len(labels):
+def check_arm(arm: str, seed: int, targets: labels.Targets, classes: Sequence[str]) -> None:
+    """The arm has a pair of every class, or different numbers, by the `targets` of its pairs."""
+    if not len(targets):
         raise CompareError(
             f"the arm {arm!r} is empty: the manifest keeps no pair that can be trained on; loosen its filters"
         )
     for number, name in enumerate(classes):
-        if number not in labels:
+        if number not in targets:
             raise CompareError(
                 f"the arm {arm!r} has no pair of the class {name!r} in seed {seed}: "
                 "take the class out of task.classes, or give it more pairs"
             )
+    if targets.dtype.kind == "f":
+        labels.check_varies(f"the arm {arm!r} in seed {seed}", targets)
 
 
 def check_leaks(rows: Mapping[str, npt.NDArray[np.int64]], shows_test: npt.NDArray[np.bool_]) -> None:

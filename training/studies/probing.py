@@ -24,6 +24,7 @@ from training.data.heldout import HeldOut
 from training.data.pictures import Pictures, stored
 from training.data.pool import Pool
 from training.learners import finetune
+from training.learners.divergence import located
 from training.measures.intervals import Bootstrap, Mean
 from training.studies import gain
 from training.studies.experiment import Experiment, Trained
@@ -83,7 +84,8 @@ class Probing:
         heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
         pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)
-        predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
+        with located(setting.description):
+            predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         trained = Trained({setting.budget["steps"]: predicted}, time.perf_counter() - started)
         return experiment.summarize(setting, rows, trained)
 
