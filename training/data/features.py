@@ -1,7 +1,7 @@
-"""Features of pictures, computed once: plain and augmented versions through an encoder, kept by shard.
+"""Features of pictures: plain and augmented versions through an encoder, computed once and stored by shard.
 
-The object of a shard is named by its pictures: other classes, or pairs that left the source, give another object, and
-the same pictures find the same one.
+The object of a shard is named by its pictures. Other classes, or pairs that left the source, give another object; the
+same pictures always give the same one.
 """
 
 import hashlib
@@ -42,13 +42,13 @@ T = TypeVar("T")
 VERSION = 1
 
 WINDOW = 64
-"""Pictures that are decoded together, while the encoder works on the window before."""
+"""The number of pictures decoded together, while the encoder processes the previous window."""
 
 NamedPicture = tuple[str, bytes]
-"""What errors call a picture, and its file."""
+"""The name of a picture in errors, and its encoded bytes."""
 
 Resize = Callable[[picture_policies.Pixels], Image.Image]
-"""From pixels to the picture that an encoder prepares: one of `decoders.from_pixels`."""
+"""Converts pixels to the picture that an encoder prepares: one of `decoders.from_pixels`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Prepared(NamedTuple):
 
 
 class Extractor:
-    """Features of pictures. Missing ones are computed and stored. The encoder loads when it is first needed.
+    """Features of pictures. Missing ones are computed and stored. The encoder is loaded when it is first needed.
 
     Pictures are resized by the source's `decoder`, as for a scorer; all decoders give the same pixels. Without a budget
     there are no augmented versions. `workers` threads decode, one for each core if unset.
@@ -93,7 +93,7 @@ class Extractor:
         self._loaded: encoders.LoadedEncoder | None = None
 
     def training(self, shards_key: str, wanted: Mapping[int, Sequence[str]]) -> Iterator[Features]:
-        """Features of pictures of each shard, by its number, in the order of its members; one shard after another."""
+        """Features of the pictures of each shard, shard by shard, in the order of its members in `wanted`."""
         augmented = self._budget and {
             "policy": self._budget.policy,
             "views": self._budget.augmented_views,
@@ -161,9 +161,10 @@ def decode(
     make: Callable[[NamedPicture], T],
     workers: int | None = None,
 ) -> Iterator[Iterable[tuple[str, list[T]]]]:
-    """What `make` gives for the pictures under each key, in order, in windows of at most `WINDOW` with their key.
+    """The results of `make` for the pictures under each key, in order, in windows of at most `WINDOW` with their key.
 
-    One thread reads, a pool of `workers` makes, and a window is made while the caller works on the one before.
+    One thread reads, and a pool of `workers` calls `make`. A window is made while the caller processes the previous
+    one.
     """
     with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(workers or cores(), "decode") as pool:
 
@@ -179,7 +180,7 @@ def decode(
 def prepare(
     encoder: encoders.LoadedEncoder, resize: Resize, policy: str, views: int, picture: NamedPicture
 ) -> Prepared:
-    """A picture and so many augmented `views` of it, for an encoder. Raises StorageError if it cannot be decoded."""
+    """A picture and its augmented `views`, prepared for an encoder. Raises StorageError if it cannot be decoded."""
     name, content = picture
     try:
         images = [resize(pixels) for pixels in decode_versions(content, policy, views)]
@@ -189,7 +190,7 @@ def prepare(
 
 
 def decode_versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:
-    """The pixels of an encoded picture, and of so many augmented `views` of it."""
+    """The pixels of an encoded picture, and of its augmented `views`."""
     with Image.open(io.BytesIO(picture)) as image:
         plain = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     yield plain
@@ -201,7 +202,7 @@ def decode_versions(picture: bytes, policy: str, views: int) -> Iterator[picture
 def read(tar: Path, members: Sequence[str]) -> Iterator[NamedPicture]:
     """The pictures of these members of a tar, in the tar's order, which must be that of `members`.
 
-    Raises StorageError for a missing one.
+    Raises StorageError for a missing member.
     """
     wanted = iter(members)
     expected = next(wanted, None)

@@ -1,4 +1,4 @@
-"""The held-out pictures: given as a list, or split off the pool; with a label each by agreement, or with captions."""
+"""The held-out pictures: read from a list, or split off the pool. They have labels by agreement, or captions."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ from training.data.labels import Targets
 from training.data.pairs import Pairs
 
 YES_OR_NO: labels.Classes = {"no": ("false", "no", "0", "0.0"), "yes": ("true", "yes", "1", "1.0")}
-"""The values of a column that says whether a pair belongs together."""
+"""The values of a column that tells whether picture and caption match."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Pictures with a label or a number, `labels` and `sha256` aligned; or with captions in `pairs`, and label 0.
 
-    `ambiguous` pictures had several labels that were well founded, `unlabelled` ones none: both are left out. `paths`
-    are the files, sorted; empty for pictures that were split off the pool.
+    `ambiguous` pictures have several agreed labels and `unlabelled` pictures none. Both are excluded. `paths` are the
+    files, sorted; empty for pictures that were split off the pool.
     """
 
     sha256: tuple[str, ...]
@@ -62,7 +62,7 @@ class HeldOut:
 
     @property
     def description(self) -> str:
-        """How many there are, for a person."""
+        """The number of pictures and captions, as text."""
         pictures = f"{len(self.labels):,} held-out pictures"
         if self.pairs is None:
             return pictures
@@ -77,10 +77,11 @@ class HeldOut:
 def agreed_labels(
     rows: pa.Table, picture: npt.NDArray[np.integer[Any]], pictures: int, task: Task, agree: int
 ) -> tuple[Targets, int]:
-    """The label or number of each of so many pictures, by its `rows`, and how many are ambiguous.
+    """The label or number of each picture, from its `rows`, and how many pictures are ambiguous.
 
-    `picture` is the picture of each row. Rows have a caption, or a `target`. At least `agree` captions must name the
-    class; the values of a column must all be equal. Where the task is about captions, a picture that has one gets 0.
+    `picture` is the picture of each row, and `pictures` their number. Rows have a caption, or a `target`. At least
+    `agree` captions must name the class; the values of a column must all be equal. If the task is about captions, a
+    picture that has one gets 0.
     """
     if task.evaluates_pairs:
         captioned = np.full(pictures, labels.NONE, np.int16)
@@ -106,9 +107,9 @@ def agreed_labels(
 def caption_pairs(
     rows: pa.Table, picture: npt.NDArray[np.integer[Any]], chosen: npt.NDArray[np.int64], task: Task, seed: int
 ) -> Pairs | None:
-    """The captions of the `chosen` pictures, by their place among these; None for a task without captions.
+    """The captions of the `chosen` pictures, by their position among these; None for a task without captions.
 
-    For a task of matches without a `target` that says which match, half of the pairs get another picture's caption.
+    For a match task without a `target`, half of the pairs get the caption of another picture.
     """
     if not task.evaluates_pairs:
         return None
@@ -133,7 +134,7 @@ def _captioned(rows: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def _lacking(rows: pa.Table, task: Task, agree: int) -> str:
-    """What no picture has, for an error."""
+    """The missing property, for an error message."""
     if task.evaluates_pairs:
         return "has a caption"
     if "target" in rows.column_names:
@@ -142,7 +143,7 @@ def _lacking(rows: pa.Table, task: Task, agree: int) -> str:
 
 
 def _rows(test: TestSet, task: Task) -> pa.Table:
-    """image; caption, target, or both, as the task needs. Raises SourceError as `picture_lists.read` does."""
+    """The columns image, and caption and target as the task needs. Raises SourceError as `picture_lists.read` does."""
     target = test.column or task.column
     columns = {"image": test.image}
     if task.evaluates_pairs or target is None:

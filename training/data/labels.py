@@ -1,12 +1,12 @@
-"""What is learnt of each pair: one label, from its caption or a column, or a number.
+"""The training target of each pair: a label from its caption or from a column, or a number.
 
-The task is single-label. A caption names a class if it holds one of the class's words, whole and in any case. The label
-of a training pair is the only class that its caption names; with none or several the pair is not used: noise in
-captions is noise in labels. The label of a held-out picture is the only class that at least `agree` of its captions
-name, whatever else they name. A column's label is the class that has its value, and a held-out picture whose rows
-have different values is left out.
+The task is single-label. A caption names a class if it contains one of the class's words, whole and in any case. The
+label of a training pair is the only class that its caption names. A pair whose caption names no class or several is not
+used. So noise in captions is noise in labels. The label of a held-out picture is the only class that at least `agree`
+of its captions name, regardless of other classes. The label from a column is the class that has its value. A held-out
+picture whose rows have different values is excluded.
 
-Where learners read captions and get no label, every pair that has a caption is used.
+If learners read captions and need no label, every pair with a caption is used.
 """
 
 import math
@@ -22,10 +22,10 @@ from pipeline.errors import CompareError
 from pipeline.settings.task import Task
 
 Classes = Mapping[str, Sequence[str]]
-"""Class -> the words that name it. A label is a class's position."""
+"""The words that name each class. A label is the position of a class."""
 
 Targets = npt.NDArray[np.int16] | npt.NDArray[np.float64]
-"""Class numbers, negative for none; or numbers, NaN for none."""
+"""Class numbers, negative for none, or numbers, NaN for none."""
 
 NONE, SEVERAL = -1, -2
 """In place of a label: no class, or more than one."""
@@ -42,19 +42,19 @@ def classes_named(captions: pa.Array | pa.ChunkedArray, classes: Classes) -> npt
 
 
 def single_class(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
-    """The one class that is chosen in each row of [rows, classes], or NONE or SEVERAL."""
+    """The only class that is true in each row of [rows, classes], or NONE or SEVERAL."""
     count = chosen.sum(axis=1)
     return np.where(count == 1, chosen.argmax(axis=1), np.where(count, SEVERAL, NONE)).astype(np.int16)
 
 
 def classes_of_values(values: pa.Array | pa.ChunkedArray, classes: Classes) -> npt.NDArray[np.int16]:
-    """The class that has each value, as text without blanks around it, in any case; NONE where none has it."""
+    """The class of each value, compared as stripped text in any case; NONE if no class has the value."""
     by_value = {word.lower(): number for number, words in enumerate(classes.values()) for word in words}
     return np.array([by_value.get(str(value).strip().lower(), NONE) for value in values.to_pylist()], np.int16)
 
 
 def numbers(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Each value as a number; NaN for what is not a finite number."""
+    """Each value as a number; NaN if it is not a finite number."""
     return np.array([_number(value) for value in values.to_pylist()], np.float64)
 
 
@@ -66,7 +66,7 @@ def has_caption(captions: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 
 def known(targets: Targets) -> npt.NDArray[np.bool_]:
-    """Which of them are labels or numbers."""
+    """Which targets are labels or numbers."""
     is_known: npt.NDArray[np.bool_] = ~np.isnan(targets) if targets.dtype.kind == "f" else targets >= 0
     return is_known
 
@@ -86,10 +86,10 @@ def check_varies(whose: str, values: Targets) -> None:
 
 
 def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table, dict[str, int]]:
-    """The pairs that can be trained on, with their targets as `label`, and counts of all pairs by what they lack.
+    """The pairs that can be trained on, with their targets as `label`, and counts of all pairs by missing target.
 
-    A label is a class, a number, or NONE where the caption is all there is to learn. `batches` have at least the
-    columns caption and uid, and `target` where the task has a column; both are dropped.
+    A label is a class, a number, or NONE if only the caption is learnt. `batches` have at least the columns caption and
+    uid, and `target` if the task has a column. The columns caption and target are dropped.
     """
     reasons, used = _counts(task)
     counts = {"downloaded": 0, **dict.fromkeys(reasons, 0), used: 0}
@@ -110,7 +110,7 @@ def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table
 
 
 def _counts(task: Task) -> tuple[list[str], str]:
-    """The names of counts: of pairs that cannot be trained on, by what they lack, and of those that can."""
+    """The names of the counts: of pairs without a usable target, by reason, and of pairs that can be trained on."""
     if task.trains_on_captions:
         return ["no_caption"], "captioned"
     if task.kind == "number":
@@ -137,6 +137,6 @@ def _number(value: Any) -> float:
 
 
 def _pattern(words: Iterable[str]) -> str:
-    """RE2's own word boundary knows ASCII letters only."""
+    """A regular expression for whole words. RE2's own word boundary supports ASCII letters only."""
     quoted = "|".join(rf"\Q{word}\E" for word in words)
     return rf"(?:^|[^\pL\pN_])(?:{quoted})(?:$|[^\pL\pN_])"

@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same, by perceptual hashes: kept out of training, and on one side of a split."""
+"""Near-duplicates by perceptual hashes: excluded from training, and kept on one side of a split."""
 
 import hashlib
 
@@ -29,9 +29,9 @@ def near_any(
 
 
 def split_off(hashes: npt.NDArray[np.uint64], split: Split) -> npt.NDArray[np.bool_]:
-    """Which pictures, by their hashes, are held out: a chain of near-duplicates goes to one side as a whole.
+    """Which pictures, by their hashes, are held out. All pictures of a chain of near-duplicates are on the same side.
 
-    The side is decided by the seed and the lowest hash of the chain, so pictures outside the chain do not change it.
+    The seed and the lowest hash of the chain decide the side, so pictures outside the chain do not change it.
     """
     distinct, back = np.unique(hashes, return_inverse=True)
     edges = hamming.within(distinct, NEAR)

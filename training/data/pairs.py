@@ -1,4 +1,4 @@
-"""Held-out pairs of pictures and captions, and pairs that do not belong together."""
+"""Held-out pairs of pictures and captions, matched and mismatched."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a picture and a text, `picture` and `text`: [pairs]; and whether they belong together, `match`: [pairs].
+    """Pairs of a picture and a text, `picture` and `text`: [pairs]; and whether they match, `match`: [pairs].
 
-    `texts` are all different; empty where only their embeddings are needed.
+    `texts` are distinct; empty if only their embeddings are needed.
     """
 
     texts: tuple[str, ...]
@@ -30,7 +30,7 @@ class Pairs:
 
     @classmethod
     def of(cls, captions: Sequence[str], picture: Positions, match: Mask | None = None) -> "Pairs":
-        """Of captions and the picture of each; without `match` all belong together."""
+        """Pairs of captions and their pictures. Without `match` all pairs match."""
         words = [" ".join(each.lower().split()) for each in captions]
         _, first, text = np.unique(np.array(words, object), return_index=True, return_inverse=True)
         texts = tuple(captions[int(at)] for at in first)
@@ -38,25 +38,25 @@ class Pairs:
 
     @property
     def content(self) -> list[Any]:
-        """All of it, for a digest."""
+        """All fields, for a digest."""
         return [list(self.texts), self.picture.tolist(), self.text.tolist(), self.match.tolist()]
 
     def half_mismatched(self, seed: int) -> "Pairs":
-        """The same, half of them with the text of another. Raises CompareError as `mismatch` does."""
+        """The pairs, half of them with the text of another pair. Raises CompareError as `mismatch` does."""
         text, match = mismatch(self.picture, self.text, seed)
         return replace(self, text=text, match=match)
 
     def relevance(self, pictures: int) -> Mask:
-        """Which of all texts belong to which of so many pictures, [pictures, texts]."""
+        """Which texts belong to which pictures, [pictures, texts]. `pictures` is the number of pictures."""
         relevant = np.zeros((pictures, int(self.text.max()) + 1), bool)
         relevant[self.picture, self.text] = True
         return relevant
 
 
 def mismatch(picture: Positions, text: Positions, seed: int) -> tuple[Positions, Mask]:
-    """Texts of which a random half is replaced by others, never by one of the same picture; and which still match.
+    """Texts of which a random half is replaced by texts of other pictures, and which pairs still match.
 
-    Raises CompareError where no other text is found for a picture.
+    Raises CompareError if no other text is found for a picture.
     """
     generator = np.random.default_rng(seed)
     texts, match = text.copy(), np.ones(len(text), bool)
@@ -68,4 +68,4 @@ def mismatch(picture: Positions, text: Positions, seed: int) -> tuple[Positions,
         texts[missing] = text[generator.integers(len(text), size=len(missing))]
         codes = picture[missing] * (text.max() + 1) + texts[missing]
         missing = missing[np.isin(codes, own)]
-    raise CompareError("too few different captions: for some picture there is none of another to ask for a match with")
+    raise CompareError("too few different captions: for some picture there is no other caption to mismatch")

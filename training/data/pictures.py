@@ -23,12 +23,12 @@ class Pictures:
     resize: features.Resize
 
     def prepare(self, tower: Tower, places: Sequence[Place]) -> dict[Place, Any]:
-        """What the tower prepares of stored pictures. Raises StorageError for one that is missing."""
+        """The tower's prepared inputs of stored pictures. Raises StorageError for a missing picture."""
         windows = self._windows(tower, partial(stored, self.tars, places))
         return dict(zip(places, (each for window in windows for each in window), strict=True))
 
     def prepare_heldout(self, tower: Tower) -> Iterator[list[Any]]:
-        """What the tower prepares of the held-out ones, a window at a time."""
+        """The tower's prepared inputs of the held-out pictures, window by window."""
         return self._windows(tower, self.heldout)
 
     def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.NamedPicture]]) -> Iterator[list[Any]]:
@@ -39,7 +39,7 @@ class Pictures:
 
 
 def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.NamedPicture]:
-    """The pictures at these places, in that order. Raises StorageError for one that is missing."""
+    """The pictures at these places, in order. Raises StorageError for a missing picture."""
     for shard, member in places:
         content = tars.read(shard, member)
         if content is None:

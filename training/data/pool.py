@@ -1,4 +1,4 @@
-"""What can be trained on: pairs with a label or a caption, their features, and which of them the test set forbids."""
+"""The training pool: pairs with a label or a caption, their features, and which of them leak the test set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from training.data.heldout import HeldOut
 
 
 class Dropped(NamedTuple):
-    """How many pairs a filter drops, and how many of them would be kept if it were not there."""
+    """How many pairs a filter drops, and how many of them would be kept without it."""
 
     all: int
     alone: int
@@ -33,7 +33,7 @@ class Pool:
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
     encoder. `leaked`, [rows], is true where the picture is in the test set: the only mask against training on it.
-    `counts` says where the downloaded pairs went, `filters` how many usable pairs each filter drops.
+    `counts` has the downloaded pairs by outcome, `filters` how many usable pairs each filter drops.
     """
 
     table: pa.Table
@@ -51,7 +51,7 @@ class Pool:
 
 
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
-    """The pool of a manifest, in ledger order; without a `test` set, task.split first splits one off.
+    """The pool of a manifest, in ledger order. Without a `test` set, task.split first splits one off.
 
     Raises CompareError if no pair can be trained on, no picture that was split off has a label, or a number does
     not vary.

@@ -26,9 +26,9 @@ Embeddings = npt.NDArray[np.float16]
 class Texts:
     """L2-normalised embeddings of texts.
 
-    `plain`, [rows, dim], is of the captions of a pool. `heldout`, [texts, dim], is of the texts that held-out pictures
-    are compared with: their captions, or prompts of classes. `versions`, by "text" and "both", [pairs, views, dim], are
-    of augmented captions.
+    `plain`, [rows, dim], has the captions of a pool. `heldout`, [texts, dim], has the texts that held-out pictures are
+    compared with: their captions, or prompts of classes. `versions`, by "text" and "both", [pairs, views, dim], has the
+    augmented captions.
     """
 
     plain: Embeddings
@@ -39,7 +39,7 @@ class Texts:
     def read(
         cls, encoder: Network, captions: Sequence[str], heldout: Sequence[Sequence[str]], versions: Versions | None
     ) -> "Texts":
-        """By the text tower of an open_clip encoder. Each of `heldout` is the mean of its wordings.
+        """Embed texts with the text tower of an open_clip encoder. Each of `heldout` is the mean of its wordings.
 
         Raises ModelError as the encoder does.
         """
@@ -58,9 +58,9 @@ class Texts:
         return cls(_embed(clip, captions), held, augmented)
 
     def seen(self, how: bool | str, rows: npt.NDArray[np.int64], versions: Versions | None) -> Embeddings:
-        """What a learner sees of rows of the pool, the plain caption first: [rows, 1, dim], or [rows, 1 + views, dim].
+        """The texts of pool rows for a learner, the plain caption first: [rows, 1, dim], or [rows, 1 + views, dim].
 
-        `how` is what is augmented, as in `training.studies.experiment.Cell`.
+        `how` is the augmentation, as in `training.studies.learner.Cell`.
         """
         plain = self.plain[rows][:, None]
         if not isinstance(how, str) or versions is None:

@@ -1,4 +1,4 @@
-"""Augmented versions of a shard's pairs: what they are made of, kept by shard, and their features by encoder."""
+"""Augmented versions of a shard's pairs: their definitions and their features by encoder, stored by shard."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from training.encoders import encoders
 from training.encoders.finite import to_float16
 
 WINDOW = 64
-"""Pairs whose pictures are in memory at a time."""
+"""The number of pairs whose pictures are in memory at a time."""
 
 SCHEMA = pa.schema(
     {
@@ -33,18 +33,18 @@ SCHEMA = pa.schema(
         "seed": pa.int64(),
         "text": pa.string(),  # the caption, augmented alone
         "caption": pa.string(),  # augmented together with the picture
-        "steps": pa.list_(pa.string()),  # that the rules leave of the picture's policy
-        "taken": pa.list_(pa.string()),  # what chance left of them, and what was done to the caption
+        "steps": pa.list_(pa.string()),  # steps of the picture policy that the rules allow
+        "taken": pa.list_(pa.string()),  # steps applied to the picture, and steps applied to the caption
         "uncropped": pa.bool_(),  # whether a crop was refused because similarity fell by it alone
         "plain": pa.float32(),  # similarity of picture and caption as they are; NULL without a CLIP
         "similarity": pa.float32(),  # of both augmented
     }
 )
-"""A row a version; the versions of a pair together, pairs in ledger order."""
+"""The schema: a row for each version. The versions of a pair are together, pairs in ledger order."""
 
 
 class VersionMaker:
-    """Decides what the versions of pairs are made of. A CLIP is loaded when it is first needed."""
+    """Defines the versions of pairs. A CLIP is loaded when it is first needed."""
 
     def __init__(self, storage: Storage, budget: Budget, clip: ClipSpec | None) -> None:
         caption_policies.check(budget.caption_policy)
@@ -63,7 +63,7 @@ class VersionMaker:
         }
 
     def shard(self, shards_key: str, shard: int, pairs: pa.Table) -> pa.Table:
-        """SCHEMA, of pairs with uid, caption and member."""
+        """The versions of pairs with uid, caption and member, as `SCHEMA`."""
         stage = Stage("versions", {**self.made_by, "shards": shards_key})
         key = stage.item(shard, f"-{digest(pairs['uid'].to_pylist())[:16]}.parquet")
         if not self._storage.done(key):
@@ -77,7 +77,7 @@ class VersionMaker:
         return pq.read_table(self._storage.fetch(key))
 
     def features(self, extractor: Extractor, shards_key: str, shard: int, made: pa.Table) -> npt.NDArray[np.float16]:
-        """The features of what `shard` returned, float16 [pairs, views, dim], kept by shard."""
+        """The features of the versions that `shard` returned, float16 [pairs, views, dim], stored by shard."""
         by = {"version": features.VERSION, "encoder": extractor.identity, "shards": shards_key, **self.made_by}
         stage = Stage(f"features/{extractor.encoder.kind}", by)
         key = stage.item(shard, f"-{digest(made['uid'].to_pylist())[:16]}.npz")

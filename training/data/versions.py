@@ -1,10 +1,10 @@
 """Pictures and captions augmented together, for training: which versions a learner sees.
 
-What a version is made of is decided once and kept by shard: its captions, the steps that the rules leave, and how well
-picture and caption fit before and after. Its pixels are made again from these for every encoder.
+A version is defined once and stored by shard: its captions, the allowed steps, and the similarity of picture and
+caption before and after. Its pixels are computed from these for every encoder.
 
-A version whose caption no longer gives the label of its pair is not trained on; nor, with a guard, is one that the
-guard rejects. The plain pair is seen in its place, so that every trial sees as many samples.
+A version whose caption no longer gives the label of its pair is not trained on. With a guard, neither is a version that
+the guard rejects. The plain pair replaces it, so that every trial sees the same number of samples.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ class Versions:
     `rows`, [pool rows], is a pair's place among them, or -1. `views` are features of pictures that were augmented
     together with their captions, float16 [pairs, views, dim], an entry for each encoder. `captions`, by "text" and
     "both", lists the versions pair by pair. `refused`, by AUGMENTATIONS, bool [pairs, views], are not trained on.
-    `counts` says why, for a person.
+    `counts` has the reasons, for the report.
     """
 
     rows: npt.NDArray[np.int64]
@@ -53,8 +53,10 @@ class Versions:
         plain: npt.NDArray[np.float16],
         made: npt.NDArray[np.float16],
     ) -> npt.NDArray[np.float16]:
-        """What is trained on of pool rows, [rows, 1 + views, dim]: the `plain` one, [rows, 1, dim], and its versions in
-        `made`, [pairs, views, dim]. The plain one stands in for refused versions."""
+        """The samples of pool rows, [rows, 1 + views, dim]: the `plain` one, [rows, 1, dim], and the versions.
+
+        `made` has the versions, [pairs, views, dim]. The plain sample replaces refused versions.
+        """
         at = self.rows[rows]
         return np.concatenate([plain, np.where(self.refused[how][at][:, :, None], plain, made[at])], axis=1)
 
@@ -102,7 +104,7 @@ def read(
 
 
 def _lost(captions: pa.ChunkedArray, own: npt.NDArray[Any], task: Task) -> npt.NDArray[np.bool_]:
-    """Which captions no longer give the label of their pair; none where labels come from a column."""
+    """Which captions no longer give the label of their pair; none if labels come from a column."""
     if task.kind != "classes":
         return np.zeros(len(own), bool)
     found: npt.NDArray[np.bool_] = labels.single_class(labels.classes_named(captions, task.classes)) != own
@@ -110,10 +112,10 @@ def _lost(captions: pa.ChunkedArray, own: npt.NDArray[Any], task: Task) -> npt.N
 
 
 def _counts(table: pa.Table, lost: Mapping[str, npt.NDArray[np.bool_]], fell: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """How many versions there are, lost their label, lost their crop to the CLIP, and were rejected by the guard.
+    """The numbers of versions: all, with a lost label, with a crop refused by the CLIP, and rejected by the guard.
 
-    `looked` tells whether a CLIP looked at them: without one no crop is refused and no version rejected. `by_step` has,
-    of the versions in which each step was taken, how many there are and how many the guard rejected; most take several.
+    `looked` tells whether a CLIP checked them. Without one no crop is refused and no version is rejected. `by_step` has
+    the number of versions with each step and how many of these the guard rejected. Most versions have several steps.
     """
     of: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
