@@ -108,7 +108,7 @@ def _nearest(name: str) -> str:
     """The open_clip name that is the same but for case and marks, or a repository of the hub, or a close name."""
     import open_clip
 
-    models = {_letters(each): each for each in open_clip.list_models()}
+    models: dict[str, str] = {_letters(each): each for each in open_clip.list_models()}
     if own := models.get(_letters(name).removesuffix("px")):
         return own
     if name.count("/") == 1 and not name.upper().startswith(("VIT-", "RN")):

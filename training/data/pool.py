@@ -79,8 +79,8 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     usable = pool.usable
     if not len(usable):
         raise CompareError(
-            f"all {len(table)} pairs that could be trained on show a picture of the test set ({int(exact.sum())} exactly, "
-            "the others nearly): name a test set that is not in the pool, or use [task.split]"
+            f"all {len(table)} pairs that could be trained on show a picture of the test set "
+            f"({int(exact.sum())} exactly, the others nearly): name a test set that is not in the pool, or use [task.split]"
         )
     more = {
         "leaked_exact": int(exact.sum()),
