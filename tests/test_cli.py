@@ -371,7 +371,7 @@ def test_forget_says_what_went_and_a_second_time_nothing_does(root, toml, tmp_pa
     assert status == 0
     done = json.loads(out)["sources"]["tiny"]
     assert (done["pairs"], done["pictures"], done["fault"]) == (1, 1, None)
-    assert run(*words)[1].count(" 0\n") == 7
+    assert run(*words)[1].count(" 0\n") == 7  # all but the names in the list
     assert fails("diff", toml, "--root", root).count("no longer complete")
     status, _, err = run("forget", "--file", tmp_path / "gone.txt", "--root", root)
     assert (status, "name a SOURCE, or give --all" in err) == (2, True)

@@ -151,7 +151,7 @@ def test_nothing_comes_back_and_a_second_time_does_nothing(tmp_path, store):
     described, *_ = published(tmp_path, store)
     done = forget.forget(store, names(tmp_path, GONE), described)
     again = forget.forget(store, names(tmp_path, GONE), described)
-    assert asdict(again) == asdict(Takedown(manifest=done.manifest))
+    assert asdict(again) == asdict(Takedown(names=1, manifest=done.manifest))
     assert published_sources.published(described, store).id == done.manifest
     assert traces(store, UIDS) == []
     grown = published_sources.published(

@@ -11,6 +11,7 @@ from flows import sources
 from pipeline.errors import SourceError
 from pipeline.ledger import blocklist, ingest
 from pipeline.ledger.blocklist import Blocked
+from pipeline.ledger.url_digests import digest
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import audit
 from pipeline.scoring.plan import Plan
@@ -157,7 +158,7 @@ def test_what_the_members_have_done_is_taken_over(tmp_path, root):
 
 def test_what_a_member_was_asked_to_forget_is_not_taken_over_and_not_fetched(tmp_path, root):
     seven = "http://host/7.jpg"
-    Blocked(urls=frozenset({blocklist.digest(seven)})).commit(Storage(root / "a"))
+    Blocked(urls=frozenset({digest(seven)})).commit(Storage(root / "a"))
     both, store = union(tmp_path, settings(tmp_path, 5), a=1, b=1), Storage(root / "both")
     reuse.reuse(Plan.of(both), store, ingest.update(both, store).shards)
     assert fetched(store) == [0, 2, 3, 4, 5, 6, 7]

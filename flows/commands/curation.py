@@ -1,5 +1,6 @@
 """Publishing a source's manifest, and keeping it up to date."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -152,6 +153,10 @@ def forget_pairs(
     cause forgotten. A new manifest is published, a running Prefect server is notified, and older manifests are marked
     as incomplete. The URLs and pictures are blocked for every later download.
 
+    URLs are compared as they are requested, so that any spelling will do. Names that fit no pair of these sources
+    are blocked and listed, one on each line. The exit status is 1 then, also with --dry-run, and the pairs of the other
+    names are taken down all the same.
+
     If it is killed, the same command finishes. Remove the pairs from the source's own list as well. Use --all if other
     sources may have them: a union keeps a copy of what its members had.
     """
@@ -174,10 +179,29 @@ def forget_pairs(
             if held or (described.task and not announced):
                 name = storage.root.name
                 echo(f"{name}: {held or NOT_ANNOUNCED.format(name)}", as_json)
+    unmatched = _print_unmatched(list(results.values()), as_json)
     as_values = {name: asdict(done) for name, done in results.items()}
-    print_json(as_json, {"dry_run": dry_run, "sources": as_values})
+    print_json(as_json, {"dry_run": dry_run, "unmatched": unmatched, "sources": as_values})
     if faults := [done.fault for done in results.values() if done.fault]:
         raise WinnowError(faults[0])
+    if unmatched:
+        blocked = "would be blocked" if dry_run else "are blocked"
+        raise WinnowError(
+            f"{len(unmatched):,} of {len(request):,} names fit no pair; they {blocked}, and are listed above"
+        )
+
+
+def _print_unmatched(results: "Sequence[Takedown]", to_stderr: bool) -> list[str]:
+    """Print the names that fit no pair in any source, one on each line, and give them."""
+    from flows.console.output import printable
+
+    shared = set.intersection(*(set(done.unmatched) for done in results))
+    unmatched = [name for name in results[0].unmatched if name in shared]
+    if unmatched:
+        echo("names that fit no pair:", to_stderr)
+    for name in unmatched:
+        echo(printable(name), to_stderr)
+    return unmatched
 
 
 def _forget(described: "Source | None", storage: "Storage", request: "Request", dry_run: bool) -> "Takedown":

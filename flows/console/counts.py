@@ -19,8 +19,9 @@ def rows(source: str, counts: Counts) -> Group:
 def takedown(source: str, done: Takedown) -> Group:
     """What a takedown removed, or would remove, from one source."""
     named = {
-        "pairs that are meant": done.pairs,
+        "names in the list": done.names,
         "names that fit no pair": done.unknown,
+        "pairs that are meant": done.pairs,
         "rows of the ledger": done.rows,
         "pictures": done.pictures,
         "rows of scores": done.scores,

@@ -3,7 +3,6 @@
 Each request is one object, `forgotten/<n>.json`, which is never changed. It holds digests of URLs and pictures only.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ledger.url_digests import matching_digests
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json
@@ -19,15 +19,12 @@ from pipeline.store.storage import Storage
 
 FOLDER = "forgotten"
 
-
-def digest(url: str) -> str:
-    """sha256 of the URL in UTF-8, in hex."""
-    return hashlib.sha256(url.encode()).hexdigest()
+UNMATCHED = "unmatched"
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """uids, and sha256 digests of URLs and of pictures as they were fetched, all in hex."""
+    """uids, `url_digests`, and sha256 digests of pictures as they were fetched, all in hex."""
 
     uids: frozenset[str] = frozenset()
     urls: frozenset[str] = frozenset()
@@ -35,7 +32,7 @@ class Blocked:
 
     def covers(self, uid: str, url: str) -> bool:
         """Whether a pair is blocked by its uid or URL; its picture is not known yet."""
-        return uid in self.uids or (bool(self.urls) and digest(url) in self.urls)
+        return uid in self.uids or (bool(self.urls) and not self.urls.isdisjoint(matching_digests(url)))
 
     def covers_rows(self, pairs: pa.Table) -> pa.BooleanArray:
         """Which rows of a table with uid and url are blocked; their pictures are not known yet."""
@@ -53,12 +50,17 @@ class Blocked:
     def __len__(self) -> int:
         return len(self.uids) + len(self.urls) + len(self.pictures)
 
-    def commit(self, storage: Storage) -> None:
-        """Add this to the list of the source, unless it is empty. The caller holds the lock."""
+    def commit(self, storage: Storage, unmatched: Collection[str] = ()) -> None:
+        """Add this to the list of the source, unless it is empty. The caller holds the lock.
+
+        `unmatched` are those of its digests that a request named and that fit no pair yet.
+        """
         if not self:
             return
-        value = canonical_json({name: sorted(digests) for name, digests in asdict(self).items()})
-        storage.put_if_absent(f"{FOLDER}/{len(storage.keys(FOLDER)):08d}.json", value)
+        value = {name: sorted(digests) for name, digests in asdict(self).items()}
+        if unmatched:
+            value[UNMATCHED] = sorted(unmatched)
+        storage.put_if_absent(f"{FOLDER}/{len(storage.keys(FOLDER)):08d}.json", canonical_json(value))
 
 
 def read(storage: Storage) -> Blocked:
@@ -66,6 +68,15 @@ def read(storage: Storage) -> Blocked:
     blocked = Blocked()
     for key in storage.keys(FOLDER):
         blocked |= _read(storage, key)
+    return blocked
+
+
+def settled(storage: Storage) -> Blocked:
+    """The block list without the names that have fitted no pair so far."""
+    blocked = Blocked()
+    for key in storage.keys(FOLDER):
+        unmatched = frozenset(json.loads(storage.fetch(key).read_bytes()).get(UNMATCHED, ()))
+        blocked |= _read(storage, key) - Blocked(unmatched, unmatched, unmatched)
     return blocked
 
 

@@ -14,6 +14,7 @@ from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.cutting import cut
 from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, Shard, commit, committed, current_key, pairs_files, put_shard
 from pipeline.ledger.source_list import write_list
+from pipeline.ledger.url_digests import matching_digests
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.parquet import ROW_GROUP
@@ -108,16 +109,20 @@ def _append(
 ) -> list[Shard]:
     """Cut the fresh pairs into shards and commit them together: after a crash all of them are new again, or none.
 
-    Pairs that are blocked before they are seen leave no words, and their uids join the block list.
+    Pairs that are blocked before they are seen leave no words. Their uids join the block list, and the digests
+    that their URLs match join it again: these names fit a pair from now on.
     """
     start = 1 + max((shard.number for shard in committed(storage)), default=-1)
     shards: list[Shard] = []
     late: set[str] = set()
+    matched: set[str] = set()
     for number, table in enumerate(cut(con, size), start):
         gone = blocked.covers_rows(table)
         late.update(table.filter(gone)["uid"].to_pylist())
+        matched.update(*map(matching_digests, table.filter(gone)["url"].to_pylist()))
         shards.append(put_shard(storage, scratch, number, wordless(table, gone), revised))
-    Blocked(uids=frozenset(late - blocked.uids)).commit(storage)
+    if late - blocked.uids:
+        Blocked(frozenset(late - blocked.uids), blocked.urls & matched).commit(storage)
     commit(storage, shards)
     return shards
 

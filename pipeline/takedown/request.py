@@ -11,7 +11,7 @@ from pipeline.text_files import read_text
 
 @dataclass(frozen=True)
 class Request:
-    """uids, URLs as the source's list has them, and sha256 digests of pictures as they were fetched; digests in hex."""
+    """uids, URLs in any spelling, and sha256 digests of pictures as they were fetched; digests in hex, lower case."""
 
     uids: frozenset[str]
     urls: frozenset[str]
@@ -46,4 +46,4 @@ def _kind(line: str) -> Literal["uids", "urls", "pictures"] | None:
         return "uids"
     if re.fullmatch(r"[0-9a-fA-F]{64}", line):
         return "pictures"
-    return "urls" if "://" in line else None
+    return "urls" if "://" in line or re.match(r"https?:", line, re.IGNORECASE) else None

@@ -12,21 +12,21 @@ from pipeline.ledger import blocklist
 from pipeline.manifest import publish
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.redact import redact
 from pipeline.review.sample_source import sample_storage
 from pipeline.scoring import pool
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.takedown.request import Request
 from pipeline.takedown.result import Takedown
-from pipeline.takedown.targets import targets
+from pipeline.takedown.targets import Targets, targets
 from pipeline.takedown.writing import finishing
 from pipeline.upkeep.backfill import from_manifest
 
 
 def preview(storage: Storage, request: Request) -> Takedown:
-    """How many pairs of the source `forget` would take down, and how many names fit none. Changes nothing."""
-    found = targets(storage, request)
-    return Takedown(pairs=found.pairs, unknown=found.unknown)
+    """How many pairs of the source `forget` would take down, and which names fit none. Changes nothing."""
+    return _counted(targets(storage, request), request, Takedown())
 
 
 def forget(storage: Storage, request: Request, source: Source | None) -> Takedown:
@@ -44,14 +44,20 @@ def forget(storage: Storage, request: Request, source: Source | None) -> Takedow
             pass
     with storage.lock():
         found = targets(storage, request)
-        result.pairs, result.unknown = found.pairs, found.unknown
-        found.blocked.commit(storage)
+        _counted(found, request, result)
+        found.blocked.commit(storage, found.unmatched_digests)
         with finishing(storage, result):
             try:
                 if commits(storage):
                     result.manifest, result.new = _publish(storage, source)
             except WinnowError as error:
                 result.fault = f"all that was named is gone, but nothing could be published: {error}"
+    return result
+
+
+def _counted(found: Targets, request: Request, result: Takedown) -> Takedown:
+    result.names, result.pairs, result.unknown = len(request), found.pairs, len(found.unmatched)
+    result.unmatched = tuple(map(redact, found.unmatched))
     return result
 
 

@@ -69,8 +69,7 @@ class _Copier:
         if not self._blocked:
             return False
         (file,) = pairs_files(self._storage, [shard])
-        pairs = pq.read_table(file, columns=["uid", "url"]).to_pylist()
-        return any(self._blocked.covers(pair["uid"], pair["url"]) for pair in pairs)
+        return bool(self._blocked.covers_rows(pq.read_table(file, columns=["uid", "url"])).true_count)
 
     def copy(self, number: int, rows: RowMap) -> None:
         """Store what the members have for the union's shard of that number."""

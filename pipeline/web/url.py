@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import quote
 
 from pipeline.failure import RowError
 
@@ -10,6 +11,20 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+")
 
 _LABEL = 63
 """The longest label of a host name (RFC 1035)."""
+
+CANONICAL = (
+    r"https?://(?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*"
+    r"(?:/(?:[A-Za-z0-9_~!$&()*+,;:=-][A-Za-z0-9._~!$&()*+,;:=-]*)?)+(?:\?[A-Za-z0-9._~!$&()*+,;:=/?-]+)?"
+)
+"""URLs that `canonical` leaves as they are, for both `re` and RE2: most of a list, not all. No secret without a `=`."""
+
+_PLAIN = re.compile(CANONICAL)
+_BLANK = "".join(
+    map(chr, (*range(33), 0xA0, *range(0x2000, 0x200E), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF))
+)
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+_SAFE = "%!$&'()*+,;=:@/?"
+"""Characters beside the unreserved ones that a path or a query holds as they are (RFC 3986)."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +76,32 @@ class Url:
         if port == 0 or not _HOST.fullmatch(host) or not all(0 < len(label) <= _LABEL for label in host.split(".")):
             raise RowError("invalid_url", "this is no http or https address")
         return cls(scheme == "https", host, port, parts.pathname + parts.search)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a URL fits the pattern `CANONICAL`."""
+    return _PLAIN.fullmatch(text) is not None
+
+
+def canonical(text: str) -> str:
+    """One spelling for all URLs that are the same request: scheme, host, port unless it is the default, path, query.
+
+    Beyond `Url.parse`, percent-encoding is that of RFC 3986 (section 6.2.2): an encoded unreserved character is
+    decoded, hex digits are upper case, and what no URL may contain is encoded. Text that is no http or
+    https address stays as it is, without blanks around.
+    """
+    if is_plain(text):
+        return text
+    text = text.strip(_BLANK)
+    try:
+        url = Url.parse(text)
+    except RowError:
+        return text
+    target = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", url.target)
+    target = quote(re.sub(r"%[0-9A-Fa-f]{2}", _decode_unreserved, target), safe=_SAFE)
+    return f"{'https' if url.secure else 'http'}://{url.host_header}{target}"
+
+
+def _decode_unreserved(encoded: re.Match[str]) -> str:
+    character = chr(int(encoded[0][1:], 16))
+    return character if _UNRESERVED.fullmatch(character) else encoded[0].upper()
