@@ -80,7 +80,7 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     if not len(usable):
         raise CompareError(
             f"all {len(table)} pairs that could be trained on show a picture of the test set "
-            f"({int(exact.sum())} exactly, the others nearly): name a test set that is not in the pool, or use [task.split]"
+            f"({int(exact.sum())} exactly): name a test set that is not in the pool, or use [task.split]"
         )
     more = {
         "leaked_exact": int(exact.sum()),
