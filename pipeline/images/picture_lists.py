@@ -19,7 +19,9 @@ def read(test: TestSet, columns: Collection[str]) -> pa.Table:
         if test.location.suffix == ".parquet":
             table = pq.read_table(test.location)
         else:
-            table = pyarrow.csv.read_csv(test.location)
+            _check_utf8(test.location)
+            names = pyarrow.csv.ConvertOptions(column_types={test.image: pa.string()})  # 0040 is no number
+            table = pyarrow.csv.read_csv(test.location, convert_options=names)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{test.location.name}: this is neither Parquet nor CSV: {error}") from None
     for column in columns:
@@ -40,4 +42,29 @@ def list_pictures(test: TestSet) -> list[Path]:
 def check(test: TestSet, paths: Collection[Path]) -> None:
     """Raises SourceError if one of the pictures is missing."""
     if missing := next((path for path in paths if not path.is_file()), None):
-        raise SourceError(f"{test.location.name}: there is no picture {missing}")
+        name = str(missing.relative_to(test.folder) if missing.is_relative_to(test.folder) else missing)
+        raise SourceError(f"{test.location.name}: there is no picture {name!r} in {test.folder}{_nearest(name, test)}")
+
+
+def _nearest(name: str, test: TestSet) -> str:
+    """The end of the message about a missing picture: a file that differs in zeros or its ending, or a close name."""
+    folder = (test.folder / name).parent
+    files = sorted(str(Path(name).parent / path.name) for path in folder.glob("*") if path.is_file())
+    same = [file for file in files if str(Path(file).with_suffix("")).lstrip("0") == name.lstrip("0")]
+    close = same or difflib.get_close_matches(name, files, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; check folder and the column {test.image!r}"
+
+
+def _check_utf8(path: Path) -> None:
+    """Raises SourceError, with the line, for text that is not UTF-8."""
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceError(f"{path.name}: the text is UTF-16: save the file as UTF-8")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        text = content.split(b"\n")[line].decode("utf-8", "replace").strip()
+        raise SourceError(
+            f"{path.name}, line {line + 1}: the text is not UTF-8: {text[:80]!r}; save the file as UTF-8"
+        ) from None

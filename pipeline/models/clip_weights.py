@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ModelError, did_you_mean
+from pipeline.errors import ModelError
 from pipeline.settings.fields import LOCAL_DIR
 from pipeline.store.digests import digest, file_digest
 
@@ -71,10 +71,9 @@ def find_model(model: str, weights: str | None, quick_gelu: bool | None) -> Mode
 
     config = open_clip.get_model_config(model.replace("/", "-"))
     if config is None:
-        close = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.3)
-        raise ModelError(f"open_clip has no model {model!r}; did you mean {''.join(close) or 'ViT-B-32'!r}?")
+        raise ModelError(f"open_clip has no model {model!r}; did you mean {_nearest(model)!r}?")
     if not weights:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
         raise ModelError(f"{model} needs weights: a .safetensors file, or a tag (for this model: {tags})")
     has = bool(config.get("quick_gelu", False))
     if weights.endswith(".safetensors"):
@@ -91,7 +90,7 @@ def create_untrained(name: str) -> Any:
     import torch
 
     if open_clip.get_model_config(name) is None:
-        raise ModelError(f"open_clip has no model {name!r}{did_you_mean(name, open_clip.list_models())}")
+        raise ModelError(f"open_clip has no model {name!r}; did you mean {_nearest(name)!r}?")
     logging.disable(logging.WARNING)  # it warns that the weights are random
     try:
         with torch.random.fork_rng(devices=[]):
@@ -103,6 +102,23 @@ def create_untrained(name: str) -> Any:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _nearest(name: str) -> str:
+    """The open_clip name that is the same but for case and marks, or a repository of the hub, or a close name."""
+    import open_clip
+
+    models: dict[str, str] = {_letters(each): each for each in open_clip.list_models()}
+    if own := models.get(_letters(name).removesuffix("px")):
+        return own
+    if name.count("/") == 1 and not name.upper().startswith(("VIT-", "RN")):
+        return HUB + name
+    close = difflib.get_close_matches(_letters(name), models, n=1, cutoff=0.3)
+    return models[close[0]] if close else "ViT-B-32"
+
+
+def _letters(name: str) -> str:
+    return "".join(each for each in name.lower() if each.isalnum())
 
 
 def first_line(error: BaseException) -> str:
@@ -148,10 +164,10 @@ def _tag(model: str, tag: str, has: bool) -> ModelFiles:
     # open_clip lists a model's QuickGELU tags under both of its names, and its other tags under the plain one.
     config = get_pretrained_cfg(model.replace("/", "-"), tag)
     if not config:
-        plain = get_pretrained_cfg(model.removesuffix("-quickgelu"), tag)
+        plain = get_pretrained_cfg(model.replace("/", "-").removesuffix("-quickgelu"), tag)
         if plain:
             raise ModelError(_misfit(model, tag, bool(plain.get("quick_gelu", False)), has))
-        tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        tags = ", ".join(list_pretrained_tags_by_model(model.replace("/", "-"))) or "none"
         raise ModelError(f"{model} has no weights {tag!r}: use a tag ({tags}) or a .safetensors file")
     trained = bool(config.get("quick_gelu", False))
     if trained != has:
@@ -199,7 +215,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _misfit(model: str, weights: str, trained: bool, has: bool) -> str:
     import open_clip
 
-    plain = model.removesuffix("-quickgelu")
+    plain = model.replace("/", "-").removesuffix("-quickgelu")
     right = f"{plain}-quickgelu" if trained else plain
     way = f"set model = {right!r}" if right in open_clip.list_models() else "use other weights"
     return f"{weights} was trained {_with(trained)} and {model} computes {_with(has)}, so scores would be wrong: {way}"

@@ -50,7 +50,15 @@ def single_class(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
 def classes_of_values(values: pa.Array | pa.ChunkedArray, classes: Classes) -> npt.NDArray[np.int16]:
     """The class of each value, compared as stripped text in any case; NONE if no class has the value."""
     by_value = {word.lower(): number for number, words in enumerate(classes.values()) for word in words}
-    return np.array([by_value.get(str(value).strip().lower(), NONE) for value in values.to_pylist()], np.int16)
+    return np.array([_class_of(value, by_value) for value in values.to_pylist()], np.int16)
+
+
+def _class_of(value: Any, by_value: Mapping[str, int]) -> int:
+    """As `classes_of_values`. A whole float is also found as an integer: 1.0 as 1."""
+    number = by_value.get(str(value).strip().lower())
+    if number is None and isinstance(value, float) and value.is_integer():
+        number = by_value.get(str(int(value)))
+    return NONE if number is None else number
 
 
 def numbers(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:

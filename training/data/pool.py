@@ -68,6 +68,8 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
         test, rows = _split(choice, task, task.split, table.filter(pa.array(apart)))
         held = [Features(each.views[rows], each.phash[rows]) for each in features]
         table = table.filter(pa.array(~apart))
+        if not len(table):
+            raise CompareError("all pictures were split off for the test set: lower task.split.share")
         counts |= {"split_off": int(apart.sum())}
     else:
         held = [extractor.heldout(test) for extractor in extractors]
@@ -75,6 +77,11 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
     pool = Pool(table, test, features, held, exact | near, counts, {})
     usable = pool.usable
+    if not len(usable):
+        raise CompareError(
+            f"all {len(table)} pairs that could be trained on show a picture of the test set "
+            f"({int(exact.sum())} exactly): name a test set that is not in the pool, or use [task.split]"
+        )
     more = {
         "leaked_exact": int(exact.sum()),
         "leaked_near": int((near & ~exact).sum()),
