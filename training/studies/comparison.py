@@ -1,4 +1,4 @@
-"""Encoders side by side: what a linear probe on each is worth on a source's task, and what each costs on this machine.
+"""Compares encoders: the score of a linear probe on each on a source's task, and the cost of each on this machine.
 
 A probe is a trial like any other: on what the manifest keeps, without augmentation, under the task's budget.
 """
@@ -157,7 +157,7 @@ def _rows(
 def _figures(
     encoder: Encoder, probing: Probing, sample: Sequence[bytes], finetuned: bool
 ) -> tuple[dict[str, Any], Mean]:
-    """What the encoder is worth and what it costs."""
+    """The scores and the cost of an encoder."""
     spent = cost.measure_in_process(encoder, sample, probing.decoder)
     experiment = probing.experiment(encoder, spent.best.workers)
     probes = probing.trials(experiment)

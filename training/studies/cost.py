@@ -1,7 +1,7 @@
-"""What an encoder costs on this machine: pictures a second, parameters, operations, memory.
+"""The cost of an encoder on this machine: pictures per second, parameters, operations, memory.
 
-It is measured on stored pictures, in a process of its own: its peak of memory is not that of another encoder, and an
-encoder that this machine cannot run costs one line of a table.
+It is measured on stored pictures, in a separate process, so that the memory peak of another encoder does not count and
+an encoder that this machine cannot run does not end the comparison.
 """
 
 import io
@@ -64,12 +64,12 @@ class Cost:
 
     @property
     def best(self) -> Loop:
-        """The number of workers with which it is fastest."""
+        """The fastest of the streamed loops."""
         return max(self.streamed, key=lambda loop: loop.images_per_second)
 
 
 def measure_in_process(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
-    """As `measure`, in a process of its own. Raises ModelError if that process dies, too."""
+    """As `measure`, in a separate process. Also raises ModelError if that process dies."""
     try:
         with ProcessPoolExecutor(1, get_context("spawn"), lifeline.hold) as process:
             return process.submit(measure, encoder, pictures, decoder).result()
@@ -78,9 +78,9 @@ def measure_in_process(encoder: Encoder, pictures: Sequence[bytes], decoder: dec
 
 
 def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
-    """Each loop goes once through all pictures, after one window that does not count. Raises ModelError.
+    """Measure each loop once on all pictures, after a warm-up window. Raises ModelError.
 
-    `decoder` resizes what is streamed; in the loop that opens picture after picture Pillow does.
+    `decoder` resizes pictures in the streamed loops. Pillow does so in the loop that opens them one by one.
     """
     if isinstance(encoder, Network):
         import_module(encoder.kind)  # the memory of its library is not counted
@@ -125,7 +125,7 @@ def _count_operations(loaded: LoadedEncoder, prepared: Any) -> tuple[int, int | 
 
 
 def _one_by_one(loaded: LoadedEncoder, pictures: Sequence[bytes]) -> Loop:
-    """The naive loop: a picture is opened when the one before has been prepared."""
+    """The naive loop: a picture is opened after the previous one was prepared."""
     started, spent = time.perf_counter(), 0.0
     named, make = list(_named(pictures)), partial(features.prepare, loaded, Image.fromarray, "", 0)
     for start in range(0, len(named), features.WINDOW):
@@ -135,7 +135,7 @@ def _one_by_one(loaded: LoadedEncoder, pictures: Sequence[bytes]) -> Loop:
 
 
 def _streamed(loaded: LoadedEncoder, resize: features.Resize, pictures: Sequence[bytes], workers: int) -> Loop:
-    """What the gain does with the same pictures: `features.decode`, with so many workers."""
+    """The loop of the gain: `features.decode` with this number of workers."""
     make = partial(features.prepare, loaded, resize, "", 0)
     started, spent = time.perf_counter(), 0.0
     with features.decode({"": lambda: _named(pictures)}, make, workers) as windows:
@@ -145,7 +145,7 @@ def _streamed(loaded: LoadedEncoder, resize: features.Resize, pictures: Sequence
 
 
 def _seconds(loaded: LoadedEncoder, window: Sequence[Any]) -> float:
-    """The seconds that it takes to encode them."""
+    """The time in seconds to encode a window."""
     started = time.perf_counter()
     loaded.encode(window)
     return time.perf_counter() - started
@@ -165,7 +165,7 @@ def _open_picture(picture: bytes) -> Image.Image:
 
 
 def _peak() -> int:
-    """MiB, of the process, or of the GPU if there is one."""
+    """The memory peak in MiB of the process, or of the GPU if there is one."""
     import torch
 
     if device.kind() == "cuda":

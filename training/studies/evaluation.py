@@ -1,4 +1,4 @@
-"""What learners are evaluated on: the test set, and a validation set of pairs that a seed did not draw."""
+"""The evaluation sets: the test set, and a validation set of pairs that a seed did not draw."""
 
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> 
 
 
 def measure_of(task: Task, test: HeldOut) -> AnyMeasure:
-    """What is scored on a test set, by the kind of task."""
+    """The measure of a test set, by the kind of task."""
     if test.pairs is not None:
         return (Match if task.kind == "match" else Retrieval)(test.pairs, len(test.labels))
     if task.kind == "number":

@@ -55,7 +55,7 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that the trials share, and the learners."""
+    """The common inputs of the trials, and the learners."""
 
     source: str
     choice: arms.Choice
@@ -94,16 +94,16 @@ class Experiment:
 
     @property
     def filters(self) -> list[str]:
-        """The filters without which another arm would be trained on."""
+        """The filters whose omission gives another arm."""
         return [name for name, dropped in self.pool.filters.items() if dropped.alone]
 
     @property
     def measure(self) -> AnyMeasure:
-        """What is scored on the test set."""
+        """The scores that are computed on the test set."""
         return measure_of(self.task, self.test)
 
     def setting(self, learner: Learner, arm: str, augmented: bool | str, seed: int) -> Setting:
-        """What decides the trial of a learner, a cell and a seed."""
+        """The inputs of the trial of a learner, a cell and a seed."""
         return Setting(
             code=dual_encoder.VERSION if learner.texts else probe.VERSION,
             source=self.source,

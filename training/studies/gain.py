@@ -1,6 +1,6 @@
-"""What a manifest is worth: the same learners on the kept pairs, on all pairs, and on a random subset of that size.
+"""The gain of a manifest: the same learners on the kept pairs, on all pairs, and on a random subset of the kept size.
 
-The learners are named beforehand, in the source file, and all of them are reported.
+The source file names the learners in advance, and all of them are reported.
 """
 
 import json
@@ -42,9 +42,9 @@ def measure(
 ) -> dict[str, Any]:
     """The gain of the newest manifest, or of the one whose id begins with `manifest_id`, as JSON.
 
-    Kept is what was published, or what a named `recipe` keeps of the same pairs. Safe to run twice: the second time
-    nothing is trained, and after a crash the next run resumes at the missing trial. Raises SourceError if the source
-    has no task or test set, and CompareError for a comparison that would not be fair.
+    The kept pairs are the published ones, or those that a named `recipe` keeps. Idempotent: a second run trains
+    nothing, and after a crash the next run resumes at the missing trial. Raises SourceError if the source has no task
+    or test set, and CompareError for a comparison that would not be fair.
     """
     task, chosen = task_of(source), recipes.find(source, storage, recipe) if recipe else None
     choice = arms.Choice.open(storage, manifest_id, chosen)
@@ -108,7 +108,7 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
 
 
 def baseline(known: pool.Pool, measure: Measure) -> dict[str, Any]:
-    """The scores of a learner that looks at no picture, and what that is called."""
+    """The scores of a learner that sees no picture, and its description."""
     says, scores = measure.baseline(known.table["label"].to_numpy())
     return {"says": says, **scores}
 
@@ -165,7 +165,7 @@ def _digest(
     extractors: Sequence[Extractor],
     maker: VersionMaker | None,
 ) -> str:
-    """All that decides the gain."""
+    """A digest of all inputs of the gain."""
     classes = [[name, list(words)] for name, words in task.classes.items()]
     encoders = [extractor.encoder for extractor in extractors]
     learners = [

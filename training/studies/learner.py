@@ -1,4 +1,4 @@
-"""A learner of a source's task, and what it sees of the pool."""
+"""A learner of a source's task, and its view of the pool."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from training.data.texts import Texts
 from training.data.versions import Versions
 
 Cell = tuple[str, bool | str]
-"""An arm, and what is augmented: False for nothing, True for pictures alone, or one of versions.AUGMENTATIONS."""
+"""An arm, and the augmentation: False for none, True for pictures alone, or one of versions.AUGMENTATIONS."""
 
 CELLS: tuple[Cell, ...] = tuple((arm, augmented) for arm in arms.ARMS for augmented in (False, True))
 """What is trained for each learner and seed: an arm, and whether its pictures are augmented.

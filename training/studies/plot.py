@@ -75,7 +75,7 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
 
 
 def _colour(row: Mapping[str, Any]) -> str:
-    """Of an encoder."""
+    """The colour of an encoder."""
     if row["weights"]["from"] == "RANDOM":
         return RED
     return GREEN if row["front"] else GREY

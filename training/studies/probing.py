@@ -32,7 +32,7 @@ from training.studies.fairness import check_test
 from training.studies.learner import Learner
 
 ARM = "filtered"
-"""What is trained on: the pairs that the manifest keeps."""
+"""The arm of the probes: the pairs that the manifest keeps."""
 
 
 class Probing:
@@ -96,6 +96,6 @@ class Probing:
         return stored(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))
 
     def mean(self, experiment: Experiment, trials: Sequence[Trial]) -> Mean:
-        """Of the main score."""
+        """The mean of the main score."""
         bootstrap = Bootstrap(experiment.measure, len(experiment.test.labels), len(trials))
         return bootstrap.mean(np.array([each.predictions for each in trials]))
