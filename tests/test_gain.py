@@ -569,7 +569,7 @@ def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
 
 def test_the_table_says_it_all(noisy):
     _, _, measured = noisy
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=120, file=io.StringIO())
     console.print(gains.table(measured))
     shown = console.file.getvalue()
     for learner in measured["learners"]:

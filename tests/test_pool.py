@@ -221,8 +221,7 @@ def test_places_are_right_across_parts(tmp_path, store):
             store,
             files,
             [3, 1, 4],
-            [Filter("any", "uid <> '00'")],
-            Distinct(2, "uid"),
+            Recipe("ended", (Filter("any", "uid <> '00'"),), Distinct(2, "uid")),
             end.Neighbours("edges.parquet", "pixels_phash", 2),
         )
     assert lost.repeated.tolist() == [1, 5]  # the second A is the best, and B its neighbour; of FAR the first fails
