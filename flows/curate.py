@@ -1,8 +1,5 @@
 """The flows that publish a manifest: `curate`, `retry`, `score` and `sample`."""
 
-import atexit
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +25,6 @@ from pipeline.upkeep.backfill import add_scorer
 
 BLOCK = 100
 """Shards of one task. A task for each shard would give thousands, which nobody can read."""
-
-
-@atexit.register
-def _silence_stderr() -> None:
-    """At the interpreter's end Prefect's threads hold the flow, and DuckDB would list on stderr what that leaks."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @flow(name="curate", persist_result=True, result_serializer="json")

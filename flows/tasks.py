@@ -1,5 +1,8 @@
 """Prefect's tasks: one call each into pipeline/ or training/. Prefect shows them under the names of the functions."""
 
+import atexit
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -32,6 +35,13 @@ from training.studies import gain, plot
 
 REPORT = "report.html"
 PLOT = "gain.svg"
+
+
+@atexit.register
+def _silence_stderr() -> None:
+    """At the interpreter's end Prefect's threads hold the flow, and DuckDB would list on stderr what that leaks."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
