@@ -135,7 +135,7 @@ def test_manifests_are_named_from_the_end(tmp_path, store):
     first = published_sources.published(published_sources.listed(tmp_path, range(40, 70)), store)
     second = published_sources.published(published_sources.listed(tmp_path, range(40, 71)), store)
     assert [newest(store, back).id for back in (2, 1)] == [first.id, second.id]
-    with pytest.raises(StorageError, match="there is no manifest -3: only 2"):
+    with pytest.raises(StorageError, match="there is no manifest -3: 2 are published"):
         newest(store, 3)
 
 

@@ -399,7 +399,8 @@ def test_publishing_ends_at_its_deadline_and_frees_the_source(own):
     """It ran in the server itself: no deadline, and a second Ctrl-C to end it."""
     _, store = own
     slow = (
-        "(SELECT sum(hash(a.uid || b.uid || c.uid || d.uid || e.uid)) FROM rows a, rows b, rows c, rows d, rows e) > 0"
+        "(SELECT sum(hash(a.uid || b.uid || c.uid || d.uid || e.uid || f.uid || g.uid)) "
+        "FROM rows a, rows b, rows c, rows d, rows e, rows f, rows g) > 0"
     )
     with pytest.raises(QueryError, match="stopped after 4 s, and nothing was published"):
         publishing.publish(store, Recipe("slow", (Filter("slow", slow),)), deadline=4)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from filters.core import Recipe
 from pipeline.errors import QueryError
+from pipeline.manifest.log import commits
 from pipeline.manifest.publish import Published, republish
 from pipeline.process.calls import Limits, call
 from pipeline.store.storage import Storage
@@ -21,13 +22,14 @@ def publish(storage: Storage, recipe: Recipe, deadline: float = DEADLINE) -> Pub
 
     Raises what `republish` raises, BusyError during another run, and QueryError at the deadline.
     """
+    before = len(commits(storage))
     try:
         limits = Limits(deadline, MEMORY)
         published: Published = call("pipeline.pages.explore.publishing:run", storage.root, recipe, limits=limits)
     except TimeoutError:
-        raise QueryError(
-            f"stopped after {deadline:g} s, and nothing was published: `winnow publish` has no limit"
-        ) from None
+        new = commits(storage)[before:]  # the deadline may come between the commit and the answer
+        result = f"manifest {new[-1].id[:12]} is published" if new else "nothing was published"
+        raise QueryError(f"stopped after {deadline:g} s, and {result}: `winnow publish` has no limit") from None
     return published
 
 
