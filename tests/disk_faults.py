@@ -72,7 +72,7 @@ def scoring(described: Source, storage: Storage) -> Callable[[], object]:
 
 
 def publishing(described: Source, storage: Storage) -> Callable[[], object]:
-    return partial(publish.publish, described, storage, ingest.update(described, storage), {})
+    return partial(publish.publish, Plan.of(described), storage, ingest.update(described, storage), {})
 
 
 def unscored(described: Source, storage: Storage) -> None:

@@ -181,7 +181,7 @@ def test_the_command_from_a_source_to_a_plot(published, monkeypatch):
     assert gone.keys() == {"encoder", "toml", "error"}
     assert json.loads((root / "taught/encoders.json").read_text()) == found
     assert run("report", toml, "--root", root)[0] == 0
-    assert "Which encoder" in (root / "taught/report.html").read_text()
+    assert '<section id="encoders">' in (root / "taught/report.html").read_text()
     assert "RANDOM WEIGHTS timm:test_resnet@random" in (root / "taught/encoders.svg").read_text()
     assert "RANDOM WEIGHTS" in err
     assert re.search(r"images/s by decoding workers 1: [\d.]+", " ".join(err.split()))

@@ -116,11 +116,11 @@ def test_a_learning_rate_is_found_on_pairs_that_were_not_drawn():
 
 @pytest.mark.slow
 def test_filtering_helps_where_a_column_lies(tmp_path):
-    lies = [number for number in range(150) if number % 5 < 2]
-    told = {number: training_sources.truth(number + (number in lies)) for number in range(150)}
-    described, storage = training_sources.task(tmp_path / "t", 150, lies, column=told, measured=SHAPES, steps=100)
+    lies = [number for number in range(300) if number % 5 < 2]
+    told = {number: training_sources.truth(number + (number in lies)) for number in range(300)}
+    described, storage = training_sources.task(tmp_path / "t", 300, lies, column=told, measured=SHAPES, steps=100)
     measured = gain.measure(described, storage)
-    assert (measured["kind"], measured["counts"]["labelled"]) == ("label", 150)
+    assert (measured["kind"], measured["counts"]["labelled"]) == ("label", 300)
     told = {"says": "45 held-out pictures", "pictures": 45, "captions": 0, "ambiguous": 0, "unlabelled": 0}
     assert measured["test"] == told | {"digest": measured["test"]["digest"]}
     (found,) = (each for each in measured["learners"][0]["differences"] if each["name"] == "filtered - random")
@@ -130,7 +130,7 @@ def test_filtering_helps_where_a_column_lies(tmp_path):
 @pytest.mark.slow
 def test_a_number_is_regressed(tmp_path):
     """Two of five pairs are 120 brighter than their picture."""
-    lies = [number for number in range(150) if number % 5 < 2]
+    lies = [number for number in range(300) if number % 5 < 2]
     told = {
         n: training_sources.light(training_sources.picture(training_sources.truth(n), n)) + 120 * (n in lies)
         for n in range(150)
