@@ -235,6 +235,7 @@ def gone(pids, seconds=5):
     return not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
     source = listed(tmp_path, [(f"http://{HOST}/drip/1.jpg", "")], shard_seconds=5)
     storage = Storage(tmp_path / "store")

@@ -62,6 +62,7 @@ def wait_for(what, seconds=60):
     return found
 
 
+@pytest.mark.slow
 def test_curate_publishes_once_and_tells_once(api, tmp_path, httpserver_folder):
     toml = served_sources.described(tmp_path / "lists", httpserver_folder)
     first = curated(toml, tmp_path / "root")
