@@ -69,7 +69,7 @@ def _supervise(job: _Job, deadline: float) -> None:
     """Run the job in a process of its own. Raises QueryError, in one line, for whatever goes wrong there."""
     try:
         with lifeline.start(
-            [sys.executable, "-m", "pipeline.query.sandbox"],
+            lifeline.python("pipeline.query.sandbox"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
