@@ -29,7 +29,7 @@ _IRREGULAR = "babies children families fishermen gentlemen ladies men policemen 
 PEOPLE = frozenset([*_PEOPLE.split(), *(f"{word}s" for word in _PEOPLE.split()), *_IRREGULAR.split()])
 """Words that name a person or people: ages, kinship, crowds, sports and occupations of photographs, and plurals.
 
-It is a list of our own, completed with frequent words of Flickr8k, where 69 % of the captions have one of them. Pronouns
+It is a list of our own, with frequent words of Flickr8k, where 69 % of the captions have one of them. Pronouns
 are not in it, and neither are words that are often used of animals or things (team, group, owner).
 """
 
