@@ -66,7 +66,10 @@ def test_a_learner_may_be_a_model(file):
         (MODEL + TASK.format("smal"), "task.learners.dual: there is no model 'smal'; did you mean 'small'?"),
         (MODEL + TASK.format("small") + 'head = "dual"\n', "give head and encoder, or model"),
         (MODEL + TASK.format("small").replace('model = "small"', ""), "give head and encoder, or model"),
-        (MODEL + '[task]\nkind = "number"\ncolumn = "x"\n[task.split]\n[task.learners.a]\nmodel = "small"\n', "numbers"),
+        (
+            MODEL + '[task]\nkind = "number"\ncolumn = "x"\n[task.split]\n[task.learners.a]\nmodel = "small"\n',
+            "numbers",
+        ),
         (MODEL + "immage_blocks = 0\n", "unknown key models.small.immage_blocks; did you mean 'image_blocks'?"),
         (MODEL + 'preset = "small-clp"\n', "models.small: there is no preset 'small-clp'; did you mean 'small-clip'?"),
         (MODEL + 'pooling = "mean"\n', "pooling is for transformers"),
