@@ -33,7 +33,7 @@ class Pictures:
 
     def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.NamedPicture]]) -> Iterator[list[Any]]:
         make = partial(features.prepare, tower, self.resize, "", 0)
-        with features.decode({"": pictures}, make) as windows:
+        with features.decode([("", pictures)], make) as windows:
             for _, window in windows:
                 yield [picture.versions[0] for picture in window]
 
