@@ -25,27 +25,27 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """Batches of `batch` out of so many `pairs`, each with one of `versions`. What an epoch leaves over is left out.
+    """Batches of `batch` of the `rows`, each with one of `versions`. What an epoch leaves over is left out.
 
-    A step needs no state of those before it, so that a run resumes anywhere. Raises TrainingError for a batch that is
-    larger than the pool.
+    A row that is there twice is seen twice in an epoch. A step needs no state of those before it, so that a run resumes
+    anywhere. Raises TrainingError for a batch that is larger than the pool.
     """
 
-    pairs: int
+    rows: Rows
     batch: int
     seed: int
     versions: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch > self.pairs:
+        if self.batch > len(self.rows):
             raise TrainingError(
-                f"a batch of {self.batch:,} is larger than the {self.pairs:,} pairs to train on: lower batch, or keep more"
+                f"a batch of {self.batch:,} pairs is larger than the pool of {len(self.rows):,}: lower batch"
             )
 
     @property
     def epoch(self) -> int:
         """The number of steps of an epoch."""
-        return self.pairs // self.batch
+        return len(self.rows) // self.batch
 
     def steps(self, numbers: range) -> Iterator[Drawn]:
         """The batches of these steps."""
@@ -57,4 +57,4 @@ class Order:
             yield Drawn(step, rows, versions)
 
     def _permuted(self, epoch: int) -> Rows:
-        return np.random.default_rng([self.seed, VERSION, 0, epoch]).permutation(self.pairs)
+        return np.random.default_rng([self.seed, VERSION, 0, epoch]).permutation(self.rows)

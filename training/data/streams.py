@@ -1,6 +1,6 @@
 """What a step of a dual encoder reads of its pairs: pictures decoded ahead, or stored features, and captions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from pipeline.errors import StorageError
 from pipeline.store.tarfiles import Tars
@@ -16,17 +17,9 @@ from training.data import features
 from training.data.decoding import decode_version
 from training.data.order import Drawn
 from training.data.pictures import Place, stored
-from training.encoders.encoders import LoadedEncoder
 
 if TYPE_CHECKING:
     import torch
-
-
-class Preprocess(LoadedEncoder, Protocol):
-    """Prepares one picture, and stacks prepared pictures to the input of an image tower."""
-
-    def stack(self, pictures: Sequence[Any]) -> "torch.Tensor":
-        """float32 [pictures, 3, height, width] on the tower's device."""
 
 
 class Stream(Protocol):
@@ -73,25 +66,27 @@ class Pictures:
 
     tars: Tars
     places: Sequence[Place]
-    preprocess: Preprocess
+    prepare: Callable[[Image.Image], npt.NDArray[np.uint8]]
     resize: features.Resize
     policy: str = ""
 
     def read(self, drawn: Iterable[Drawn]) -> Iterator["torch.Tensor"]:
-        """Normalised pixels. Raises StorageError for a picture that is missing or cannot be decoded."""
+        """uint8 [batch, height, width, 3]. Raises StorageError for a picture that is missing or cannot be decoded."""
+        import torch
+
         coming = ((str(step.step), partial(self._pictures, step.rows, step.versions)) for step in drawn)
-        with features.decode(coming, self._prepare) as windows:
+        with features.decode(coming, self._prepared) as windows:
             for _, group in groupby(windows, itemgetter(0)):
-                yield self.preprocess.stack([picture for _, window in group for picture in window])
+                yield torch.from_numpy(np.stack([picture for _, window in group for picture in window]))
 
     def _pictures(self, rows: npt.NDArray[np.int64], versions: npt.NDArray[np.int64]) -> Iterator[_Version]:
         pictures = stored(self.tars, [self.places[row] for row in rows])
         return map(_Version, pictures, versions.tolist())
 
-    def _prepare(self, version: _Version) -> Any:
+    def _prepared(self, version: _Version) -> npt.NDArray[np.uint8]:
         (name, content), number = version
         try:
             pixels = decode_version(content, self.policy, number)
-            return self.preprocess.prepare(self.resize(pixels))
+            return self.prepare(self.resize(pixels))
         except Exception as error:  # Pillow raises nearly anything on a broken file
             raise StorageError(f"{name} cannot be decoded: {error!r}") from error

@@ -1,6 +1,7 @@
 """What a dual encoder reads of pictures and captions: pixels and tokens, or the stored features of its frozen towers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,13 +12,15 @@ from pipeline.store.digests import digest
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from training.data.features import OwnEncoder
-from training.data.streams import Stored
 from training.encoders.finite import to_float16
+from training.learners.divergence import check_scores
+from training.learners.pair_loss import project
+from training.measures.metrics import Units
 
 if TYPE_CHECKING:
     import torch
 
-    from training.dual.encoder import DualEncoder
+    from training.dual.encoder import Branch, DualEncoder
     from training.encoders.encoders import LoadedEncoder
 
 VERSION = 1
@@ -25,69 +28,102 @@ VERSION = 1
 _CHUNK = 256
 
 
-def image_features(model: "DualEncoder", identity: Mapping[str, Any]) -> OwnEncoder:
-    """The frozen image tower without its head. `identity` is that of the whole model."""
+class TextInputs(NamedTuple):
+    """Distinct texts for the text tower, int32 [texts, context], or for its head, float16 [texts, width].
 
-    def load() -> "LoadedEncoder":
-        from training.dual.pictures import tower
+    `cut` of them are longer than the tower reads.
+    """
 
-        return tower(model.visual.trunk, model.preparation)
-
-    made_by = {
-        "image": identity["image"],
-        "preparation": model.preparation.as_json(),
-        "device": device.kind(),
-        "versions": identity["versions"],
-    }
-    return OwnEncoder("dual", made_by, load)
-
-
-class Captions(NamedTuple):
-    """Texts for a model: tokens, or features of the frozen text tower; and how many distinct texts were cut."""
-
-    texts: Stored
+    values: npt.NDArray[Any]
     cut: int
 
 
-def captions(
-    model: "DualEncoder", identity: Mapping[str, Any], storage: Storage, texts: Sequence[str], place: npt.NDArray[np.int64]
-) -> Captions:
-    """The input of the text tower, or of the head of a frozen one, for distinct `texts`; `place` as of `Stored`.
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a model. `identity` is that of the whole untrained model, from `training.dual.build`."""
 
-    Features of a frozen tower are computed once and stored. Raises ModelError for features that are not finite.
-    """
-    tokens = model.tokenizer(texts)
-    if not model.text.frozen:
-        return Captions(Stored(tokens.ids.to("cpu").int().numpy(), place), tokens.cut)
-    stage = Stage(
-        "features/texts",
-        {
-            "version": VERSION,
-            "text": identity["text"],
-            "context": model.settings.context,
-            "pooling": model.settings.pooling,
+    model: "DualEncoder"
+    identity: Mapping[str, Any]
+    storage: Storage
+
+    @property
+    def image_features(self) -> OwnEncoder:
+        """The image tower without its head, for features that are stored. It must be frozen."""
+
+        def load() -> "LoadedEncoder":
+            from training.dual.pictures import tower
+
+            return tower(self.model.visual.trunk.eval().to(device.kind()), self.model.preparation)
+
+        made_by = {
+            "image": self.identity["image"],
+            "preparation": self.model.preparation.as_json(),
             "device": device.kind(),
-            "versions": identity["versions"],
-        },
-    )
-    key = f"{stage.folder}/{digest(list(texts))[:16]}.npz"
-    if not storage.done(key):
-        stage.describe(storage)
-        encoded = to_float16(_encode(model, tokens.ids), lambda row: f"the text {texts[row]!r}")
-        with storage.scratch() as scratch:
-            np.savez(scratch / "features.npz", texts=encoded)
-            storage.put_file(key, scratch / "features.npz")
-    with np.load(storage.fetch(key), allow_pickle=False) as stored:
-        return Captions(Stored(stored["texts"], place), tokens.cut)
+            "versions": self.identity["versions"],
+        }
+        return OwnEncoder("dual", made_by, load)
+
+    def texts(self, texts: Sequence[str]) -> TextInputs:
+        """Of distinct texts. Features of a frozen tower are computed once and stored.
+
+        Raises ModelError for features that are not finite.
+        """
+        tokens = self.model.tokenizer(texts)
+        if not self.model.text.frozen:
+            return TextInputs(tokens.ids.int().numpy(), tokens.cut)
+        settings = self.model.settings
+        stage = Stage(
+            "features/texts",
+            {
+                "version": VERSION,
+                "text": self.identity["text"],
+                "context": settings.context,
+                "pooling": settings.pooling,
+                "device": device.kind(),
+                "versions": self.identity["versions"],
+            },
+        )
+        key = f"{stage.folder}/{digest(list(texts))[:16]}.npz"
+        if not self.storage.done(key):
+            stage.describe(self.storage)
+            encoded = to_float16(self._encode(tokens.ids), lambda row: f"the text {texts[row]!r}")
+            with self.storage.scratch() as scratch:
+                np.savez(scratch / "features.npz", texts=encoded)
+                self.storage.put_file(key, scratch / "features.npz")
+        with np.load(self.storage.fetch(key), allow_pickle=False) as stored:
+            return TextInputs(stored["texts"], tokens.cut)
+
+    def _encode(self, ids: "torch.Tensor") -> npt.NDArray[np.float32]:
+        """Features of the text trunk, [texts, width]. Texts of a length go together, so that little is padding."""
+        import torch
+
+        trunk = self.model.text.trunk.eval().to(device.kind())
+        order = ids.ne(getattr(trunk, "pad", 0)).sum(dim=1).argsort(stable=True)
+        with torch.inference_mode():
+            parts = [trunk(ids[rows].to(device.kind())).float().cpu() for rows in order.split(_CHUNK)]
+        features: npt.NDArray[np.float32] = torch.cat(parts)[order.argsort()].numpy()
+        return features
 
 
-def _encode(model: "DualEncoder", ids: "torch.Tensor") -> npt.NDArray[np.float32]:
-    """Features of the text trunk, float32 [texts, width]. Texts of a length go together, so that little is padding."""
+def embed(model: "DualEncoder", branch: "Branch", inputs: Iterable["torch.Tensor"]) -> Units:
+    """Normalised embeddings [rows, dim] of chunks of inputs, in evaluation mode.
+
+    Raises TrainingError if one is not finite.
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    model.eval()
+    with torch.inference_mode():
+        parts = [normalize(project(model, branch, chunk), dim=-1).cpu() for chunk in inputs]
+    units: Units = check_scores(torch.cat(parts)).numpy()
+    return units
+
+
+def chunks(values: npt.NDArray[Any]) -> Iterator["torch.Tensor"]:
+    """Rows of features or tokens as a model reads them."""
     import torch
 
-    trunk = model.text.trunk.eval().to(device.kind())
-    order = ids.ne(getattr(trunk, "pad", 0)).sum(dim=1).argsort(stable=True)
-    with torch.inference_mode():
-        parts = [trunk(ids[rows].to(device.kind())).float().cpu() for rows in order.split(_CHUNK)]
-    features: npt.NDArray[np.float32] = torch.cat(parts)[order.argsort()].numpy()
-    return features
+    for at in range(0, len(values), _CHUNK):
+        part = torch.from_numpy(values[at : at + _CHUNK])
+        yield part.float() if part.is_floating_point() else part.long()

@@ -1,6 +1,7 @@
 """The loss of a dual encoder on a batch: embeddings of both sides, and the objective that its settings name."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,14 @@ class DualLoss:
 
     def backward(self, batch: Batch) -> float:
         """As `PairLoss`."""
+        from training.objectives.cached import cached_backward
+
         self.model.train()
-        loss = self._of(*self._embed(batch), batch.pictures)
+        whole, size = (batch.images, batch.texts), self.model.settings.cached_batch
+        if size:
+            parts = list(zip(*(side.split(size) for side in whole), strict=True))
+            return cached_backward(parts, self._embed, partial(self._of, batch.pictures)).item()
+        loss = self._of(batch.pictures, *self._embed(whole))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -39,7 +46,7 @@ class DualLoss:
 
         self.model.eval()
         with torch.inference_mode():
-            return self._of(*self._embed(batch), batch.pictures).item()
+            return self._of(batch.pictures, *self._embed((batch.images, batch.texts))).item()
 
     def broken(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """As `PairLoss`."""
@@ -47,14 +54,20 @@ class DualLoss:
 
         self.model.eval()
         with torch.inference_mode():
-            images, texts = (each.isfinite().all(dim=1) for each in self._embed(batch))
+            images, texts = (each.isfinite().all(dim=1) for each in self._embed((batch.images, batch.texts)))
         found: npt.NDArray[np.bool_] = ~(images & texts).cpu().numpy()
         return found
 
-    def _embed(self, batch: Batch) -> "tuple[torch.Tensor, torch.Tensor]":
-        return embed(self.model, self.model.visual, batch.images), embed(self.model, self.model.text, batch.texts)
+    def _embed(self, inputs: "tuple[torch.Tensor, torch.Tensor]") -> "tuple[torch.Tensor, torch.Tensor]":
+        from torch.nn.functional import normalize
 
-    def _of(self, images: "torch.Tensor", texts: "torch.Tensor", pictures: "torch.Tensor") -> "torch.Tensor":
+        branches = self.model.visual, self.model.text
+        images, texts = (project(self.model, *side) for side in zip(branches, inputs, strict=True))
+        if self.model.settings.objective == "soft-targets":  # on dots of embeddings as they are
+            return images, texts
+        return normalize(images, dim=-1), normalize(texts, dim=-1)
+
+    def _of(self, pictures: "torch.Tensor", images: "torch.Tensor", texts: "torch.Tensor") -> "torch.Tensor":
         settings = self.model.settings
         group = pictures.to(images.device) if settings.same_picture == "match" else None
         if settings.objective == "soft-targets":
@@ -66,15 +79,16 @@ class DualLoss:
         return softmax(images, texts, scale, group)
 
 
-def embed(model: "DualEncoder", branch: "Branch", inputs: "torch.Tensor") -> "torch.Tensor":
+def project(model: "DualEncoder", branch: "Branch", inputs: "torch.Tensor") -> "torch.Tensor":
     """Embeddings, float32 [batch, dim], of pixels or tokens, or of features if the branch is frozen.
 
-    They are normalised, unless the model's objective takes them as they are.
+    Pixels are what the model's `pictures.prepare` returned: uint8 [batch, height, width, 3].
     """
     import torch
-    from torch.nn.functional import normalize
 
-    settings, on = model.settings, model.logit_scale.device
-    with torch.autocast(on.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        embeddings = (branch.head if branch.frozen else branch)(inputs.to(on)).float()
-    return embeddings if settings.objective == "soft-targets" else normalize(embeddings, dim=-1)
+    on = model.logit_scale.device
+    if inputs.dtype == torch.uint8:
+        inputs = model.pictures.stack(list(inputs.numpy()))
+    with torch.autocast(on.type, torch.bfloat16, enabled=model.settings.precision == "bfloat16"):
+        embeddings: torch.Tensor = (branch.head if branch.frozen else branch)(inputs.to(on))
+    return embeddings.float()
