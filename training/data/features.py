@@ -147,7 +147,9 @@ class Extractor:
         """The features of each missing key. Decoding does not stop between keys."""
         self._loaded = self._loaded or self.load()
         policy = self._budget.policy if self._budget else ""
-        with decode(missing.items(), partial(prepare, self._loaded, self.resize, policy, views), self._workers) as windows:
+        with decode(
+            missing.items(), partial(prepare, self._loaded, self.resize, policy, views), self._workers
+        ) as windows:
             for _, group in groupby(windows, itemgetter(0)):
                 yield Features.joined([self._encoded(window) for _, window in group])
 

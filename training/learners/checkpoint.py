@@ -49,7 +49,7 @@ class Checkpoint:
         return time.monotonic() - self._written >= self.every
 
     def save(self, trainee: Trainee, notes: Mapping[str, Any], arrays: Mapping[str, "torch.Tensor"]) -> None:
-        """Replace the checkpoint. Raises StorageError on a full disk, and TrainingError for weights that are not finite.
+        """Replace the checkpoint. Raises StorageError on a full disk, TrainingError for weights that are not finite.
 
         The checkpoint before is kept in both cases.
         """
@@ -65,7 +65,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def restore(self, trainee: Trainee) -> tuple[dict[str, Any], dict[str, "torch.Tensor"]] | None:
-        """Load the checkpoint into a model and an optimizer of the same make; its notes and arrays. None: there is none.
+        """Load the checkpoint, if there is one, into a model and an optimizer of the same make; its notes and arrays.
 
         Raises TrainingError if it does not fit.
         """
@@ -76,11 +76,13 @@ class Checkpoint:
             return None
         with safe_open(self.storage.fetch(self.key), "pt") as file:
             notes: dict[str, Any] = json.loads(file.metadata()["notes"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         named = dict(trainee.model.named_parameters())
         expected = set(_trained(trainee.model))
         if expected != {name.removeprefix(_PARAMETER) for name in stored if name.startswith(_PARAMETER)}:
-            raise TrainingError(f"{self.key} is a checkpoint of another model: remove it, and run the same command again")
+            raise TrainingError(
+                f"{self.key} is a checkpoint of another model: remove it, and run the same command again"
+            )
         buffers, arrays = dict(trainee.model.named_buffers()), dict[str, torch.Tensor]()
         with torch.no_grad():
             for name, tensor in stored.items():
@@ -110,7 +112,7 @@ def _state(trainee: Trainee) -> dict[str, "torch.Tensor"]:
     """All tensors that a training changes, by kind and name, on the CPU."""
     import torch
 
-    names = {parameter: name for name, parameter in trainee.model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in trainee.model.named_parameters()}
     state = {_PARAMETER + name: tensor for name, tensor in _trained(trainee.model).items()}
     state |= {_BUFFER + name: tensor for name, tensor in trainee.model.named_buffers()}
     for parameter, moments in trainee.optimizer.state.items():

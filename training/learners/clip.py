@@ -19,7 +19,6 @@ from training.data.streams import Stream
 from training.learners import descent, plateau
 from training.learners.checkpoint import Checkpoint, Trainee
 from training.learners.history import History
-from training.objectives.scale import clamp_scale
 
 if TYPE_CHECKING:
     import torch
@@ -54,18 +53,21 @@ class PairLoss(Protocol):
     def value(self, batch: Batch) -> float:
         """The loss in evaluation mode."""
 
+    def clamp(self) -> None:
+        """Limit what has a limit, after a step."""
+
     def broken(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Which pairs have an embedding that is not finite: [batch]."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pairs to train or to validate on: both sides, the number of each row's picture, its uid, and the order of rows."""
+    """Pairs to train or to validate on: both sides, the number of each row's picture, its uid, and the order."""
 
     images: Stream
     texts: Stream
     pictures: npt.NDArray[np.int64]
-    uids: Sequence[str]
+    uid: Callable[[int], str]
     order: Order
 
     def batches(self, steps: range) -> Iterator[Batch]:
@@ -110,7 +112,7 @@ class Training:
             for step in descent.descend(
                 self.trainee.optimizer, self._backward(history), self.data.batches(numbers), rate, numbers
             ):
-                clamp_scale(self.trainee.model.logit_scale)
+                self.loss.clamp()
                 history.step = step
                 history.seconds += time.perf_counter() - clock
                 with descent.at_step(step, self.steps):
@@ -151,7 +153,7 @@ class Training:
         broken = self.loss.broken(batch)
         rows = batch.drawn.rows[broken] if broken.any() else batch.drawn.rows
         more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
-        return f"for the pairs {', '.join(self.data.uids[row] for row in rows[:NAMED])}{more}"
+        return f"for the pairs {', '.join(self.data.uid(row) for row in rows[:NAMED].tolist())}{more}"
 
     def _end_epoch(self, history: History) -> None:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a dual encoder reads of pictures and captions: pixels and tokens, or the stored features of its frozen towers."""
+"""What a dual encoder reads of pictures and captions: pixels and tokens, or stored features of frozen towers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class Inputs:
         trunk = self.model.text.trunk.eval().to(device.kind())
         order = ids.ne(getattr(trunk, "pad", 0)).sum(dim=1).argsort(stable=True)
         with torch.inference_mode():
-            parts = [trunk(ids[rows].to(device.kind())).float().cpu() for rows in order.split(_CHUNK)]
+            parts = [trunk(ids[rows].to(device.kind())).float().cpu() for rows in torch.split(order, _CHUNK)]
         features: npt.NDArray[np.float32] = torch.cat(parts)[order.argsort()].numpy()
         return features
 

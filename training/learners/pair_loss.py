@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.learners.clip import Batch
+from training.objectives.scale import clamp_scale
 from training.objectives.sigmoid import sigmoid
 from training.objectives.soft_targets import soft_targets
 from training.objectives.softmax import softmax
@@ -29,12 +30,14 @@ class DualLoss:
 
     def backward(self, batch: Batch) -> float:
         """As `PairLoss`."""
+        import torch
+
         from training.objectives.cached import cached_backward
 
         self.model.train()
         whole, size = (batch.images, batch.texts), self.model.settings.cached_batch
         if size:
-            parts = list(zip(*(side.split(size) for side in whole), strict=True))
+            parts = list(zip(*(torch.split(side, size) for side in whole), strict=True))
             return cached_backward(parts, self._embed, partial(self._of, batch.pictures)).item()
         loss = self._of(batch.pictures, *self._embed(whole))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -47,6 +50,10 @@ class DualLoss:
         self.model.eval()
         with torch.inference_mode():
             return self._of(batch.pictures, *self._embed((batch.images, batch.texts))).item()
+
+    def clamp(self) -> None:
+        """As `PairLoss`: the temperature."""
+        clamp_scale(self.model.logit_scale)
 
     def broken(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """As `PairLoss`."""
