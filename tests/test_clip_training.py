@@ -1,4 +1,4 @@
-"""Training of dual encoders: the order of pairs, the loop, checkpoints, and `winnow fit` from the list to the scorer."""
+"""Training of dual encoders: the order of pairs, the loop, checkpoints, and `winnow fit`."""
 
 import resource
 import shutil

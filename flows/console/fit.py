@@ -66,5 +66,6 @@ def _scores(scores: Mapping[str, Any]) -> Table:
 def _cost(cost: Mapping[str, Any]) -> str:
     return (
         f"{cost['steps']:,} steps of {cost['batch']:,} in {cost['seconds']:,.0f} s, {cost['images_per_second']:,.0f} "
-        f"pictures/s, {cost['validation_seconds']:,.0f} s of validation, {cost['peak_memory_mb']:,} MiB; {cost['device']}"
+        f"pictures/s, {cost['validation_seconds']:,.0f} s of validation, {cost['peak_memory_mb']:,} MiB, "
+        f"{cost['device']}"
     )

@@ -15,6 +15,7 @@ from pipeline.images import decoders
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
+from pipeline.models.training_record import Fold, Learned
 from pipeline.progress import Progress, silent
 from pipeline.settings.model import Model
 from pipeline.settings.task import Split, Task
@@ -42,12 +43,16 @@ VALIDATION = 0.05
 
 
 class Request(NamedTuple):
-    """Which model to train, and on what: the pairs that the published recipe or another one keeps, or all of them."""
+    """Which model to train, and on what: the pairs that the published recipe or another one keeps, or all of them.
+
+    With a `fold`, pairs of its shards are left out.
+    """
 
     model: str
     recipe: str | None = None
     everything: bool = False
     seed: int = 0
+    fold: Fold | None = None
 
 
 @dataclass(frozen=True)
@@ -85,20 +90,20 @@ def fit(
     if new:
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
         saved = Checkpoint(storage, f"checkpoints/{path.name}.safetensors", checkpoint_seconds)
-        record = _train(source, choice, task, test, inputs, request, saved, progress)
+        record, learned = _train(source, choice, task, test, inputs, request, saved, progress)
         about = {"name": request.model, "recipe": choice.recipe.name, "not_open_clip": obstacle(inputs.model)}
         with disk_errors(storage.root):
-            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record})
+            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned)
         saved.remove()
     return Fitted(path, json.loads((path / folder.TRAINING).read_bytes()), new)
 
 
 def copy(fitted: Fitted, to: Path) -> Path:
-    """Write the model to another folder as well. Raises StorageError if that holds something else, or for a full disk."""
+    """Write the model to another folder as well. Raises StorageError for a folder of something else, or a full disk."""
     from training.dual import folder
 
     with disk_errors(to, "--to"):
-        folder.save(folder.load(fitted.folder), to, fitted.record)
+        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder))
     return to.resolve()
 
 
@@ -140,7 +145,8 @@ def _stage(
             "choice": choice.key,
             "everything": request.everything,
             "seed": request.seed,
-            "test": test.digest if test else (split.model_dump() if split else None),
+            "fold": asdict(request.fold) if request.fold else None,
+            "heldout": test.digest if test else (split.model_dump() if split else None),
             "decoder": source.decoder,
             "device": device.kind(),
         },
@@ -156,21 +162,23 @@ def _train(
     drawn: Request,
     saved: Checkpoint,
     progress: Progress,
-) -> dict[str, Any]:
-    """Train `inputs.model`; the record of the training."""
+) -> tuple[dict[str, Any], Learned]:
+    """Train `inputs.model`; the record of the training, and what the model has seen."""
     extractor = corpus.extractor(inputs, source.decoder, None)
     known = pool.read(choice, task, [extractor], test, progress)
     rows, validation = _rows(known, drawn)
+    seen = known.table.take(np.concatenate([rows, validation]))
+    learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     pairs = corpus.read(inputs, choice, known, known.features[0], source.decoder, "")
     remedy = "the last checkpoint is kept; lower the learning rates of the model"
     with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
         _, history = run.run((), list, partial(progress, "training"))
         scores = _scores(inputs, choice, known, source.decoder)
-    shown = pairs.pictures[rows]
-    return {
+    record = {
+        "test": known.test.digest if known.test.sha256 else None,
         "pairs": len(rows),
-        "pictures": len(np.unique(shown)),
+        "pictures": len(np.unique(pairs.pictures[rows])),
         "validation_pairs": len(validation),
         "captions_cut": pairs.cut,
         "counts": dict(known.counts),
@@ -178,12 +186,15 @@ def _train(
         "scores": scores,
         "cost": _cost(inputs.model.settings, history),
     }
+    return record, learned
 
 
 def _rows(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
     """The rows of the pool to train on, and those to validate on. No picture is on both sides."""
     free = ~known.leaked
-    wanted = free if drawn.everything else free & known.table["kept"].to_numpy(zero_copy_only=False)
+    wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
+    if drawn.fold is not None:
+        wanted &= known.table["shard"].to_numpy() % drawn.fold.of != drawn.fold.number
     if not wanted.any():
         raise CompareError("the manifest keeps no pair that can be trained on: loosen its filters, or use --all")
     hashes = known.features[0].phash
