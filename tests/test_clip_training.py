@@ -1,11 +1,13 @@
 """Training of dual encoders: the order of pairs, the loop, checkpoints, and `winnow fit`."""
 
+import json
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import pytest
 import torch
 import training_sources
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from flows.cli import app
 from pipeline.errors import SourceError, StorageError, TrainingError
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
@@ -149,6 +153,20 @@ def test_a_stopped_training_ends_like_one_that_was_not(published, tmp_path, chan
     assert same(weights(resumed), expected)
     assert resumed.record["epochs"] == losses
     assert not storage.keys("checkpoints")
+
+
+def test_the_command_prints_a_scorer_that_loads(published, tmp_path):
+    described, storage = published
+    shutil.copytree(storage.root, tmp_path / "taught", ignore=shutil.ignore_patterns("models", "checkpoints"))
+    command = ["fit", str(described.path), "small", "--root", str(tmp_path), "--to", str(tmp_path / "copy")]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    assert "45 test pictures with 90 captions" in " ".join(ran.output.split())
+    lines = ran.output[ran.output.index("[scorers.small]") :]
+    assert tomllib.loads(lines)["scorers"]["small"] == {"kind": "clip", "model": f"local-dir:{tmp_path / 'copy'}"}
+    again = json.loads(CliRunner().invoke(app, [*command[:5], "--json"]).stdout)
+    assert not again["new"]
+    assert again["source"] == "taught"
 
 
 def test_another_seed_gives_another_model(published):

@@ -33,8 +33,8 @@ FORMAT = 1
 def save(model: DualEncoder, folder: Path, record: Mapping[str, Any], learned: Learned | None = None) -> str | None:
     """Write the folder, in place of an older model there. Returns why open_clip cannot hold the model; None if it can.
 
-    `record` is the content of training.json, and `learned` that of learned.npz. Raises StorageError if the folder holds something else, and for a full
-    disk: then what was there is unchanged.
+    `record` is the content of training.json, and `learned` that of learned.npz. Raises StorageError if the folder holds
+    something else, and for a full disk: then what was there is unchanged.
     """
     folder = folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
