@@ -28,7 +28,7 @@ from training.measures.intervals import Bootstrap
 from training.measures.metrics import Measure
 from training.studies.evaluation import measure_of
 from training.studies.experiment import Experiment
-from training.studies.fairness import check_comparable, check_test
+from training.studies.fairness import check_comparable, check_scorers, check_test
 from training.studies.learner import Learner
 from training.studies.summary import filter_comparisons, learner_comparisons
 
@@ -57,6 +57,7 @@ def measure(
     if not storage.done(key):
         known = pool.read(choice, task, extractors, test, progress)
         check_test(known.test, task)
+        check_scorers(source.scorers, known.test)
         augmented = versions.read(choice, known, task, extractors, maker, progress) if maker else None
         learners = _learners(choice, task, extractors, known, augmented)
         trials = Experiment(source.name, choice, task, known, known.test, learners, augmented).run(storage, progress)
@@ -119,6 +120,9 @@ def task_of(source: Source) -> Task:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
     if source.task.test is None and source.task.split is None:
         raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
+    for name, learner in source.task.learners.items():
+        if learner.model:
+            raise SourceError(f"{source.name}: task.learners.{name}: winnow train does not train models yet")
     if "guarded" in source.task.budget.augmentations and not _clip(source):
         raise SourceError(f"{source.name}: task.budget.augmentations: a guard needs a scorer of kind clip")
     return source.task
@@ -128,7 +132,7 @@ def _extractors(source: Source, storage: Storage) -> list[Extractor]:
     """One for each encoder: learners that share an encoder share its features."""
     task, encoders = task_of(source), list[Encoder]()
     for learner in task.learners.values():
-        if learner.encoder not in encoders:
+        if learner.encoder and learner.encoder not in encoders:
             encoders.append(learner.encoder)
     return [Extractor(storage, encoder, source.decoder, task.budget) for encoder in encoders]
 
@@ -144,6 +148,8 @@ def _learners(
     held = [[text] for text in known.test.pairs.texts] if known.test.pairs else prompts(task.classes)
     learners = []
     for name, each in task.learners.items():
+        if each.encoder is None or each.head is None:
+            continue
         at, texts = encoders.index(each.encoder), None
         if each.head == "dual" and isinstance(each.encoder, Network):
             own = pool.captions(choice, known.table["uid"])["caption"].to_pylist()
@@ -169,7 +175,9 @@ def _digest(
     classes = [[name, list(words)] for name, words in task.classes.items()]
     encoders = [extractor.encoder for extractor in extractors]
     learners = [
-        [name, each.head, extractors[encoders.index(each.encoder)].identity] for name, each in task.learners.items()
+        [name, each.head, extractors[encoders.index(each.encoder)].identity]
+        for name, each in task.learners.items()
+        if each.encoder
     ]
     parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, choice.key, task.kind, task.column, classes]
     parts += [maker.made_by] if maker else []
