@@ -15,7 +15,7 @@ from pipeline.images import decoders
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
-from pipeline.models.training_record import Fold, Learned
+from pipeline.models.training_record import RECORD, Fold, Learned
 from pipeline.progress import Progress, silent
 from pipeline.settings.model import Model
 from pipeline.settings.task import Split, Task
@@ -86,16 +86,16 @@ def fit(
     test = _test(source.task, task)
     stage = _stage(source, choice, identity, test, request)
     path = storage.root / stage.folder
-    new = not storage.done(f"{stage.folder}/{folder.TRAINING}")
+    new = not storage.done(f"{stage.folder}/{RECORD}")
     if new:
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
         saved = Checkpoint(storage, f"checkpoints/{path.name}.safetensors", checkpoint_seconds)
         record, learned = _train(source, choice, task, test, inputs, request, saved, progress)
         about = {"name": request.model, "recipe": choice.recipe.name, "not_open_clip": obstacle(inputs.model)}
         with disk_errors(storage.root):
-            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned)
+            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned.write)
         saved.remove()
-    return Fitted(path, json.loads((path / folder.TRAINING).read_bytes()), new)
+    return Fitted(path, json.loads((path / RECORD).read_bytes()), new)
 
 
 def copy(fitted: Fitted, to: Path) -> Path:
@@ -103,7 +103,7 @@ def copy(fitted: Fitted, to: Path) -> Path:
     from training.dual import folder
 
     with disk_errors(to, "--to"):
-        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder))
+        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder).write)
     return to.resolve()
 
 
