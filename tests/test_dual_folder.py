@@ -1,6 +1,7 @@
 """A trained dual encoder as a folder: open_clip gives equal embeddings, winnow loads it, and nothing is lost."""
 
 import json
+import shutil
 
 import numpy as np
 import open_clip
@@ -11,7 +12,7 @@ from tiny_towers import tiny, write_text
 
 from pipeline.errors import ModelError, StorageError
 from training.dual import folder as folders
-from training.dual.build import build
+from training.dual.build import build, identity
 
 CAPTIONS = ["a dog runs on the beach", "two men", "", "a cat sits on the red sand with the blue horse and it rides it"]
 PADDED = {
@@ -163,3 +164,33 @@ def test_damaged_folders_are_one_line(tmp_path, texts):
         folders.load(tmp_path / "saved")
     with pytest.raises(ModelError, match="is not the folder of a model"):
         folders.load(tmp_path / "gone")
+
+
+def test_a_trained_model_trains_on_as_a_tower(tmp_path, texts):
+    first = moved(build(tiny(texts["distilbert"], image=PADDED, pooling="first"), 0))
+    folders.save(first, tmp_path / "first", {})
+    name = f"open_clip:local-dir:{tmp_path / 'first'}"
+    settings = tiny(name, image=name, image_size=None, image_blocks="all")
+    second = build(settings, 1)
+    assert equal(embedded(first), embedded(second))
+    assert identity(settings)["image"]["weights"] == identity(settings)["text"]["weights"]
+    folders.save(second, tmp_path / "second", {})
+    shutil.rmtree(tmp_path / "first")
+    assert equal(embedded(second), of_open_clip(tmp_path / "second"))
+    wider = build(tiny(f"open_clip:local-dir:{tmp_path / 'second'}", image="timm:test_resnet@random", dim=20), 0)
+    assert wider.text.head.proj.weight.shape == (20, 32)
+    with pytest.raises(ModelError, match="reads at most 64 tokens"):
+        build(tiny(f"open_clip:local-dir:{tmp_path / 'second'}", context=100), 0)
+
+
+def test_a_timm_folder_keeps_its_options(tmp_path, texts):
+    import timm
+
+    trunk = timm.create_model("mobilenetv2_035", pad_type="same")
+    timm.models.save_for_hf(trunk, tmp_path / "timm", safe_serialization=True)
+    model = build(tiny(texts["bert"], image=f"timm:local-dir:{tmp_path / 'timm'}"), 0)
+    folders.save(model, tmp_path / "saved", {})
+    shutil.rmtree(tmp_path / "timm")
+    before = embedded(model)
+    assert equal(before, of_open_clip(tmp_path / "saved"))
+    assert equal(before, embedded(folders.load(tmp_path / "saved")))
