@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny_towers import tiny, write_text
+from tiny_towers import tiny, write_clip, write_text
 
 from pipeline.errors import ModelError, StorageError
 from training.dual import folder as folders
@@ -27,7 +27,8 @@ PADDED = {
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     home = tmp_path_factory.mktemp("texts")
-    return {kind: write_text(home / kind, kind) for kind in ("bert", "distilbert", "roberta")}
+    clips = {"clip": write_clip(home / "clip"), "resnet": write_clip(home / "resnet", [1, 1, 1, 1])}
+    return {kind: write_text(home / kind, kind) for kind in ("bert", "distilbert", "roberta")} | clips
 
 
 def pictures():
@@ -75,11 +76,14 @@ def equal(one, other):
         ("bert", {"dim": 32, "objective": "sigmoid"}),
         ("distilbert", {"pooling": "first"}),
         ("roberta", {"image": "timm:test_vit@random"}),
-        ("bert", {"image": "open_clip:ViT-S-32-alt@random", "image_size": None}),
+        ("bert", {"image": "clip", "image_size": None}),
+        ("clip", {"dim": 12}),
+        ("clip", {"image": "resnet", "image_size": None}),
         ("small", {"text": {"kind": "small", "width": 32, "layers": 2, "heads": 2}}),
     ],
 )
 def test_open_clip_and_winnow_load_equal_embeddings(tmp_path, monkeypatch, texts, text, keys):
+    keys = keys | ({"image": texts[keys["image"]]} if keys.get("image") in ("clip", "resnet") else {})
     model = moved(build(tiny(**{"text": texts.get(text)} | keys), 0))
     assert folders.save(model, tmp_path / "saved", {"seed": 0}) is None
     monkeypatch.chdir(tmp_path)  # no file of the folder is found by the working directory
