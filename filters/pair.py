@@ -27,6 +27,18 @@ def most_aligned_of_rest(share: float) -> Filter:
     return best.of_rest("most-aligned-of-rest", "clip_similarity", share, why)
 
 
+def learned(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by the scorer `learned`, models of folds of this source."""
+    why = f"the pair is among the best {share:.0%} of the pool by models that were not trained on it"
+    return best.of_pool("learned", "learned_similarity", share, why)
+
+
+def learned_of_rest(share: float) -> Filter:
+    """The best `share` (0 to 1) by the scorer `learned` of the pairs that pass the filters before this one."""
+    why = f"the pair is among the best {share:.0%} of those that pass the earlier filters, by models not trained on it"
+    return best.of_rest("learned-of-rest", "learned_similarity", share, why)
+
+
 def particular(least: float) -> Filter:
     """Minimum negCLIPLoss, at most about 0: the cosine minus what matches everything.
 

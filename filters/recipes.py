@@ -75,5 +75,10 @@ less central one of its cluster is within eps of it. The paper chooses eps by th
 It lacks a guarantee of `Distinct`: a pair may be dropped for one that is dropped itself, or that fails another filter.
 The scores of a pair do not decide whether it is kept."""
 
+learned_filter = Recipe("learned-filter", (pair.learned(0.7),))
+"""The best 70 % of the pool by a scorer `learned` of kind cross_fitted: dual encoders that were trained on other shards
+of the source. Such a filter is bootstrapped from noisy data, as in data filtering networks (Fang et al. 2023, arXiv
+2309.17425, which trains on separate clean data). The share is winnow's own: set it to what you expect to be right."""
+
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
 """A careful start for a new source: remove captions that describe nothing, keep the better half."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.failure import RowError
 from pipeline.images.decode_process import Limits
@@ -45,6 +45,7 @@ def originals() -> tuple[bytes, ...]:
     kinds = [
         (colour, "JPEG", {"exif": exif}),
         (colour, "JPEG", {"progressive": True, "icc_profile": bytes(200)}),
+        (colour, "JPEG", {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}),
         (colour.convert("CMYK"), "JPEG", {}),
         (grey, "JPEG", {"restart_marker_rows": 1}),
         (colour, "PNG", {"exif": exif}),

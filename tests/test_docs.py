@@ -150,7 +150,7 @@ def test_the_toml_of_a_page_loads_as_part_of_the_readme_s_source(block, tmp_path
     (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\t3\n"))
     (tmp_path / "test.parquet").touch()
     (tmp_path / "flickr30k.tar").touch()
-    for folder in ("test", "imagenet/val"):
+    for folder in ("test", "imagenet/val", "small-folds"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("cc3m", "cc12m"):
         shutil.copy(HOME / "data_manifests" / f"{name}.toml", tmp_path)

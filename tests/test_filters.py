@@ -13,6 +13,7 @@ from pipeline.scorers.aesthetic import AestheticSpec
 from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clusters import ClustersSpec
+from pipeline.scorers.cross_fitted import CrossFittedSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
@@ -30,6 +31,7 @@ SCORERS = {
     "pixels": PixelsSpec.model_construct(),
     "captions": CaptionsSpec.model_construct(),
     "clip": RecordedSpec.model_construct(),
+    "learned": CrossFittedSpec.model_construct(),
     "aesthetic": AestheticSpec.model_construct(),
     "caption_counts": CaptionCountsSpec.model_construct(),
     "picture_counts": PictureCountsSpec.model_construct(),
@@ -100,6 +102,7 @@ def test_filters_with_a_threshold_bind_and_say_why():
 QUANTILES = [
     (image.most_aesthetic, image.most_aesthetic_of_rest),
     (pair.most_aligned, pair.most_aligned_of_rest),
+    (pair.learned, pair.learned_of_rest),
     (pair.most_particular, pair.most_particular_of_rest),
     (pair.nearest, pair.nearest_of_rest),
 ]

@@ -205,12 +205,21 @@ def test_frames_without_end_cost_no_more_than_the_first(decoder):
         (bomb(), "too_many_pixels"),
         (icon(bomb()), "too_many_pixels"),
         (encoded(Image.new("1", (10_000, 6_000))), "too_many_pixels"),
-        (with_chunk(encoded(Image.new("L", (9, 9))), b"iCCP", b"a\0\0" + PACKED), "undecodable"),
         (with_chunk(encoded(Image.new("L", (9, 9))), b"zTXt", b"a\0\0" + PACKED), "undecodable"),
     ],
 )
 def test_what_is_refused(decoder, data, cause):
     assert cause_of(decoder, data) == cause
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_jpeg_that_lacks_its_end_marker_only_is_whole(decoder, options):
+    grain = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    data = encoded(Image.fromarray(grain), "JPEG", **options)
+    assert data.endswith(b"\xff\xd9")
+    assert decoder.decode(data[:-2]) == decoder.decode(data)
+    for missing in (1, 10, 100, 1000):
+        assert cause_of(decoder, data[:-missing]) == "undecodable"
 
 
 def test_a_picture_that_takes_too_long_costs_one_row(heavy):

@@ -142,6 +142,13 @@ def test_the_best_30_percent_of_the_pool(keeps):
     assert keeps(catalog.recipes()["clip-top30"], rows) == {"7", "8", "9"}
 
 
+def test_the_learned_filter_keeps_70_percent_of_what_is_scored(keeps):
+    """Ten scores 0.00 to 0.90: the 0.3-quantile is 0.27. A pair that no fold may score is dropped."""
+    rows = {str(tenth): {"learned_similarity": tenth / 10} for tenth in range(10)}
+    rows["seen"] = {"learned_similarity": None}
+    assert keeps(catalog.recipes()["learned-filter"], rows) == {str(tenth) for tenth in range(3, 10)}
+
+
 def test_the_best_of_the_pool_and_of_the_rest(keeps):
     """Ten scores, the five lowest in English: the best 40 % of the pool are 6 to 9, of the English ones 3 and 4."""
     rows = {str(n): {"clip_similarity": n / 10, "captions_language": "en" if n < 5 else "de"} for n in range(10)}
@@ -188,7 +195,7 @@ def test_negative_loss_and_then_norm_sim_leave_a_fifth_of_the_pool(keeps):
 
 def test_every_published_recipe_is_worked_out_by_hand():
     also = {"clip-top30", "datacomp-image-based-clip-top30-like", "neg-clip-loss-top30", "neg-clip-loss-norm-sim"}
-    assert set(BY_HAND) | also | {"default"} == set(catalog.recipes())
+    assert set(BY_HAND) | also | {"default", "learned-filter"} == set(catalog.recipes())
 
 
 def test_every_recipe_is_in_the_docs():

@@ -30,8 +30,7 @@ def print_manifest(described: "Source", root: Path, published: Mapping[str, Any]
     """Print where every row went, the funnel, remarks, and the manifest's id. `published` is what a flow returned."""
     from flows.console import counts, funnel
     from flows.console.output import show
-    from pipeline.filtering import distinct
-    from pipeline.manifest import placeholders
+    from pipeline.manifest import remarks
     from pipeline.manifest.manifest import Manifest
     from pipeline.store.storage import Storage
 
@@ -40,7 +39,7 @@ def print_manifest(described: "Source", root: Path, published: Mapping[str, Any]
     if manifest.recipe.filters:
         echo("", to_stderr)
         show(funnel.funnel(manifest.recipe.name, manifest.counts.pool, manifest.funnel(manifest.recipe)), to_stderr)
-    for line in (*distinct.remarks(manifest.card.get("neighbours", {})), *placeholders.remarks(manifest.card)):
+    for line in remarks.of(manifest):
         echo(line, to_stderr)
     for key in published.get("repaired", ()):
         echo(f"{key} was damaged, and was written again", to_stderr)

@@ -24,7 +24,7 @@ from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from pipeline.web.guard import Guard
 
-VERSION = 1
+VERSION = 2
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
 """The files that a `Job` writes to its folder."""

@@ -1,6 +1,6 @@
 """The process that decodes: bytes from the web into a clean JPEG, with little memory and little time.
 
-`python -m pipeline.images.decode_process LIMITS` runs it. It imports Pillow and nothing of winnow, so it starts in a
+`python -m pipeline.images.decode_process LIMITS` runs it. It imports Pillow and two small modules, so it starts in a
 tenth of a second. `pipeline.images.sandbox` starts it, sends pictures and restarts it.
 
 Standard input is a socket. A request is the size of a file and the file. A reply is two sizes, a JSON head and a JPEG.
@@ -9,6 +9,7 @@ Standard input is a socket. A request is the size of a file and the file. A repl
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -18,9 +19,11 @@ import time
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, PngImagePlugin
+
+from pipeline.images import colours, grey
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "ICO", "PPM")
 """The formats that are decoded. No EPS (it starts Ghostscript), no JPEG 2000, none that browsers never showed."""
@@ -29,6 +32,12 @@ REQUEST = struct.Struct(">Q")
 REPLY = struct.Struct(">II")
 READY = b"+"
 """Sent once, before the first request."""
+
+MAX_SIDE = 65_500
+"""px of a JPEG, as libjpeg writes it."""
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_NOISE = bytes(number * 97 % 251 for number in range(1, 200))
 
 _TRANSPOSE = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation -> PIL.Image.Transpose. From 5 on, width and height change places."""
@@ -91,7 +100,7 @@ def _serve(limits: Limits) -> None:
 
 def _outcome(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
     try:
-        picture = _picture(data, limits)
+        picture = _whole_picture(data, limits)
     except Image.DecompressionBombError:
         return {"cause": "too_many_pixels", "error": f"more than {limits.max_pixels} pixels"}, b""
     except Exception as error:  # noqa: BLE001 - Pillow raises dozens of classes
@@ -100,17 +109,37 @@ def _outcome(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
     return {"cause": None, "width": picture.width, "height": picture.height}, picture.jpeg
 
 
+def _whole_picture(data: bytes, limits: Limits) -> Picture:
+    """The picture, also of a JPEG that lacks its end marker and no pixel, as browsers show it."""
+    try:
+        return _picture(data, limits)
+    except OSError:
+        if not data.startswith(_JPEG_START) or data.endswith(b"\xff") or _last_marker(data) != _JPEG_SCAN:
+            raise
+        ended, other = (_picture(data + tail + _JPEG_END, limits) for tail in (b"", _NOISE))
+        if ended != other:  # what follows is read as pixels: some are missing
+            raise
+        return ended
+
+
+def _last_marker(data: bytes) -> bytes:
+    """The last marker of a JPEG but those within a scan."""
+    markers: list[bytes] = re.findall(rb"\xff[^\x00\xd0-\xd7\xff]", data)
+    return markers[-1] if markers else b""
+
+
 def _picture(data: bytes, limits: Limits) -> Picture:
     """The first frame, upright, on white, no larger than the limits allow."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        scale = min(1.0, limits.image_size / min(width, height))
+        scale = min(1.0, limits.image_size / min(width, height), MAX_SIDE / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at about twice the size needed
         image.load()
-        plain = _to_rgb(image)
+        plain = _eight_bits(image)
         if plain.size != size:
             plain = plain.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+        plain = colours.to_srgb(plain, image.info.get("icc_profile"))
         if plain.mode == "RGBA":
             plain = Image.alpha_composite(Image.new("RGBA", size, "white"), plain).convert("RGB")
         turn = _orientation(image)
@@ -124,17 +153,13 @@ def _picture(data: bytes, limits: Limits) -> Picture:
     return Picture(encoded.getvalue(), width, height)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent."""
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """L, RGB or CMYK, or RGBA where something is transparent."""
+    if grey.is_deep(image):
+        image = grey.shallow(image)
     if image.has_transparency_data:
         return image.convert("RGBA")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
-    elif image.mode == "F":
-        low, high = cast(tuple[float, float], image.getextrema())
-        gain = 255 / ((high - low) or 1)
-        image = image.point(lambda value: value * gain - low * gain).convert("L")
-    return image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -144,8 +169,28 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+class _PngChunks(PngImagePlugin.PngStream):
+    """Of a PNG whose colour profile is broken or unpacks to megabytes: the picture is read without the profile."""
+
+    def chunk_iCCP(self, pos: int, length: int) -> bytes:  # noqa: N802 - Pillow calls it by the name of the chunk
+        """The bytes of the chunk; none, which fit no checksum, if the profile cannot be read."""
+        with contextlib.suppress(ValueError, IndexError):
+            return super().chunk_iCCP(pos, length)
+        return b""
+
+    def crc(self, cid: bytes, data: bytes) -> None:
+        """Check a chunk. Raises SyntaxError for a wrong checksum of another chunk than the profile's."""
+        try:
+            super().crc(cid, data)
+        except SyntaxError:
+            if cid != b"iCCP":
+                raise
+            self.im_info.pop("icc_profile", None)
+
+
 def _confine(limits: Limits) -> None:
     Image.init()  # before the time of the first picture starts
+    PngImagePlugin.PngStream = _PngChunks  # type: ignore[misc]
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = limits.max_pixels // 2  # Pillow raises at twice this, on reading the header
     warnings.simplefilter("ignore")

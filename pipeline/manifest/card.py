@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from filters.core import Recipe
+from pipeline.manifest import chain
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -28,7 +29,7 @@ def key(manifest: str) -> str:
 
 
 def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: "Results", rows: Sequence[Path]) -> dict[str, Any]:
-    """The stages, versions and certificates behind the rows in these files, and the range of every score."""
+    """The stages, versions, certificates and trainings behind the rows in these files, and the range of every score."""
     plan = made.plan
     certified = {name: plan.certificate(name) for name in plan.scores}
     return {
@@ -36,6 +37,7 @@ def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: "Results", 
         "certificates": {
             name: json.loads(storage.fetch(key).read_bytes()) for name, key in certified.items() if storage.done(key)
         },
+        "trainings": chain.records(plan.source.scorers),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         "ranges": _ranges(con, rows, _numbers(plan.source)),
     }

@@ -14,9 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from filters import catalog
 from pipeline.errors import SourceError
-from pipeline.filtering import distinct, thresholds
+from pipeline.filtering import thresholds
 from pipeline.filtering.funnel import Overlap
-from pipeline.manifest import placeholders
+from pipeline.manifest import remarks
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries
@@ -86,7 +86,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "counts": manifest.counts,
             "commit": published[-1],
             "funnel": compared.funnels[0].steps,
-            "remarks": [*distinct.remarks(manifest.card.get("neighbours", {})), *placeholders.remarks(manifest.card)],
+            "remarks": remarks.of(manifest),
             "compared": compared,
             "filters": _matrix([each.name for each in recipe.filters], compared.funnels[0].overlaps),
             "recipes": _matrix([each.name for each in (recipe, *others)], compared.shared),

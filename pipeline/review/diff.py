@@ -165,7 +165,7 @@ def _certificates(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
         one, other = was[name], is_[name]
         unequal = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
         if unequal:
-            apart = max(abs(left - right) for left, right in zip(one["golden"], other["golden"], strict=True))
+            apart = max(abs(left - right) for left, right in zip(one["golden"], other["golden"], strict=False))
             yield f"{name}: {', '.join(unequal)}; the same golden pairs score up to {apart:.2g} apart"
 
 

@@ -1,6 +1,6 @@
 """CLIP, with any open_clip model: the cosine of picture and caption, and the embeddings that heads read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,20 +16,10 @@ from pipeline.settings.fields import LOCAL_DIR, ModelName, Weights
 VERSION = 3
 
 
-class ClipSpec(Spec):
-    """An open_clip model that scores how well picture and caption match."""
+class ClipSettings(Spec):
+    """The settings that all scorers with open_clip models share, and their columns."""
 
     looks_at_pictures: ClassVar[bool] = True
-    kind: Literal["clip"]
-    model: ModelName = Field(
-        description="an open_clip name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
-    )
-    weights: Weights = Field(
-        None, description="a hub tag such as openai, or a .safetensors file; none for local-dir and hf-hub"
-    )
-    quick_gelu: bool | None = Field(
-        None, description="the activation that a weights file was trained with, if no config is beside it"
-    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 if the device computes in it natively, else float32"
     )
@@ -40,12 +30,6 @@ class ClipSpec(Spec):
         False, description="the columns logit and sigmoid as well, of a model trained with a sigmoid loss, as SigLIP is"
     )
 
-    @property
-    def encoder(self) -> str:
-        """The names of the model and of the weights; for files and folders, the last part of the path."""
-        model = Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
-        return f"{model}/{Path(self.weights or '').name}"
-
     def columns(self) -> Mapping[str, pa.DataType]:
         """similarity: cosine of the embeddings, -1 to 1.
 
@@ -54,6 +38,36 @@ class ClipSpec(Spec):
         match, so that it can be far below 0.5 for a matching pair. Thresholds of one model do not apply to another.
         """
         return dict.fromkeys(("similarity", "logit", "sigmoid") if self.sigmoid else ("similarity",), pa.float32())
+
+    def place(self) -> tuple[str, str]:
+        """The device kind and the precision that are used here."""
+        return device.kind(), device.best_precision() if self.precision == "auto" else self.precision
+
+
+class ClipSpec(ClipSettings):
+    """An open_clip model that scores how well picture and caption match."""
+
+    kind: Literal["clip"]
+    model: ModelName = Field(
+        description="an open_clip name, hf-hub:ORG/REPO, or local-dir:FOLDER relative to this file"
+    )
+    weights: Weights = Field(
+        None, description="a hub tag such as openai, or a .safetensors file; none for local-dir and hf-hub"
+    )
+    quick_gelu: bool | None = Field(
+        None, description="the activation that a weights file was trained with, if no config is beside it"
+    )
+
+    @property
+    def encoder(self) -> str:
+        """The names of the model and of the weights; for files and folders, the last part of the path."""
+        model = Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
+        return f"{model}/{Path(self.weights or '').name}"
+
+    @property
+    def model_folders(self) -> Sequence[Path]:
+        """The folder, for a model that is one."""
+        return (Path(self.model.removeprefix(LOCAL_DIR)),) if self.model.startswith(LOCAL_DIR) else ()
 
     def identity(self) -> Mapping[str, Any]:
         """Digests of weights and settings, versions, precision and device kind. Raises ModelError."""
@@ -84,7 +98,3 @@ class ClipSpec(Spec):
 
     def _files(self) -> ModelFiles:
         return find_model(self.model, self.weights, self.quick_gelu)
-
-    def place(self) -> tuple[str, str]:
-        """The device kind and the precision that are used here."""
-        return device.kind(), device.best_precision() if self.precision == "auto" else self.precision

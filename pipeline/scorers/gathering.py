@@ -18,7 +18,7 @@ BOTH = slice(None)
 def check(scorers: Mapping[str, Spec], of: str) -> None:
     """Raises SourceError if the scorer `of` stores no embeddings."""
     if scorers[of].encoder is None:
-        raise SourceError(f"{of!r} stores no embeddings; set of to a clip or recorded scorer")
+        raise SourceError(f"{of!r} {scorers[of].without_embeddings}; set of to a clip or recorded scorer")
 
 
 def present(pool: Pool, of: str, sides: int | slice = IMAGE) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from pipeline.scorers.caption_counts import CaptionCountsSpec
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clusters import ClustersSpec
+from pipeline.scorers.cross_fitted import CrossFittedSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.entries import EntriesSpec
 from pipeline.scorers.leaks import LeaksSpec
@@ -24,6 +25,7 @@ from pipeline.scorers.words import WordsSpec
 
 AnySpec = Annotated[
     ClipSpec
+    | CrossFittedSpec
     | AestheticSpec
     | PromptsSpec
     | PixelsSpec

@@ -75,6 +75,15 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class PerShard(Protocol):
+    """In place of a `Scorer`: a scorer for each shard, which may have `prepare`."""
+
+    def of_shard(self, number: int, key: str | None) -> Scorer:
+        """The scorer of the shard whose pairs have the storage key `key`; None if a takedown has rewritten them."""
+        ...
+
+
+@runtime_checkable
 class Certified(Protocol):
     """A scorer that is checked when it is loaded, before any shard is scored."""
 
@@ -102,6 +111,16 @@ class Spec(Table):
         return None
 
     @property
+    def without_embeddings(self) -> str:
+        """Why `encoder` is None, for the error of a scorer that reads its embeddings."""
+        return "stores no embeddings"
+
+    @property
+    def model_folders(self) -> Sequence[Path]:
+        """The open_clip folders of its models."""
+        return ()
+
+    @property
     def reads(self) -> Sequence[str]:
         """The columns of the source that it needs, besides the caption."""
         return ()
@@ -119,7 +138,10 @@ class Spec(Table):
         """JSON with everything that can change a score: versions, digests of weights, preprocessing, precision."""
         raise NotImplementedError
 
-    def load(self) -> "Scorer | Head | PoolScorer":
+    def check_source(self, name: str) -> None:
+        """Raises ModelError for a scorer that was made for another source than that of this name."""
+
+    def load(self) -> "Scorer | PerShard | Head | PoolScorer":
         """The loaded scorer. Slow. Raises ModelError if weights are missing or do not fit."""
         raise NotImplementedError
 

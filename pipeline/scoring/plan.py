@@ -148,6 +148,7 @@ def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:
     It depends on the shards even if it reads captions only, because only downloaded pairs are scored.
     """
     _check_columns(source, name, spec)
+    spec.check_source(source.name)
     decoder = {"decoder": decoders.identity(source.decoder)} if spec.looks_at_pictures else {}
     return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **decoder, "reads": shards.key})
 
@@ -156,7 +157,7 @@ def _head(source: Source, name: str, spec: HeadSpec, scores: Mapping[str, Stage]
     """The stage of a head, which reads the embeddings of another scorer."""
     of = source.scorers[spec.of]
     if of.encoder is None:
-        raise SourceError(f"scorers.{name}.of: {spec.of!r} stores no embeddings; name a clip or recorded scorer")
+        raise SourceError(f"scorers.{name}.of: {spec.of!r} {of.without_embeddings}; name a clip or recorded scorer")
     spec.check(of)
     return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), "reads": scores[spec.of].key})
 

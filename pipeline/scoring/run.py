@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import ModelError, ShardError, WinnowError
 from pipeline.ledger.ledger import Shard
-from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, Scorer, Spec
+from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, PerShard, Scorer, Spec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.windows import Opened, Windows
 from pipeline.scoring.writer import ScoreWriter
@@ -84,6 +84,13 @@ class Scoring:
             self.plan.scores[name].describe(self.storage)
         return self._loaded[name]
 
+    def _scorer(self, name: str, shard: Shard) -> Scorer:
+        """The scorer of that name for the shard."""
+        loaded: Scorer | PerShard = self.load(name)
+        if isinstance(loaded, PerShard):
+            return loaded.of_shard(shard.number, None if shard.revised == "forgotten" else shard.key)
+        return loaded
+
     def _check(self, name: str) -> None:
         """Raises ModelError unless what was loaded is what the key says, and scores as whatever scored under it before.
 
@@ -106,7 +113,7 @@ class Scoring:
 
     def _open(self, shard: Shard, scorers: Mapping[str, Spec]) -> Opened:
         """Begin to read a shard, and load these scorers."""
-        of_pictures = {name: self.load(name) for name, spec in scorers.items() if spec.looks_at_pictures}
+        of_pictures = {name: self._scorer(name, shard) for name, spec in scorers.items() if spec.looks_at_pictures}
         return self._windows.open(shard, of_pictures)
 
     def _look_ahead(self) -> None:
@@ -118,7 +125,7 @@ class Scoring:
             self._opened = {shard.number: self._open(shard, scorers)}
 
     def _run_scorers(self, shard: Shard, opened: Opened, specs: Mapping[str, Spec]) -> None:
-        scorers: dict[str, Scorer] = {name: self.load(name) for name in specs}
+        scorers = {name: self._scorer(name, shard) for name in specs}
         uids = opened.pairs["uid"]
         with self.storage.scratch() as scratch:
             results = {

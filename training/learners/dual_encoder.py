@@ -18,9 +18,9 @@ from training.data.texts import Embeddings
 from training.encoders.finite import check_finite
 from training.learners.descent import adamw, at_once, evaluation_steps, fit, samples, seeded
 from training.learners.divergence import check_scores
-from training.learners.objectives import contrastive
 from training.learners.standardizer import Standardizer, Views
 from training.measures.metrics import Units
+from training.objectives.softmax import contrastive
 
 if TYPE_CHECKING:
     from training.learners.descent import Sample

@@ -1,4 +1,4 @@
-"""What learners minimise: cross-entropy or squared error of targets, or a contrastive loss of pairs."""
+"""What learners of targets minimise: cross-entropy or squared error. Losses of pairs are in training/objectives/."""
 
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 Targets = npt.NDArray[np.int16] | npt.NDArray[np.float64]
 """Class numbers, or numbers: [pairs]."""
-
-TEMPERATURE = 0.07
-"""What cosines are divided by: CLIP's initial value (Radford et al. 2021)."""
 
 
 class Objective:
@@ -58,16 +55,3 @@ class Objective:
             return classes
         numbers: npt.NDArray[np.float64] = scores[:, 0].double().numpy() * self._deviation + self._mean
         return numbers
-
-
-def contrastive(pictures: "torch.Tensor", captions: "torch.Tensor", caption: "torch.Tensor") -> "torch.Tensor":
-    """CLIP's loss of normalised embeddings [pairs, dim] that belong together row by row, in both directions.
-
-    `caption`, [pairs], numbers the captions: pairs with the same one are matches of each other.
-    """
-    from torch.nn.functional import cross_entropy
-
-    scores = pictures @ captions.T / TEMPERATURE
-    matches = (caption[:, None] == caption).float()
-    targets = matches / matches.sum(dim=1, keepdim=True)
-    return (cross_entropy(scores, targets) + cross_entropy(scores.T, targets)) / 2

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CompareError
+from pipeline.models.training_record import LEARNED, Learned
+from pipeline.scorers.spec import Spec
 from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.store.digests import canonical_json
 from pipeline.trials.trials import Trial
@@ -43,6 +45,20 @@ def check_test(test: HeldOut, task: Task) -> None:
             raise CompareError(
                 f"no held-out picture shows the class {name!r}: take it out of task.classes, or lower task.test.agree"
             )
+
+
+def check_scorers(scorers: Mapping[str, Spec], test: HeldOut) -> None:
+    """No model of a scorer was trained on a picture of the test set, by sha256: a recipe would have seen the answers.
+
+    This covers models that winnow trained. Of others nothing is known.
+    """
+    for name, spec in scorers.items():
+        for folder in spec.model_folders:
+            if (folder / LEARNED).is_file() and (shown := int(Learned.read(folder).has_pictures(test.sha256).sum())):
+                raise CompareError(
+                    f"scorers.{name}: {folder} was trained on {shown} picture{'s' * (shown != 1)} of the test set, so "
+                    "its scores know the answers: train it again with `winnow fit`, which leaves them out"
+                )
 
 
 def check_arm(arm: str, seed: int, targets: labels.Targets, classes: Sequence[str]) -> None:

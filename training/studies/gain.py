@@ -28,7 +28,7 @@ from training.measures.intervals import Bootstrap
 from training.measures.metrics import Measure
 from training.studies.evaluation import measure_of
 from training.studies.experiment import Experiment
-from training.studies.fairness import check_comparable, check_test
+from training.studies.fairness import check_comparable, check_scorers, check_test
 from training.studies.learner import Learner
 from training.studies.summary import filter_comparisons, learner_comparisons
 
@@ -57,6 +57,7 @@ def measure(
     if not storage.done(key):
         known = pool.read(choice, task, extractors, test, progress)
         check_test(known.test, task)
+        check_scorers(source.scorers, known.test)
         augmented = versions.read(choice, known, task, extractors, maker, progress) if maker else None
         learners = _learners(choice, task, extractors, known, augmented)
         trials = Experiment(source.name, choice, task, known, known.test, learners, augmented).run(storage, progress)
