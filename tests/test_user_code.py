@@ -164,8 +164,8 @@ def test_a_file_of_the_working_folder_takes_no_module_of_winnow(tmp_path, monkey
     (tmp_path / "filters.py").write_text("raise SystemExit('the wrong file')\n")
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong file')\n")
     monkeypatch.chdir(tmp_path)
-    command = lifeline.python("pipeline.query.sandbox")
+    command = lifeline.python("pipeline.query.answering")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, input=json.dumps({}), env=env, capture_output=True, text=True, timeout=60)
     assert "the wrong file" not in done.stderr
-    assert "_Job" in done.stderr
+    assert "Job" in done.stderr
