@@ -17,6 +17,7 @@ from flows.curate import curate
 from flows.events import PUBLISHED
 from flows.retrain import reconcile, retrain
 from pipeline.errors import SourceError
+from pipeline.process import lifeline
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 
@@ -54,6 +55,7 @@ def run(root: Path, echo: Callable[[str], None], own: bool) -> None:
     added = [cast(UUID, runner.add_deployment(each)) for each in served]
     if own and (count := interrupted.schedule_again(added)):
         echo(f"{count} runs that were interrupted are resumed")
+    lifeline.lead()
     try:
         asyncio.run(runner.start())
     except (KeyboardInterrupt, asyncio.CancelledError):
