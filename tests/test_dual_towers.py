@@ -9,6 +9,7 @@ from tiny_towers import tiny, write_text
 
 from pipeline.errors import ModelError
 from training.dual.build import build, identity
+from training.dual.size import measure
 
 CAPTIONS = ["a dog runs on the beach", "two men", "", "a cat sits on the red sand with the blue horse and it rides it"]
 
@@ -189,3 +190,19 @@ def test_a_hub_that_cannot_be_reached_says_which_files_to_put_where(monkeypatch,
     assert "put config.json, the tokenizer (tokenizer.json) and model.safetensors of huggingface.co/distilbert" in str(
         fault.value
     )
+
+
+def test_the_size_counts_towers_heads_and_operations(bert):
+    model = build(tiny(bert, image_blocks=1, batch_norm="train"), 0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    size = measure(model)
+    assert size.parameters == sum(each.numel() for name, each in model.named_parameters() if name != "logit_scale")
+    assert size.heads == 96 * 16 + 32 * 16
+    assert size.trained == sum(each.numel() for each in model.parameters() if each.requires_grad) < size.parameters
+    # Two layers of 8 tokens: four projections and a feed-forward of twice the width, then attention and the head.
+    layers = 2 * (8 * (4 * 32 * 32 + 2 * 32 * 64) * 2)
+    assert layers < size.text_flops < 1.2 * layers
+    assert size.image_flops > 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
