@@ -173,6 +173,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_hostile_filters_read_and_write_nothing(door):
     folder = door[2].root.parent.parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
