@@ -158,6 +158,7 @@ def sources() -> Iterator[Finding]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # checks download nothing
     from pipeline.errors import WinnowError
     from pipeline.sources import loading
+    from training.dual import build
     from training.encoders import encoders
 
     for path in loading.source_files():
@@ -170,7 +171,8 @@ def sources() -> Iterator[Finding]:
         learners = described.task.learners.values() if described.task else ()
         needed: list[tuple[str, Callable[[], object]]] = [
             *(("curate", spec.identity) for spec in described.scorers.values()),
-            *(("train", partial(encoders.identity, learner.encoder)) for learner in learners),
+            *(("train", partial(encoders.identity, each.encoder)) for each in learners if each.encoder),
+            *(("fit", partial(build.identity, model)) for model in described.models.values()),
         ]
         command = ""
         try:

@@ -35,6 +35,7 @@ def compare(
 
 def _chosen(described: Source, names: Sequence[str]) -> list[Encoder]:
     """Each encoder once."""
-    own = {name: learner.encoder for name, learner in described.task.learners.items()} if described.task else {}
+    learners = described.task.learners if described.task else {}
+    own = {name: learner.encoder for name, learner in learners.items() if learner.encoder}
     named = [own.get(name) or parse_encoder(name) for name in names] or [*own.values(), *candidates.KNOWN]
     return [each for at, each in enumerate(named) if each not in named[:at]]

@@ -52,7 +52,7 @@ def downloaded(folder, rows, scorers, shard_size=1000):
     pictures = {row[0]: row[2] for row in rows}
     stage = download.stage(described)
     for shard in ledger.shards:
-        _store(storage, stage, shard, pictures)
+        store_pictures(storage, stage, shard, pictures)
     return described, storage, ledger.shards
 
 
@@ -75,7 +75,7 @@ def scored(folder, rows, scorers):
     return {name: scores(described, storage, shard, name) for name in scorers}
 
 
-def _store(storage, stage, shard, pictures):
+def store_pictures(storage, stage, shard, pictures):
     rows = pq.read_table(storage.fetch(shard.key))
     urls = rows["url"].to_pylist()
     there = [pictures[url] is not None for url in urls]
@@ -88,8 +88,8 @@ def _store(storage, stage, shard, pictures):
     columns = {
         "uid": rows["uid"],
         "status": pa.array(["ok" if ok else "failed" for ok in there]),
-        "cause": pa.array([None if ok else "http_404" for ok in there]),
-        "error": pa.array([None if ok else "HTTP Error 404" for ok in there]),
+        "cause": pa.array([None if ok else "http_404" for ok in there], pa.string()),
+        "error": pa.array([None if ok else "HTTP Error 404" for ok in there], pa.string()),
         "sha256": where([hashlib.sha256(content.get(url, b"")).hexdigest() for url in urls], "sha256"),
         "width": where([64] * len(urls), "width"),
         "height": where([48] * len(urls), "height"),

@@ -12,7 +12,7 @@ import typer
 
 from flows.cli import app
 from pipeline.query import named
-from pipeline.settings import choice, download, encoder, pairs, task
+from pipeline.settings import choice, download, encoder, model, pairs, task
 from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
@@ -150,7 +150,7 @@ def test_the_toml_of_a_page_loads_as_part_of_the_readme_s_source(block, tmp_path
     (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\t3\n"))
     (tmp_path / "test.parquet").touch()
     (tmp_path / "flickr30k.tar").touch()
-    for folder in ("test", "imagenet/val", "small-folds"):
+    for folder in ("test", "imagenet/val", "small", "small-folds"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("cc3m", "cc12m"):
         shutil.copy(HOME / "data_manifests" / f"{name}.toml", tmp_path)
@@ -198,6 +198,10 @@ def test_every_named_query_is_explained():
         encoder.Network,
         encoder.Hog,
         task.Budget,
+        model.Model,
+        model.TransformersText,
+        model.OpenClipText,
+        model.SmallText,
     ],
 )
 def test_the_template_explains_every_key(table):

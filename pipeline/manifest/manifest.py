@@ -127,6 +127,10 @@ class Manifest:
             )
         return [self.storage.fetch(part.rows) for part in self.parts]
 
+    def row_files(self) -> list[Path]:
+        """The files with its rows, in ledger order, without verdicts."""
+        return list(self._rows)
+
     def files(self) -> list[Path]:
         """All files with its rows and verdicts."""
         return [*self._rows, *(self.storage.fetch(part.verdicts) for part in self.parts)]

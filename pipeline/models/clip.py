@@ -45,7 +45,7 @@ class Clip:
         self.logit_scale = self.model.logit_scale.exp().item()
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         self.logit_bias = None if bias is None else bias.item()
-        self.tokenizer: Callable[[list[str]], Tensor] = _tokenizer(files)
+        self.tokenizer: Callable[..., Tensor] = _tokenizer(files)
         self._geometry, self._mean, self._std = _preprocessing(self.model)
         self._requested_batch = batch
         self.certificate: Mapping[str, Any] = {}
@@ -84,6 +84,13 @@ class Clip:
             for rows, tokens in self.tokenize(distinct):
                 encoded[rows] = in_batches(self._embed_tokens, list(tokens), self.batch, fill=self.device != "cpu")
         return encoded[places]
+
+    def tokens_cut(self, text: str) -> int:
+        """How many tokens of a text are not read, because it is longer than the model's context."""
+        room = 4 * len(text.encode()) + 8  # more than any tokenizer makes, so that the last token is padding
+        whole = self.tokenizer([text], context_length=room)[0]
+        tokens = int(whole.ne(whole[-1]).nonzero().max()) + 1
+        return max(0, tokens - self.tokenizer([text]).shape[1])
 
     def tokenize(self, captions: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """The captions by cut length, shortest first: their positions, and their tokens [captions, length]."""

@@ -1,6 +1,5 @@
 """The galleries of the report: thumbnails of pairs that are kept, dropped, or near a threshold."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +76,7 @@ def galleries(
             each.title,
             each.description,
             [
-                Pair(plain(caption), plain(url), note, _picture(thumbnails, shard, member))
+                Pair(plain(caption), plain(url), note, thumbnails.data_uri(shard, member))
                 for shard, member, caption, url, note in pairs
             ],
         )
@@ -94,8 +93,3 @@ def _near(line: Threshold) -> _Selection:
         order=f'abs("{line.column}" - {line.value}), hash(uid)',
         note=f"concat(if(kept, 'kept, ', 'dropped, '), printf('%.4g', \"{line.column}\"::DOUBLE))",
     )
-
-
-def _picture(thumbnails: Thumbnails, shard: int, member: str) -> str | None:
-    jpeg = thumbnails.read(shard, member)
-    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from filters import catalog
 from pipeline.errors import SourceError
 from pipeline.filtering import thresholds
@@ -20,7 +18,7 @@ from pipeline.manifest import remarks
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries
-from pipeline.pages.untrusted import plain
+from pipeline.pages.rendering import write_page
 from pipeline.review import caught, diff
 from pipeline.review.diff import Difference
 from pipeline.review.drift import Drift
@@ -47,24 +45,12 @@ def write(
     With `labels` of the manifest's pairs the page says what each filter caught. It shows the comparison of encoders if
     its files are beside `path`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"share": lambda part, whole: f"{part / whole:.1%}" if whole else "–", "plain": plain}
     facts = {
         **_facts(storage, manifest, gain),
         "caught": _caught(manifest, labels) if labels else None,
         "encoders": _encoders(path.parent),
     }
-    page = environment.get_template("report.html.jinja").render(facts, charts=charts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)  # a reader sees the old page or the new one
+    write_page("report.html.jinja", path, facts | {"charts": charts})
 
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:

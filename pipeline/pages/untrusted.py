@@ -1,5 +1,6 @@
 """Text and pictures of strangers, made safe for a page: text without control characters, and thumbnails."""
 
+import base64
 import io
 import re
 
@@ -32,6 +33,11 @@ class Thumbnails:
         """A JPEG, or None if the tar is gone or has no such member. Raises StorageError for a damaged tar."""
         stored = self._tars.read(shard, member)
         return None if stored is None else _smaller(stored, longer)
+
+    def data_uri(self, shard: int, member: str, longer: int = THUMBNAIL) -> str | None:
+        """The thumbnail as the source of an img element. Otherwise as `read`."""
+        jpeg = self.read(shard, member, longer)
+        return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _smaller(jpeg: bytes, longer: int) -> bytes:

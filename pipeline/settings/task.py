@@ -40,18 +40,30 @@ class Split(Table):
 
 
 class Learner(Table):
-    """A learner: a head on the features of an encoder."""
+    """A learner: a head on the features of an encoder, or a model, one of the source's `[models.NAME]`."""
 
-    head: Literal["linear", "mlp", "cnn", "dual"]
-    encoder: Encoder
+    head: Literal["linear", "mlp", "cnn", "dual"] | None = None
+    encoder: Encoder | None = None
+    model: str | None = None
 
     @model_validator(mode="after")
     def _sees_pixels(self) -> Self:
+        if (self.model is None) != (self.head is not None and self.encoder is not None) or (
+            self.model is not None and (self.head or self.encoder)
+        ):
+            raise ValueError("give head and encoder, or model, the name of one of [models]")
+        if self.encoder is None:
+            return self
         if self.head == "cnn" and self.encoder.kind != "pixels":
             raise ValueError('a cnn needs pixels: encoder = { kind = "pixels" }')
         if self.head == "dual" and self.encoder.kind != "open_clip":
             raise ValueError('dual also reads captions: encoder = { kind = "open_clip", model = ... }')
         return self
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether it trains on captions, and never sees a label."""
+        return self.model is not None or self.head == "dual"
 
 
 class Budget(Table):
@@ -133,13 +145,15 @@ class Task(Table):
     @model_validator(mode="after")
     def _learnable(self) -> Self:
         for name, learner in self.learners.items():
-            if self.trains_on_captions and learner.head != "dual":
+            if self.trains_on_captions and not learner.reads_captions:
                 raise ValueError(
                     f"kind = {self.kind} is for learners of captions: learners.{name} needs "
-                    'head = "dual", with an open_clip encoder'
+                    'head = "dual", with an open_clip encoder, or a model'
                 )
-            if self.kind == "number" and learner.head == "dual":
+            if self.kind == "number" and learner.reads_captions:
                 raise ValueError("a learner of captions predicts classes, not numbers: choose another head than dual")
+            if self.kind == "label" and learner.model:
+                raise ValueError(f"kind = label is not for models: learners.{name} needs head and encoder")
         return self
 
     @property

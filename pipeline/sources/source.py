@@ -18,6 +18,7 @@ from pipeline.scorers.semantic import SemanticSpec
 from pipeline.settings.choice import Calibration, DistinctRow, DriftRow, FilterRow
 from pipeline.settings.download import Download
 from pipeline.settings.fields import Table
+from pipeline.settings.model import Model
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import Task
 from pipeline.sources.columns import check_columns
@@ -41,6 +42,15 @@ def _scorer_name(name: str) -> str:
     return name
 
 
+def _model_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        raise ValueError(
+            f"{name!r} cannot be the name of a model: it begins with a small letter a to z, and has at most 31 small "
+            "letters, digits and _"
+        )
+    return name
+
+
 class Source(Table):
     """The tables and keys of a source file. Read one with `pipeline.sources.loading.load`."""
 
@@ -59,6 +69,9 @@ class Source(Table):
     distinct: DistinctRow | None = Field(None, description="removes duplicates after the recipe or the filters")
     calibration: Calibration = Calibration()
     drift: DriftRow = DriftRow()
+    models: dict[Annotated[str, AfterValidator(_model_name)], Model] = Field(
+        {}, description="dual encoders, by name: winnow fit trains one, and a learner of the task may name one"
+    )
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
 
@@ -76,6 +89,10 @@ class Source(Table):
             for of in spec.builds_on:
                 if of not in self.scorers:
                     raise ValueError(f"scorers.{name}: there is no scorer {of!r}{did_you_mean(of, self.scorers)}")
+        for name, learner in (self.task.learners if self.task else {}).items():
+            if learner.model is not None and learner.model not in self.models:
+                hint = did_you_mean(learner.model, self.models)
+                raise ValueError(f"task.learners.{name}: there is no model {learner.model!r}{hint}")
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
                 raise ValueError(f"filter {row.name!r} catches {label!r}, which calibration.good lists as good")

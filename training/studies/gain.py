@@ -120,6 +120,9 @@ def task_of(source: Source) -> Task:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
     if source.task.test is None and source.task.split is None:
         raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
+    for name, learner in source.task.learners.items():
+        if learner.model:
+            raise SourceError(f"{source.name}: task.learners.{name}: winnow train does not train models yet")
     if "guarded" in source.task.budget.augmentations and not _clip(source):
         raise SourceError(f"{source.name}: task.budget.augmentations: a guard needs a scorer of kind clip")
     return source.task
@@ -129,7 +132,7 @@ def _extractors(source: Source, storage: Storage) -> list[Extractor]:
     """One for each encoder: learners that share an encoder share its features."""
     task, encoders = task_of(source), list[Encoder]()
     for learner in task.learners.values():
-        if learner.encoder not in encoders:
+        if learner.encoder and learner.encoder not in encoders:
             encoders.append(learner.encoder)
     return [Extractor(storage, encoder, source.decoder, task.budget) for encoder in encoders]
 
@@ -145,6 +148,8 @@ def _learners(
     held = [[text] for text in known.test.pairs.texts] if known.test.pairs else prompts(task.classes)
     learners = []
     for name, each in task.learners.items():
+        if each.encoder is None or each.head is None:
+            continue
         at, texts = encoders.index(each.encoder), None
         if each.head == "dual" and isinstance(each.encoder, Network):
             own = pool.captions(choice, known.table["uid"])["caption"].to_pylist()
@@ -170,7 +175,9 @@ def _digest(
     classes = [[name, list(words)] for name, words in task.classes.items()]
     encoders = [extractor.encoder for extractor in extractors]
     learners = [
-        [name, each.head, extractors[encoders.index(each.encoder)].identity] for name, each in task.learners.items()
+        [name, each.head, extractors[encoders.index(each.encoder)].identity]
+        for name, each in task.learners.items()
+        if each.encoder
     ]
     parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, choice.key, task.kind, task.column, classes]
     parts += [maker.made_by] if maker else []

@@ -1,0 +1,51 @@
+"""Towers that are built in a moment: a text encoder of transformers with a small vocabulary, and settings of models."""
+
+from pathlib import Path
+
+from pipeline.settings.model import Model
+
+WORDS = ("a", "the", "dog", "cat", "man", "horse", "runs", "sits", "on", "beach", "sand", "red", "blue", "two", "with")
+WORDS += ("and", "in", "rides", "it", "##s", "##ing")
+
+
+def write_text(folder: Path, kind: str = "bert", positions: int = 64, seed: int = 0) -> Path:
+    """A folder as transformers' `save_pretrained` writes it, with random weights large enough to show."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
+    shape = {"vocab_size": 5 + len(WORDS), "max_position_embeddings": positions, "pad_token_id": 0}
+    if kind == "distilbert":
+        shape |= {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    else:
+        shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = AutoConfig.for_model(kind, **shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    _tokenizer(folder)
+    return folder
+
+
+def _tokenizer(folder: Path) -> None:
+    from transformers import BertTokenizer
+
+    BertTokenizer(str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
+
+
+def tiny(text: Path | str, **keys: object) -> Model:
+    """A model of a small ResNet and a text tower, of 16 numbers; `keys` override."""
+    table = {
+        "image": "timm:test_resnet@random",
+        "image_size": 32,
+        "text": f"transformers:{text}" if isinstance(text, Path) else text,
+        "context": 8,
+        "dim": 16,
+        "batch": 8,
+    }
+    return Model.model_validate(table | keys)

@@ -1,0 +1,30 @@
+"""A tower without its head, and how it is written down.
+
+`recipe` is JSON from which the tower can be built again without its first weights. `config` is what open_clip calls
+vision_cfg or text_cfg. `obstacle` says why open_clip cannot hold the tower; None if it can.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Part:
+    """A trunk that gives features [batch, width], float32, on the CPU.
+
+    `projection` [dim, width] is the pretrained map into the embedding space of an open_clip tower. `fixed` is set for a
+    tower that includes its projection and cannot be parted from it: `width` is the size of its embeddings.
+    """
+
+    trunk: nn.Module
+    width: int
+    recipe: Mapping[str, Any]
+    config: Mapping[str, Any]
+    projection: Tensor | None = None
+    fixed: bool = False
+    quick_gelu: bool | None = None
+    obstacle: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
