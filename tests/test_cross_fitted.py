@@ -113,6 +113,7 @@ def test_the_stage_changes_with_every_file_that_decides(prepared, tmp_path):
         return Plan.of(with_scorers(described, learned=cross_fitted(folder))).scores["learned"].key
 
     before, copy = key(models), copied(models, tmp_path)
+    changed_record(copy / "fold-1", cost={"seconds": 12.5})  # facts about the training change no score
     assert key(copy) == before
     Learned.of(["0" * 32], []).write(copy / "fold-1")
     with_other_pairs = key(copy)

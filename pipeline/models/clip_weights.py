@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.models.training_record import RECORD
 from pipeline.settings.fields import LOCAL_DIR
 from pipeline.store.digests import digest, file_digest
 
@@ -141,7 +142,8 @@ def _folder(folder: Path) -> ModelFiles:
             f"{folder}: config.json says that the weights were trained {_with(trained)}, open_clip_config.json makes a "
             f"model {_with(has)}: set quick_gelu = {json.dumps(trained)} there"
         )
-    texts = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".txt", ".gz", ".model"}]
+    files = [path for path in sorted(folder.iterdir()) if path.name != RECORD]  # seconds and losses change no score
+    texts = [path for path in files if path.suffix in {".json", ".txt", ".gz", ".model"}]
     return ModelFiles(
         LOCAL_DIR + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts])
     )

@@ -40,15 +40,15 @@ class Fold:
 class TrainingRecord:
     """The source, the manifest's id, the recipe and the seed of a training.
 
-    `test` is the digest of the test set whose pictures were left out, None without one. `fold` is None for a model that
-    was trained on all kept pairs.
+    `test` identifies the test set whose pictures were left out: its digest, or how it is split off; None without one.
+    `fold` is None for a model that was trained on the kept pairs of all shards.
     """
 
     source: str
     manifest: str
     recipe: str
     seed: int
-    test: str | None = None
+    test: Any = None
     fold: Fold | None = None
 
     @classmethod
