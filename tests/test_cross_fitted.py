@@ -129,6 +129,7 @@ def test_shards_with_other_numbers_are_not_scored(prepared, tmp_path):
         record = json.loads((models / f"fold-{fold}" / "training.json").read_text())
         numbers = {**record["fold"]["shards"], "0": shards[1].key}
         changed_record(models / f"fold-{fold}", fold={**record["fold"], "shards": numbers})
+        Learned.of(["9" * 32], []).write(models / f"fold-{fold}")  # another key: no shard is scored yet
     scoring = Scoring(Plan.of(with_scorers(described, learned=cross_fitted(models))), storage)
     with pytest.raises(ModelError, match=r"shard 0 is pairs/00000.*run `winnow fit --folds` again"):
         scoring(shards[0])
