@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import choosing, curation, demo, learning, machine, reading, searching
+from flows.commands import choosing, curation, demo, fitting, learning, machine, reading, searching
 from pipeline.errors import WinnowError
 from pipeline.store.disk import disk_broken
 
@@ -50,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for each in (demo, curation, learning, reading, searching, choosing, machine):
+for each in (demo, curation, learning, fitting, reading, searching, choosing, machine):
     app.add_typer(each.commands)
 
 

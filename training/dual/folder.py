@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError, StorageError
+from pipeline.models.training_record import Learned
 from pipeline.settings.encoder import Network
 from pipeline.settings.fields import LOCAL_DIR, Table
 from pipeline.settings.model import Model, OpenClipText, SmallText, TransformersText
@@ -29,11 +30,11 @@ IMAGE = "image"
 FORMAT = 1
 
 
-def save(model: DualEncoder, folder: Path, record: Mapping[str, Any]) -> str | None:
+def save(model: DualEncoder, folder: Path, record: Mapping[str, Any], learned: Learned | None = None) -> str | None:
     """Write the folder, in place of an older model there. Returns why open_clip cannot hold the model; None if it can.
 
-    `record` is the content of training.json. Raises StorageError if the folder holds something else, and for a full
-    disk: then what was there is unchanged.
+    `record` is the content of training.json, and `learned` that of learned.npz. Raises StorageError if the folder holds
+    something else, and for a full disk: then what was there is unchanged.
     """
     folder = folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
@@ -44,6 +45,8 @@ def save(model: DualEncoder, folder: Path, record: Mapping[str, Any]) -> str | N
         try:
             why = _write(model, scratch, folder)
             _json(scratch / TRAINING, record)
+            if learned is not None:
+                learned.write(scratch)
             _replace(folder, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
