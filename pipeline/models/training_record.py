@@ -18,6 +18,9 @@ from pipeline.errors import ModelError
 RECORD, LEARNED = "training.json", "learned.npz"
 """The files of a model's folder: the record, and numbers of what it was trained on."""
 
+FOLDER = "fold-{}"
+"""The folder of a fold's model in the folder of all folds, by its number."""
+
 _DIGITS = 16
 """Hex digits of a uid or sha256 that identify it: 64 bits."""
 
