@@ -29,12 +29,17 @@ def curate_source(source: SourceName, root: Root = DATA, as_json: AsJson = False
     You can stop it at any time. The next run resumes, and does nothing twice.
     """
     from flows import server, sources
+    from flows.settled import settled
+    from pipeline.store.storage import Storage
 
     described = sources.check(source)  # before Prefect starts, so that a wrong source file is reported at once
-    with server.connect(debug):
-        from flows.curate import curate
+    if same := settled(described, Storage(root / described.name)):
+        published = asdict(same) | {"held": None}
+    else:
+        with server.connect(debug):
+            from flows.curate import curate
 
-        published = curate(source, str(root))
+            published = curate(source, str(root))
     print_manifest(described, root, published, as_json)
     print_json(as_json, published | {"source": described.name})
 

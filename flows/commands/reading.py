@@ -49,8 +49,6 @@ def query(
     of them. --json means --format json.
     """
     from flows import sources
-    from flows.console import answers
-    from flows.console.output import show
     from pipeline.query import sandbox
     from pipeline.query.named import QUERIES, resolve
 
@@ -68,6 +66,9 @@ def query(
         raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
     text = sys.stdin.read() if query == "-" else resolve(query)
     answer = sandbox.run(text, sources.published(root, source or []), deadline=deadline)
+    from flows.console import answers
+    from flows.console.output import show
+
     if out is not None:
         answers.write_file(answer, form, out)
         echo(f"{len(answer):,} rows in {out}", to_stderr=True)

@@ -15,7 +15,7 @@ from pipeline.images import decoders
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
-from pipeline.models.training_record import FOLDER, Fold, Learned
+from pipeline.models.training_record import FOLDER, RECORD, Fold, Learned
 from pipeline.progress import Progress, silent
 from pipeline.settings.model import Model
 from pipeline.settings.task import Split, Task
@@ -87,7 +87,7 @@ def fit(
     stage = _stage(source, choice, identity, test, request)
     key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
     path = storage.root / key
-    new = not storage.done(f"{key}/{folder.TRAINING}")
+    new = not storage.done(f"{key}/{RECORD}")
     if new:
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
         name = key.removeprefix("models/").replace("/", "-")
@@ -100,9 +100,9 @@ def fit(
             "not_open_clip": obstacle(inputs.model),
         }
         with disk_errors(storage.root):
-            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned)
+            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned.write)
         saved.remove()
-    return Fitted(path, json.loads((path / folder.TRAINING).read_bytes()), new)
+    return Fitted(path, json.loads((path / RECORD).read_bytes()), new)
 
 
 def copy(fitted: Fitted, to: Path) -> Path:
@@ -110,7 +110,7 @@ def copy(fitted: Fitted, to: Path) -> Path:
     from training.dual import folder
 
     with disk_errors(to, "--to"):
-        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder))
+        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder).write)
     return to.resolve()
 
 
