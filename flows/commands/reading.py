@@ -11,6 +11,7 @@ import typer
 
 from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, SourceName
 from flows.commands.printing import echo, print_json
+from flows.console import stdout
 
 commands = typer.Typer()
 
@@ -75,7 +76,7 @@ def query(
     elif form is Format.table:
         show(answers.table(answer), to_stderr=False)
     else:
-        answers.write(answer, form, sys.stdout)
+        answers.write(answer, form, stdout.answers())
 
 
 @commands.command("report", epilog="Example: `winnow report demo`")

@@ -6,7 +6,6 @@ imports neither DuckDB nor the manifest: the process does, meanwhile.
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ def _supervise(job: Job, deadline: float) -> None:
     """Run the job in a process of its own. Raises QueryError, in one line, for whatever goes wrong there."""
     try:
         with lifeline.start(
-            [sys.executable, "-m", "pipeline.query.answering"],
+            lifeline.python("pipeline.query.answering"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
