@@ -56,8 +56,7 @@ MODEL = Model.model_validate({
     "pooling": "mean",
     "dim": 256,
     "batch": 256,
-    "steps": 300,
-    "head_rate": 2e-3,
+    "steps": 200,
 })  # fmt: skip
 
 
