@@ -192,7 +192,11 @@ def test_the_page_has_the_pictures_and_what_strangers_wrote_as_text(folder, sour
     assert not re.search(r"<(script|a|iframe|form|object)\b", page)
     assert html.escape("<script>document.title = 'owned'</script>", quote=False).replace("'", "&#39;") in page
     assert "\u202e" not in page
-    assert winnow(folder, "a ball", "--page", tmp_path).exit_code == 1  # a folder
+    assert winnow(folder, "a ball", "--page", tmp_path).exit_code == 2  # a folder
+    done = winnow(folder, "a ball", "--page", tmp_path / "new" / "page.html" / "under.html")
+    assert done.exit_code == 1
+    assert "cannot write" in done.stderr
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
 def test_a_text_that_is_too_long_is_cut_and_the_tokens_are_counted(folder, source, model):
@@ -204,6 +208,7 @@ def test_a_text_that_is_too_long_is_cut_and_the_tokens_are_counted(folder, sourc
     assert done.stderr == f"the text is too long for small: its last {cut} tokens were not read\n"
     assert model.embed_text(words).cut == cut
     assert model.embed_text("a ball " * ((context - 2) // 2)).cut == 0
+    assert model.embed_text("a ball \udcff").cut == 0  # a byte that is no UTF-8, as Python reads it from a command line
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,9 @@ class PictureEmbeddings:
         _, starts = self._scan
         ascending = np.sort(places)
         numbers = np.searchsorted(starts, ascending, side="right") - 1
-        for number in np.unique(numbers).tolist():
-            yield number, ascending[numbers == number] - starts[number]
+        which, first = np.unique(numbers, return_index=True)
+        for number, inside in zip(which.tolist(), np.split(ascending, first[1:]), strict=True):
+            yield number, inside - starts[number]
 
     def _load(self, shard: int) -> Vectors:
         key = f"embeddings/{self._stage}/{shard:05d}.npy"
