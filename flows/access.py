@@ -18,12 +18,18 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import WinnowError
 
 if TYPE_CHECKING:  # it takes as long to import as the rest of the command line
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
 SECRET, SERVER_SECRET = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 SETTINGS = Path("prefect.toml")
 """Prefect reads its settings from this file of the working directory."""
+
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' blob: data:; "
+    "frame-ancestors 'none'; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+"""What the server's pages may load. Prefect's pages ask a server of Amplitude for settings, also without analytics."""
 
 _HEAD = "# Written by `winnow serve`, and removed when it ends: how `prefect` in this folder reaches its server.\n"
 
@@ -87,7 +93,10 @@ def _setting(*path: str) -> str | None:
 
 
 class Guard:
-    """An app in front of another: refuses requests to another host, and from pages of another origin."""
+    """An app in front of another: refuses requests to another host, and from pages of another origin.
+
+    Its own pages load nothing from other hosts, and no other page can frame them.
+    """
 
     def __init__(self, app: "ASGIApp", port: int) -> None:
         from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -99,9 +108,19 @@ class Guard:
         """One request, or one WebSocket."""
         origin = dict(scope.get("headers", ())).get(b"origin")
         if origin is None or origin in self._origins:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _with_policy(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this origin may not talk to this server"})
+
+
+def _with_policy(send: "Send") -> "Send":
+    async def sent(message: "Message") -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (b"content-security-policy", POLICY.encode())]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sent

@@ -1,16 +1,20 @@
 """Who may talk to a Prefect server that winnow starts: nobody without its secret, and no page of another origin."""
 
 import contextlib
+import http.client
+import json
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from headless_browser import CHROMIUM, browser
 
 from flows import access, server
 from pipeline.errors import WinnowError
@@ -106,6 +110,132 @@ def test_state_tells_a_locked_server_from_an_own_and_a_foreign_one(prefect, monk
     monkeypatch.setenv("PREFECT_API_URL", api)
     with pytest.raises(WinnowError, match="asks for a secret"):
         server.find(debug=True)
+
+
+def deployed(api, known):
+    """A deployment on the server, and its id."""
+    flow = httpx.post(f"{api}/flows/", json={"name": "curate"}, headers=known, trust_env=False).json()["id"]
+    made = httpx.post(
+        f"{api}/deployments/", json={"name": "tiny", "flow_id": flow}, headers=known, trust_env=False
+    ).raise_for_status()
+    return made.json()["id"]
+
+
+ATTACK = """async (api, id, shell) => {
+    const seen = [], to = (path, rest) => [api + path, {body: rest === undefined ? undefined : JSON.stringify(rest)}];
+    const tries = [
+        ["PATCH", ...to(`/deployments/${id}`, {pull_steps: [shell]})],
+        ["POST", ...to(`/deployments/${id}/create_flow_run`, {})],
+        ["DELETE", ...to(`/deployments/${id}`)],
+        ["POST", ...to("/deployments/filter", {})],
+        ["GET", ...to("/admin/settings")],
+    ];
+    for (const mode of ["cors", "no-cors"])
+        for (const kind of ["application/json", "text/plain"])
+            for (const [method, address, rest] of tries)
+                try {
+                    const headers = {"content-type": kind};
+                    const answer = await fetch(address, {method, mode, headers, credentials: "include", ...rest});
+                    seen.push([answer.type, answer.status, await answer.text()]);
+                } catch (fault) { seen.push(["refused", 0, ""]); }
+    const socket = new WebSocket(api.replace("http", "ws") + "/events/in");
+    const opened = new Promise(end => { socket.onopen = () => end("open"); socket.onerror = () => end("refused"); });
+    seen.push([await opened, 0, ""]);
+    const frame = document.createElement("iframe");
+    frame.src = api.replace("/api", "/v2/deployments");
+    document.body.append(frame);
+    await new Promise(end => { frame.onload = end; });
+    let inside = "";
+    try { inside = frame.contentDocument?.body?.innerText ?? ""; } catch {}
+    seen.push(["refused", 0, inside]);
+    const form = Object.assign(document.createElement("form"), {
+        method: "post", action: `${api}/deployments/${id}/create_flow_run`, enctype: "text/plain", target: "_blank"});
+    document.body.append(form); form.submit();
+    await new Promise(end => setTimeout(end, 500));
+    return seen;
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_person_logs_in_with_the_secret_and_sees_the_deployments(prefect, tmp_path):
+    api, known = prefect
+    deployed(api, known)
+    own = api.removesuffix("/api")
+    with browser(tmp_path) as tab:
+        tab.open(own)
+        tab.until("location.pathname.endsWith('/login') && !!document.querySelector('input')")
+        tab.write("input", os.environ[access.SECRET])
+        tab.press("Enter")
+        tab.until("!location.pathname.endsWith('/login')")
+        for pages in ("/v2/deployments", "/deployments"):
+            tab.open(own + pages)
+            tab.until("!!document.body && document.body.innerText.includes('tiny')")
+        hosts = {httpx.URL(each).host for each in tab.seen if each.startswith(("http", "ws"))}
+        assert hosts == {"127.0.0.1"}  # Prefect's pages would ask Amplitude
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_page_of_another_origin_does_nothing_even_in_a_browser_that_is_logged_in(prefect, tmp_path):
+    api, known = prefect
+    own, id_ = api.removesuffix("/api"), deployed(api, known)
+    before = httpx.get(f"{api}/deployments/{id_}", headers=known, trust_env=False).json()
+    with answering("/", b"<!doctype html><title>evil</title><body></body>") as evil, browser(tmp_path) as tab:
+        tab.open(own)
+        tab.until("location.pathname.endsWith('/login') && !!document.querySelector('input')")
+        tab.write("input", os.environ[access.SECRET])
+        tab.press("Enter")
+        tab.until("!location.pathname.endsWith('/login')")
+        tab.open(evil.removesuffix("api"))
+        tab.until("document.title === 'evil'")
+        seen = tab.run(f"({ATTACK})({json.dumps(api)}, {json.dumps(id_)}, {json.dumps(SHELL)})")
+    assert len(seen) == 22
+    assert {(kind, status, text) for kind, status, text in seen} <= {("refused", 0, ""), ("opaque", 0, "")}
+    assert httpx.get(f"{api}/deployments/{id_}", headers=known, trust_env=False).json() == before
+    runs = httpx.post(f"{api}/flow_runs/filter", json={}, headers=known, trust_env=False).json()
+    assert [run for run in runs if run["deployment_id"] == id_] == []
+
+
+def as_nobody(work):
+    """What this function gives another user, or the name of what it raises."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            said = str(work())
+        except BaseException as error:  # noqa: BLE001 - it goes to the parent
+            said = type(error).__name__
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        return answer.read()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_of_this_machine_reads_no_secret_and_calls_nothing(prefect, monkeypatch):
+    api, known = prefect
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(folder)
+        Path("open").write_text("anybody")
+        with access.shared(api, os.environ[access.SECRET]):
+            assert as_nobody(lambda: Path("open").read_text()) == "anybody"
+            assert as_nobody(lambda: access.SETTINGS.read_text()) == "PermissionError"
+
+    def asked(**headers):
+        line = http.client.HTTPConnection("127.0.0.1", httpx.URL(api).port, timeout=30)
+        line.request("POST", "/api/deployments/filter", "{}", {"content-type": "application/json", **headers})
+        return line.getresponse().status
+
+    assert as_nobody(asked) == "401"
+    assert as_nobody(lambda: asked(**known)) == "200"  # it is the secret that they lack
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def test_the_next_thing_is_made_while_this_one_is_worked_on():
 
 def test_windows_know_where_they_belong_and_keep_their_order():
     asked = {"a": lambda: [("a", b"")] * 100, "b": lambda: [("b", b"")] * 3}
-    with features.decode(asked, lambda picture: picture[0], workers=3) as windows:
+    with features.decode(asked.items(), lambda picture: picture[0], workers=3) as windows:
         assert [(key, set(window), len(window)) for key, window in windows] == [
             ("a", {"a"}, 64),
             ("a", {"a"}, 36),
@@ -63,7 +63,7 @@ def test_windows_know_where_they_belong_and_keep_their_order():
 def test_a_picture_that_cannot_be_decoded_is_named():
     loaded = encoders.load(encoder.parse_encoder("hog"))
     asked = {"": lambda: [("test/7.jpg", b"no picture")]}
-    with features.decode(asked, partial(features.prepare, loaded, Image.fromarray, "", 0)) as windows:
+    with features.decode(asked.items(), partial(features.prepare, loaded, Image.fromarray, "", 0)) as windows:
         with pytest.raises(StorageError, match=r"test/7.jpg cannot be decoded: Unidentified"):
             list(windows)
 

@@ -64,6 +64,7 @@ def test_recall_by_hand(three):
     assert found["t2i_r1"] == pytest.approx(4 / 5)
     assert [found[name] for name in ("i2t_r5", "i2t_r10", "t2i_r5", "t2i_r10")] == [1, 1, 1, 1]
     assert found["mean_recall"] == pytest.approx((1 / 3 + 4 / 5 + 4) / 6)
+    assert (found["i2t_median"], found["t2i_median"]) == (2, 1)
 
 
 def test_captions_are_resampled_with_their_picture(three):
@@ -80,6 +81,7 @@ def test_chance_by_hand(three):
     assert found["i2t_r1"] == pytest.approx((2 / 4 + 1 / 4 + 2 / 4) / 3)
     assert found["t2i_r1"] == pytest.approx((3 * 1 / 3 + 2 * 2 / 3) / 5)
     assert found["i2t_r5"] == found["t2i_r10"] == 1
+    assert (found["i2t_median"], found["t2i_median"]) == (2, 2)
     for right, candidates, k in itertools.product((1, 2, 5), (5, 40), (1, 5, 10)):
         expected = hypergeom.sf(0, candidates, right, min(k, candidates))
         assert matching.chance(np.array([right]), candidates, k) == pytest.approx(expected)

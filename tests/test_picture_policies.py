@@ -9,7 +9,7 @@ from PIL import Image
 
 from training.augment import picture_policies
 from training.augment.picture_policies import POLICIES, STEPS
-from training.data import features
+from training.data import decoding
 
 
 def test_a_version_is_as_large_as_the_picture_and_differs_from_it():
@@ -90,19 +90,19 @@ def test_odd_sizes_are_no_trouble(size):
 
 def test_versions_are_the_plain_picture_and_its_own_augmentations():
     picture = training_sources.picture("disc", 1)
-    plain, first, second = features.decode_versions(picture, "classic", 2)
+    plain, first, second = decoding.decode_versions(picture, "classic", 2)
     assert np.array_equal(plain, np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")))
-    again = list(features.decode_versions(picture, "classic", 1))
+    again = list(decoding.decode_versions(picture, "classic", 1))
     assert np.array_equal(first, again[1])
     assert not np.array_equal(first, second)
-    other = list(features.decode_versions(training_sources.picture("disc", 2), "classic", 1))
+    other = list(decoding.decode_versions(training_sources.picture("disc", 2), "classic", 1))
     assert not np.array_equal(first, other[1])
 
 
 def test_one_view_doubles_the_set_once():
     """Every picture once as it is and once augmented."""
     pictures = [training_sources.picture("disc", seed) for seed in range(4)]
-    doubled = [pixels for picture in pictures for pixels in features.decode_versions(picture, "classic", 1)]
+    doubled = [pixels for picture in pictures for pixels in decoding.decode_versions(picture, "classic", 1)]
     assert len({pixels.tobytes() for pixels in doubled}) == 2 * len(pictures)
 
 
@@ -113,5 +113,5 @@ def test_versions_stand_upright():
     exif[0x0112] = 6
     data = io.BytesIO()
     turned.save(data, "JPEG", exif=exif)
-    (plain,) = features.decode_versions(data.getvalue(), "classic", 0)
+    (plain,) = decoding.decode_versions(data.getvalue(), "classic", 0)
     assert plain.shape == (64, 48, 3)

@@ -61,9 +61,13 @@ def gain():
         rows = [row("raw", False, 0.61), row("filtered", False, 0.72), row("filtered", True, 0.735)]
         return {"name": name, "head": "linear", "encoder": {"kind": "hog"}, "rows": rows, "differences": told}
 
+    recalls = [{"k": k, "value": 0.25, "low": 0.125, "high": 0.5, "times_chance": 41.7} for k in (1, 5, 10)]
+    median = {"value": 7.5, "low": 6.0, "high": 9.0, "chance": 155}
+    ranked = {"says": "text to image", "candidates": 1310, "recalls": recalls, "median": median}
     return {
         "metrics": METRICS,
         "classes": {"dog": ["dog"], "cat": ["cat"]},
+        "ranks": [{"learner": "first", "arm": "raw", "augmented": False, "directions": [ranked]}],
         "test": {"pictures": 310, "says": "310 held-out pictures"},
         "budget": {"seeds": 5},
         "interval": "95 % bootstrap interval",
@@ -168,6 +172,9 @@ def test_the_gain_is_told_with_its_intervals(page):
         in page
     )
     assert "worded drops no pair" in page
+    assert '<td>text to image</td><td class="n">1,310</td>' in page
+    assert "0.250 <small>[0.125, 0.500] ×41.7</small>" in page
+    assert "7.5 <small>[6.0, 9.0]; chance 155</small>" in page
     assert '<tr class=""><td class="why">first, filtering: +0.110' in page
 
 

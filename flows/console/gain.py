@@ -1,11 +1,12 @@
 """What a manifest was worth: scores by arm and learner, the differences, and what each filter adds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from flows.console import ranks as ranking
 from flows.console.layout import Column, Paragraph, Table
 
 KINDS = {True: "augmented", False: "plain"}
@@ -32,6 +33,8 @@ def table(gain: Mapping[str, Any]) -> Group:
     score, filters = gain["metrics"][0][1], gain["filters"]
     first = [each for learner in gain["learners"] for each in learner["differences"] if each["first"]]
     parts: list[RenderableType] = [_scores(gain), Text()]
+    for ranked in _ranks(gain["ranks"]):
+        parts += [ranked, Text()]
     parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]
     if gain["versions"]:
         parts.append(Text(gain["versions"]["says"]))
@@ -64,6 +67,17 @@ def _scores(gain: Mapping[str, Any]) -> Table:
         table.add(first["arm"], kind, f"{first['pairs_mean']:.0f}", *scores)
     table.add(baseline["says"], "", "", *(f"{baseline[main]:.3f}{'':{SPREAD}}" for _ in learners), style="dim")
     return table
+
+
+def _ranks(ranks: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Of retrieval, by learner and cell: a table for each direction."""
+    if not ranks:
+        return []
+    named = [
+        (f"{each['learner']}, {each['arm']} {KINDS.get(each['augmented'], each['augmented'])}", each["directions"])
+        for each in ranks
+    ]
+    return ranking.tables(named, "trained")
 
 
 def _score(mean: float, deviation: float) -> str:

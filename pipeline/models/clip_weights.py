@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.models import clip_folder
 from pipeline.settings.fields import LOCAL_DIR
-from pipeline.store.digests import digest, file_digest
+from pipeline.store.digests import file_digest
 
 HUB = "hf-hub:"
 
@@ -44,12 +45,16 @@ class ModelFiles:
         import open_clip
 
         named = not self.model.startswith((LOCAL_DIR, HUB))
+        towers = {}
+        if self.model.startswith(LOCAL_DIR):
+            towers = clip_folder.located(self.weights.parent, open_clip.get_model_config(self.model))
         try:
             model = open_clip.create_model(
                 self.model,
                 pretrained=str(self.weights) if named else None,
                 force_preprocess_cfg=dict(self.preprocess) or None,
                 require_pretrained=True,
+                **towers,
             )
         except Exception as error:
             raise ModelError(
@@ -127,6 +132,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _folder(folder: Path) -> ModelFiles:
+    if why := clip_folder.obstacle(folder):
+        raise ModelError(f"{folder}: open_clip cannot hold this model, because {why}")
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1 or any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
         raise ModelError(f"{folder} must hold exactly one file of weights, as .safetensors, and open_clip_config.json")
@@ -141,10 +148,7 @@ def _folder(folder: Path) -> ModelFiles:
             f"{folder}: config.json says that the weights were trained {_with(trained)}, open_clip_config.json makes a "
             f"model {_with(has)}: set quick_gelu = {json.dumps(trained)} there"
         )
-    texts = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".txt", ".gz", ".model"}]
-    return ModelFiles(
-        LOCAL_DIR + str(folder), found[0], config=digest([[path.name, file_digest(path)] for path in texts])
-    )
+    return ModelFiles(LOCAL_DIR + str(folder), found[0], config=clip_folder.config_digest(folder, config))
 
 
 def _hub(model: str) -> ModelFiles:

@@ -49,11 +49,11 @@ def disk_broken(error: Exception) -> str | None:
 def errno_of(error: Exception) -> int | None:
     """The errno of an error of the disk; None for other errors, and for a StorageError, which is one line already.
 
-    DuckDB's errors have no number, only the text.
+    Errors of DuckDB and safetensors have no number, only the text.
     """
     if isinstance(error, StorageError):
         return None
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
     return next((number for number in numbers if os.strerror(number) in str(error)), None)

@@ -13,10 +13,10 @@ from typing import Any
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 
-FORMAT = 5
+FORMAT = 6
 """The version of a trial's JSON."""
 
-GAIN = 10
+GAIN = 11
 """The version of the JSON that summarizes trials as a gain."""
 
 COMPARED = 2

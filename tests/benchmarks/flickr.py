@@ -23,7 +23,7 @@ from pipeline.manifest import arms
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget
 from pipeline.store.digests import digest
-from training.data import features, labels
+from training.data import decoding, labels
 from training.encoders import encoders
 from training.learners import descent, probe
 from training.learners.objectives import Objective
@@ -66,7 +66,7 @@ def extracted(described, names, views, path):
     encoder, parts = encoders.load(described), []
     for name in names:
         content = (DATA / "flickr8k/images" / name).read_bytes()
-        versions = features.decode_versions(content, BUDGET.policy, views)
+        versions = decoding.decode_versions(content, BUDGET.policy, views)
         parts.append(encoder.encode([encoder.prepare(Image.fromarray(pixels)) for pixels in versions]))
     found = np.stack(parts).astype(np.float16)
     np.save(path, found)

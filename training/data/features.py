@@ -4,8 +4,6 @@ The object of a shard is named by its pictures. Other classes, or pairs that lef
 same pictures always give the same one.
 """
 
-import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.engine.machine import cores
 from pipeline.engine.prefetch import Prefetched
@@ -33,10 +31,11 @@ from pipeline.store.digests import digest
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from training.augment import picture_policies
-from training.data import heldout
+from training.data import decoding, heldout
 from training.encoders import encoders
 from training.encoders.finite import check_finite, to_float16
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 VERSION = 1
@@ -72,6 +71,15 @@ class Prepared(NamedTuple):
     versions: Sequence[Any]
 
 
+@dataclass(frozen=True)
+class OwnEncoder:
+    """An encoder that no source file names, such as the frozen tower of a model: its identity, and how it is loaded."""
+
+    kind: str
+    identity: Mapping[str, Any]
+    load: Callable[[], encoders.LoadedEncoder]
+
+
 class Extractor:
     """Features of pictures. Missing ones are computed and stored. The encoder is loaded when it is first needed.
 
@@ -82,13 +90,14 @@ class Extractor:
     def __init__(
         self,
         storage: Storage,
-        encoder: Encoder,
+        encoder: Encoder | OwnEncoder,
         decoder: decoders.Name,
         budget: Budget | None,
         workers: int | None = None,
     ) -> None:
-        self.identity = {**encoders.identity(encoder), "decoder": dict(decoders.identity(decoder))}
-        self.encoder, self.resize = encoder, decoders.from_pixels(decoder)
+        own = encoder if isinstance(encoder, OwnEncoder) else _named(encoder)
+        self.identity = {**own.identity, "decoder": dict(decoders.identity(decoder))}
+        self.encoder, self.load, self.resize = encoder, own.load, decoders.from_pixels(decoder)
         self._storage, self._budget, self._workers = storage, budget, workers
         self._loaded: encoders.LoadedEncoder | None = None
 
@@ -136,9 +145,11 @@ class Extractor:
 
     def _computed(self, missing: Mapping[str, Callable[[], Iterable[NamedPicture]]], views: int) -> Iterator[Features]:
         """The features of each missing key. Decoding does not stop between keys."""
-        self._loaded = self._loaded or encoders.load(self.encoder)
+        self._loaded = self._loaded or self.load()
         policy = self._budget.policy if self._budget else ""
-        with decode(missing, partial(prepare, self._loaded, self.resize, policy, views), self._workers) as windows:
+        with decode(
+            missing.items(), partial(prepare, self._loaded, self.resize, policy, views), self._workers
+        ) as windows:
             for _, group in groupby(windows, itemgetter(0)):
                 yield Features.joined([self._encoded(window) for _, window in group])
 
@@ -151,14 +162,18 @@ class Extractor:
         return Features(encoded.reshape(len(window), views, -1), hashes)
 
 
+def _named(encoder: Encoder) -> OwnEncoder:
+    return OwnEncoder(encoder.kind, encoders.identity(encoder), partial(encoders.load, encoder))
+
+
 def _picture_name(pictures: Callable[[], Iterable[NamedPicture]], row: int) -> str:
     return next(islice(pictures(), row, None))[0]
 
 
 @contextmanager
 def decode(
-    wanted: Mapping[str, Callable[[], Iterable[NamedPicture]]],
-    make: Callable[[NamedPicture], T],
+    wanted: Iterable[tuple[str, Callable[[], Iterable[S]]]],
+    make: Callable[[S], T],
     workers: int | None = None,
 ) -> Iterator[Iterable[tuple[str, list[T]]]]:
     """The results of `make` for the pictures under each key, in order, in windows of at most `WINDOW` with their key.
@@ -169,7 +184,7 @@ def decode(
     with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(workers or cores(), "decode") as pool:
 
         def windows() -> Iterator[tuple[str, list[T]]]:
-            for key, pictures in wanted.items():
+            for key, pictures in wanted:
                 coming = iter(pictures())
                 while window := list(islice(coming, WINDOW)):
                     yield key, list(pool.map(make, window))
@@ -183,20 +198,10 @@ def prepare(
     """A picture and its augmented `views`, prepared for an encoder. Raises StorageError if it cannot be decoded."""
     name, content = picture
     try:
-        images = [resize(pixels) for pixels in decode_versions(content, policy, views)]
+        images = [resize(pixels) for pixels in decoding.decode_versions(content, policy, views)]
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise StorageError(f"{name} cannot be decoded: {error!r}") from error
     return Prepared(name, phash(images[0]), [encoder.prepare(each) for each in images])
-
-
-def decode_versions(picture: bytes, policy: str, views: int) -> Iterator[picture_policies.Pixels]:
-    """The pixels of an encoded picture, and of its augmented `views`."""
-    with Image.open(io.BytesIO(picture)) as image:
-        plain = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    yield plain
-    sha256 = hashlib.sha256(picture).hexdigest()
-    for number in range(1, views + 1):
-        yield picture_policies.augment(plain, policy, picture_policies.seed(sha256, number))
 
 
 def read(tar: Path, members: Sequence[str]) -> Iterator[NamedPicture]:

@@ -55,6 +55,11 @@ class HeldOut:
         pairs = caption_pairs(rows, picture, chosen, task, test.seed)
         return cls(sha256, label[chosen], ambiguous, pictures - ambiguous - len(chosen), paths, pairs)
 
+    @classmethod
+    def none(cls) -> "HeldOut":
+        """No pictures, for a source without a test set."""
+        return cls((), np.zeros(0, np.int16), 0, 0)
+
     @property
     def digest(self) -> str:
         """Of the pictures and their labels, or captions."""

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.errors import StorageError
+from pipeline.manifest.arms import Choice
 from pipeline.store.tarfiles import Tars
 from training.data import features
+from training.data.heldout import HeldOut
 from training.encoders.encoders import Tower
 
 Place = tuple[int, str]
@@ -33,7 +38,7 @@ class Pictures:
 
     def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.NamedPicture]]) -> Iterator[list[Any]]:
         make = partial(features.prepare, tower, self.resize, "", 0)
-        with features.decode({"": pictures}, make) as windows:
+        with features.decode([("", pictures)], make) as windows:
             for _, window in windows:
                 yield [picture.versions[0] for picture in window]
 
@@ -45,3 +50,10 @@ def stored(tars: Tars, places: Iterable[Place]) -> Iterator[features.NamedPictur
         if content is None:
             raise StorageError(f"shard {shard} has no picture {member}: run `winnow curate`, which fetches it again")
         yield f"{member} in shard {shard}", content
+
+
+def split_off(choice: Choice, tars: Tars, test: HeldOut) -> Iterator[features.NamedPicture]:
+    """The held-out pictures that were split off the pool, in their order."""
+    known = pa.Table.from_batches(choice.downloaded())
+    first = known.take(pc.index_in(pa.array(test.sha256), value_set=known["sha256"].combine_chunks()))
+    return stored(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))

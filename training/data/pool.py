@@ -72,9 +72,9 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
             raise CompareError("all pictures were split off for the test set: lower task.split.share")
         counts |= {"split_off": int(apart.sum())}
     else:
-        held = [extractor.heldout(test) for extractor in extractors]
+        held = [_heldout(each, test, own) for each, own in zip(extractors, features, strict=True)]
     near = near_duplicates.near_any(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
-    exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256)).to_numpy()
+    exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256, pa.string())).to_numpy()
     pool = Pool(table, test, features, held, exact | near, counts, {})
     usable = pool.usable
     if not len(usable):
@@ -90,6 +90,10 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     }
     filters = {name: _dropped(usable, name) for name in choice.recipe.reasons}
     return replace(pool, counts={**counts, **more}, filters=filters)
+
+
+def _heldout(extractor: Extractor, test: HeldOut, own: Features) -> Features:
+    return extractor.heldout(test) if test.sha256 else Features(own.views[:0, :1], own.phash[:0])
 
 
 def captions(choice: Choice, uids: pa.ChunkedArray) -> pa.Table:

@@ -18,7 +18,7 @@ from pipeline.store.storage import Storage
 from training.augment import caption_policies, joint, picture_policies
 from training.augment.joint import Guard
 from training.augment.picture_policies import Pixels
-from training.data import features
+from training.data import decoding, features
 from training.data.features import Extractor
 from training.encoders import encoders
 from training.encoders.finite import to_float16
@@ -147,7 +147,7 @@ class VersionMaker:
     def _encoder(self, extractor: Extractor) -> encoders.LoadedEncoder:
         name = digest(extractor.identity)
         if name not in self._encoders:
-            self._encoders[name] = encoders.load(extractor.encoder)
+            self._encoders[name] = extractor.load()
         return self._encoders[name]
 
     def _loaded_guard(self) -> Guard | None:
@@ -166,5 +166,5 @@ class ShardPictures:
 
     def pixels(self, member: str) -> Pixels:
         """Upright RGB."""
-        (plain,) = features.decode_versions(self._stored[member], "", 0)
+        (plain,) = decoding.decode_versions(self._stored[member], "", 0)
         return plain

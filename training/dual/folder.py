@@ -7,33 +7,34 @@ also one of open_clip's (`local-dir:FOLDER`), which a scorer of kind clip takes 
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError, StorageError
+from pipeline.models.clip_folder import IMAGE, MODEL, OPEN_CLIP
+from pipeline.models.training_record import RECORD
 from pipeline.settings.encoder import Network
 from pipeline.settings.fields import LOCAL_DIR, Table
 from pipeline.settings.model import Model, OpenClipText, SmallText, TransformersText
 from training.dual import image_towers, misfit, open_clip_format, open_clip_text, tokens, transformers_text
-from training.dual.build import branch, start
+from training.dual.assembly import branch, start
 from training.dual.distilbert import bert_config
 from training.dual.encoder import DualEncoder
 from training.dual.pictures import Preparation
 
 WEIGHTS = "open_clip_model.safetensors"
-OPEN_CLIP, MODEL, TRAINING = "open_clip_config.json", "model.json", "training.json"
-IMAGE = "image"
-"""The folder inside that describes a timm tower with options."""
 
 FORMAT = 1
 
 
-def save(model: DualEncoder, folder: Path, record: Mapping[str, Any]) -> str | None:
+def save(
+    model: DualEncoder, folder: Path, record: Mapping[str, Any], beside: Callable[[Path], object] | None = None
+) -> str | None:
     """Write the folder, in place of an older model there. Returns why open_clip cannot hold the model; None if it can.
 
-    `record` is the content of training.json. Raises StorageError if the folder holds something else, and for a full
-    disk: then what was there is unchanged.
+    `record` is the content of training.json, and `beside` writes other files into the folder. Raises StorageError if
+    the folder holds something else, and for a full disk: then what was there is unchanged.
     """
     folder = folder.absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
@@ -43,7 +44,9 @@ def save(model: DualEncoder, folder: Path, record: Mapping[str, Any]) -> str | N
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             why = _write(model, scratch, folder)
-            _json(scratch / TRAINING, record)
+            _json(scratch / RECORD, record)
+            if beside:
+                beside(scratch)
             _replace(folder, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,23 +45,61 @@ def fit(
     Raises ValueError if the batches end before the last evaluation. A TrainingError of `backward` or `evaluate` names
     the step.
     """
-    peaks = [group["lr"] for group in optimizer.param_groups]
     steps, step, results = max(evaluate_at), 0, {}
-    for step, batch in enumerate(islice(batches, steps), start=1):
-        share = schedule((step - 1) / steps)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * share
-        optimizer.zero_grad()
-        try:
-            backward(batch)
-            optimizer.step()
-            if step in evaluate_at:
+    rate = Rate(optimizer, lambda done: schedule(done / steps))
+    for step in descend(optimizer, backward, batches, rate, range(steps)):
+        if step in evaluate_at:
+            with at_step(step, steps):
                 results[step] = evaluate()
-        except TrainingError as error:
-            raise TrainingError(f"{error} at step {step} of {steps}") from error
     if step < steps:
         raise ValueError(f"the batches end after {step} of {steps} steps")
     return results
+
+
+class Rate:
+    """Sets the learning rate of each parameter group to a `share` of its peak, by the number of steps done.
+
+    The peaks are the rates that the optimizer has when this is made.
+    """
+
+    def __init__(self, optimizer: "torch.optim.Optimizer", share: Callable[[int], float]) -> None:
+        self._groups, self._share = optimizer.param_groups, share
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+
+    def set(self, done: int) -> None:
+        """For the step after so many."""
+        share = self._share(done)
+        for group, peak in zip(self._groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+
+
+def descend(
+    optimizer: "torch.optim.Optimizer",
+    backward: Callable[[Batch], None],
+    batches: Iterable[Batch],
+    rate: Rate,
+    numbers: range,
+) -> Iterator[int]:
+    """One step a batch. Yields how many steps were done after each: `numbers` counts those before it.
+
+    `numbers` ends at the number of all steps, which the step of a TrainingError is named with.
+    """
+    for done, batch in zip(numbers, batches, strict=False):
+        rate.set(done)
+        optimizer.zero_grad()
+        with at_step(done + 1, numbers.stop):
+            backward(batch)
+        optimizer.step()
+        yield done + 1
+
+
+@contextlib.contextmanager
+def at_step(step: int, steps: int) -> Iterator[None]:
+    """A TrainingError that is raised inside names the step."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{error} at step {step} of {steps}") from error
 
 
 def at_once(loss: Callable[[Batch], "torch.Tensor"]) -> Callable[[Batch], None]:
@@ -93,11 +130,11 @@ def adamw(model: "torch.nn.Module", budget: Budget) -> "torch.optim.AdamW":
     return torch.optim.AdamW(groups, lr=budget.learning_rate, fused=True)
 
 
-def schedule(progress: float) -> float:
+def schedule(progress: float, warm_up: float = WARM_UP) -> float:
     """The share of the peak learning rate, 0 to 1, at a `progress` of 0 to 1."""
-    if progress < WARM_UP:
-        return (progress + 1e-3) / (WARM_UP + 1e-3)
-    return 0.5 * (1 + float(np.cos(np.pi * (progress - WARM_UP) / (1 - WARM_UP))))
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return 0.5 * (1 + float(np.cos(np.pi * (progress - warm_up) / (1 - warm_up))))
 
 
 def evaluation_steps(steps: int) -> list[int]:

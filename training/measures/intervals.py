@@ -1,8 +1,10 @@
 """Intervals over seeds and held-out pictures, by bootstrap."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from training.measures.metrics import Floats, Measure, Predictions, main_metric
 
@@ -13,6 +15,9 @@ RESAMPLES = 4000
 LEVEL = 0.95
 """The share of the resamples that an interval contains."""
 
+
+Resampled = Callable[[Predictions, npt.NDArray[np.float32]], Floats]
+"""From predictions, and how many times each picture occurs in each resample, to a score in each."""
 
 METHOD = (
     "for this pool and these filters: paired bootstrap over seeds, each with its own draw of the pool, and test "
@@ -83,9 +88,15 @@ class Bootstrap:
     def mean(self, predictions: Predictions) -> Mean:
         """The mean for predictions [seeds, pictures], paired by seed with those of all other means."""
         name = main_metric(self._measure)
-        by_seed = np.stack([self._measure.resampled(row, self._times) for row in predictions], axis=1)
         point = float(np.mean([self._measure.scores(row)[name] for row in predictions]))
-        return Mean(point, (by_seed * self._seed_weights).sum(axis=1))
+        return Mean(point, self.resampled(predictions, self._measure.resampled))
+
+    def resampled(self, predictions: Predictions, score: Resampled) -> Floats:
+        """The mean over resampled seeds of any score, or of several: [resamples, ...]."""
+        by_seed = np.stack([score(row, self._times) for row in predictions], axis=1)
+        weights = self._seed_weights.reshape(*self._seed_weights.shape, *[1] * (by_seed.ndim - 2))
+        mean: Floats = (by_seed * weights).sum(axis=1)
+        return mean
 
 
 def _bounds(values: Floats, level: float) -> tuple[float, float]:

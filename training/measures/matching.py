@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data.pairs import Mask, Pairs, Positions
+from training.measures import medians
 from training.measures.metrics import Floats, Measure, Predictions, Units
 
 AT = (1, 5, 10)
@@ -50,6 +51,8 @@ class Retrieval:
         "mean_recall": "mean recall",
         **{f"i2t_r{k}": f"text R@{k}" for k in AT},
         **{f"t2i_r{k}": f"image R@{k}" for k in AT},
+        "i2t_median": "median text rank",
+        "t2i_median": "median image rank",
     }
 
     def predict(self, pictures: Units, texts: Units) -> Predictions:
@@ -58,25 +61,45 @@ class Retrieval:
         return np.concatenate([ranks(pictures, texts, relevant), ranks(texts, pictures, relevant.T)[self.pairs.text]])
 
     def scores(self, predictions: Predictions) -> dict[str, Any]:
-        """Recalls at 1, 5 and 10, of texts by their picture and of pictures by their text, and their mean."""
+        """Recalls at 1, 5 and 10, of texts by their picture and of pictures by their text, and their mean; medians.
+
+        Medians are of ranks, as of `training.measures.medians`.
+        """
         hits, queries = self._hits(predictions)
-        return self._by_name((hits.sum(axis=0) / queries.sum(axis=0)).tolist())
+        recalls = (hits.sum(axis=0) / queries.sum(axis=0)).tolist()
+        return self._by_name(recalls, [medians.median(ranks) for ranks, _ in self._directions(predictions)])
 
     def resampled(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
         """The mean recall. A picture counts with its captions. The candidates are always the whole set."""
-        hits, queries = self._hits(predictions)
-        mean: Floats = ((times @ hits) / (times @ queries)).mean(axis=1)
+        mean: Floats = self.resampled_recalls(predictions, times).mean(axis=1)
         return mean
 
+    def resampled_recalls(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
+        """The six recalls in each resample, in the order of `metrics`: [resamples, 6]."""
+        hits, queries = self._hits(predictions)
+        recalls: Floats = (times @ hits) / (times @ queries)
+        return recalls
+
+    def resampled_medians(self, predictions: Predictions, times: npt.NDArray[np.float32]) -> Floats:
+        """The two medians in each resample, in the order of `metrics`: [resamples, 2]."""
+        found = [medians.resampled(*each, times) for each in self._directions(predictions)]
+        return np.stack(found, axis=1)
+
     def baseline(self, targets: npt.NDArray[Any]) -> tuple[str, dict[str, float]]:
-        """The expected recalls of a random order."""
+        """The expected recalls of a random order, and its median ranks."""
         relevant = self.pairs.relevance(self.pictures)
         texts, pictures = relevant.sum(axis=1), relevant.sum(axis=0)[self.pairs.text]
         recalls = [chance(texts, relevant.shape[1], k) for k in AT] + [chance(pictures, self.pictures, k) for k in AT]
-        return "chance", self._by_name(recalls)
+        middle = [medians.by_chance(texts, relevant.shape[1]), medians.by_chance(pictures, self.pictures)]
+        return "chance", self._by_name(recalls, middle)
 
-    def _by_name(self, recalls: Sequence[float]) -> dict[str, float]:
-        return dict(zip(self.metrics, [float(np.mean(recalls)), *recalls], strict=True))
+    def _by_name(self, recalls: Sequence[float], middle: Sequence[int]) -> dict[str, float]:
+        return dict(zip(self.metrics, [float(np.mean(recalls)), *recalls, *map(float, middle)], strict=True))
+
+    def _directions(self, predictions: Predictions) -> tuple[tuple[Positions, Positions], tuple[Positions, Positions]]:
+        """The ranks of the pictures and of the captions, each with the picture of each query."""
+        image, text = predictions[: self.pictures], predictions[self.pictures :]
+        return (image, np.arange(self.pictures)), (text, self.pairs.picture)
 
     def _hits(self, predictions: Predictions) -> tuple[Floats, Floats]:
         """By picture, how many of its queries have a hit, and how many there are: [pictures, recalls]."""

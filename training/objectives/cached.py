@@ -44,7 +44,6 @@ def cached_backward(
         for part in parts:
             states.append(_random_state())
             embedded.append(encode(part))
-    torch.clear_autocast_cache()  # it holds casts of weights from the pass without gradients
     images, texts = (torch.cat(each).requires_grad_() for each in zip(*embedded, strict=True))
     value = loss(images, texts)
     value.backward()  # type: ignore[no-untyped-call]

@@ -63,7 +63,6 @@ class Pruning:
 
         The loss of a negative grows with its logit, in the softmax and in the sigmoid.
         """
-        logits = logits.detach()
         order = self._order(logits)
         count = round((1 - self.ratio) * int((~matches).sum()))
         kept = matches.clone()

@@ -138,7 +138,7 @@ def _streamed(loaded: LoadedEncoder, resize: features.Resize, pictures: Sequence
     """The loop of the gain: `features.decode` with this number of workers."""
     make = partial(features.prepare, loaded, resize, "", 0)
     started, spent = time.perf_counter(), 0.0
-    with features.decode({"": lambda: _named(pictures)}, make, workers) as windows:
+    with features.decode([("", lambda: _named(pictures))], make, workers) as windows:
         for _, window in windows:
             spent += _seconds(loaded, [picture.versions[0] for picture in window])
     return _loop(workers, len(pictures), time.perf_counter() - started, spent)

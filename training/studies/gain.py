@@ -4,8 +4,10 @@ The source file names the learners in advance, and all of them are reported.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.manifest import arms, recipes
@@ -23,14 +25,15 @@ from training.data.heldout import HeldOut
 from training.data.texts import Texts, prompts
 from training.data.version_maker import VersionMaker
 from training.learners import dual_encoder, probe
-from training.measures import intervals
+from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap
+from training.measures.matching import Retrieval
 from training.measures.metrics import Measure
 from training.studies.evaluation import measure_of
 from training.studies.experiment import Experiment
 from training.studies.fairness import check_comparable, check_scorers, check_test
-from training.studies.learner import Learner
-from training.studies.summary import filter_comparisons, learner_comparisons
+from training.studies.learner import CELLS, Learner
+from training.studies.summary import filter_comparisons, learner_comparisons, trials_of
 
 
 def measure(
@@ -100,12 +103,30 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         },
         "leak_rule": near_duplicates.LEAK_RULE,
         "interval": f"{intervals.LEVEL:.0%}, {intervals.METHOD}",
+        "ranks": _ranks(by_name, measure, bootstrap),
         "learners": [learner_comparisons(own, bootstrap, first.recipe) for own in by_name.values()],
         "filters": filter_comparisons(by_name[first.learner], bootstrap, known.filters),
         "seconds": {name: round(sum(each.seconds for each in own), 1) for name, own in by_name.items()},
         "baseline": baseline(known, measure),
         "counts": dict(known.counts),
     }
+
+
+def _ranks(by_name: Mapping[str, Sequence[Trial]], measure: Measure, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """Of retrieval, the ranks of each learner on each cell; else empty."""
+    if not isinstance(measure, Retrieval):
+        return []
+    return [
+        {
+            "learner": name,
+            "arm": arm,
+            "augmented": augmented,
+            "directions": ranking.summarize(measure, np.array([each.predictions for each in own]), bootstrap),
+        }
+        for name, trials in by_name.items()
+        for arm, augmented in CELLS
+        if (own := trials_of((arm, augmented), trials))
+    ]
 
 
 def baseline(known: pool.Pool, measure: Measure) -> dict[str, Any]:

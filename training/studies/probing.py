@@ -1,13 +1,11 @@
 """Linear probes on features of the same pictures, one encoder after another, and networks trained end to end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.images import decoders
 from pipeline.manifest.arms import Choice
@@ -19,9 +17,9 @@ from pipeline.store.storage import Storage
 from pipeline.trials import claims
 from pipeline.trials.trials import Setting, Trial
 from training.data import pool
-from training.data.features import Extractor, NamedPicture
+from training.data.features import Extractor
 from training.data.heldout import HeldOut
-from training.data.pictures import Pictures, stored
+from training.data.pictures import Pictures, split_off
 from training.data.pool import Pool
 from training.learners import finetune
 from training.learners.divergence import located
@@ -81,19 +79,13 @@ class Probing:
     def _finetune(self, experiment: Experiment, encoder: Network, setting: Setting) -> Trial:
         rows, started = experiment.draw(setting.seed)[setting.arm], time.perf_counter()
         tars = tarfiles.Tars(self._storage, self._choice.manifest.stages.shards)
-        heldout = experiment.test.pictures if self._test else partial(self._split_off, tars, experiment.test)
+        heldout = experiment.test.pictures if self._test else partial(split_off, self._choice, tars, experiment.test)
         pictures = Pictures(tars, heldout, decoders.from_pixels(self.decoder))
         pairs = experiment.pool.table.take(rows)
         with located(setting.description):
             predicted = finetune.train(encoder, pictures, pairs, len(self._task.classes), setting.seed)
         trained = Trained({setting.budget["steps"]: predicted}, time.perf_counter() - started)
         return experiment.summarize(setting, rows, trained)
-
-    def _split_off(self, tars: tarfiles.Tars, test: HeldOut) -> Iterator[NamedPicture]:
-        """The held-out pictures that were split off the pool, in their order."""
-        known = pa.Table.from_batches(self._choice.downloaded())
-        first = known.take(pc.index_in(pa.array(test.sha256), value_set=known["sha256"].combine_chunks()))
-        return stored(tars, zip(first["shard"].to_pylist(), first["member"].to_pylist(), strict=True))
 
     def mean(self, experiment: Experiment, trials: Sequence[Trial]) -> Mean:
         """The mean of the main score."""

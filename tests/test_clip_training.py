@@ -1,0 +1,263 @@
+"""Training of dual encoders: the order of pairs, the loop, checkpoints, and `winnow fit`."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import training_sources
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline.errors import SourceError, StorageError, TrainingError
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from training.data.order import Order
+from training.learners import plateau
+from training.studies.fit import Request, copy, fit
+
+SETTINGS = {
+    "image": '"timm:test_resnet@random"',
+    "image_size": 32,
+    "text": '{ kind = "small", width = 32, layers = 1, heads = 2 }',
+    "context": 12,
+    "dim": 16,
+    "batch": 16,
+    "steps": 30,
+}
+THAWED = {
+    "image_blocks": '"all"',
+    "text_blocks": '"all"',
+    "batch_norm": '"train"',
+    "dropout": 0.1,
+    "objective": '"sigmoid"',
+    "schedule": '"plateau"',
+    "steps": 12,
+}
+
+
+def table(**changes):
+    return "[models.small]\n" + "".join(f"{name} = {value}\n" for name, value in (SETTINGS | changes).items())
+
+
+def source(folder, count=90, **more):
+    """A source whose captions say what is in each picture, with the model `small`."""
+    return training_sources.task(folder, count=count, measured=training_sources.NAMED + table(), **more)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return source(tmp_path_factory.mktemp("fit"))
+
+
+def changed(published, folder, **changes):
+    """The same source with other settings of the model, and a copy of its results without models."""
+    described, storage = published
+    text = described.path.read_text()
+    path = described.path.with_name(f"{folder.name.replace('[', '').replace(']', '')}.toml")
+    path.write_text('name = "taught"\n' + text.replace(table(), table(**changes)))
+    shutil.copytree(storage.root, folder / "store", ignore=shutil.ignore_patterns("models", "checkpoints"))
+    return loading.load(path), Storage(folder / "store")
+
+
+def weights(fitted):
+    return load_file(fitted.folder / "open_clip_model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_pair_is_seen_once_an_epoch_and_a_step_needs_no_other():
+    order = Order(np.arange(100, 110), 3, seed=4)
+    steps = list(order.steps(range(6)))
+    for epoch in (steps[:3], steps[3:]):
+        assert len(set(np.concatenate([each.rows for each in epoch]))) == 9
+    assert not np.array_equal(steps[0].rows, steps[3].rows)
+    assert [each.rows.tolist() for each in order.steps(range(4, 6))] == [each.rows.tolist() for each in steps[4:]]
+    with pytest.raises(TrainingError, match="a batch of 11 pairs is larger than the pool of 10"):
+        Order(np.arange(10), 11, seed=0)
+
+
+@pytest.mark.parametrize("losses", [[3, 2, 1], [3, 3, 3, 3, 3], [3, 2, 2.5, 2.4, 1.0, 1.1, 1.2, 1.3, 1.4]])
+def test_the_plateau_is_torch_s(losses):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, factor=0.8)
+    for at, loss in enumerate(losses, start=1):
+        scheduler.step(loss)
+        assert plateau.share(losses[:at], 1, 0.8) == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def test_a_model_is_fitted_once_and_scores_pairs(published, tmp_path):
+    described, storage = published
+    fitted = fit(described, storage, Request("small"))
+    record = fitted.record
+    assert fitted.new
+    assert record["pairs"] + record["validation_pairs"] == 90
+    assert record["epochs"][-1]["step"] == 30
+    assert record["epochs"][-1]["train_loss"] < record["epochs"][0]["train_loss"]
+    assert record["scores"]["gallery"] == {"pictures": 45, "captions": 90}
+    again = fit(described, storage, Request("small"))
+    assert not again.new
+    assert again.record == record
+    assert not storage.keys("checkpoints")
+    moved = copy(fitted, tmp_path / "copy")
+    assert same(load_file(moved / "open_clip_model.safetensors"), weights(fitted))
+
+
+def test_a_frozen_tower_does_not_move_and_its_head_learns_what_the_model_computes(published):
+    from training.dual import build, folder
+
+    described, storage = published
+    before = build.build(described.models["small"], 0)
+    after = folder.load(fit(described, storage, Request("small")).folder)
+    for name, tensor in before.state_dict().items():
+        moved = not torch.equal(tensor, after.state_dict()[name])
+        assert moved == name.startswith(("visual.head", "text.head", "logit_scale")), name
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(step):
+    """A progress callback that ends the training after so many steps."""
+
+    def progress(name, done, total):
+        if name == "training" and done == step:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("changes", [{}, THAWED], ids=["heads", "towers"])
+def test_a_stopped_training_ends_like_one_that_was_not(published, tmp_path, changes):
+    described, storage = changed(published, tmp_path, **changes)
+    whole = fit(described, storage, Request("small", seed=3))
+    expected, losses = weights(whole), whole.record["epochs"]
+    shutil.rmtree(whole.folder)
+    for step in (2, 9):
+        with pytest.raises(Stopped):
+            fit(described, storage, Request("small", seed=3), stop_at(step), checkpoint_seconds=0)
+        assert len(storage.keys("checkpoints")) == 1
+    resumed = fit(described, storage, Request("small", seed=3))
+    assert same(weights(resumed), expected)
+    assert resumed.record["epochs"] == losses
+    assert not storage.keys("checkpoints")
+
+
+def test_the_command_prints_a_scorer_that_loads(published, tmp_path):
+    described, storage = published
+    shutil.copytree(storage.root, tmp_path / "taught", ignore=shutil.ignore_patterns("models", "checkpoints"))
+    command = ["fit", str(described.path), "small", "--root", str(tmp_path), "--to", str(tmp_path / "copy")]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    assert "45 test pictures with 90 captions" in " ".join(ran.output.split())
+    lines = ran.output[ran.output.index("[scorers.small]") :]
+    assert tomllib.loads(lines)["scorers"]["small"] == {"kind": "clip", "model": f"local-dir:{tmp_path / 'copy'}"}
+    again = json.loads(CliRunner().invoke(app, [*command[:5], "--json"]).stdout)
+    assert not again["new"]
+    assert again["source"] == "taught"
+
+
+def test_another_seed_gives_another_model(published):
+    described, storage = published
+    one, other = (fit(described, storage, Request("small", seed=seed)) for seed in (0, 1))
+    assert one.folder != other.folder
+    assert not same(weights(one), weights(other))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from pipeline.sources import loading
+from pipeline.store.storage import Storage
+from training.studies.fit import Request, fit
+fit(loading.load(sys.argv[1]), Storage(Path(sys.argv[2])), Request("small"), checkpoint_seconds=0)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes_and_ends_bit_equal(published, tmp_path):
+    described, storage = changed(published, tmp_path, **THAWED | {"steps": 60})
+    command = [sys.executable, "-c", KILLED, str(described.path), str(storage.root)]
+    expected = fit(described, storage, Request("small"))
+    digest, losses = weights(expected), expected.record["epochs"]
+    shutil.rmtree(expected.folder)
+    for delay in (0.0, 0.4, 0.9):
+        before = newest(storage)
+        running = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
+        while newest(storage) == before and running.poll() is None:
+            time.sleep(0.02)
+        time.sleep(delay)
+        assert running.poll() is None, "it ended before it was killed"
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert subprocess.run(command, check=False).returncode == 0
+    resumed = fit(described, storage, Request("small"))
+    assert not resumed.new
+    assert same(weights(resumed), digest)
+    assert resumed.record["epochs"] == losses
+
+
+def newest(storage):
+    """When the checkpoint was written."""
+    return [storage.fetch(key).stat().st_mtime_ns for key in storage.keys("checkpoints")]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(published, tmp_path):
+    described, storage = changed(published, tmp_path)
+    with pytest.raises(Stopped):
+        fit(described, storage, Request("small"), stop_at(4), checkpoint_seconds=0)
+    (kept,) = (storage.fetch(key).read_bytes() for key in storage.keys("checkpoints"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(StorageError, match="no space left in .*: free some and run the same command again"):
+            fit(described, storage, Request("small"), checkpoint_seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [storage.fetch(key).read_bytes() for key in storage.keys("checkpoints")] == [kept]
+    assert fit(described, storage, Request("small")).new
+
+
+def test_a_loss_that_is_nan_names_the_step_and_pairs(published, tmp_path):
+    described, storage = changed(published, tmp_path, head_rate="1e30", warmup=0.0)
+    with pytest.raises(
+        TrainingError, match=r"model 'small': the loss is nan for the pairs \w{32}, .* and 13 more at step"
+    ):
+        fit(described, storage, Request("small"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch": 500}, r"a batch of 500 pairs is larger than the pool of \d+: lower batch"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_clear_line(published, tmp_path, changes, says):
+    described, storage = changed(published, tmp_path, **changes)
+    with pytest.raises(TrainingError, match=says):
+        fit(described, storage, Request("small"))
+
+
+def test_an_unknown_model_is_named(published):
+    with pytest.raises(SourceError, match=r"there is no model 'smal' in \[models\]; did you mean 'small'"):
+        fit(*published, Request("smal"))
+
+
+def test_pictures_of_the_test_set_never_train(tmp_path):
+    shown = {number: training_sources.picture(training_sources.truth(number), 10_000 + number) for number in (0, 1, 2)}
+    described, storage = source(tmp_path / "leaks", pictures=shown)
+    record = fit(described, storage, Request("small")).record
+    assert record["counts"]["leaked_exact"] == 3
+    assert record["pairs"] + record["validation_pairs"] == 87

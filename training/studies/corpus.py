@@ -1,0 +1,110 @@
+"""The pairs of a pool, and the held-out pictures, as a dual encoder reads them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.images import decoders
+from pipeline.manifest.arms import Choice
+from pipeline.settings.encoder import Pixels
+from pipeline.settings.task import Budget
+from pipeline.store.tarfiles import Tars
+from training.data import pictures, pool, streams
+from training.data.features import Extractor, Features
+from training.data.heldout import HeldOut
+from training.data.order import Order
+from training.data.pool import Pool
+from training.learners.clip import Data
+from training.learners.inputs import Inputs, chunks, embed
+from training.measures.matching import Retrieval
+from training.measures.metrics import Predictions
+
+if TYPE_CHECKING:
+    import torch
+
+HASHED = Pixels(kind="pixels", side=16)
+"""What is stored of pictures for a tower that trains: no feature is used, only the perceptual hash beside it."""
+
+
+def extractor(inputs: Inputs, decoder: decoders.Name, budget: Budget | None) -> Extractor:
+    """The features that a model's training reads, with their augmented versions under a budget."""
+    if inputs.model.visual.frozen:
+        return Extractor(inputs.storage, inputs.image_features, decoder, budget)
+    return Extractor(inputs.storage, HASHED, decoder, None)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All pairs of a pool: both sides, the number of each row's picture, and of the captions how many were cut."""
+
+    images: streams.Stream
+    texts: streams.Stored
+    pictures: npt.NDArray[np.int64]
+    uid: Callable[[int], str]
+    cut: int
+
+    def data(self, order: Order) -> Data:
+        """Some of them, in an order."""
+        return Data(self.images, self.texts, self.pictures, self.uid, order)
+
+
+def read(inputs: Inputs, choice: Choice, known: Pool, own: Features, decoder: decoders.Name, policy: str) -> Corpus:
+    """The corpus of a pool. `own` has the features of its pictures, from `extractor`.
+
+    Raises ModelError for features that are not finite.
+    """
+    table = pool.captions(choice, known.table["uid"])
+    captions, place = np.unique(np.array(table["caption"].to_pylist(), object), return_inverse=True)
+    read = inputs.texts(captions.tolist())
+    shows, uids = np.unique(known.table["sha256"].to_pylist(), return_inverse=True)[1], known.table["uid"]
+    images: streams.Stream
+    if inputs.model.visual.frozen:
+        count, versions, dim = own.views.shape
+        first = known.table["picture"].to_numpy()[:, None] * versions
+        images = streams.Stored(own.views.reshape(count * versions, dim), first + np.arange(versions))
+    else:
+        places = list(zip(table["shard"].to_pylist(), table["member"].to_pylist(), strict=True))
+        tars, resize = Tars(inputs.storage, choice.manifest.stages.shards), decoders.from_pixels(decoder)
+        images = streams.Pictures(tars, places, inputs.model.pictures.prepare, resize, policy)
+    texts = streams.Stored(read.values, place.reshape(-1, 1).astype(np.int64))
+    return Corpus(images, texts, shows.reshape(-1).astype(np.int64), lambda row: str(uids[row]), read.cut)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Held-out pictures and captions, which a model ranks. `texts` are what `Inputs.texts` made of the captions."""
+
+    measure: Retrieval
+    pictures: "Callable[[], Iterable[torch.Tensor]]"
+    texts: npt.NDArray[np.generic]
+
+    def ranks(self, inputs: Inputs) -> Predictions:
+        """As of `Retrieval`. Raises TrainingError for embeddings that are not finite."""
+        model = inputs.model
+        return self.measure.predict(
+            embed(model, model.visual, self.pictures()), embed(model, model.text, chunks(self.texts))
+        )
+
+
+def gallery(inputs: Inputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name) -> Gallery:
+    """The gallery of a test set that has captions. `own` has the features of its pictures."""
+    assert test.pairs is not None
+    texts = inputs.texts(list(test.pairs.texts)).values
+    measure = Retrieval(test.pairs, len(test.labels))
+    if inputs.model.visual.frozen:
+        return Gallery(measure, lambda: chunks(own.views[:, 0]), texts)
+    tars = Tars(inputs.storage, choice.manifest.stages.shards)
+    heldout = test.pictures if test.paths else partial(pictures.split_off, choice, tars, test)
+    shown = pictures.Pictures(tars, heldout, decoders.from_pixels(decoder))
+    return Gallery(measure, lambda: map(stacked, shown.prepare_heldout(inputs.model.pictures)), texts)
+
+
+def stacked(window: list[npt.NDArray[np.uint8]]) -> "torch.Tensor":
+    """Prepared pictures as one uint8 tensor [pictures, height, width, 3]."""
+    import torch
+
+    return torch.from_numpy(np.stack(window))

@@ -1,0 +1,64 @@
+"""The training of a dual encoder on rows of a pool, ready to run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+from pipeline.errors import TrainingError
+from training.data.order import Order, Rows
+from training.data.streams import Stored
+from training.learners.checkpoint import Checkpoint, Trainee
+from training.learners.clip import Training
+from training.learners.descent import one_thread
+from training.learners.inputs import Inputs
+from training.learners.pair_loss import DualLoss
+from training.studies.corpus import Corpus
+
+LEAST = 2
+"""The fewest validation pairs: one pair has no negative."""
+
+
+class Drawn(NamedTuple):
+    """The rows of a pool to train on, those to validate on, and the seed of the order. `versions` are seen of each."""
+
+    rows: Rows
+    validation: Rows
+    seed: int
+    versions: int = 1
+
+
+def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, checkpoint: Checkpoint) -> Training:
+    """A training of `inputs.model`, which moves to the device, by its own settings.
+
+    Raises TrainingError for a batch that is larger than the pool, one picture alone, and a plateau without validation
+    pairs.
+    """
+    import torch
+
+    from pipeline.models import device
+    from training.dual.freezing import parameter_groups
+
+    model = inputs.model.to(device.kind())
+    settings = model.settings
+    order = Order(drawn.rows, settings.batch, drawn.seed, drawn.versions)
+    if len(set(pairs.pictures[drawn.rows].tolist())) < LEAST:
+        raise TrainingError("all pairs show one picture: there is nothing to tell apart")
+    validation = None
+    if len(drawn.validation) >= LEAST:
+        validation = pairs.data(Order(drawn.validation, min(settings.batch, len(drawn.validation)), 0))
+    elif settings.schedule == "plateau":
+        raise TrainingError("too few pairs for a validation loss: the schedule plateau needs more of them")
+    optimizer = torch.optim.AdamW(parameter_groups(model), fused=True)
+    trainee = Trainee(model, optimizer)
+    return Training(trainee, DualLoss(model), pairs.data(order), validation, settings.steps, settings, checkpoint)
+
+
+@contextmanager
+def threads(pairs: Corpus) -> Iterator[None]:
+    """One thread for heads on stored features, where more are slower. All of them for a tower."""
+    with one_thread() if isinstance(pairs.images, Stored) and _features(pairs.texts) else nullcontext():
+        yield
+
+
+def _features(texts: Stored) -> bool:
+    return bool(texts.values.dtype.kind == "f")

@@ -1,0 +1,241 @@
+"""One model, trained on what a manifest keeps and saved as a folder: `winnow fit`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.engine import machine
+from pipeline.errors import CompareError, SourceError, did_you_mean
+from pipeline.images import decoders
+from pipeline.manifest import recipes
+from pipeline.manifest.arms import Choice
+from pipeline.models import device
+from pipeline.models.training_record import FOLDER, RECORD, Fold, Learned
+from pipeline.progress import Progress, silent
+from pipeline.settings.model import Model
+from pipeline.settings.task import Split, Task
+from pipeline.sources.source import Source
+from pipeline.store.disk import disk_errors
+from pipeline.store.stage import Stage
+from pipeline.store.storage import Storage
+from training.data import folds, near_duplicates, order, pool
+from training.data.heldout import HeldOut
+from training.data.order import Rows
+from training.data.pool import Pool
+from training.learners import checkpoint, clip
+from training.learners import inputs as read
+from training.learners.checkpoint import Checkpoint
+from training.learners.divergence import located
+from training.learners.history import History
+from training.learners.inputs import Inputs
+from training.studies import corpus, dual_training
+from training.studies.dual_training import Drawn
+
+VERSION = 1
+
+VALIDATION = 0.05
+"""The share of the pictures, by groups of near-duplicates, whose pairs only measure the validation loss."""
+
+
+class Request(NamedTuple):
+    """Which model to train, and on what: the pairs that the published recipe or another one keeps, or all of them.
+
+    With a `fold`, pairs of its shards are left out, and all others that show a picture of those.
+    """
+
+    model: str
+    recipe: str | None = None
+    everything: bool = False
+    seed: int = 0
+    fold: Fold | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The folder of a model, the record of its training, and whether it was trained now."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    new: bool
+
+
+def fit(
+    source: Source,
+    storage: Storage,
+    request: Request,
+    progress: Progress = silent,
+    checkpoint_seconds: float = checkpoint.SECONDS,
+) -> Fitted:
+    """Train a model of the source on its newest manifest. A second run does nothing; a killed one resumes.
+
+    Pictures of the test set, and near-duplicates of them, never train. Raises SourceError for an unknown model,
+    CompareError if no pair is left to train on, ModelError for a model that cannot be built, and TrainingError for a
+    training that diverges.
+    """
+    from training.dual import build, folder
+    from training.dual.open_clip_format import obstacle
+
+    settings = model_of(source, request.model)
+    choice = Choice.open(storage, None, recipes.find(source, storage, request.recipe) if request.recipe else None)
+    task, identity = task_for(source.task), build.identity(settings)
+    test = _test(source.task, task)
+    stage = _stage(source, choice, identity, test, request)
+    key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
+    path = storage.root / key
+    new = not storage.done(f"{key}/{RECORD}")
+    if new:
+        inputs = Inputs(build.build(settings, request.seed), identity, storage)
+        name = key.removeprefix("models/").replace("/", "-")
+        saved = Checkpoint(storage, f"checkpoints/{name}.safetensors", checkpoint_seconds)
+        record, learned = _train(source, choice, task, test, inputs, request, saved, progress)
+        about = {
+            "name": request.model,
+            "recipe": choice.recipe.name,
+            "fold": asdict(request.fold) if request.fold else None,
+            "not_open_clip": obstacle(inputs.model),
+        }
+        with disk_errors(storage.root):
+            folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned.write)
+        saved.remove()
+    return Fitted(path, json.loads((path / RECORD).read_bytes()), new)
+
+
+def copy(fitted: Fitted, to: Path) -> Path:
+    """Write the model to another folder as well. Raises StorageError for a folder of something else, or a full disk."""
+    from training.dual import folder
+
+    with disk_errors(to, "--to"):
+        folder.save(folder.load(fitted.folder), to, fitted.record, Learned.read(fitted.folder).write)
+    return to.resolve()
+
+
+def model_of(source: Source, name: str) -> Model:
+    """The settings of a model by its name. Raises SourceError."""
+    if name not in source.models:
+        raise SourceError(f"{source.name}: there is no model {name!r} in [models]{did_you_mean(name, source.models)}")
+    return source.models[name]
+
+
+def task_for(task: Task | None) -> Task:
+    """The task of a source as a model is trained for it: every pair with a caption trains, whatever its label."""
+    if task is None:
+        return Task.model_construct(kind="retrieval", classes={}, column=None, test=None, split=None, learners={})
+    return task.model_copy(update={"kind": "retrieval", "classes": {}, "column": None})
+
+
+def _test(own: Task | None, task: Task) -> HeldOut | None:
+    """The test set; None if it is split off. One with values in place of captions only stays out of training."""
+    if own is None or (own.test is None and own.split is None):
+        return HeldOut.none()
+    if own.test is None:
+        return None
+    return HeldOut.read(own.test, own if own.column or own.test.column else task)
+
+
+def _stage(
+    source: Source, choice: Choice, identity: Mapping[str, Any], test: HeldOut | None, request: Request
+) -> Stage:
+    """The folder of the model, or of the models of all folds, by everything that decides their weights."""
+    split = source.task.split if source.task else None
+    return Stage(
+        f"models/{request.model}",
+        {
+            "code": [VERSION, clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION],
+            "model": identity,
+            "source": source.name,
+            "manifest": choice.manifest.id,
+            "choice": choice.key,
+            "everything": request.everything,
+            "seed": request.seed,
+            "folds": {"of": request.fold.of, "shards": request.fold.shards} if request.fold else None,
+            "heldout": test.digest if test else (split.model_dump() if split else None),
+            "decoder": source.decoder,
+            "device": device.kind(),
+        },
+    )
+
+
+def _train(
+    source: Source,
+    choice: Choice,
+    task: Task,
+    test: HeldOut | None,
+    inputs: Inputs,
+    drawn: Request,
+    saved: Checkpoint,
+    progress: Progress,
+) -> tuple[dict[str, Any], Learned]:
+    """Train `inputs.model`; the record of the training, and what the model has seen."""
+    extractor = corpus.extractor(inputs, source.decoder, None)
+    known = pool.read(choice, task, [extractor], test, progress)
+    rows, validation = _rows(known, drawn)
+    seen = known.table.take(np.concatenate([rows, validation]))
+    learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
+    pairs = corpus.read(inputs, choice, known, known.features[0], source.decoder, "")
+    remedy = "the last checkpoint is kept; lower the learning rates of the model"
+    with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
+        run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
+        _, history = run.run((), list, partial(progress, "training"))
+        scores = _scores(inputs, choice, known, source.decoder)
+    record = {
+        "test": known.test.digest if known.test.sha256 else None,
+        "pairs": len(rows),
+        "pictures": len(np.unique(pairs.pictures[rows])),
+        "validation_pairs": len(validation),
+        "captions_cut": pairs.cut,
+        "counts": dict(known.counts),
+        "epochs": [asdict(each) for each in history.epochs],
+        "scores": scores,
+        "cost": _cost(inputs.model.settings, history),
+    }
+    return record, learned
+
+
+def _rows(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
+    """The rows of the pool to train on, and those to validate on. No picture is on both sides."""
+    free = ~known.leaked
+    wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
+    hashes = known.features[0].phash
+    if drawn.fold is not None:
+        shards, sha256 = known.table["shard"].to_numpy(), np.array(known.table["sha256"].to_pylist(), str)
+        each = hashes[known.table["picture"].to_numpy()]
+        wanted &= folds.trains(drawn.fold.number, drawn.fold.of, shards, sha256, each)
+    if not wanted.any():
+        raise CompareError("the manifest keeps no pair that can be trained on: loosen its filters, or use --all")
+    apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=drawn.seed))
+    apart = apart[known.table["picture"].to_numpy()]
+    return np.flatnonzero(wanted & ~apart), np.flatnonzero(wanted & apart)
+
+
+def _scores(inputs: Inputs, choice: Choice, known: Pool, decoder: decoders.Name) -> dict[str, Any] | None:
+    """Rank at k and median ranks on the test set; None without captions there."""
+    if known.test.pairs is None:
+        return None
+    shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], decoder)
+    ranks, count = shown.ranks(inputs), len(known.test.labels)
+    medians = {"i2t_median": float(np.median(ranks[:count])), "t2i_median": float(np.median(ranks[count:]))}
+    return {
+        "gallery": {"pictures": count, "captions": len(known.test.pairs.text)},
+        **shown.measure.scores(ranks),
+        **medians,
+        "chance": shown.measure.baseline(known.test.labels)[1],
+    }
+
+
+def _cost(settings: Model, history: History) -> dict[str, Any]:
+    """Seconds of all runs together, pictures a second, and the peak memory of this process."""
+    seen = history.step * settings.batch
+    return {
+        "steps": history.step,
+        "batch": settings.batch,
+        "seconds": round(history.seconds, 3),
+        "validation_seconds": round(history.validation_seconds, 3),
+        "images_per_second": round(seen / history.seconds, 1),
+        "peak_memory_mb": machine.peak_memory_mb(),
+        "device": device.describe(settings.precision),
+    }
