@@ -3,10 +3,12 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from flows.commands import choosing, curation, demo, fitting, learning, machine, reading, searching
+from flows.commands import choosing, curation, demo, fitting, learning, machine, reading, searching, sweeping
+from flows.console import stdout
 from pipeline.errors import WinnowError
+from pipeline.process import user_code
 from pipeline.store.disk import disk_broken
 
 
@@ -33,6 +35,15 @@ class OneLineErrors(TyperGroup):
             _fail(f"{type(error).__name__}: {error} (this is a bug in winnow: report it with the output of --debug)")
 
 
+class OwnOutput(TyperCommand):
+    """A command whose answer has stdout to itself. Its help is printed before."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        stdout.reserve()
+        return super().invoke(ctx)
+
+
 def _fail(message: str, status: int = 1) -> None:
     line = "".join(each if each.isprintable() else " " for each in message)  # it may contain text from strangers
     typer.echo(f"winnow: {line}", err=True)
@@ -50,10 +61,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for each in (demo, curation, learning, fitting, reading, searching, choosing, machine):
+for each in (demo, curation, learning, fitting, sweeping, reading, searching, choosing, machine):
+    for command in each.commands.registered_commands:
+        command.cls = OwnOutput
     app.add_typer(each.commands)
 
 
 def main() -> None:
     """The console script. Exit status 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: Ctrl-C."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        user_code.end_process(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise

@@ -26,6 +26,9 @@ from pipeline.upkeep.backfill import add_scorer
 BLOCK = 100
 """Shards of one task. A task for each shard would give thousands, which nobody can read."""
 
+EXPLAINED = 5
+"""Quarantined shards whose reasons are printed. Prefect's tasks have all of them."""
+
 
 @flow(name="curate", persist_result=True, result_serializer="json")
 def curate(source: str, root: str = "data") -> dict[str, Any]:
@@ -96,6 +99,8 @@ def bring_up_to_date(described: Source, storage: Storage) -> dict[str, Any]:
             quarantined |= _download(served, storage, block)
         for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
             quarantined |= _score(plan, storage, block)
+        for line in _explanations(quarantined):
+            warn(line)
         return _publish(plan, storage, ledger, quarantined)
 
 
@@ -130,6 +135,13 @@ def _blocks(shards: Sequence[Shard]) -> list[tuple[Shard, ...]]:
 
 def _numbered(errors: Mapping[str, str]) -> dict[int, str]:
     return {int(number): error for number, error in errors.items()}
+
+
+def _explanations(quarantined: Mapping[int, str]) -> list[str]:
+    """Why shards are quarantined, one line for each of the first few."""
+    lines = [f"quarantined until the next run: {reason}" for reason in quarantined.values()]
+    more = len(lines) - EXPLAINED
+    return lines if more <= 0 else [*lines[:EXPLAINED], f"quarantined until the next run: {more:,} more shards"]
 
 
 def _span(shards: Sequence[Shard]) -> str:

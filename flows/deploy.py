@@ -15,6 +15,7 @@ from flows.events import PUBLISHED
 from flows.retrain import reconcile, retrain
 from pipeline.errors import SourceError
 from pipeline.sources import loading
+from pipeline.sources.source import Source
 
 RECONCILE = timedelta(hours=1)
 
@@ -32,24 +33,34 @@ def run(root: Path, echo: Callable[[str], None]) -> None:
 
 
 def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeployment]:
-    """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly. Reports broken source files."""
-    found = []
+    """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly.
+
+    A source file that cannot be served is reported in one line, and does not stop the others.
+    """
+    found: dict[str, RunnerDeployment] = {}
     for path in loading.source_files():
         try:
             described = loading.load(path)
+            if described.name in found:
+                other = Path(found[described.name].parameters["source"]).name
+                raise SourceError(f"{path.name}: {other} has the name {described.name!r}, too: give one another name")
+            found[described.name] = _curate(described, root)
         except SourceError as error:
             echo(f"left out: {error}")
-            continue
-        deployment = RunnerDeployment.from_flow(
-            curate,
-            name=described.name,
-            parameters={"source": str(path), "root": str(root)},
-            cron=described.schedule,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            description=f"at {described.schedule} UTC" if described.schedule else "when asked",
-        )
-        found.append(deployment)
-    return [*found, _on_manifest(root), _hourly(root)]
+        except Exception as error:  # noqa: BLE001 - the other sources are served
+            echo(f"left out: {path.name}: {type(error).__name__}: {' '.join(str(error).split())}")
+    return [*found.values(), _on_manifest(root), _hourly(root)]
+
+
+def _curate(described: Source, root: Path) -> RunnerDeployment:
+    return RunnerDeployment.from_flow(
+        curate,
+        name=described.name,
+        parameters={"source": str(described.path), "root": str(root)},
+        cron=described.schedule,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        description=f"at {described.schedule} UTC" if described.schedule else "when asked",
+    )
 
 
 def _on_manifest(root: Path) -> RunnerDeployment:

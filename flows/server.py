@@ -138,7 +138,7 @@ def start(port: int, kind: Literal["temporary", "lasting"] = "lasting", secret: 
     """
     api = os.environ["PREFECT_API_URL"] = url(port)
     os.environ |= access.server_environment(port, secret or access.server_secret())
-    command = [sys.executable, "-m", "flows.server", str(port), kind]
+    command = lifeline.python("flows.server", str(port), kind)
     # A session of its own: Ctrl-C reaches this process first, which still has events and logs for the server.
     server = lifeline.start(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
     try:

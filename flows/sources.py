@@ -2,24 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
-from pipeline.filtering import distinct, predicates
-from pipeline.ledger import lists
-from pipeline.sources import loading
-from pipeline.sources.columns import row_columns
-from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
 
-def load(name: str, root: Path) -> tuple[Source, Storage]:
+
+def load(name: str, root: Path) -> tuple["Source", Storage]:
     """The source that a path or a name means, and the store of its results. Raises SourceError."""
+    from pipeline.sources import loading
+
     described = loading.load(name)
     return described, Storage(root / described.name)
 
 
-def check(name: str) -> Source:
+def check(name: str) -> "Source":
     """The source, with its filters bound against the columns that its rows will have. Raises WinnowError."""
+    from pipeline.filtering import distinct, predicates
+    from pipeline.ledger import lists
+    from pipeline.sources import loading
+    from pipeline.sources.columns import row_columns
+
     described = loading.load(name)
     columns = lists.extra_columns(described)
     if columns is not None:
@@ -43,8 +49,10 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
     return [Storage(root / name) for name in names or existing]
 
 
-def stored(root: Path) -> list[tuple[Source | None, Storage]]:
+def stored(root: Path) -> list[tuple["Source | None", Storage]]:
     """Every source with results under the root, and its file in data_manifests/, or None if it has none there."""
+    from pipeline.sources import loading
+
     files = {path.stem: path for path in loading.source_files()}
     folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
     if not folders:

@@ -20,7 +20,7 @@ from pipeline.engine import local
 from pipeline.errors import WinnowError
 from pipeline.ledger import ingest
 from pipeline.ledger.ledger import Ledger, Shard
-from pipeline.manifest import database, publish
+from pipeline.manifest import apart, database
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.pages import report
@@ -103,8 +103,8 @@ def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mappin
 @task(persist_result=True, **SETTINGS)
 def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
-    published = publish.publish(plan, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
+    published = apart.publish(plan, storage, ledger, quarantined)
+    steps = apart.compare(storage, published.id, [plan.source.own_recipe]).funnels[0].steps
     _table([asdict(published.counts)], plan.source, "counts", published.id)
     _table([asdict(step) for step in steps], plan.source, "funnel", published.id)
     return asdict(published)

@@ -113,6 +113,7 @@ def test_the_stage_changes_with_every_file_that_decides(prepared, tmp_path):
         return Plan.of(with_scorers(described, learned=cross_fitted(folder))).scores["learned"].key
 
     before, copy = key(models), copied(models, tmp_path)
+    changed_record(copy / "fold-1", cost={"seconds": 12.5})  # facts about the training change no score
     assert key(copy) == before
     Learned.of(["0" * 32], []).write(copy / "fold-1")
     with_other_pairs = key(copy)
@@ -128,6 +129,7 @@ def test_shards_with_other_numbers_are_not_scored(prepared, tmp_path):
         record = json.loads((models / f"fold-{fold}" / "training.json").read_text())
         numbers = {**record["fold"]["shards"], "0": shards[1].key}
         changed_record(models / f"fold-{fold}", fold={**record["fold"], "shards": numbers})
+        Learned.of(["9" * 32], []).write(models / f"fold-{fold}")  # another key: no shard is scored yet
     scoring = Scoring(Plan.of(with_scorers(described, learned=cross_fitted(models))), storage)
     with pytest.raises(ModelError, match=r"shard 0 is pairs/00000.*run `winnow fit --folds` again"):
         scoring(shards[0])

@@ -1,17 +1,18 @@
 """A trained dual encoder as a folder: open_clip gives equal embeddings, winnow loads it, and nothing is lost."""
 
 import json
+import shutil
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny_towers import tiny, write_text
+from tiny_towers import tiny, write_clip, write_text
 
 from pipeline.errors import ModelError, StorageError
 from training.dual import folder as folders
-from training.dual.build import build
+from training.dual.build import build, identity
 
 CAPTIONS = ["a dog runs on the beach", "two men", "", "a cat sits on the red sand with the blue horse and it rides it"]
 PADDED = {
@@ -26,7 +27,8 @@ PADDED = {
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     home = tmp_path_factory.mktemp("texts")
-    return {kind: write_text(home / kind, kind) for kind in ("bert", "distilbert", "roberta")}
+    clips = {"clip": write_clip(home / "clip"), "resnet": write_clip(home / "resnet", [1, 1, 1, 1])}
+    return {kind: write_text(home / kind, kind) for kind in ("bert", "distilbert", "roberta")} | clips
 
 
 def pictures():
@@ -74,11 +76,14 @@ def equal(one, other):
         ("bert", {"dim": 32, "objective": "sigmoid"}),
         ("distilbert", {"pooling": "first"}),
         ("roberta", {"image": "timm:test_vit@random"}),
-        ("bert", {"image": "open_clip:ViT-S-32-alt@random", "image_size": None}),
+        ("bert", {"image": "clip", "image_size": None}),
+        ("clip", {"dim": 12}),
+        ("clip", {"image": "resnet", "image_size": None}),
         ("small", {"text": {"kind": "small", "width": 32, "layers": 2, "heads": 2}}),
     ],
 )
 def test_open_clip_and_winnow_load_equal_embeddings(tmp_path, monkeypatch, texts, text, keys):
+    keys = keys | ({"image": texts[keys["image"]]} if keys.get("image") in ("clip", "resnet") else {})
     model = moved(build(tiny(**{"text": texts.get(text)} | keys), 0))
     assert folders.save(model, tmp_path / "saved", {"seed": 0}) is None
     monkeypatch.chdir(tmp_path)  # no file of the folder is found by the working directory
@@ -163,3 +168,33 @@ def test_damaged_folders_are_one_line(tmp_path, texts):
         folders.load(tmp_path / "saved")
     with pytest.raises(ModelError, match="is not the folder of a model"):
         folders.load(tmp_path / "gone")
+
+
+def test_a_trained_model_trains_on_as_a_tower(tmp_path, texts):
+    first = moved(build(tiny(texts["distilbert"], image=PADDED, pooling="first"), 0))
+    folders.save(first, tmp_path / "first", {})
+    name = f"open_clip:local-dir:{tmp_path / 'first'}"
+    settings = tiny(name, image=name, image_size=None, image_blocks="all")
+    second = build(settings, 1)
+    assert equal(embedded(first), embedded(second))
+    assert identity(settings)["image"]["weights"] == identity(settings)["text"]["weights"]
+    folders.save(second, tmp_path / "second", {})
+    shutil.rmtree(tmp_path / "first")
+    assert equal(embedded(second), of_open_clip(tmp_path / "second"))
+    wider = build(tiny(f"open_clip:local-dir:{tmp_path / 'second'}", image="timm:test_resnet@random", dim=20), 0)
+    assert wider.text.head.proj.weight.shape == (20, 32)
+    with pytest.raises(ModelError, match="reads at most 64 tokens"):
+        build(tiny(f"open_clip:local-dir:{tmp_path / 'second'}", context=100), 0)
+
+
+def test_a_timm_folder_keeps_its_options(tmp_path, texts):
+    import timm
+
+    trunk = timm.create_model("mobilenetv2_035", pad_type="same")
+    timm.models.save_for_hf(trunk, tmp_path / "timm", safe_serialization=True)
+    model = build(tiny(texts["bert"], image=f"timm:local-dir:{tmp_path / 'timm'}"), 0)
+    folders.save(model, tmp_path / "saved", {})
+    shutil.rmtree(tmp_path / "timm")
+    before = embedded(model)
+    assert equal(before, of_open_clip(tmp_path / "saved"))
+    assert equal(before, embedded(folders.load(tmp_path / "saved")))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_towers import tiny, write_text
+from tiny_towers import tiny, write_clip, write_text
 
 from pipeline.errors import ModelError
 from training.dual.build import build
@@ -141,7 +141,12 @@ def test_checkpointing_gives_the_same_gradients(bert, image):
     assert all(torch.allclose(plain[name], again[name], rtol=1e-4, atol=1e-5) for name in plain)
 
 
-def test_a_tower_with_its_own_projection_needs_its_size_or_another_head():
-    settings = tiny("small", image="open_clip:RN50@random", image_size=None)
-    with pytest.raises(ModelError, match="gives embeddings of 1024 numbers: set dim = 1024"):
-        build(settings, 0)
+def test_a_tower_with_its_own_projection_needs_its_size_or_another_head(tmp_path, bert):
+    keys = {"image": write_clip(tmp_path / "clip", [1, 1, 1, 1]), "image_size": None, "image_blocks": 2}
+    with pytest.raises(ModelError, match="gives embeddings of 16 numbers: set dim = 16"):
+        build(tiny(bert, dim=8, **keys), 0)
+    assert parameter_groups(build(tiny(bert, dim=8, head="residual", **keys), 0))
+    _, changed = stepped(tiny(bert, dim=16, **keys))
+    assert of(changed, "visual.trunk.layer4.")
+    assert of(changed, "visual.trunk.attnpool.")
+    assert not of(changed, "visual.trunk.layer3.")

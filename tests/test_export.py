@@ -1,10 +1,13 @@
 import csv
 import io
 import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 import published_sources
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -12,7 +15,7 @@ from PIL import Image
 
 from filters import recipes
 from pipeline.errors import BusyError, RecipeError, StorageError
-from pipeline.manifest import export
+from pipeline.manifest import dataset_card, export
 from pipeline.manifest.formats import FORMATS, nonmissing
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
@@ -76,6 +79,69 @@ def test_the_csv_is_as_pandas_reads_it_for_open_clip(manifest, tmp_path):
     pictures = [Path(path).read_bytes() for path in table["filepath"]]
     found = sorted(zip([each.strip() for each in table["title"]], pictures, strict=True))
     assert found == sorted((caption.strip(), picture) for caption, picture in kept(manifest).values())
+
+
+def front(card):
+    """The settings of a dataset card."""
+    _, yaml, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+    return {key: json.loads(text) for key, text in (line.split(": ", 1) for line in yaml.splitlines())}
+
+
+def test_the_json_of_tars_has_the_types_of_the_card(manifest, tmp_path):
+    done = export.write(manifest, None, "webdataset", tmp_path / "out", piece=10)
+    found = front(done.path / "README.md")
+    assert found["configs"] == [{"config_name": "default", "data_files": "*.tar"}]
+    *_, columns = found["dataset_info"]["features"]
+    types = {each["name"]: each["dtype"] for each in columns["struct"]}
+    assert types["pixels_phash"] == "string"  # 64 bits without a sign
+    kinds = {"string": str, "int64": int, "float64": float, "bool": bool}
+    for each in webdataset.WebDataset([str(done.path / "00000.tar")], shardshuffle=False):
+        row = json.loads(each["json"], parse_constant=pytest.fail)
+        assert list(row) == list(types)
+        assert all(value is None or type(value) is kinds[types[name]] for name, value in row.items())
+    assert front(export.write(manifest, None, "csv", tmp_path / "csv").path / "README.md")["configs"][0]["sep"] == "\t"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "feature", "written"),
+    [
+        (pa.uint64(), 2**64 - 1, {"dtype": "string"}, "18446744073709551615"),
+        (pa.uint32(), 7, {"dtype": "int64"}, 7),
+        (pa.float32(), float("nan"), {"dtype": "float64"}, None),
+        (pa.list_(pa.float64()), [1.0, float("inf"), None], {"list": "float64"}, [1.0, None, None]),
+        (pa.list_(pa.list_(pa.uint64())), [[3]], {"list": {"list": "string"}}, [["3"]]),
+        (pa.struct([("a", pa.uint64())]), {"a": 3}, {"struct": [{"name": "a", "dtype": "string"}]}, {"a": "3"}),
+        (pa.list_(pa.struct([("a", pa.int8())])), [{"a": 3}], {"list": [{"name": "a", "dtype": "int64"}]}, [{"a": 3}]),
+        (pa.map_(pa.string(), pa.int8()), [("a", 1)], {"dtype": "string"}, '[["a", 1]]'),
+        (pa.list_(pa.map_(pa.string(), pa.int8())), [[("a", 1)]], {"dtype": "string"}, '[[["a", 1]]]'),
+        (pa.decimal128(30, 2), Decimal("1.50"), {"dtype": "string"}, "1.50"),
+        (pa.date32(), date(2024, 2, 29), {"dtype": "string"}, "2024-02-29"),
+        (pa.binary(), b"\xff\x00", {"dtype": "string"}, "/wA="),
+        (pa.null(), None, {"dtype": "string"}, None),
+    ],
+)
+def test_every_type_has_one_in_json(kind, value, feature, written):
+    assert dataset_card.feature(kind) == feature
+    assert dataset_card.value(value, kind) == written
+
+
+def test_img2dataset_s_reader_reads_the_parquet(manifest, tmp_path):
+    from img2dataset.reader import Reader
+
+    done = export.write(manifest, None, "datasets", tmp_path / "out", piece=25)
+    names = ("parquet", "url", "caption", None, None, ["uid", "pixels_phash"])
+    (tmp_path / "tmp").mkdir()
+    reader = Reader(str(done.path / "data"), *names, 100, set(), str(tmp_path / "tmp"))
+    tables = [pa.ipc.open_file(path).read_all() for _, path in reader]
+    assert sorted(uid for table in tables for uid in table["uid"].to_pylist()) == sorted(kept(manifest))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_datasets_loads_the_folder(manifest, tmp_path, form):
+    datasets = pytest.importorskip("datasets", reason="it is not among winnow's dependencies")
+    done = export.write(manifest, None, form, tmp_path / "out", piece=10)
+    rows = list(datasets.load_dataset(str(done.path), split="train", cache_dir=str(tmp_path / "cache")))
+    assert len(rows) == len(kept(manifest))
 
 
 def test_what_pandas_takes_for_missing_stays_a_caption():

@@ -46,6 +46,11 @@ def test_validating_a_source_imports_neither_prefect_nor_torch():
     assert loaded_by("from flows import sources; sources.check('template')", heavy) == []
 
 
+def test_a_query_imports_nothing_but_duckdb_and_arrow():
+    heavy = ("prefect", "torch", "pandas", "PIL", "pydantic", "pyarrow.compute", "cv2")
+    assert loaded_by("import pipeline.query.answering", heavy) == []
+
+
 @pytest.mark.parametrize("package", ["filters", "pipeline", "training", "flows"])
 def test_nobody_else_owns_our_package_names(package):
     assert set(packages_distributions().get(package, ["winnow"])) == {"winnow"}

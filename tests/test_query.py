@@ -247,7 +247,7 @@ def test_no_process_and_no_folder_stays(store, monkeypatch, tmp_path):
     ask(store, "SELECT count(*) FROM rows")
     assert list(tmp_path.iterdir()) == []
     running = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    assert "pipeline.query.sandbox" not in running
+    assert "pipeline.query.answering" not in running
 
 
 def test_a_query_that_sorts_more_than_its_memory_spills(store):

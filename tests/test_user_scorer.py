@@ -99,7 +99,7 @@ BODY = "def score(batch):\n    return {}\n"
     [
         ("def score(batch)\n", "", "my_scorer.py does not run: SyntaxError: expected ':'"),
         ("import nothing_like_this\n", "", "does not run: ModuleNotFoundError: No module named 'nothing_like_this'"),
-        ("raise SystemExit(3)\n", "", "does not run: SystemExit: 3"),
+        ("raise SystemExit(3)\n", "", "does not run: ExitError: it ends the process, with exit status 3"),
         (BODY, "", 'my_scorer.py needs columns, a dict like {"green": "float32"}'),
         ("columns = {}\n" + BODY, "", "needs columns"),
         ('columns = ["green"]\n' + BODY, "", "needs columns"),

@@ -38,6 +38,27 @@ def _tokenizer(folder: Path) -> None:
     BertTokenizer(str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
 
 
+def write_clip(folder: Path, layers: object = 2) -> str:
+    """The name of a random CLIP of open_clip's, of 16 numbers; its image tower is a ResNet where `layers` is a list."""
+    import json
+
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": layers, "width": 8 if isinstance(layers, list) else 32}
+    vision |= {} if isinstance(layers, list) else {"head_width": 16, "patch_size": 16}
+    text = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = open_clip.CLIP(**config)
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return f"open_clip:local-dir:{folder}"
+
+
 def tiny(text: Path | str, **keys: object) -> Model:
     """A model of a small ResNet and a text tower, of 16 numbers; `keys` override."""
     table = {

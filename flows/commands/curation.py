@@ -29,12 +29,17 @@ def curate_source(source: SourceName, root: Root = DATA, as_json: AsJson = False
     You can stop it at any time. The next run resumes, and does nothing twice.
     """
     from flows import server, sources
+    from flows.settled import settled
+    from pipeline.store.storage import Storage
 
     described = sources.check(source)  # before Prefect starts, so that a wrong source file is reported at once
-    with server.connect(debug):
-        from flows.curate import curate
+    if same := settled(described, Storage(root / described.name)):
+        published = asdict(same) | {"held": None}
+    else:
+        with server.connect(debug):
+            from flows.curate import curate
 
-        published = curate(source, str(root))
+            published = curate(source, str(root))
     print_manifest(described, root, published, as_json)
     print_json(as_json, published | {"source": described.name})
 
@@ -116,14 +121,14 @@ def publish_recipe(
     file's own recipe again. A running Prefect server is notified, so that retraining follows.
     """
     from flows import sources
-    from pipeline.manifest.publish import republish
+    from pipeline.manifest import apart
     from pipeline.manifest.recipes import find
     from pipeline.takedown.writing import writing
 
     described, storage = sources.load(source, root)
     chosen = find(described, storage, recipe) if recipe else described.own_recipe
     with writing(storage, described):
-        published = republish(storage, chosen)
+        published = apart.republish(storage, chosen)
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)
     if chosen != described.own_recipe:

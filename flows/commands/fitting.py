@@ -18,6 +18,9 @@ def fit_model(
     recipe: RecipeName = None,
     everything: Annotated[bool, typer.Option("--all", help="Train on all downloaded pairs, kept or not.")] = False,
     seed: Annotated[int, typer.Option(help="Of the heads and of the order of the pairs.", min=0)] = 0,
+    folds: Annotated[
+        int | None, typer.Option(help="Train so many models, each for other shards.", min=2, max=20)
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="A folder that gets a copy of the model.", metavar="FOLDER")] = None,
     root: Root = DATA,
     as_json: AsJson = False,
@@ -26,23 +29,28 @@ def fit_model(
     """Train a dual encoder on the kept pairs of the newest manifest, and save it for use as a scorer.
 
     Pictures of the task's test set never train. If the source has one, the model is ranked on it. A run that was
-    stopped resumes at its last checkpoint, and a second run does nothing. `winnow train` measures instead what the
-    manifest is worth.
+    stopped resumes at its last checkpoint, and a second run does nothing. With --folds each model leaves out the shards
+    that it scores. `winnow train` measures instead what the manifest is worth.
     """
     from flows import sources
     from flows.console.fit import summary, toml
     from flows.console.output import show
     from flows.progress import bars
     from pipeline.demo import world
-    from training.studies.fit import Request, copy, fit
+    from training.studies.fit import Request
+    from training.studies.fit_folds import fit_folds, folder_of
 
     described, storage = sources.load(source, root)
+    request = Request(model, recipe, everything, seed)
     with world.served(described, storage) as served, bars() as progress:
-        fitted = fit(served, storage, Request(model, recipe, everything, seed), progress)
-    folder = copy(fitted, to) if to else fitted.folder
-    show(summary(fitted.record), as_json)
-    if not fitted.new:
+        fitted = fit_folds(served, storage, request, folds, progress)
+    folder, records = folder_of(fitted, to), [each.record for each in fitted]
+    for record in records:
+        show(summary(record), as_json)
+    new = any(each.new for each in fitted)
+    if not new:
         echo("trained before: nothing was done", as_json)
-    for line in toml(model, folder, fitted.record):
+    for line in toml(model, folder, records[0]):
         echo(line, as_json)
-    print_json(as_json, {**fitted.record, "folder": str(folder), "new": fitted.new})
+    about = {"folds": records} if folds else records[0]
+    print_json(as_json, {**about, "folder": str(folder), "new": new})

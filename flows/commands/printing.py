@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.console.stdout import answers
+
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
     from pipeline.store.storage import Storage
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def echo(line: str, to_stderr: bool) -> None:
     """Print a line."""
-    typer.echo(line, err=to_stderr)
+    typer.echo(line, file=sys.stderr if to_stderr else answers())
 
 
 def print_json(as_json: bool, value: Mapping[str, Any]) -> None:

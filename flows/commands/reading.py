@@ -11,6 +11,7 @@ import typer
 
 from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, SourceName
 from flows.commands.printing import echo, print_json
+from flows.console import stdout
 
 commands = typer.Typer()
 
@@ -49,8 +50,6 @@ def query(
     of them. --json means --format json.
     """
     from flows import sources
-    from flows.console import answers
-    from flows.console.output import show
     from pipeline.query import sandbox
     from pipeline.query.named import QUERIES, resolve
 
@@ -68,13 +67,16 @@ def query(
         raise typer.BadParameter("a table is for the terminal; with --out choose --format csv, json or parquet")
     text = sys.stdin.read() if query == "-" else resolve(query)
     answer = sandbox.run(text, sources.published(root, source or []), deadline=deadline)
+    from flows.console import answers
+    from flows.console.output import show
+
     if out is not None:
         answers.write_file(answer, form, out)
         echo(f"{len(answer):,} rows in {out}", to_stderr=True)
     elif form is Format.table:
         show(answers.table(answer), to_stderr=False)
     else:
-        answers.write(answer, form, sys.stdout)
+        answers.write(answer, form, stdout.answers())
 
 
 @commands.command("report", epilog="Example: `winnow report demo`")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flows.console import values
 from flows.console.layout import Column, Table
@@ -68,6 +67,8 @@ def write_file(answer: pa.Table, form: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".winnow-") as folder:
             made = Path(folder, "answer")
             if form == "parquet":
+                import pyarrow.parquet as pq
+
                 pq.write_table(_for_parquet(answer), made, compression="zstd")
             else:
                 with made.open("w", encoding="utf-8", newline="") as file:
@@ -85,6 +86,8 @@ def _field(value: Any) -> Any:
 
 
 def _for_parquet(answer: pa.Table) -> pa.Table:
+    import pyarrow.parquet as pq
+
     for at, field in enumerate(answer.schema):
         try:
             pq.write_table(pa.table([pa.array([], field.type)], [field.name]), pa.BufferOutputStream())

@@ -28,16 +28,20 @@ def toml(name: str, folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
     if record["not_open_clip"]:
         yield f"open_clip cannot hold this model, so it is no scorer: {record['not_open_clip']}"
         return
-    yield f'[scorers.{name}]\nkind = "clip"\nmodel = "local-dir:{folder}"'
+    if record["fold"] is None:
+        yield f'[scorers.{name}]\nkind = "clip"\nmodel = "local-dir:{folder}"'
+    else:
+        yield f'[scorers.learned]\nkind = "cross_fitted"\nfolder = "{folder}"'
 
 
 def _pairs(record: Mapping[str, Any]) -> str:
     counts, cut = record["counts"], record["captions_cut"]
     leaked = counts["leaked_exact"] + counts["leaked_near"]
     what = "all pairs" if record["everything"] else f"what {record['recipe']} keeps"
+    fold = f"Fold {record['fold']['number']} of {record['fold']['of']}: " if record["fold"] else ""
     return (
-        f"{record['pairs']:,} pairs of {record['pictures']:,} pictures ({what}), {record['validation_pairs']:,} to "
-        f"validate, {leaked:,} left out because they show the test set, {cut:,} captions cut"
+        f"{fold}{record['pairs']:,} pairs of {record['pictures']:,} pictures ({what}), {record['validation_pairs']:,} "
+        f"to validate, {leaked:,} left out because they show the test set, {cut:,} captions cut"
     )
 
 

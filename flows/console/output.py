@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
+from flows.console.stdout import answers
+
 PIPED = 100_000
 """Columns of what is no terminal: a file or a pipe gets every table at its natural width."""
 
@@ -19,14 +21,14 @@ EXACT = 2**64
 
 def show(thing: RenderableType, to_stderr: bool) -> None:
     """Print a table or text as wide as the terminal, or as COLUMNS says; at its natural width where neither is."""
-    stream = sys.stderr if to_stderr else sys.stdout
+    stream = sys.stderr if to_stderr else answers()
     has_width = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    Console(stderr=to_stderr, width=None if has_width else PIPED).print(thing)
+    Console(file=stream, width=None if has_width else PIPED).print(thing)
 
 
 def show_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
     """Print one JSON object on one line, on stdout if `file` is None."""
-    print(dumps(value), file=file, flush=True)
+    print(dumps(value), file=file or answers(), flush=True)
 
 
 def dumps(value: Any) -> str:

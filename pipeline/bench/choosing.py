@@ -28,6 +28,7 @@ from filters.core import Recipe
 from pipeline.bench.synthetic_manifest import publish_rows, table
 from pipeline.engine import machine
 from pipeline.manifest.manifest import Manifest
+from pipeline.process import lifeline
 from pipeline.store.storage import Storage
 
 RECIPE = Recipe(
@@ -102,7 +103,7 @@ def figures(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
 
 def _apart(side: str, folder: str) -> Answer:
     """The result of one side, from a process of its own."""
-    command = [sys.executable, "-m", "pipeline.bench.choosing", side, folder]
+    command = lifeline.python("pipeline.bench.choosing", side, folder)
     answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return Answer(**answer | {"funnel": [tuple(each) for each in answer["funnel"]]})
 

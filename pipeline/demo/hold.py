@@ -3,13 +3,13 @@
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.demo.web import HOST
 from pipeline.errors import SourceError
+from pipeline.process import lifeline
 
 _START = 15.0  # seconds for a server to start
 _STOP = 3.0  # seconds for the server of another world to stop after its last run
@@ -32,7 +32,7 @@ def hold(folder: Path, port: int, key: str) -> Iterator[None]:
             if answer is None and (process is None or process.poll() is not None):
                 if waited > _START:
                     raise SourceError(f"the demo's server on port {port} does not start: set another [demo] port")
-                words = [sys.executable, "-m", "pipeline.demo.web", str(folder), str(port), key]
+                words = lifeline.python("pipeline.demo.web", str(folder), str(port), key)
                 # A session of its own: Ctrl-C in one terminal must not end the server that another run shares.
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -70,7 +70,7 @@ class ForkServer:
         )  # libraries that img2dataset imports leave temporary folders behind
         with theirs:
             process = lifeline.start(
-                [sys.executable, "-m", "pipeline.download.worker", str(theirs.fileno())],
+                lifeline.python("pipeline.download.worker", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # img2dataset prints, and standard output is for results
                 pass_fds=[theirs.fileno()],

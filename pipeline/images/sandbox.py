@@ -9,7 +9,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import Any
 
 from pipeline.failure import RowError
 from pipeline.images.decode_process import READY, REPLY, REQUEST, Limits, Picture, receive
+from pipeline.process import lifeline
 
 _WALL = 5
 """The process is killed from outside after this many times its processor seconds: other processes compute too."""
@@ -72,7 +72,7 @@ class Decoder:
         self._wire, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.images.decode_process", json.dumps(asdict(self.limits))],
+                lifeline.python("pipeline.images.decode_process", json.dumps(asdict(self.limits))),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # libtiff writes hundreds of lines

@@ -7,15 +7,17 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ledger.url_digests import matching_digests
-from pipeline.sources.loading import members
-from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
+
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
 
 FOLDER = "forgotten"
 
@@ -80,8 +82,10 @@ def settled(storage: Storage) -> Blocked:
     return blocked
 
 
-def in_force(source: Source, storage: Storage) -> Blocked:
+def in_force(source: "Source", storage: Storage) -> Blocked:
     """The block list that applies to a source: its own, and those of the members of a union."""
+    from pipeline.sources.loading import members
+
     blocked = read(storage)
     for member, _ in members(source):
         blocked |= read(Storage(storage.root.parent / member.name))

@@ -6,18 +6,19 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
 from filters.core import Recipe
 from pipeline.manifest import chain
-from pipeline.scoring.plan import Results
-from pipeline.sources.columns import row_columns, score_columns
-from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.storage import Storage
+
+if TYPE_CHECKING:
+    from pipeline.scoring.plan import Results
+    from pipeline.sources.source import Source
 
 _LIBRARIES = ("duckdb", "pyarrow", "torch", "open_clip_torch", "img2dataset", "pillow", "winnow")
 
@@ -27,7 +28,7 @@ def key(manifest: str) -> str:
     return f"manifests/{manifest}.card.json"
 
 
-def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: Results, rows: Sequence[Path]) -> dict[str, Any]:
+def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: "Results", rows: Sequence[Path]) -> dict[str, Any]:
     """The stages, versions, certificates and trainings behind the rows in these files, and the range of every score."""
     plan = made.plan
     certified = {name: plan.certificate(name) for name in plan.scores}
@@ -63,8 +64,10 @@ def _ranges(
     }
 
 
-def _numbers(source: Source) -> list[str]:
+def _numbers(source: "Source") -> list[str]:
     """The score columns that have a range. Hashes have none."""
+    from pipeline.sources.columns import row_columns, score_columns
+
     columns = row_columns(pa.schema([]), source.scorers)
     return [
         name

@@ -1,18 +1,20 @@
 """The chain of learned filters: which models scored a manifest, and which manifests these were trained on."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.models.training_record import TrainingRecord
-from pipeline.scorers.spec import Spec
+if TYPE_CHECKING:
+    from pipeline.scorers.spec import Spec
 
 
-def records(scorers: Mapping[str, Spec]) -> dict[str, dict[str, Any]]:
+def records(scorers: Mapping[str, "Spec"]) -> dict[str, dict[str, Any]]:
     """By scorer whose model winnow trained: source, manifest, recipe, seed and test set of the training; folds.
 
     The certificates of these scorers have the digests of the models' weights. `cross_fitted` says whether each shard
     was scored by a model that was not trained on it.
     """
+    from pipeline.models.training_record import TrainingRecord
+
     found = {name: list(map(TrainingRecord.read, spec.model_folders)) for name, spec in scorers.items()}
     return {
         name: {**records[0].facts, "cross_fitted": scorers[name].kind == "cross_fitted"}

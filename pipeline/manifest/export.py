@@ -24,7 +24,7 @@ from pipeline.store import tarfiles
 from pipeline.store.disk import disk_errors
 from pipeline.store.parquet import rechunk
 
-VERSION = 1
+VERSION = 2
 
 PIECE = 1000
 """The number of pairs in a tar, a Parquet file, or a folder of pictures."""

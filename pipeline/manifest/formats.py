@@ -5,10 +5,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.manifest import dataset_card
 from pipeline.schema import EXPORTED
 from pipeline.store import tarfiles
 
@@ -43,20 +45,35 @@ def _public(pairs: pa.Table) -> pa.Table:
 
 
 def _tar(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
-    """For each pair, named by its uid: the picture as .jpg, the caption as .txt, and all columns as .json."""
+    """For each pair, named by its uid: the picture as .jpg, the caption as .txt, and all columns as .json.
+
+    The JSON is what `dataset_card.value` makes of a value.
+    """
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for row, picture in zip(_public(pairs).to_pylist(), pictures, strict=True):
+        rows = _public(pairs)
+        for row, picture in zip(rows.to_pylist(), pictures, strict=True):
+            columns = {field.name: dataset_card.value(row[field.name], field.type) for field in rows.schema}
             yield f"{row['uid']}.jpg", picture
             yield f"{row['uid']}.txt", (row["caption"] or "").encode()
-            yield f"{row['uid']}.json", json.dumps(row, ensure_ascii=False, default=str).encode()
+            yield f"{row['uid']}.json", json.dumps(columns, ensure_ascii=False, allow_nan=False).encode()
 
     tarfiles.write(path, members())
 
 
 def _sizes(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
-    """Write sizes.json, from which open_clip reads the number of pairs of each tar."""
-    (part / "sizes.json").write_text(json.dumps({name: len(table) for name, table in pieces}, indent=1))
+    """Write sizes.json, from which open_clip reads the number of pairs of each tar, and the dataset card."""
+    sizes, columns = {}, pa.schema([])
+    for name, table in pieces:
+        sizes[name], columns = len(table), _public(table).schema
+    (part / "sizes.json").write_text(json.dumps(sizes, indent=1))
+    struct = [{"name": each.name, **dataset_card.feature(each.type)} for each in columns]
+    features: list[dict[str, Any]] = [
+        {"name": "jpg", "dtype": "image"},
+        {"name": "txt", "dtype": "string"},
+        {"name": "json", "struct": struct},
+    ]
+    (part / dataset_card.NAME).write_text(dataset_card.card("*.tar", features), encoding="utf-8")
 
 
 def _parquet(path: Path, pairs: pa.Table, pictures: Iterator[bytes]) -> None:
@@ -95,6 +112,7 @@ def _list(part: Path, to: Path, pieces: Iterator[tuple[str, pa.Table]]) -> None:
         for name, pairs in pieces:
             for picture, caption in zip(_files(pairs), pairs["caption"].to_pylist(), strict=True):
                 rows.writerow([to / name / picture, nonmissing(caption or "")])
+    (part / dataset_card.NAME).write_text(dataset_card.card("train.csv", sep="\t"), encoding="utf-8")
 
 
 def nonmissing(caption: str) -> str:

@@ -24,7 +24,6 @@ from pipeline.filtering.distinct import Losers, Neighbours
 from pipeline.filtering.funnel import Comparison, Step
 from pipeline.filtering.reasons import Reasons, where
 from pipeline.filtering.sequence import in_sequence
-from pipeline.ledger.blocklist import FOLDER as FORGOTTEN
 from pipeline.manifest import card, verdicts
 from pipeline.manifest.document import Counts, Document, StageKeys
 from pipeline.manifest.log import newest
@@ -120,7 +119,9 @@ class Manifest:
 
     @cached_property
     def _rows(self) -> list[Path]:
-        if not self.complete and self.storage.keys(FORGOTTEN):
+        from pipeline.ledger.blocklist import FOLDER
+
+        if not self.complete and self.storage.keys(FOLDER):
             raise StorageError(
                 f"manifest {self.id[:12]} is no longer complete: pairs of it were taken down by `winnow forget`; take "
                 "a newer one, or run `winnow curate` if this is the newest"

@@ -52,32 +52,31 @@ def publish(
     was found.
     """
     made = plan.results(storage, ledger, quarantined)
-    recipe, neighbours = recipe or plan.source.own_recipe, _neighbours(made)
-    predicates.bind(recipe.filters, made.columns)
-    distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
-    started = time.monotonic()
-    rows = parts(storage, ledger, made, quarantined)
-    seconds = time.monotonic() - started
-    inputs = Inputs(
-        FORMAT,
-        plan.source.name,
-        LedgerState(ledger.digest, ledger.input, ledger.repeated),
-        StageKeys(**made.keys),
-        tuple(sorted(set(quarantined) & {shard.number for shard in ledger.shards})),
-        tuple(rows),
-        without_why(recipe),
-        neighbours,
-    )
+    recipe, started = recipe or plan.source.own_recipe, time.monotonic()
+    inputs = _inputs(storage, ledger, made, quarantined, recipe)
+    seconds, neighbours = time.monotonic() - started, inputs.neighbours
     if newest := _unchanged(storage, inputs):
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
-        paths = [storage.fetch(part.key) for part in rows]
+        paths = [storage.fetch(part.key) for part in inputs.rows]
         unmatched.check(con, plan.source.scorers, made.scores, paths)
         facts = card.describe(con, storage, made, paths) | placeholders.count(con, storage, paths) | card.why(recipe)
     if neighbours:
         facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}
     return decide(storage, inputs, facts, seconds)
+
+
+def unchanged(plan: Plan, storage: Storage, ledger: Ledger) -> Published | None:
+    """What `publish` returns if it changes nothing and every result is stored; None if there is anything to do.
+
+    Raises what `publish` raises.
+    """
+    made = plan.results(storage, ledger, ())
+    if not commits(storage) or not made.complete(storage, ledger.shards):
+        return None
+    newest = _unchanged(storage, _inputs(storage, ledger, made, {}, plan.source.own_recipe))
+    return Published(newest.id, False, newest.counts) if newest else None
 
 
 def republish(storage: Storage, recipe: Recipe) -> Published:
@@ -127,6 +126,23 @@ def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: 
     new = commit(storage, document.id)
     database.refresh(storage)
     return Published(document.id, new, counts, repaired)
+
+
+def _inputs(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[int, str], recipe: Recipe) -> Inputs:
+    """The inputs of the manifest of these results. Missing rows are written."""
+    neighbours = _neighbours(made)
+    predicates.bind(recipe.filters, made.columns)
+    distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
+    return Inputs(
+        FORMAT,
+        made.plan.source.name,
+        LedgerState(ledger.digest, ledger.input, ledger.repeated),
+        StageKeys(**made.keys),
+        tuple(sorted(set(quarantined) & {shard.number for shard in ledger.shards})),
+        tuple(parts(storage, ledger, made, quarantined)),
+        without_why(recipe),
+        neighbours,
+    )
 
 
 def _neighbours(made: Results) -> dict[str, Neighbours]:

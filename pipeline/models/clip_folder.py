@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.models.training_record import RECORD
 from pipeline.settings.fields import LOCAL_DIR
 from pipeline.store.digests import digest, file_digest
 
@@ -36,7 +37,8 @@ def located(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_digest(folder: Path, config: Mapping[str, Any]) -> str:
     """The digest of all files that decide what the weights compute, and of no path."""
-    texts = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.name != MODEL]
+    facts = (MODEL, RECORD)  # such as seconds and losses
+    texts = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.name not in facts]
     digests = {path.name: file_digest(path) for path in texts}
     if portable := located(Path(), config):
         digests[OPEN_CLIP] = digest({**_json(folder / OPEN_CLIP), "model_cfg": {**config, **portable}})

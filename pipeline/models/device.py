@@ -1,5 +1,6 @@
 """The device that models run on, and its precision."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ Kind = Literal["cpu", "cuda"]
 
 
 def kind() -> Kind:
-    """cuda if there is a GPU, else cpu."""
+    """cuda if there is a GPU, else cpu. Where there is no driver of a GPU, torch is not imported to say so."""
+    if not _has_driver():
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,12 +31,12 @@ def visible_gpus() -> Sequence[str]:
 
 def best_precision() -> str:
     """bfloat16 if the device computes in it natively, else float32."""
-    import torch
-
     if kind() == "cuda":
+        import torch
+
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = not _processor_features().isdisjoint(("avx512_bf16", "amx_tile"))
     return "bfloat16" if native else "float32"
 
 
@@ -43,3 +46,21 @@ def describe(used: str | None = None) -> str:
 
     name = torch.cuda.get_device_name() if kind() == "cuda" else f"no GPU, {platform.machine()} processor"
     return f"{name}, {used or best_precision()}, torch {torch.__version__}"
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _processor_features() -> frozenset[str]:
+    """The features that Linux lists for an x86 processor; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())

@@ -18,6 +18,9 @@ from pipeline.errors import ModelError
 RECORD, LEARNED = "training.json", "learned.npz"
 """The files of a model's folder: the record, and numbers of what it was trained on."""
 
+FOLDER = "fold-{}"
+"""The folder of a fold's model in the folder of all folds, by its number."""
+
 _DIGITS = 16
 """Hex digits of a uid or sha256 that identify it: 64 bits."""
 
@@ -40,15 +43,15 @@ class Fold:
 class TrainingRecord:
     """The source, the manifest's id, the recipe and the seed of a training.
 
-    `test` is the digest of the test set whose pictures were left out, None without one. `fold` is None for a model that
-    was trained on all kept pairs.
+    `test` identifies the test set whose pictures were left out: its digest, or how it is split off; None without one.
+    `fold` is None for a model that was trained on the kept pairs of all shards.
     """
 
     source: str
     manifest: str
     recipe: str
     seed: int
-    test: str | None = None
+    test: Any = None
     fold: Fold | None = None
 
     @classmethod

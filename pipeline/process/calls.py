@@ -36,7 +36,7 @@ def call(target: str, *arguments: Any, limits: Limits) -> Any:
     Raises what the function raises if that is a WinnowError or a MemoryError, TimeoutError at the deadline, and
     ProcessError if the process ends without an answer.
     """
-    command = [sys.executable, "-m", "pipeline.process.calls", target]
+    command = lifeline.python("pipeline.process.calls", target)
     with lifeline.start(
         command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

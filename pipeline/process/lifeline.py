@@ -12,12 +12,23 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _VARIABLE = "WINNOW_LIFELINE"
+
+HOME = Path(__file__).parents[2]
+"""The folder of winnow's packages."""
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of winnow's modules. A file of the working folder never takes a module's place."""
+    safe = () if Path.cwd() == HOME else ("-P",)
+    return [sys.executable, *safe, "-m", module, *arguments]
 
 
 def start(command: Sequence[str], env: Mapping[str, str] | None = None, **settings: Any) -> "subprocess.Popen[bytes]":

@@ -17,16 +17,13 @@ from PIL import Image
 from pydantic import Field
 
 from pipeline.errors import ModelError
-from pipeline.models.training_record import LEARNED, Fold, Learned, TrainingRecord
+from pipeline.models.training_record import FOLDER, LEARNED, Fold, Learned, TrainingRecord
 from pipeline.scorers.clip import ClipSettings, ClipSpec
 from pipeline.scorers.spec import Batch, Columns, Scorer
 from pipeline.settings.fields import LOCAL_DIR, ExistingPath
 from pipeline.store.digests import file_digest
 
 VERSION = 1
-
-FOLDER = "fold-{}"
-"""The folder of a fold's model inside the scorer's folder, by its number."""
 
 
 class CrossFittedSpec(ClipSettings):

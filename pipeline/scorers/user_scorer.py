@@ -3,7 +3,8 @@
 The file has `columns`, a dict of column names and types, and `score(batch)`, which returns a dict of these columns with
 a value for each pair, or None. If it has `prepare(image)` as well, pictures are decoded, and `batch.images` holds its
 results for RGB pictures. Other keys of the table in the source file are keyword arguments of `score`. The file runs
-whenever the source file is read, so slow work belongs in its functions.
+whenever the source file is read, so slow work belongs in its functions. It may import modules
+that are beside it. What it prints goes to stderr, and an exit is an error of the scorer.
 """
 
 import functools
@@ -12,6 +13,7 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self
@@ -19,7 +21,9 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
 
+from pipeline.process.user_code import contained
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
+from pipeline.scorers.user_modules import Code, Helpers
 from pipeline.settings.fields import existing_path
 from pipeline.store.digests import canonical_json
 
@@ -50,12 +54,12 @@ class UserScorerSpec(Spec):
     kind: Literal[".py"]
     file: Path
     options: dict[str, JsonValue] = Field({}, description="keyword arguments of score")
-    _code: bytes = PrivateAttr(b"")
+    _code: Code = PrivateAttr()
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        self._code = self.file.read_bytes()
-        module, name = self._module(), self.file.name
+        self._code = Code.read(self.file)
+        module, name = _run(self._code).module, self.file.name
         canonical_json(self.options)  # no infinity
         _check_columns(name, getattr(module, "columns", None))
         _check_function(name, "score(batch)", getattr(module, "score", None), self.options)
@@ -65,22 +69,29 @@ class UserScorerSpec(Spec):
     @property
     def looks_at_pictures(self) -> bool:  # type: ignore[override]
         """Whether the file has `prepare`."""
-        return hasattr(self._module(), "prepare")
+        return hasattr(_run(self._code).module, "prepare")
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """The columns of the file, of type float32, int32, int64, uint64, bool or string."""
-        return {name: TYPES[kind] for name, kind in self._module().columns.items()}
+        return {name: TYPES[kind] for name, kind in _run(self._code).module.columns.items()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The digest of the file, and the options. Files that it imports are not part of it."""
-        return {"version": VERSION, "file": hashlib.sha256(self._code).hexdigest(), "options": self.options}
+        """The digests of the file and of the modules beside it that it imports, and the options."""
+        file, helpers = hashlib.sha256(self._code.source).hexdigest(), self._code.digests()
+        more = {"helpers": helpers} if helpers else {}
+        return {"version": VERSION, "file": file, "options": self.options} | more
 
     def load(self) -> Scorer:
         """The functions of the file."""
-        return UserScorer(self._module(), self.columns(), self.options)
+        return UserScorer(_run(self._code), self.columns(), self.options)
 
-    def _module(self) -> ModuleType:
-        return _run(self.file, self._code)
+
+@dataclass(frozen=True)
+class _Run:
+    """The module of a file that was run, and its helpers."""
+
+    module: ModuleType
+    helpers: Helpers
 
 
 class UserScorer:
@@ -88,14 +99,16 @@ class UserScorer:
 
     embedding_dim = None
 
-    def __init__(self, module: ModuleType, columns: Mapping[str, pa.DataType], options: Mapping[str, Any]) -> None:
-        self._score, self._columns = functools.partial(module.score, **options), columns
-        if hasattr(module, "prepare"):
-            self.prepare = module.prepare
+    def __init__(self, run: _Run, columns: Mapping[str, pa.DataType], options: Mapping[str, Any]) -> None:
+        self._score, self._columns = functools.partial(run.module.score, **options), columns
+        self._helpers = run.helpers
+        if hasattr(run.module, "prepare"):
+            self.prepare = contained()(run.module.prepare)
 
     def score(self, batch: Batch) -> Columns:
-        """The result of `score` of the file. Raises TypeError if it is no dict."""
-        found = self._score(batch)
+        """The result of `score` of the file. Raises TypeError if it is no dict, and ExitError."""
+        with contained(), self._helpers.first():
+            found = self._score(batch)
         if not isinstance(found, Mapping):
             raise TypeError(f"score(batch) returned {type(found).__name__}, not a dict of columns")
         return {
@@ -104,19 +117,32 @@ class UserScorer:
         }
 
 
-@functools.cache
-def _run(file: Path, code: bytes) -> ModuleType:
-    """The module of the code, without Python's bytecode cache. Raises ValueError if the code fails."""
-    module = ModuleType(f"winnow_scorer_{hashlib.sha256(code).hexdigest()[:16]}")
-    module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look up their module
+_runs: dict[str, _Run] = {}
+"""The files that this process ran, by the key of their code."""
+
+
+def _run(code: Code) -> _Run:
+    """Run the code, once in this process, without Python's bytecode cache. Raises ValueError if it fails."""
+    key = code.key()
+    if key not in _runs:
+        _runs[key] = _first_run(code, f"winnow_scorer_{key[:16]}")
+    return _runs[key]
+
+
+def _first_run(code: Code, name: str) -> _Run:
+    module, helpers = ModuleType(name), Helpers(code)
+    module.__file__ = str(code.file)
+    sys.modules[name] = module  # dataclasses and pickle look up their module
+    if str(code.file.parent) not in sys.path:
+        sys.path.append(str(code.file.parent))  # for what is imported under a computed name
     try:
-        exec(compile(code, file, "exec"), module.__dict__)  # noqa: S102 - the user names the file
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
+        with contained(), helpers.first():
+            exec(compile(code.source, code.file, "exec"), module.__dict__)  # noqa: S102 - the user names the file
+    except Exception as error:
+        del sys.modules[name]
         reason = str(error).splitlines()[0] if str(error) else ""
-        raise ValueError(f"{file.name} does not run: {type(error).__name__}: {reason}") from error
-    return module
+        raise ValueError(f"{code.file.name} does not run: {type(error).__name__}: {reason}") from error
+    return _Run(module, helpers)
 
 
 def _nothing(image: Any) -> None:

@@ -1,6 +1,6 @@
 """The plan of a source: the stages that compute its results, and the columns of all stages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.download import download
 from pipeline.errors import SourceError, StorageError
 from pipeline.images import decoders
-from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.ledger.list_rows import agreed_type
 from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
 from pipeline.sources.columns import row_columns
@@ -112,6 +112,12 @@ class Results:
     def stages(self) -> list[Stage]:
         """The download, then every scorer."""
         return [self.plan.shards, *self.scores.values()]
+
+    def complete(self, storage: Storage, shards: Sequence[Shard]) -> bool:
+        """Whether every stage has its result for each of these shards."""
+        suffixes = [(self.plan.shards, ".tar"), *((stage, ".parquet") for stage in self.stages)]
+        suffixes += [(stage, ".npy") for stage in self.plan.embeddings.values()]
+        return all(storage.done(stage.item(shard.number, suffix)) for shard in shards for stage, suffix in suffixes)
 
     @property
     def keys(self) -> dict[str, Any]:

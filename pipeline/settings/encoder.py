@@ -50,7 +50,9 @@ class Network(Table):
     @property
     def name(self) -> str:
         """The name that `parse_name` reads, without the folders of files."""
-        model = LOCAL_DIR + Path(self.model).name if self.model.startswith(LOCAL_DIR) else self.model
+        model = self.model
+        if model.startswith(LOCAL_DIR):
+            model = LOCAL_DIR + Path(model.removeprefix(LOCAL_DIR)).name
         return f"{self.kind}:{model}" + (f"@{Path(self.weights).name}" if self.weights else "")
 
 

@@ -22,7 +22,8 @@ class Treatment(Table):
     """
 
     pruning: Literal["none", "random", "hard", "easy", "hard-matched"] = Field(
-        "none", description="which negatives of a batch are kept; hard-matched: with more steps, so that as many are seen"
+        "none",
+        description="which negatives of a batch are kept; hard-matched: with more steps, so that as many are seen",
     )
     masking: float = Field(0.0, ge=0, lt=1, description="the share of the negatives that is left out")
     noise: Literal["none", "images", "texts", "both", "alignment", "all"] = "none"
@@ -49,6 +50,10 @@ class Treatment(Table):
 
 VARIED = (set(Model.model_fields) - {"preset", "tiny", "steps"}) | set(Treatment.model_fields)
 """The keys that a grid may vary."""
+
+
+TUNED = {"head_rate", "image_rate", "text_rate", "weight_decay", "dropout", "warmup"}
+"""The keys that may be tuned: they do not change what the validation loss is."""
 
 
 class Cell(NamedTuple):
@@ -85,8 +90,11 @@ class Sweep(Table):
         for name in (*self.grid, *self.tune):
             if name not in VARIED:
                 raise ValueError(f"no key {name!r} can be varied{did_you_mean(name, VARIED)}")
-        for name in set(self.grid) & set(self.tune):
-            raise ValueError(f"{name} is in grid and in tune: leave it in one")
+        for name in self.tune:
+            if name not in TUNED:
+                raise ValueError(f"{name} cannot be tuned, only {', '.join(sorted(TUNED))}: move it to grid")
+            if name in self.grid:
+                raise ValueError(f"{name} is in grid and in tune: leave it in one")
         return self
 
     def cells(self, model: Model, folder: Path) -> list[Cell]:
@@ -122,7 +130,8 @@ class Sweep(Table):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+            says = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}: {says}" if where else says) from error
         if treatment.pruning != "none" and model.objective == "soft-targets":
             raise ValueError("soft-targets cannot be pruned: their targets are not matches and negatives")
         steps = self.steps or max(1, round((self.examples or base.batch * base.steps) / model.batch))

@@ -39,7 +39,7 @@ def find(path_or_name: str) -> Path:
 
 def source_files() -> list[Path]:
     """All source files of data_manifests/ except the template, sorted by name."""
-    return [path.resolve() for name, path in sorted(_files().items()) if name != "template"]
+    return [path.absolute() for name, path in sorted(_files().items()) if name != "template"]
 
 
 def members(source: Source) -> list[tuple[Source, float]]:
@@ -91,6 +91,10 @@ def _read(path: Path) -> Source:
         table = tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path.name}: this is no TOML: {error}") from None
+    except OSError as error:
+        raise SourceError(f"{path.name} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise SourceError(f"{path.name}: its tables or lists are nested too deeply") from None
     table.setdefault("name", path.stem)
     try:
         return Source.model_validate(table | {"path": path}, context={"folder": path.parent})

@@ -20,6 +20,7 @@ from pipeline.settings.download import Download
 from pipeline.settings.fields import Table
 from pipeline.settings.model import Model
 from pipeline.settings.pairs import Demo, Pairs
+from pipeline.settings.schedule import check_schedule
 from pipeline.settings.sweep import Sweep
 from pipeline.settings.task import Task
 from pipeline.sources.columns import check_columns
@@ -56,7 +57,7 @@ class Source(Table):
     """The tables and keys of a source file. Read one with `pipeline.sources.loading.load`."""
 
     name: Annotated[str, AfterValidator(_source_name)]
-    schedule: str | None = Field(None, description="cron, in UTC")
+    schedule: Annotated[str, AfterValidator(check_schedule)] | None = Field(None, description="cron, in UTC")
     pairs: Pairs | None = None
     demo: Demo | None = None
     union: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(

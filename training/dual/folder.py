@@ -18,7 +18,7 @@ from pipeline.settings.encoder import Network
 from pipeline.settings.fields import LOCAL_DIR, Table
 from pipeline.settings.model import Model, OpenClipText, SmallText, TransformersText
 from training.dual import image_towers, misfit, open_clip_format, open_clip_text, tokens, transformers_text
-from training.dual.build import branch, start
+from training.dual.assembly import branch, start
 from training.dual.distilbert import bert_config
 from training.dual.encoder import DualEncoder
 from training.dual.pictures import Preparation

@@ -44,7 +44,7 @@ def _timm(image: Network, size: int | None) -> tuple[Part, Preparation]:
     model = image.model
     options = dict(image.options)
     if model.startswith(SELF_CONTAINED):
-        options = {**getattr(loaded, "_model_args", {}), **options}
+        options = {**loaded._model_args, **options}
         model = loaded.pretrained_cfg["architecture"]
     recipe = {"kind": "timm", "model": model.partition(".")[0], "options": _without_classes(options)}
     return _timm_part(loaded, recipe, preparation, found.identity()), preparation

@@ -53,7 +53,7 @@ def of_transformers(folder: Path, context: int) -> Tokenizer:
     from open_clip.tokenizer import HFTokenizer
 
     try:
-        own = HFTokenizer(str(folder), context_length=context)
+        own = HFTokenizer(str(folder), context_length=context, trust_remote_code=False)
     except Exception as error:
         raise ModelError(
             f"the tokenizer in {folder} cannot be loaded ({first_line(error)}): put tokenizer.json, or the "

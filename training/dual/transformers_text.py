@@ -49,9 +49,7 @@ def build(text: TransformersText, pooling: Pooling, context: int) -> tuple[Part,
     """The tower with its weights, and the folder of its tokenizer. Raises ModelError."""
     folder = hub_folder.find(text)
     config, file = _config(folder), hub_folder.weights(text, folder)
-    longest = _positions(config)
-    if context > longest:
-        raise ModelError(f"{text.name} reads at most {longest} tokens: set context = {longest}")
+    check_context(config, context, text.name)
     transformer = _untrained(config) if file is None else _trained(config, file)
     return _part(transformer, config, pooling, hub_folder.identity(text, folder)), folder
 
@@ -84,7 +82,7 @@ def _config(folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:
         raise ModelError(f"{folder / hub_folder.CONFIG} is no config of transformers: {first_line(error)}") from error
     if config.is_encoder_decoder or config.pad_token_id is None:
@@ -94,10 +92,12 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _positions(config: Any) -> int:
-    """How many tokens the model reads. RoBERTa counts positions from the padding token on."""
+def check_context(config: Any, context: int, name: str) -> None:
+    """Raises ModelError if the model has fewer positions. RoBERTa counts them from the padding token on."""
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 20) - offset
+    longest = int(getattr(config, "max_position_embeddings", None) or 1 << 20) - offset
+    if context > longest:
+        raise ModelError(f"{name} reads at most {longest} tokens: set context = {longest}")
 
 
 def _untrained(config: Any) -> Any:

@@ -15,7 +15,7 @@ from pipeline.images import decoders
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
-from pipeline.models.training_record import RECORD, Fold, Learned
+from pipeline.models.training_record import FOLDER, RECORD, Fold, Learned
 from pipeline.progress import Progress, silent
 from pipeline.settings.model import Model
 from pipeline.settings.task import Split, Task
@@ -23,7 +23,7 @@ from pipeline.sources.source import Source
 from pipeline.store.disk import disk_errors
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
-from training.data import near_duplicates, order, pool
+from training.data import folds, near_duplicates, order, pool
 from training.data.heldout import HeldOut
 from training.data.order import Rows
 from training.data.pool import Pool
@@ -45,7 +45,7 @@ VALIDATION = 0.05
 class Request(NamedTuple):
     """Which model to train, and on what: the pairs that the published recipe or another one keeps, or all of them.
 
-    With a `fold`, pairs of its shards are left out.
+    With a `fold`, pairs of its shards are left out, and all others that show a picture of those.
     """
 
     model: str
@@ -83,15 +83,22 @@ def fit(
     settings = model_of(source, request.model)
     choice = Choice.open(storage, None, recipes.find(source, storage, request.recipe) if request.recipe else None)
     task, identity = task_for(source.task), build.identity(settings)
-    test = _test(source.task, task)
+    test = test_of(source.task, task)
     stage = _stage(source, choice, identity, test, request)
-    path = storage.root / stage.folder
-    new = not storage.done(f"{stage.folder}/{RECORD}")
+    key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
+    path = storage.root / key
+    new = not storage.done(f"{key}/{RECORD}")
     if new:
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
-        saved = Checkpoint(storage, f"checkpoints/{path.name}.safetensors", checkpoint_seconds)
+        name = key.removeprefix("models/").replace("/", "-")
+        saved = Checkpoint(storage, f"checkpoints/{name}.safetensors", checkpoint_seconds)
         record, learned = _train(source, choice, task, test, inputs, request, saved, progress)
-        about = {"name": request.model, "recipe": choice.recipe.name, "not_open_clip": obstacle(inputs.model)}
+        about = {
+            "name": request.model,
+            "recipe": choice.recipe.name,
+            "fold": asdict(request.fold) if request.fold else None,
+            "not_open_clip": obstacle(inputs.model),
+        }
         with disk_errors(storage.root):
             folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned.write)
         saved.remove()
@@ -121,7 +128,7 @@ def task_for(task: Task | None) -> Task:
     return task.model_copy(update={"kind": "retrieval", "classes": {}, "column": None})
 
 
-def _test(own: Task | None, task: Task) -> HeldOut | None:
+def test_of(own: Task | None, task: Task) -> HeldOut | None:
     """The test set; None if it is split off. One with values in place of captions only stays out of training."""
     if own is None or (own.test is None and own.split is None):
         return HeldOut.none()
@@ -133,7 +140,7 @@ def _test(own: Task | None, task: Task) -> HeldOut | None:
 def _stage(
     source: Source, choice: Choice, identity: Mapping[str, Any], test: HeldOut | None, request: Request
 ) -> Stage:
-    """The folder of the model, by everything that decides its weights."""
+    """The folder of the model, or of the models of all folds, by everything that decides their weights."""
     split = source.task.split if source.task else None
     return Stage(
         f"models/{request.model}",
@@ -145,7 +152,7 @@ def _stage(
             "choice": choice.key,
             "everything": request.everything,
             "seed": request.seed,
-            "fold": asdict(request.fold) if request.fold else None,
+            "folds": {"of": request.fold.of, "shards": request.fold.shards} if request.fold else None,
             "heldout": test.digest if test else (split.model_dump() if split else None),
             "decoder": source.decoder,
             "device": device.kind(),
@@ -166,7 +173,7 @@ def _train(
     """Train `inputs.model`; the record of the training, and what the model has seen."""
     extractor = corpus.extractor(inputs, source.decoder, None)
     known = pool.read(choice, task, [extractor], test, progress)
-    rows, validation = _rows(known, drawn)
+    rows, validation = rows_of(known, drawn)
     seen = known.table.take(np.concatenate([rows, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     pairs = corpus.read(inputs, choice, known, known.features[0], source.decoder, "")
@@ -189,15 +196,17 @@ def _train(
     return record, learned
 
 
-def _rows(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
+def rows_of(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
     """The rows of the pool to train on, and those to validate on. No picture is on both sides."""
     free = ~known.leaked
     wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
+    hashes = known.features[0].phash
     if drawn.fold is not None:
-        wanted &= known.table["shard"].to_numpy() % drawn.fold.of != drawn.fold.number
+        shards, sha256 = known.table["shard"].to_numpy(), np.array(known.table["sha256"].to_pylist(), str)
+        each = hashes[known.table["picture"].to_numpy()]
+        wanted &= folds.trains(drawn.fold.number, drawn.fold.of, shards, sha256, each)
     if not wanted.any():
         raise CompareError("the manifest keeps no pair that can be trained on: loosen its filters, or use --all")
-    hashes = known.features[0].phash
     apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=drawn.seed))
     apart = apart[known.table["picture"].to_numpy()]
     return np.flatnonzero(wanted & ~apart), np.flatnonzero(wanted & apart)
