@@ -7,7 +7,8 @@ import pytest
 
 from training.measures.intervals import Mean
 from training.studies import efficiency, observations, published
-from training.studies.observations import HOLDS, NOT, OPEN, Scored
+from training.studies.differences import HOLDS, NOT, OPEN
+from training.studies.observations import Scored
 
 SPREAD = 0.004
 """The standard deviation of every made-up score."""

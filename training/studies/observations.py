@@ -1,7 +1,7 @@
 """Whether observations of published studies hold in a sweep: a stated rule on intervals of mean recall.
 
 Each observation is a statement about differences between cells. A difference is *above* or *below* 0 if its interval
-is, and *none* if its interval is within `MARGIN` of 0. What is neither cannot be told. Nothing can be told from fewer
+is, and *none* if its interval is within `differences.MARGIN` of 0. What is neither cannot be told. Nothing can be told from fewer
 than `SEEDS` seeds, nor where no cell of the comparison is above chance. Intervals are of 95 % for each
 difference alone.
 """
@@ -12,11 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.measures.intervals import LEVEL, Mean
-
-HOLDS, NOT, OPEN = "HOLDS", "DOES NOT HOLD", "CANNOT BE TOLD"
-
-MARGIN = 0.01
-"""A mean recall that differs by less is the same."""
+from training.studies.differences import HOLDS, NOT, OPEN, Difference, Judgement, judge_all, judge_one
 
 SEEDS = 3
 """The fewest seeds from which anything is told."""
@@ -38,42 +34,6 @@ class Finding(NamedTuple):
     where: str
     verdict: str
     reason: str
-
-
-class Difference(NamedTuple):
-    """A difference of scores with its interval."""
-
-    says: str
-    point: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, says: str, better: Mean, worse: Mean) -> "Difference":
-        """The first less the second."""
-        low, high = np.quantile(better.resampled - worse.resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-        return cls(says, better.point - worse.point, low, high)
-
-    @property
-    def above(self) -> bool:
-        """Whether it is clearly positive."""
-        return self.low > 0
-
-    @property
-    def below(self) -> bool:
-        """Whether it is clearly negative."""
-        return self.high < 0
-
-    @property
-    def none(self) -> bool:
-        """Whether it is clearly too small to matter."""
-        return self.low > -MARGIN and self.high < MARGIN
-
-    def __str__(self) -> str:
-        return f"{self.says} {self.point:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-
-
-Judgement = tuple[str, list[Difference]]
 
 
 def find(cells: Sequence[Scored], seeds: int, chance: float) -> list[Finding]:
@@ -122,7 +82,7 @@ def largest_batch(group: Group) -> Judged:
     if len(batches) < 2:
         return
     pair = _objectives(group, batches[-1])
-    yield _range(batches), list(pair), _one(Difference.of(f"softmax - sigmoid at {batches[-1]}", *reversed(pair)))
+    yield _range(batches), list(pair), judge_one(Difference.of(f"softmax - sigmoid at {batches[-1]}", *reversed(pair)))
 
 
 def medium_batch(group: Group) -> Judged:
@@ -136,7 +96,7 @@ def medium_batch(group: Group) -> Judged:
         Difference.of(f"{name} {shown}", better, worse)
         for name, better, worse in zip(("sigmoid", "softmax"), medium, large, strict=True)
     ]
-    yield _range(batches), [*medium, *large], _all(differences)
+    yield _range(batches), [*medium, *large], judge_all(differences)
 
 
 def noise(group: Group) -> Judged:
@@ -150,7 +110,7 @@ def noise(group: Group) -> Judged:
             sigmoid, softmax = (Mean(means[i].point - means[i + 2].point, means[i].resampled - means[i + 2].resampled)
                                 for i in (0, 1))  # fmt: skip
             difference = Difference.of("what noise changes, sigmoid - softmax", sigmoid, softmax)
-            yield f"{kind} at {share:g}", means, _one(difference)
+            yield f"{kind} at {share:g}", means, judge_one(difference)
 
 
 def hard_is_best(group: Group) -> Judged:
@@ -163,7 +123,7 @@ def hard_is_best(group: Group) -> Judged:
                 Difference.of(f"hard - {how}", found[0], other)
                 for how, other in zip(("random", "easy"), found[1:], strict=True)
             ]
-            yield f"masking {masking:g}", found, _all(differences)
+            yield f"masking {masking:g}", found, judge_all(differences)
 
 
 def easy_is_bad(group: Group) -> Judged:
@@ -172,7 +132,7 @@ def easy_is_bad(group: Group) -> Judged:
     for masking in sorted({masking for how, masking in group if how == "easy"}):
         if whole:
             easy = group["easy", masking]
-            yield f"masking {masking:g}", [whole, easy], _one(Difference.of("all - easy", whole, easy))
+            yield f"masking {masking:g}", [whole, easy], judge_one(Difference.of("all - easy", whole, easy))
 
 
 OBSERVATIONS: tuple[tuple[str, tuple[str, ...], Callable[[Group], Judged]], ...] = (
@@ -212,19 +172,6 @@ def _objectives(group: Group, batch: int) -> tuple[Mean, Mean]:
 
 def _range(batches: Sequence[int]) -> str:
     return f"batches {batches[0]:,} to {batches[-1]:,}"
-
-
-def _one(difference: Difference) -> Judgement:
-    return _all([difference])
-
-
-def _all(differences: list[Difference]) -> Judgement:
-    """Whether all are above 0: so if each is; not if one is below 0, or none."""
-    if all(each.above for each in differences):
-        return HOLDS, differences
-    if any(each.below or each.none for each in differences):
-        return NOT, differences
-    return OPEN, differences
 
 
 def _low(mean: Mean) -> float:
