@@ -1,8 +1,8 @@
 """Whether observations of published studies hold in a sweep: a stated rule on intervals of mean recall.
 
 Each observation is a statement about differences between cells. A difference is *above* or *below* 0 if its interval
-is, and *none* if its interval is within `differences.MARGIN` of 0. What is neither cannot be told. Nothing can be told from fewer
-than `SEEDS` seeds, nor where no cell of the comparison is above chance. Intervals are of 95 % for each
+is, and *none* if its interval is within `differences.MARGIN` of 0. What is neither cannot be told. Nothing can be told
+from fewer than `SEEDS` seeds, nor where no cell of the comparison is above chance. Intervals are of 95 % for each
 difference alone.
 """
 
