@@ -24,6 +24,7 @@ from pipeline.manifest import apart, database
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.pages import report
+from pipeline.process import lifeline
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -35,6 +36,9 @@ from training.studies import gain, plot
 
 REPORT = "report.html"
 PLOT = "gain.svg"
+
+
+lifeline.follow()  # a run that `winnow serve` started ends with it
 
 
 @atexit.register
