@@ -137,7 +137,32 @@ def test_redirects_are_relative_to_their_page(target, read):
     assert Url.parse(target, "http://pictures.example/a/1.jpg?1").text == read
 
 
-PARTS = ["http", "https", ":", "/", "//", "\\", "@", "%2e", "%", "%41", "..", ".", "?", "#", "a", "B", "ex.org", "127.1", "[::1]", ":80", ":0", "&", "=", "|"]
+PARTS = [
+    "http",
+    "https",
+    ":",
+    "/",
+    "//",
+    "\\",
+    "@",
+    "%2e",
+    "%",
+    "%41",
+    "..",
+    ".",
+    "?",
+    "#",
+    "a",
+    "B",
+    "ex.org",
+    "127.1",
+    "[::1]",
+    ":80",
+    ":0",
+    "&",
+    "=",
+    "|",
+]
 PARTS += ["\t", " ", "\u00df", "\u3002", "\ufeff", "\ud800", "\x00"]
 
 
