@@ -72,7 +72,7 @@ def update_ledger(served: Source, storage: Storage) -> Ledger:
 
 @task(**SETTINGS)
 def reuse_shards(plan: Plan, storage: Storage, ledger: Ledger) -> None:
-    """Copy the results that the members of a union have."""
+    """Copy the results that the members of a union have, or earlier shards of another source."""
     with bars() as progress:
         reuse.reuse(plan, storage, ledger.shards, lambda done, total: progress("reuse", done, total))
 
