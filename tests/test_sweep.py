@@ -8,7 +8,7 @@ import training_sources
 from typer.testing import CliRunner
 
 from flows import cli
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, TrainingError
 from pipeline.settings.model import Model
 from pipeline.settings.sweep import Sweep, Treatment
 from pipeline.sources import loading
@@ -98,6 +98,10 @@ def test_tuned_values_are_chosen_by_the_validation_loss(tmp_path):
     ]
     found = chosen(trained)
     assert [(each.cell.values["batch"], each.cell.tuned["head_rate"]) for each in found] == [(16, 1e-2), (32, 1e-3)]
+    trained[1] = trained[1]._replace(results=[{"validation_loss": 1.0}, {"failed": "the loss is nan"}])
+    assert chosen(trained)[0].cell.tuned["head_rate"] == 1e-3
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        chosen(trained[1:])
 
 
 @pytest.fixture(scope="module")

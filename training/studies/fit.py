@@ -218,11 +218,9 @@ def _scores(inputs: Inputs, choice: Choice, known: Pool, decoder: decoders.Name)
         return None
     shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], decoder)
     ranks, count = shown.ranks(inputs), len(known.test.labels)
-    medians = {"i2t_median": float(np.median(ranks[:count])), "t2i_median": float(np.median(ranks[count:]))}
     return {
         "gallery": {"pictures": count, "captions": len(known.test.pairs.text)},
         **shown.measure.scores(ranks),
-        **medians,
         "chance": shown.measure.baseline(known.test.labels)[1],
     }
 

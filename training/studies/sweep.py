@@ -1,19 +1,20 @@
 """A sweep: every cell of a grid trained with several seeds, one table, and what it says of published observations."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import SourceError, did_you_mean
+from pipeline.errors import SourceError, TrainingError, did_you_mean
 from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress, silent
-from pipeline.settings.sweep import Sweep
+from pipeline.settings.sweep import Cell, Sweep
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 from training.studies import observations, published, sweep_cell
 from training.studies.fit import model_of, task_for, test_of
 from training.studies.ground import Grounds
-from training.studies.sweep_summary import Trained, chosen, summary
+from training.studies.sweep_summary import FAILED, Trained, chosen, summary
 
 VERSION = 1
 
@@ -35,7 +36,7 @@ def run(source: Source, storage: Storage, name: str, progress: Progress = silent
         results = []
         for done, (cell, seed) in enumerate(planned):
             progress("cells", done, len(planned))
-            results.append(sweep_cell.result(grounds, cell, seed, progress))
+            results.append(_result(grounds, cell, seed, progress))
         progress("cells", len(planned), len(planned))
         seeds = len(settings.seed_numbers)
         trained = [Trained(cell, results[at * seeds : (at + 1) * seeds]) for at, cell in enumerate(cells)]
@@ -43,6 +44,16 @@ def run(source: Source, storage: Storage, name: str, progress: Progress = silent
         storage.put_if_absent(key, canonical_json({**identified, **summary(grounds, settings, chosen(trained))}))
     found: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
     return found
+
+
+def _result(grounds: Grounds, cell: Cell, seed: int, progress: Progress) -> Mapping[str, Any]:
+    """That of a cell and a seed; why there is none for a training that diverges with values that are tuned."""
+    try:
+        return sweep_cell.result(grounds, cell, seed, progress)
+    except TrainingError as error:
+        if not cell.tuned:
+            raise
+        return {FAILED: str(error)}
 
 
 def _sweep(source: Source, name: str) -> Sweep:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.errors import TrainingError
 from pipeline.settings.encoder import Network
 from pipeline.settings.sweep import Cell, Sweep
 from training.measures import intervals, ranking
@@ -16,6 +17,9 @@ from training.measures.matching import Retrieval
 from training.studies import comparison, cost, efficiency, observations, published
 from training.studies.ground import Grounds
 from training.studies.observations import Scored
+
+FAILED = "failed"
+"""The key of why a training has no result."""
 
 COSTED = 64
 """Stored pictures on which the cost of an image tower is measured."""
@@ -31,14 +35,20 @@ class Trained(NamedTuple):
 def chosen(trained: Sequence[Trained]) -> list[Trained]:
     """Of the cells that differ in tuned values alone, the one with the lowest mean validation loss over seeds.
 
-    Without validation pairs, the first.
+    Without validation pairs, the first. Values under which a training failed are no choice. Raises TrainingError if
+    there is no other.
     """
-    best: dict[str, Trained] = {}
+    points: dict[str, list[Trained]] = {}
     for each in trained:
-        point = json.dumps(each.cell.values, sort_keys=True, default=str)
-        if point not in best or _loss(each) < _loss(best[point]):
-            best[point] = each
-    return list(best.values())
+        points.setdefault(json.dumps(each.cell.values, sort_keys=True, default=str), []).append(each)
+    best = []
+    for group in points.values():
+        failures = [result[FAILED] for each in group for result in each.results if FAILED in result]
+        whole = [each for each in group if not any(FAILED in result for result in each.results)]
+        if not whole:
+            raise TrainingError(failures[0])
+        best.append(min(whole, key=_loss))
+    return best
 
 
 def _loss(trained: Trained) -> float:
