@@ -14,7 +14,13 @@ commands = typer.Typer()
 @commands.command("fit", epilog="Example: `winnow fit flickr small`")
 def fit_model(
     source: SourceName,
-    model: Annotated[str, typer.Argument(help="The name of a table [models.NAME] of the source file, which docs/small-clips.md explains.", metavar="MODEL")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The name of a table [models.NAME] of the source file, which docs/small-clips.md explains.",
+            metavar="MODEL",
+        ),
+    ],
     recipe: RecipeName = None,
     everything: Annotated[bool, typer.Option("--all", help="Train on all downloaded pairs, kept or not.")] = False,
     seed: Annotated[int, typer.Option(help="Of the heads and of the order of the pairs.", min=0)] = 0,
