@@ -2,16 +2,19 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import training_sources
 from PIL import Image
 
 from pipeline.settings.model import Model
 from training.dual import folder as folders
 from training.dual.build import build
 from training.dual.size import measure
+from training.studies.fit import Request, fit
 
 pytestmark = [
     pytest.mark.slow,
@@ -79,3 +82,19 @@ def test_the_published_sizes(model):
     size = measure(model)
     assert size.image == 2_223_872
     assert size.image_flops == pytest.approx(2 * 300e6, rel=0.02)  # 300 million multiply-adds (Sandler et al. 2018)
+
+
+@pytest.mark.parametrize("preset", ["small-clip", "small-clip-study"])
+def test_a_tiny_preset_trains_in_half_a_minute_on_two_cores(preset, tmp_path):
+    """With MiniLM in place of DistilBERT, whose weights are not in WINNOW_DATA."""
+    image = WEIGHTS / "tf_efficientnet_lite0.safetensors"
+    table = (
+        f'[models.small]\npreset = "{preset}"\ntiny = true\nimage = "timm:tf_efficientnet_lite0@{image}"\n'
+        f'text = "transformers:{WEIGHTS / "minilm_l6_v2"}"\n'
+    )
+    source = training_sources.task(tmp_path / "tiny", measured=training_sources.NAMED + table)
+    began = time.process_time()
+    record = fit(*source, Request("small")).record
+    assert time.process_time() - began < 60
+    assert record["cost"]["steps"] == 20
+    assert record["cost"]["trained"] > (20e6 if preset == "small-clip-study" else 4e5)
