@@ -13,7 +13,7 @@ from flows.progress import warn
 from pipeline.demo import world
 from pipeline.download import download
 from pipeline.errors import WinnowError
-from pipeline.ledger.ledger import Ledger, Shard
+from pipeline.ledger.ledger import Ledger, Shard, committed
 from pipeline.manifest.manifest import Manifest
 from pipeline.review.sample_source import sample_storage
 from pipeline.scorers.spec import PoolSpec
@@ -90,7 +90,7 @@ def bring_up_to_date(described: Source, storage: Storage) -> dict[str, Any]:
     with writing(storage, described), world.served(described, storage) as served:
         plan = Plan.of(served)  # reports missing weights before anything is fetched
         ledger = tasks.update_ledger(served, storage)
-        if served.union:
+        if served.union or len(committed(storage)) > 1:
             tasks.reuse_shards(plan, storage, ledger)
         if line := download.missing_contact(served, storage, ledger.shards):
             warn(line)

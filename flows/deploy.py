@@ -1,19 +1,23 @@
 """Every source file as a Prefect deployment, and automatic retraining on new manifests."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
-from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
+from flows import interrupted
 from flows.curate import curate
 from flows.events import PUBLISHED
 from flows.retrain import reconcile, retrain
 from pipeline.errors import SourceError
+from pipeline.process import lifeline
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 
@@ -23,13 +27,42 @@ AT_ONCE = 4
 """Runs of all deployments together. Two runs of one source do not work side by side: the second one fails."""
 
 
-def run(root: Path, echo: Callable[[str], None]) -> None:
-    """Serve all deployments until Ctrl-C, on the API of the environment. `echo` prints a line."""
+class _Runner(Runner):
+    """Ends at SIGTERM as at Ctrl-C. Prefect 3.8's own handler leaves runs at work, and prints tracebacks."""
+
+    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
+        """Work until cancelled."""
+        self._loop, self._working = asyncio.get_running_loop(), asyncio.current_task()
+        await super().start(run_once, webserver)
+
+    def handle_sigterm(self, *_: Any) -> None:
+        """Cancel `start`. SIGINT would not do: a shell's background job ignores it."""
+        if self._loop and self._working:
+            self._loop.call_soon_threadsafe(self._working.cancel)
+
+
+def run(root: Path, echo: Callable[[str], None], own: bool) -> None:
+    """Serve all deployments until Ctrl-C or SIGTERM, on the API of the environment. `echo` prints a line.
+
+    If the server is this command's `own`, runs that its end interrupts are scheduled again, and so are those that an
+    earlier end left unfinished. On another server they may be at work elsewhere.
+    """
     served = deployments(root.resolve(), echo)
     for each in served:
         description = f"   {each.description}" if each.description else ""
         echo(f"  {each.flow_name}/{each.name}{description}")
-    serve(*served, print_starting_message=False, limit=AT_ONCE)
+    runner = _Runner(pause_on_shutdown=True, limit=AT_ONCE)
+    added = [cast(UUID, runner.add_deployment(each)) for each in served]
+    if own and (count := interrupted.schedule_again(added)):
+        echo(f"{count} runs that were interrupted are resumed")
+    lifeline.lead()
+    try:
+        asyncio.run(runner.start())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        echo("stopping")
+    finally:
+        if own:
+            interrupted.schedule_again(added)
 
 
 def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeployment]:

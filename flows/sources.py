@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 
 def load(name: str, root: Path) -> tuple["Source", Storage]:
-    """The source that a path or a name means, and the store of its results. Raises SourceError."""
+    """The source that a path or a name means, and the store of its results, whose catalogue follows a move.
+
+    Raises SourceError.
+    """
+    from pipeline.manifest import database
     from pipeline.sources import loading
 
     described = loading.load(name)
-    return described, Storage(root / described.name)
+    storage = Storage(root / described.name)
+    database.follow(storage)
+    return described, storage
 
 
 def check(name: str) -> "Source":

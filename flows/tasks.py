@@ -20,10 +20,11 @@ from pipeline.engine import local
 from pipeline.errors import WinnowError
 from pipeline.ledger import ingest
 from pipeline.ledger.ledger import Ledger, Shard
-from pipeline.manifest import database, publish
+from pipeline.manifest import apart, database
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
 from pipeline.pages import report
+from pipeline.process import lifeline
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -35,6 +36,9 @@ from training.studies import gain, plot
 
 REPORT = "report.html"
 PLOT = "gain.svg"
+
+
+lifeline.follow()  # a run that `winnow serve` started ends with it
 
 
 @atexit.register
@@ -68,7 +72,7 @@ def update_ledger(served: Source, storage: Storage) -> Ledger:
 
 @task(**SETTINGS)
 def reuse_shards(plan: Plan, storage: Storage, ledger: Ledger) -> None:
-    """Copy the results that the members of a union have."""
+    """Copy the results that the members of a union have, or earlier shards of another source."""
     with bars() as progress:
         reuse.reuse(plan, storage, ledger.shards, lambda done, total: progress("reuse", done, total))
 
@@ -103,8 +107,8 @@ def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mappin
 @task(persist_result=True, **SETTINGS)
 def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
-    published = publish.publish(plan, storage, ledger, quarantined)
-    steps = Manifest.open(storage, published.id).funnel(plan.source.own_recipe)
+    published = apart.publish(plan, storage, ledger, quarantined)
+    steps = apart.compare(storage, published.id, [plan.source.own_recipe]).funnels[0].steps
     _table([asdict(published.counts)], plan.source, "counts", published.id)
     _table([asdict(step) for step in steps], plan.source, "funnel", published.id)
     return asdict(published)

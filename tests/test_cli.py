@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "encoders",
     "fit",
+    "sweep",
     "export",
     "search",
     "sql",

@@ -12,7 +12,7 @@ import typer
 
 from flows.cli import app
 from pipeline.query import named
-from pipeline.settings import choice, download, encoder, model, pairs, task
+from pipeline.settings import choice, download, encoder, model, pairs, sweep, task
 from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
@@ -202,6 +202,8 @@ def test_every_named_query_is_explained():
         model.TransformersText,
         model.OpenClipText,
         model.SmallText,
+        sweep.Sweep,
+        sweep.Treatment,
     ],
 )
 def test_the_template_explains_every_key(table):

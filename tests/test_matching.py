@@ -26,7 +26,7 @@ from training.data.pairs import Pairs
 from training.data.pool import Pool
 from training.measures import intervals, matching, metrics
 from training.measures.matching import Match, Retrieval
-from training.studies import comparison, evaluation, fairness, gain
+from training.studies import comparison, fairness, gain, measuring
 
 CLIP = f'{{ kind = "open_clip", model = "local-dir:{Path(demo.__file__).parent / "clip"}" }}'
 DUAL = {"dual": {"head": "dual", "encoder": {"kind": "open_clip", "model": "ViT-B-32"}}}
@@ -139,8 +139,8 @@ def test_wrong_captions_do_not_make_a_learner_that_always_says_match_the_best():
     measure = Match(Pairs.of([f"{n}" for n in range(100)], np.arange(100), np.arange(100) < 50), 100)
     knows, always = np.where(np.arange(100) < 24, 0.5, -0.5), np.zeros(100)
     assert measure.scores(knows)["f1"] < measure.scores(always)["f1"]
-    assert evaluation.selection_score(measure, knows) == pytest.approx(0.52 * 0.5 + 0.48)
-    assert evaluation.selection_score(measure, always) == 0.5
+    assert measuring.selection_score(measure, knows) == pytest.approx(0.52 * 0.5 + 0.48)
+    assert measuring.selection_score(measure, always) == 0.5
 
 
 def test_half_get_the_caption_of_another():
@@ -212,10 +212,10 @@ def test_a_threshold_is_found_on_pictures_that_nobody_saw():
     table = pa.table({"uid": [f"u{n}" for n in range(60)], "sha256": [str(n // 2) for n in range(60)]})
     task = Task(kind="match", learners=DUAL)
     known = Pool(table, None, [], [], np.arange(60) == 0, {}, {})
-    found = evaluation.undrawn(task, known, np.array([2, 2, 5]), 1)
+    found = measuring.undrawn(task, known, np.array([2, 2, 5]), 1)
     assert found.tolist() == [1, *range(6, 60)]
     with pytest.raises(CompareError, match="only 19 pairs were not drawn in seed 1"):
-        evaluation.undrawn(task, known, np.arange(2, 41), 1)
+        measuring.undrawn(task, known, np.arange(2, 41), 1)
 
 
 @pytest.mark.parametrize(

@@ -420,3 +420,12 @@ def test_a_process_that_forbids_itself_to_write_cannot_change_a_published_file(f
 )  # fmt: skip
 def test_a_query_has_no_nan_and_its_columns_keep_their_names(store, sql, answer):
     assert ask(store, sql) == [answer]
+
+
+@pytest.mark.parametrize("name", ["crawl [2024]", 'it\'s "mine" 100% *', "größe 日本", "-dash", "a?b[", "back\\slash"])
+def test_any_folder_name_is_a_root(tmp_path, name):
+    described = published_sources.listed(tmp_path / "lists", range(40, 44))
+    storage = Storage(tmp_path / name / described.name)
+    published_sources.published(described, storage)
+    for view in ("rows", "history"):
+        assert sandbox.run(f"SELECT count(*) AS n FROM {view}", [storage])["n"].to_pylist() == [4]

@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import downloaded_sources
@@ -44,6 +45,7 @@ def url(number):
     return f"http://host/{number}.jpg"
 
 
+@cache
 def toy(number):
     return Image.fromarray(demo_pool.photograph(7, 0, number))
 
@@ -192,7 +194,11 @@ def test_the_page_has_the_pictures_and_what_strangers_wrote_as_text(folder, sour
     assert not re.search(r"<(script|a|iframe|form|object)\b", page)
     assert html.escape("<script>document.title = 'owned'</script>", quote=False).replace("'", "&#39;") in page
     assert "\u202e" not in page
-    assert winnow(folder, "a ball", "--page", tmp_path).exit_code == 1  # a folder
+    assert winnow(folder, "a ball", "--page", tmp_path).exit_code == 2  # a folder
+    done = winnow(folder, "a ball", "--page", tmp_path / "new" / "page.html" / "under.html")
+    assert done.exit_code == 1
+    assert "cannot write" in done.stderr
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
 def test_a_text_that_is_too_long_is_cut_and_the_tokens_are_counted(folder, source, model):
@@ -204,6 +210,7 @@ def test_a_text_that_is_too_long_is_cut_and_the_tokens_are_counted(folder, sourc
     assert done.stderr == f"the text is too long for small: its last {cut} tokens were not read\n"
     assert model.embed_text(words).cut == cut
     assert model.embed_text("a ball " * ((context - 2) // 2)).cut == 0
+    assert model.embed_text("a ball \udcff").cut == 0  # a byte that is no UTF-8, as Python reads it from a command line
 
 
 @pytest.mark.parametrize(
@@ -299,14 +306,14 @@ def vectors(count, dim, seed=0):
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
 
 
-@pytest.mark.parametrize("block", [1, 7, nearest.BLOCK + 3])
+@pytest.mark.parametrize("block", [1, 7, nearest.ROWS + 3])
 def test_the_nearest_are_those_of_a_sort_in_float64(block):
-    stored, dim = vectors(2 * nearest.BLOCK + 100, 24), 24
+    stored, dim = vectors(2 * nearest.ROWS + 100, 24), 24
     stored[[5, 900, 4000]] = stored[8000]  # equal vectors at very different places
     stored[17] = np.nan
     query = stored[8000].astype(np.float32)
     blocks = [stored[start : start + block] for start in range(0, len(stored), block)]
-    products = np.concatenate(list(nearest.inner_products(blocks, query)))
+    products = np.concatenate(nearest.inner_products(blocks.__getitem__, len(blocks), query, workers=2))
     exact = nearest.exact_products(stored, query)
     order = sorted(set(range(len(stored))) - {17}, key=lambda n: (-exact[n], n))
     for count in (0, 1, 3, 50, len(stored) + 5):
@@ -317,7 +324,7 @@ def test_the_nearest_are_those_of_a_sort_in_float64(block):
 
 
 def test_nothing_is_near_where_nothing_is_stored():
-    assert list(nearest.inner_products([], np.ones(4, np.float32))) == []
+    assert nearest.inner_products([].__getitem__, 0, np.ones(4, np.float32)) == []
     none = np.full(3, -np.inf, np.float32)
     assert len(nearest.nearest(none, 2, 4, lambda at: np.zeros(len(at)))[0]) == 0
 

@@ -110,7 +110,7 @@ def task(
     encoder(folder)
     spent = {"steps": 30, "batch": 32, "seeds": 5, "augmented_views": 1} | budget
     chosen = "".join(f'[[filters]]\nname = "{n}"\nsql = "{sql}"\n' for n, sql in (filters or HONEST).items())
-    named = learners or {"linear": ("linear", RESNET)}
+    named = {"linear": ("linear", RESNET)} if learners is None else learners
     trained = "".join(f'[task.learners.{n}]\nhead = "{h}"\nencoder = {e}\n' for n, (h, e) in named.items())
     (folder / "taught.toml").write_text(
         f'[pairs]\nlocation = "list.tsv"\ncolumns = ["caption", "url"{extra}]\nextra = [{extra[2:]}]\n'

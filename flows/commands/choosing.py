@@ -28,12 +28,13 @@ def show_funnel(
     from flows import sources
     from flows.console.funnel import comparison
     from flows.console.output import show
+    from pipeline.manifest import apart
     from pipeline.manifest.manifest import Manifest
     from pipeline.manifest.recipes import find_all
 
     described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
-    compared = found.compare(find_all(described, storage, recipe))
+    compared = apart.compare(storage, found.id, find_all(described, storage, recipe))
     show(comparison(compared), as_json)
     print_json(as_json, {"manifest": found.id} | asdict(compared))
 

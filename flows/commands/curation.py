@@ -121,14 +121,14 @@ def publish_recipe(
     file's own recipe again. A running Prefect server is notified, so that retraining follows.
     """
     from flows import sources
-    from pipeline.manifest.publish import republish
+    from pipeline.manifest import apart
     from pipeline.manifest.recipes import find
     from pipeline.takedown.writing import writing
 
     described, storage = sources.load(source, root)
     chosen = find(described, storage, recipe) if recipe else described.own_recipe
     with writing(storage, described):
-        published = republish(storage, chosen)
+        published = apart.republish(storage, chosen)
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)
     if chosen != described.own_recipe:

@@ -44,6 +44,7 @@ def serve_deployments(
     """
     from flows import server
 
+    own = server.state(server.url(port)) is server.State.SILENT
     with server.ensure(port, debug) as api:
         from flows import deploy
 
@@ -52,7 +53,7 @@ def serve_deployments(
             echo(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
         else:
             echo("its pages ask for the auth_string in prefect.toml", to_stderr=False)
-        deploy.run(root, lambda line: echo(line, to_stderr=False))
+        deploy.run(root, lambda line: echo(line, to_stderr=False), own)
 
 
 @commands.command("bench", epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")

@@ -29,7 +29,7 @@ def search_pictures(
         str | None, typer.Option(help="Search only the pairs that this recipe would keep.", metavar="NAME")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write a page with the pictures to this file.", metavar="FILE")
+        Path | None, typer.Option(help="Write a page with the pictures to this file.", metavar="FILE", dir_okay=False)
     ] = None,
     manifest: ManifestId = None,
     root: Root = DATA,

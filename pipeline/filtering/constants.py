@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from filters.core import REST
 from pipeline.errors import RecipeError
 from pipeline.filtering import syntax
 from pipeline.filtering.functions import words
@@ -60,6 +61,18 @@ def check(sql: str, columns: Sequence[tuple[str, str]]) -> None:
         call("pipeline.filtering.constants:attempt", [*costly, sql], columns, limits=limits)
     except (TimeoutError, MemoryError, ProcessError):
         raise RecipeError(f"it takes more than {SECONDS} s or {MEMORY >> 30} GB to compute for a few rows") from None
+
+
+def is_plain(sql: str) -> bool:
+    """Whether an expression calls cheap functions only and has no subquery: a row costs little, whatever is in it."""
+    if REST in sql:
+        return False
+    try:
+        nodes = list(syntax.nodes(syntax.parse(f"SELECT (\n{sql}\n)")))
+    except ValueError:  # it is refused when it is bound
+        return True
+    called = {str(node.get("function_name")).lower() for node in nodes if node.get("class") == "FUNCTION"}
+    return called <= _CHEAP and not any(node.get("class") == "SUBQUERY" for node in nodes)
 
 
 def attempt(expressions: Sequence[str], columns: Sequence[tuple[str, str]]) -> None:

@@ -170,8 +170,8 @@ def attribute_errors(
     clock.start()
     try:
         yield
-    except duckdb.OutOfMemoryException:
-        raise
+    except duckdb.OutOfMemoryException as error:
+        raise RecipeError(f"the filters need more memory than there is ({_plain(error, [])[:100]})") from None
     except duckdb.InterruptException:
         if not clock.finished.is_set():
             raise

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.store.parquet import ROW_GROUP
 
 
-def cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
+def cut(con: duckdb.DuckDBPyConnection, size: int, fresh: str = "fresh") -> Iterator[pa.Table]:
     """Tables of about `size` pairs in ledger order: by the first occurrence of a URL, all pairs of a URL together.
 
     Reads the tables `listed` (all columns of the list) and `fresh` (the ordinals of new pairs). A shard begins with the
@@ -19,7 +19,7 @@ def cut(con: duckdb.DuckDBPyConnection, size: int) -> Iterator[pa.Table]:
     reader = con.sql(
         f"""
         WITH rows AS (SELECT *, CASE url WHEN '' THEN uid ELSE url END AS __page
-                      FROM listed SEMI JOIN fresh USING (__ordinal)),
+                      FROM listed SEMI JOIN (SELECT __ordinal FROM {fresh}) USING (__ordinal)),
         pages AS (SELECT __page, min(__ordinal) AS first, count(*) AS pairs FROM rows GROUP BY __page),
         slots AS (SELECT __page, first, ((sum(pairs) OVER (ORDER BY first) - pairs) // {size})::BIGINT AS __slot
                   FROM pages),

@@ -40,7 +40,9 @@ def update(
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
             blocked = blocklist.in_force(source, storage)
-            appended = _append(con, storage, scratch, source.download.shard_size, blocked)
+            # Apart, so that a shard of pairs whose extra columns changed needs no download.
+            kinds = ("fresh SEMI JOIN seen USING (uid)", "fresh ANTI JOIN seen USING (uid)")
+            appended = _append(con, storage, scratch, source.download.shard_size, blocked, kinds=kinds)
             _add_seen(con, pairs_files(storage, appended))
         return _snapshot(con, storage, scratch, amended)
 
@@ -109,6 +111,7 @@ def _append(
     size: int,
     blocked: Blocked = Blocked(),  # noqa: B008 - it is frozen
     revised: Literal["retried"] | None = None,
+    kinds: Sequence[str] = ("fresh",),
 ) -> list[Shard]:
     """Cut the fresh pairs into shards and commit them atomically: after a crash, all of them are new again, or none.
 
@@ -119,7 +122,7 @@ def _append(
     shards: list[Shard] = []
     late: set[str] = set()
     matched: set[str] = set()
-    for number, table in enumerate(cut(con, size), start):
+    for number, table in enumerate((table for kind in kinds for table in cut(con, size, kind)), start):
         gone = blocked.covers_rows(table)
         late.update(table.filter(gone)["uid"].to_pylist())
         matched.update(*map(matching_digests, table.filter(gone)["url"].to_pylist()))

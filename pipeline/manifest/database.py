@@ -2,8 +2,9 @@
 
 Beside it is `trials.parquet`, the view `trials`, for people without a DuckDB client.
 
-Its paths are absolute, so that it opens from any folder. A source that was moved gets a new catalogue with its next
-run. Open it read-only. `manifests` and `trials` are tables, with the content of the time when the file was written.
+Its paths are absolute, so that it opens from any folder. A source that was moved gets a new catalogue with the
+next command that reads it. Open it read-only.
+`manifests` and `trials` are tables, with the content of the time when the file was written.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
+from pipeline.errors import WinnowError
 from pipeline.manifest import views
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
@@ -31,6 +33,14 @@ def refresh(storage: Storage) -> None:
     """Write the catalogue, unless the existing one is current."""
     if commits(storage) and _about(storage) != (now := _now(storage)):
         _write(storage, now)
+
+
+def follow(storage: Storage) -> None:
+    """Write the catalogue again if the source's folder was moved; not where nothing can be written."""
+    about = _about(storage)
+    if about and about[0] != str(storage.root):
+        with contextlib.suppress(OSError, WinnowError):
+            _write(storage, _now(storage))
 
 
 def _now(storage: Storage) -> tuple[str, int, int]:

@@ -5,7 +5,10 @@ stands in its block. The second computes the products of the few best rows again
 equal vectors are equally near. tests/benchmarks/README.md compares the time with that of an index.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +18,46 @@ Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Exact = npt.NDArray[np.float64]
 
-BLOCK = 4096
-"""Vectors that are in memory as float32 at once."""
+ROWS = 4096
+"""Vectors of a block that a worker holds as float32 at once."""
 
 
-def inner_products(blocks: Iterable[Vectors], query: Floats) -> Iterator[Floats]:
-    """The inner products of the query [dim] with the rows of each block [rows, dim]: float32 [rows], -inf for NaN.
+def inner_products(load: Callable[[int], Vectors], blocks: int, query: Floats, workers: int = 1) -> list[Floats]:
+    """The inner products of the query [dim] with the rows of each block: float32 [rows], -inf for a row of NaN.
 
-    Blocks may be memory-mapped files, and views with gaps between rows. At most `BLOCK` rows are copied at once.
+    `load` is called in `workers` threads, with each number below `blocks`, and returns a block [rows, dim], which may
+    have gaps between its rows. As many blocks as workers are in memory. Meanwhile an operation of torch uses one core.
     """
     import torch
 
-    against, copy = torch.from_numpy(query), torch.empty(BLOCK, len(query))
-    for block in blocks:
+    against, own = torch.from_numpy(query), threading.local()
+
+    def begin() -> None:
+        own.wide = torch.empty(ROWS, len(query))  # memory that is new for every block costs more than the products
+
+    def products(number: int) -> Floats:
+        block = torch.from_numpy(load(number))
         found = torch.empty(len(block))
-        for start in range(0, len(block), BLOCK):
-            part = torch.from_numpy(block[start : start + BLOCK])
-            wide = copy[: len(part)].copy_(part)
-            torch.mv(wide, against, out=found[start : start + BLOCK])
-        yield torch.nan_to_num_(found, nan=-torch.inf).numpy()
+        for start in range(0, len(block), ROWS):
+            rows = block[start : start + ROWS]
+            torch.mv(own.wide[: len(rows)].copy_(rows), against, out=found[start : start + ROWS])
+        return torch.nan_to_num_(found, nan=-torch.inf).numpy()
+
+    with _one_core_each(), ThreadPoolExecutor(workers, "products", begin) as pool:
+        return list(pool.map(products, range(blocks)))
+
+
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """Threads that each use all cores would wait for each other after every block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def nearest(products: Floats, count: int, dim: int, exact: Callable[[Places], Exact]) -> tuple[Places, Exact]:

@@ -25,5 +25,8 @@ def write_page(template: str, path: Path, facts: Mapping[str, Any]) -> None:
     page = environment.get_template(template).render(facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)  # a reader sees the old page or the new one
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)  # a reader sees the old page or the new one
+    finally:
+        part.unlink(missing_ok=True)

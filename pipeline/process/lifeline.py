@@ -14,12 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 _VARIABLE = "WINNOW_LIFELINE"
+_LEADER = "WINNOW_LEADER"
 
 HOME = Path(__file__).parents[2]
 """The folder of winnow's packages."""
@@ -60,6 +62,26 @@ def hold() -> None:
         _watch(int(named))
     elif parent is not None and isinstance(parent.sentinel, int):
         _watch(parent.sentinel)
+
+
+def lead() -> None:
+    """Let programs that others start for this process end with it: those that call `follow`."""
+    os.environ[_LEADER] = str(os.getpid())
+    if Path.cwd() != HOME:
+        os.environ["PYTHONSAFEPATH"] = "1"  # as `python` does
+
+
+def follow() -> None:
+    """In a program that a process after `lead` started, through whatever library: end when that process ends."""
+    leader = os.environ.pop(_LEADER, None)
+    if leader is not None:
+        threading.Thread(target=_follow, args=(int(leader),), daemon=True).start()
+
+
+def _follow(leader: int) -> None:
+    while os.getppid() == leader:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch(descriptor: int) -> None:

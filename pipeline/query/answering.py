@@ -48,7 +48,8 @@ def _answer(job: Job) -> None:
         allowed = _create_views(con, storages, views_named)
         con.execute(f"SET memory_limit = '{MEMORY}B'")
         con.execute(f"SET max_temp_directory_size = '{SPILL}B'")
-        con.execute(f"SET allowed_paths = [{', '.join(duck.literal(str(path)) for path in allowed)}]")
+        names = sorted({name for path in allowed for name in (str(path), duck.escape(path))})  # DuckDB checks both
+        con.execute(f"SET allowed_paths = [{', '.join(map(duck.literal, names))}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
         reader = portable(_bound(con, job.sql)).to_arrow_reader(10_000)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.engine.machine import cores
 from pipeline.errors import StorageError
 from pipeline.neighbours.nearest import Exact, Floats, Places, Vectors, exact_products, inner_products, nearest
 from pipeline.store.storage import Storage
@@ -46,14 +47,14 @@ class PictureEmbeddings:
     @cached_property
     def _scan(self) -> tuple[Floats, Places]:
         """The inner products of all rows, and where each shard begins among them; last, where the last one ends."""
-        blocks = list(inner_products(map(self._load, self.shards), self._query))
+        blocks = inner_products(lambda at: self._load(self.shards[at]), len(self.shards), self._query, cores())
         products = np.concatenate([np.empty(0, np.float32), *blocks])
         return products, np.cumsum([0, *map(len, blocks)])
 
     def _exact(self, places: Places) -> Exact:
         """Of places in ascending order."""
         parts = [
-            exact_products(self._load(self.shards[number])[rows], self._query)
+            exact_products(self._load(self.shards[number], mapped=True)[rows], self._query)
             for number, rows in self._by_shard(places)
         ]
         return np.concatenate(parts)
@@ -63,14 +64,16 @@ class PictureEmbeddings:
         _, starts = self._scan
         ascending = np.sort(places)
         numbers = np.searchsorted(starts, ascending, side="right") - 1
-        for number in np.unique(numbers).tolist():
-            yield number, ascending[numbers == number] - starts[number]
+        which, first = np.unique(numbers, return_index=True)
+        for number, inside in zip(which.tolist(), np.split(ascending, first[1:]), strict=True):
+            yield number, inside - starts[number]
 
-    def _load(self, shard: int) -> Vectors:
+    def _load(self, shard: int, mapped: bool = False) -> Vectors:
+        """float16 [rows, dim] of the shard, read whole; `mapped`, only the pages of the rows that are used."""
         key = f"embeddings/{self._stage}/{shard:05d}.npy"
         path = self._storage.fetch(key)
         try:
-            stored: npt.NDArray[np.float16] = np.load(path, mmap_mode="c", allow_pickle=False)  # torch warns of "r"
+            stored: npt.NDArray[np.float16] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except (ValueError, OSError, EOFError):
             raise _damaged(key) from None
         if stored.dtype != np.float16 or stored.ndim != 3 or stored.shape[1] != 2:

@@ -44,6 +44,7 @@ class Model:
 
     def embed_text(self, text: str) -> Query:
         """The embedding of a text. What is longer than the model reads is cut off. Raises ModelError."""
+        text = text.encode(errors="replace").decode()  # bytes of a command line that are no UTF-8
         clip = self._clip
         return Query(_finite(clip.encode_captions([text])[0], self.name), clip.tokens_cut(text))
 

@@ -24,6 +24,7 @@ def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
     that are not in the manifest. Raises SourceError if all are.
     """
     with manifest.connection() as con:
+        known = known.located(con)
         con.from_arrow(known.table.rename_columns(["__uid", "__label"])).create("sample")
         con.execute("CREATE TEMP TABLE found AS FROM rows JOIN sample ON uid = __uid")
         ((present,),) = con.execute("SELECT count(*) FROM found").fetchall()

@@ -50,8 +50,11 @@ def scored(source: Source, storage: Storage, labels: Path) -> tuple[Labelled, Ma
     plan = Plan.of(source)
     for each in (storage, sample_storage(storage)):
         manifest = Manifest.open(each) if commits(each) else None
-        if manifest and manifest.complete and _same(manifest, plan) and _whole(manifest, known):
-            return known, manifest
+        if manifest and manifest.complete and _same(manifest, plan):
+            with manifest.connection() as con:
+                located = known.located(con)
+            if _whole(manifest, located):
+                return located, manifest
     return None
 
 

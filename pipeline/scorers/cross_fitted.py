@@ -8,7 +8,7 @@ only the others (the cross-fitting of Chernozhukov et al. 2018, section 3, with 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ VERSION = 1
 class CrossFittedSpec(ClipSettings):
     """The models of all folds, which `winnow fit --folds` trained on the kept pairs of this source."""
 
+    reads_extra: ClassVar[bool] = True  # whether a pair has a score depends on its shard
     kind: Literal["cross_fitted"]
     folder: ExistingPath = Field(description="what `winnow fit --folds` wrote: a model's folder for each fold")
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,7 @@ class Recording(Table):
 class RecordedSpec(Spec):
     """Cosine of recorded image and text embeddings; needs no picture."""
 
+    reads_extra: ClassVar[bool] = True
     kind: Literal["recorded"]
     model: str = Field(description="the model that computed them, as MODEL/WEIGHTS: ViT-B-32-quickgelu/openai")
     image: Recording

@@ -103,6 +103,9 @@ class Spec(Table):
     """One `[scorers.NAME]` table of a source file. Importing or validating a spec imports no torch."""
 
     looks_at_pictures: ClassVar[bool] = False
+    reads_extra: ClassVar[bool] = False
+    """Whether results may depend on the extra columns of a pair."""
+
     kind: str
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
@@ -51,6 +51,7 @@ def from_file(table: Any, info: ValidationInfo) -> Any:
 class UserScorerSpec(Spec):
     """A user's own scorer: a file with `columns` and `score(batch)`. It is read once, with the source file."""
 
+    reads_extra: ClassVar[bool] = True
     kind: Literal[".py"]
     file: Path
     options: dict[str, JsonValue] = Field({}, description="keyword arguments of score")

@@ -57,7 +57,9 @@ class OpenClipText(Table):
     @property
     def network(self) -> Network:
         """The same, as the table that names an encoder of pictures."""
-        return Network(kind="open_clip", model=self.model, weights=self.weights, quick_gelu=self.quick_gelu)
+        return Network.model_construct(  # not checked again: the paths of a saved model may be gone
+            kind="open_clip", model=self.model, weights=self.weights, quick_gelu=self.quick_gelu
+        )
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import did_you_mean
@@ -21,6 +21,7 @@ from pipeline.settings.fields import Table
 from pipeline.settings.model import Model
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.schedule import check_schedule
+from pipeline.settings.sweep import Sweep
 from pipeline.settings.task import Task
 from pipeline.sources.columns import check_columns
 
@@ -73,11 +74,14 @@ class Source(Table):
     models: dict[Annotated[str, AfterValidator(_model_name)], Model] = Field(
         {}, description="dual encoders, by name: winnow fit trains one, and a learner of the task may name one"
     )
+    sweeps: dict[Annotated[str, AfterValidator(_model_name)], Sweep] = Field(
+        {}, description="grids of trainings of a model, by name, for winnow sweep"
+    )
     task: Task | None = None
     path: Path = Field(Path(), exclude=True)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self, info: ValidationInfo) -> Self:
         tables = [table for table in (self.pairs, self.demo, self.union or None) if table is not None]
         if len(tables) != 1:
             raise ValueError(
@@ -94,11 +98,22 @@ class Source(Table):
             if learner.model is not None and learner.model not in self.models:
                 hint = did_you_mean(learner.model, self.models)
                 raise ValueError(f"task.learners.{name}: there is no model {learner.model!r}{hint}")
+        self._check_sweeps((info.context or {}).get("folder", Path()))
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):
                 raise ValueError(f"filter {row.name!r} catches {label!r}, which calibration.good lists as good")
         _ = self.own_recipe  # raises ValueError for an unknown recipe, a bad filter name, or two filters of one name
         return self
+
+    def _check_sweeps(self, folder: Path) -> None:
+        for name, sweep in self.sweeps.items():
+            if sweep.model not in self.models:
+                hint = did_you_mean(sweep.model, self.models)
+                raise ValueError(f"sweeps.{name}: there is no model {sweep.model!r}{hint}")
+            try:
+                sweep.cells(self.models[sweep.model], folder)
+            except ValueError as error:
+                raise ValueError(f"sweeps.{name}: {error}") from error
 
     @property
     def neighbour_scorers(self) -> Mapping[str, DuplicatesSpec | SemanticSpec]:

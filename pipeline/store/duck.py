@@ -38,7 +38,12 @@ def identifier(name: str) -> str:
 
 def file_list(paths: Iterable[Path]) -> str:
     """The files as an SQL list, in this order; nothing in their names is a glob."""
-    return "[" + ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for path in paths) + "]"
+    return "[" + ", ".join(literal(escape(path)) for path in paths) + "]"
+
+
+def escape(path: Path) -> str:
+    """The path as a glob that fits this path alone."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 FILE = "__file"

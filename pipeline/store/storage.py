@@ -6,6 +6,7 @@ removes results. No other module of winnow renames, links or removes one.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import BusyError, StorageError
+from pipeline.process.scratch import temporary_folder
 from pipeline.store.disk import disk_errors
 
 
@@ -94,9 +96,17 @@ class Storage:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder on the same disk, removed afterwards; after a kill, by the next `lock()`."""
-        with disk_errors(self.root):
-            folder = Path(tempfile.mkdtemp(dir=self._tmp()))
+        """A private folder on the same disk, removed afterwards; after a kill, by the next `lock()`.
+
+        Where nothing can be written below the root, for readers, it is in the folder of temporary files.
+        """
+        with disk_errors(self.root), contextlib.ExitStack() as held:
+            try:
+                folder = Path(tempfile.mkdtemp(dir=self._tmp()))
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+                folder = held.enter_context(temporary_folder())
             try:
                 yield folder
             finally:

@@ -65,6 +65,20 @@ def locate(
     return True
 
 
+def locate_earlier(
+    con: duckdb.DuckDBPyConnection, storage: Storage, name: str, earlier: Sequence[Shard], wanted: Sequence[Shard]
+) -> bool:
+    """As `locate`, for a source's own earlier shards. `name` stands for the member. False if no pair is in them."""
+    ours = _rows(storage, wanted, ("uid", "url_number"))
+    con.execute(
+        f"CREATE TABLE places AS SELECT ours.*, {duck.literal(name)} AS {ORIGIN}, of, place FROM ({ours}) AS ours "
+        "LEFT JOIN (SELECT uid, max(number) AS of, arg_max(row, number) AS place "
+        f"FROM ({_rows(storage, earlier, ('uid',))}) GROUP BY uid) USING (uid)"
+    )
+    ((found,),) = con.execute("SELECT count(of) FROM places").fetchall()
+    return bool(found)
+
+
 def row_map(con: duckdb.DuckDBPyConnection, shard: Shard) -> RowMap | None:
     """Where the rows of a shard are; None if a member has not read one of them yet. Needs the table of `locate`."""
     sql = f"SELECT {ORIGIN}, of, place, url_number FROM places WHERE number = $number ORDER BY row"

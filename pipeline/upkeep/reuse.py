@@ -1,5 +1,8 @@
 """Copying pictures and scores from the members of a union, where the keys of the stages are equal.
 
+Other sources copy from their own earlier shards: a pair of which only extra columns changed keeps its picture
+and its scores, but those of scorers that read extra columns.
+
 If the members have results for all pairs of a shard of the union, the shard gets these, row by row, and nothing of it
 is fetched. Scores that no member has under the union's key are computed from the copied pictures. A shard of which the
 members have only a part is downloaded whole.
@@ -13,32 +16,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ledger import blocklist
-from pipeline.ledger.ledger import Shard, pairs_files
+from pipeline.ledger.ledger import Shard, committed, pairs_files
 from pipeline.progress import StepProgress
 from pipeline.scoring.plan import Plan
 from pipeline.sources.loading import members
+from pipeline.sources.source import Source
 from pipeline.store import duck, tarfiles
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
-from pipeline.upkeep.member_rows import RowMap, locate, row_map
+from pipeline.upkeep.member_rows import RowMap, locate, locate_earlier, row_map
 
 DOWNLOAD = ""
 """The name of the download among the names of scorers."""
 
 
 def reuse(plan: Plan, storage: Storage, wanted: Sequence[Shard], progress: StepProgress = lambda *_: None) -> None:
-    """Copy what the members have for these shards of the union. Does nothing for a source that is no union.
+    """Copy what the members of a union have for these shards, or what earlier shards of another source have.
 
     The members' stores are beside the union's. `progress` is called with the shards that are done and their total.
     Killed at any moment, the next run continues. Raises StorageError for a missing or damaged result of a member.
     """
-    if not plan.source.union:
-        return
     copier = _Copier(plan, storage)
-    fresh = [shard for shard in wanted if not shard.revised]  # the union makes a second attempt itself
+    fresh = [shard for shard in wanted if not shard.revised]  # a second attempt is never a copy
     missing = [shard for shard in fresh if not copier.is_complete(shard) and not copier.is_blocked(shard)]
+    earlier = [] if plan.source.union else copier.earlier(missing)
+    if not missing or not (plan.source.union or earlier):
+        return
     with storage.scratch() as scratch, duck.connect(scratch) as con:
-        if missing and locate(con, storage, copier.members, missing):
+        if (
+            locate(con, storage, copier.members, missing)
+            if plan.source.union
+            else locate_earlier(con, storage, plan.source.name, earlier, missing)
+        ):
             for done, shard in enumerate(missing, start=1):
                 rows = row_map(con, shard)
                 if rows is not None:
@@ -46,12 +55,20 @@ def reuse(plan: Plan, storage: Storage, wanted: Sequence[Shard], progress: StepP
                 progress(done, len(missing))
 
 
+def _that_read_extra(source: Source) -> set[str]:
+    """The scorers whose results depend on the extra columns of a pair, and those that build on them."""
+    found = {name for name, spec in source.scorers.items() if spec.reads_extra}
+    return found | {name for name, spec in source.scorers.items() if found & set(spec.builds_on)}
+
+
 class _Copier:
     """The stages of a union, its store, and those of its members by name."""
 
     def __init__(self, plan: Plan, storage: Storage) -> None:
         self._plan, self._storage, source = plan, storage, plan.source
-        self.members = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
+        beside = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
+        self.members = beside or {source.name: storage}
+        self._changed = set() if beside else _that_read_extra(source)
         self._blocked = blocklist.in_force(source, storage)
         self._objects: dict[str, list[tuple[Stage, str]]] = {
             DOWNLOAD: [(plan.shards, ".tar"), (plan.shards, ".parquet")]
@@ -63,6 +80,11 @@ class _Copier:
     def is_complete(self, shard: Shard) -> bool:
         """Whether the union has all results of the shard."""
         return all(self._has(self._storage, name, shard.number) for name in self._objects)
+
+    def earlier(self, missing: Sequence[Shard]) -> list[Shard]:
+        """The other shards of the source that were downloaded."""
+        others = (shard for shard in committed(self._storage) if shard not in missing)
+        return [shard for shard in others if self._has(self._storage, DOWNLOAD, shard.number)]
 
     def is_blocked(self, shard: Shard) -> bool:
         """Whether a pair of the shard is on the union's block list, so that the shard is downloaded."""
@@ -89,7 +111,12 @@ class _Copier:
             return  # the union fetched the pictures itself, at another time
         for name in self._objects:
             missing = not self._has(self._storage, name, number)
-            if missing and self._all_have(name, rows) and self._same_certificates(name, rows):
+            if (
+                missing
+                and name not in self._changed
+                and self._all_have(name, rows)
+                and self._same_certificates(name, rows)
+            ):
                 self._copy_scores(name, number, rows)
 
     def _copy_pictures(self, number: int, rows: RowMap, downloads: pa.Table) -> None:

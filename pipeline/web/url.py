@@ -22,6 +22,9 @@ _PLAIN = re.compile(CANONICAL)
 _BLANK = "".join(
     map(chr, (*range(33), 0xA0, *range(0x2000, 0x200E), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF))
 )
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Halves of a character, which JSON can hold and UTF-8 cannot."""
+
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _SAFE = "%!$&'()*+,;=:@/?"
 """Characters beside the unreserved ones that a path or a query holds as they are (RFC 3986)."""
@@ -65,8 +68,8 @@ class Url:
         import ada_url
 
         try:
-            parts = ada_url.URL(text, base)
-        except (ValueError, UnicodeError):
+            parts = ada_url.URL(_HALF.sub("\ufffd", text), base)
+        except ValueError:
             raise RowError("invalid_url", "this is no http or https address") from None  # it may hold a password
         scheme = parts.protocol.removesuffix(":")
         if scheme not in ("http", "https"):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.learners.clip import Batch
+from training.objectives.pruning import Pruning
 from training.objectives.scale import clamp_scale
 from training.objectives.sigmoid import sigmoid
 from training.objectives.soft_targets import soft_targets
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 class DualLoss:
     """The objective that a model's settings name, on the embeddings of both sides of a batch.
 
-    The model's frozen towers are skipped: their heads read stored features.
+    The model's frozen towers are skipped: their heads read stored features. With a `pruning` the loss that trains
+    leaves out negatives; the validation loss has all of them.
     """
 
     model: "DualEncoder"
+    pruning: Pruning | None = None
 
     def backward(self, batch: Batch) -> float:
         """As `PairLoss`."""
@@ -38,8 +41,8 @@ class DualLoss:
         whole, size = (batch.images, batch.texts), self.model.settings.cached_batch
         if size:
             parts = list(zip(*(torch.split(side, size) for side in whole), strict=True))
-            return cached_backward(parts, self._embed, partial(self._of, batch.pictures)).item()
-        loss = self._of(batch.pictures, *self._embed(whole))
+            return cached_backward(parts, self._embed, partial(self._of, batch.pictures, self.pruning)).item()
+        loss = self._of(batch.pictures, self.pruning, *self._embed(whole))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -49,7 +52,7 @@ class DualLoss:
 
         self.model.eval()
         with torch.inference_mode():
-            return self._of(batch.pictures, *self._embed((batch.images, batch.texts))).item()
+            return self._of(batch.pictures, None, *self._embed((batch.images, batch.texts))).item()
 
     def clamp(self) -> None:
         """As `PairLoss`: the temperature."""
@@ -74,7 +77,9 @@ class DualLoss:
             return images, texts
         return normalize(images, dim=-1), normalize(texts, dim=-1)
 
-    def _of(self, pictures: "torch.Tensor", images: "torch.Tensor", texts: "torch.Tensor") -> "torch.Tensor":
+    def _of(
+        self, pictures: "torch.Tensor", pruning: Pruning | None, images: "torch.Tensor", texts: "torch.Tensor"
+    ) -> "torch.Tensor":
         settings = self.model.settings
         group = pictures.to(images.device) if settings.same_picture == "match" else None
         if settings.objective == "soft-targets":
@@ -82,8 +87,8 @@ class DualLoss:
         scale = self.model.logit_scale.exp()
         if settings.objective == "sigmoid":
             assert self.model.logit_bias is not None
-            return sigmoid(images, texts, scale, self.model.logit_bias, group)
-        return softmax(images, texts, scale, group)
+            return (pruning.sigmoid if pruning else sigmoid)(images, texts, scale, self.model.logit_bias, group)
+        return (pruning.softmax if pruning else softmax)(images, texts, scale, group)
 
 
 def project(model: "DualEncoder", branch: "Branch", inputs: "torch.Tensor") -> "torch.Tensor":

@@ -32,8 +32,8 @@ from training.measures import intervals
 from training.measures.intervals import Mean
 from training.studies import cost, gain
 from training.studies.candidates import toml, weights_of
-from training.studies.evaluation import measure_of
 from training.studies.fairness import check_test
+from training.studies.measuring import measure_of
 from training.studies.probing import Probing
 
 KINDS = ("classes", "label", "number")

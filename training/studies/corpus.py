@@ -94,13 +94,19 @@ def gallery(inputs: Inputs, choice: Choice, test: HeldOut, own: Features, decode
     """The gallery of a test set that has captions. `own` has the features of its pictures."""
     assert test.pairs is not None
     texts = inputs.texts(list(test.pairs.texts)).values
-    measure = Retrieval(test.pairs, len(test.labels))
+    return Gallery(Retrieval(test.pairs, len(test.labels)), test_pictures(inputs, choice, test, own, decoder), texts)
+
+
+def test_pictures(
+    inputs: Inputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name
+) -> "Callable[[], Iterable[torch.Tensor]]":
+    """The held-out pictures in their order, in chunks, again at every call."""
     if inputs.model.visual.frozen:
-        return Gallery(measure, lambda: chunks(own.views[:, 0]), texts)
+        return lambda: chunks(own.views[:, 0])
     tars = Tars(inputs.storage, choice.manifest.stages.shards)
     heldout = test.pictures if test.paths else partial(pictures.split_off, choice, tars, test)
     shown = pictures.Pictures(tars, heldout, decoders.from_pixels(decoder))
-    return Gallery(measure, lambda: map(stacked, shown.prepare_heldout(inputs.model.pictures)), texts)
+    return lambda: map(stacked, shown.prepare_heldout(inputs.model.pictures))
 
 
 def stacked(window: list[npt.NDArray[np.uint8]]) -> "torch.Tensor":

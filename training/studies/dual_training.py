@@ -12,6 +12,7 @@ from training.learners.clip import Training
 from training.learners.descent import one_thread
 from training.learners.inputs import Inputs
 from training.learners.pair_loss import DualLoss
+from training.objectives.pruning import Pruning
 from training.studies.corpus import Corpus
 
 LEAST = 2
@@ -27,8 +28,10 @@ class Drawn(NamedTuple):
     versions: int = 1
 
 
-def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, checkpoint: Checkpoint) -> Training:
-    """A training of `inputs.model`, which moves to the device, by its own settings.
+def prepare(
+    inputs: Inputs, pairs: Corpus, drawn: Drawn, checkpoint: Checkpoint, pruning: Pruning | None = None
+) -> Training:
+    """A training of `inputs.model`, which moves to the device, by its own settings. `pruning` leaves out negatives.
 
     Raises TrainingError for a batch that is larger than the pool, one picture alone, and a plateau without validation
     pairs.
@@ -50,7 +53,9 @@ def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, checkpoint: Checkpoint)
         raise TrainingError("too few pairs for a validation loss: the schedule plateau needs more of them")
     optimizer = torch.optim.AdamW(parameter_groups(model), fused=True)
     trainee = Trainee(model, optimizer)
-    return Training(trainee, DualLoss(model), pairs.data(order), validation, settings.steps, settings, checkpoint)
+    return Training(
+        trainee, DualLoss(model, pruning), pairs.data(order), validation, settings.steps, settings, checkpoint
+    )
 
 
 @contextmanager

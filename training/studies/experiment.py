@@ -1,7 +1,7 @@
 """The trials of one manifest: every learner on every arm, plain and augmented, for every seed, under one budget."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import TrainingError
 from pipeline.manifest import arms
 from pipeline.neighbours import hamming
 from pipeline.progress import Progress
-from pipeline.settings.task import Budget, Task
+from pipeline.settings.task import Task
 from pipeline.store.storage import Storage
 from pipeline.trials import claims
 from pipeline.trials.trials import LearningCurvePoint, Setting, Trial
@@ -24,25 +23,11 @@ from training.data.heldout import HeldOut
 from training.data.near_duplicates import NEAR
 from training.data.pool import Pool
 from training.data.versions import Versions
-from training.learners import dual_encoder, probe
-from training.learners.divergence import located
-from training.learners.dual_encoder import Embed
-from training.learners.objectives import Objective
-from training.measures import matching
 from training.measures.metrics import Predictions, main_metric
-from training.studies.evaluation import (
-    AnyMeasure,
-    EvaluationSet,
-    measure_of,
-    selection_score,
-    test_set,
-    validation_set,
-)
 from training.studies.fairness import check_arm, check_leaks
-from training.studies.learner import CELLS, Cell, Learner
-
-Rows = Mapping[str, npt.NDArray[np.int64]]
-"""The rows of the pool that each arm has, with repetitions."""
+from training.studies.learner import CELLS, Cell, Learner, Rows
+from training.studies.measuring import AnyMeasure, measure_of
+from training.studies.trainer import Trainer
 
 
 class Trained(NamedTuple):
@@ -105,7 +90,7 @@ class Experiment:
     def setting(self, learner: Learner, arm: str, augmented: bool | str, seed: int) -> Setting:
         """The inputs of the trial of a learner, a cell and a seed."""
         return Setting(
-            code=dual_encoder.VERSION if learner.texts else probe.VERSION,
+            code=learner.code,
             source=self.source,
             manifest=self.choice.manifest.id,
             recipe=self.choice.recipe.name,
@@ -158,53 +143,12 @@ class Experiment:
         """Train and evaluate."""
         drawn = draw(setting.seed)
         start = time.perf_counter()
-        rate, predictions = self.best(learner, setting, drawn)
+        if learner.model is not None:
+            predictions = learner.model.train(self.task, self.pool, setting, drawn)
+            return self.summarize(setting, drawn[setting.arm], Trained(predictions, time.perf_counter() - start))
+        rate, predictions = Trainer(self.task, self.pool, self.test, self.versions).best(learner, setting, drawn)
         trained = Trained(predictions, time.perf_counter() - start, rate)
         return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.candidates))
-
-    def best(self, learner: Learner, setting: Setting, drawn: Rows) -> tuple[float, Mapping[int, Predictions]]:
-        """The learning rate that is best on the validation set, and the predictions under it for the test set.
-
-        A rate under which training diverges is no candidate. Raises TrainingError if there is no other.
-        """
-        sets, budgets = [test_set(self.task, self.test, learner)], self.task.budget.candidates
-        if len(budgets) > 1 or self.task.kind == "match":
-            sets.append(validation_set(self.task, self.pool, learner, drawn["raw"], setting.seed))
-        by_rate, diverged = dict[float, Mapping[int, list[Predictions]]](), list[TrainingError]()
-        for each in budgets:
-            try:
-                with located(setting.description, f"lower task.budget.learning_rate ({each.learning_rate:g})"):
-                    by_rate[each.learning_rate] = self.train(learner, setting, drawn, sets, each)
-            except TrainingError as error:
-                diverged.append(error)
-        if not by_rate:
-            raise diverged[0]
-
-        def score(rate: float) -> float:
-            _, *validation = by_rate[rate][max(by_rate[rate])]
-            return selection_score(sets[-1].measure, validation[0]) if validation else 0.0
-
-        best = max(by_rate, key=score)
-        return best, {steps: predictions[0] for steps, predictions in by_rate[best].items()}
-
-    def train(
-        self, learner: Learner, setting: Setting, drawn: Rows, sets: Sequence[EvaluationSet], budget: Budget
-    ) -> Mapping[int, list[Predictions]]:
-        """Train on the setting's arm; the predictions for each of `sets`, by the number of steps."""
-        (_, augmented), rows = setting.cell, drawn[setting.arm]
-        views = learner.views(self.pool, rows, augmented, self.versions)
-        if learner.texts is None:
-            objective = Objective(self.pool.table["label"].to_numpy()[rows], len(self.task.classes))
-            heldout = np.concatenate([each.pictures for each in sets])
-            found = probe.train(learner.head, views, objective, heldout, budget, setting.seed)
-            ends = np.cumsum([len(each.pictures) for each in sets])[:-1]
-            return {steps: np.split(predictions, ends) for steps, predictions in found.items()}
-
-        def evaluate(embed: Embed) -> list[Predictions]:
-            return matching.subtract_threshold([each.predict(embed) for each in sets], sets[-1].measure)
-
-        texts = learner.texts.seen(augmented, rows, self.versions)
-        return dual_encoder.train(views, texts, evaluate, budget, setting.seed)
 
     def summarize(self, setting: Setting, rows: npt.NDArray[np.int64], trained: Trained, tries: int = 1) -> Trial:
         """The trial of a setting that was trained on `rows` of the pool, under so many learning rates."""

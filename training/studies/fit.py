@@ -83,7 +83,7 @@ def fit(
     settings = model_of(source, request.model)
     choice = Choice.open(storage, None, recipes.find(source, storage, request.recipe) if request.recipe else None)
     task, identity = task_for(source.task), build.identity(settings)
-    test = _test(source.task, task)
+    test = test_of(source.task, task)
     stage = _stage(source, choice, identity, test, request)
     key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
     path = storage.root / key
@@ -128,7 +128,7 @@ def task_for(task: Task | None) -> Task:
     return task.model_copy(update={"kind": "retrieval", "classes": {}, "column": None})
 
 
-def _test(own: Task | None, task: Task) -> HeldOut | None:
+def test_of(own: Task | None, task: Task) -> HeldOut | None:
     """The test set; None if it is split off. One with values in place of captions only stays out of training."""
     if own is None or (own.test is None and own.split is None):
         return HeldOut.none()
@@ -173,7 +173,7 @@ def _train(
     """Train `inputs.model`; the record of the training, and what the model has seen."""
     extractor = corpus.extractor(inputs, source.decoder, None)
     known = pool.read(choice, task, [extractor], test, progress)
-    rows, validation = _rows(known, drawn)
+    rows, validation = rows_of(known, drawn)
     seen = known.table.take(np.concatenate([rows, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     pairs = corpus.read(inputs, choice, known, known.features[0], source.decoder, "")
@@ -196,7 +196,7 @@ def _train(
     return record, learned
 
 
-def _rows(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
+def rows_of(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
     """The rows of the pool to train on, and those to validate on. No picture is on both sides."""
     free = ~known.leaked
     wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
@@ -218,11 +218,9 @@ def _scores(inputs: Inputs, choice: Choice, known: Pool, decoder: decoders.Name)
         return None
     shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], decoder)
     ranks, count = shown.ranks(inputs), len(known.test.labels)
-    medians = {"i2t_median": float(np.median(ranks[:count])), "t2i_median": float(np.median(ranks[count:]))}
     return {
         "gallery": {"pictures": count, "captions": len(known.test.pairs.text)},
         **shown.measure.scores(ranks),
-        **medians,
         "chance": shown.measure.baseline(known.test.labels)[1],
     }
 

@@ -13,26 +13,24 @@ from pipeline.errors import SourceError
 from pipeline.manifest import arms, recipes
 from pipeline.progress import Progress, silent
 from pipeline.scorers.clip import ClipSpec
-from pipeline.settings.encoder import Encoder, Network
 from pipeline.settings.task import Task
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import FORMAT, GAIN, Trial
 from training.data import near_duplicates, pool, versions
-from training.data.features import Extractor
 from training.data.heldout import HeldOut
-from training.data.texts import Texts, prompts
 from training.data.version_maker import VersionMaker
 from training.learners import dual_encoder, probe
 from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap
 from training.measures.matching import Retrieval
 from training.measures.metrics import Measure
-from training.studies.evaluation import measure_of
+from training.studies import roster
 from training.studies.experiment import Experiment
 from training.studies.fairness import check_comparable, check_scorers, check_test
-from training.studies.learner import CELLS, Learner
+from training.studies.learner import CELLS
+from training.studies.measuring import measure_of
 from training.studies.summary import filter_comparisons, learner_comparisons, trials_of
 
 
@@ -54,15 +52,16 @@ def measure(
     test = HeldOut.read(task.test, task) if task.test else None
     if test:
         check_test(test, task)
-    extractors = _extractors(source, storage)
+    planned = roster.plan(source, storage)
     maker = VersionMaker(storage, task.budget, _clip(source)) if task.budget.augmentations else None
-    key = f"gains/{_digest(choice, task, test, extractors, maker)}.json"
+    key = f"gains/{_digest(choice, task, test, planned, maker)}.json"
     if not storage.done(key):
-        known = pool.read(choice, task, extractors, test, progress)
+        loaded = planned.load(source, storage)
+        known = pool.read(choice, task, loaded.extractors, test, progress)
         check_test(known.test, task)
         check_scorers(source.scorers, known.test)
-        augmented = versions.read(choice, known, task, extractors, maker, progress) if maker else None
-        learners = _learners(choice, task, extractors, known, augmented)
+        augmented = versions.read(choice, known, task, loaded.extractors, maker, progress) if maker else None
+        learners = loaded.learners(choice, known, augmented)
         trials = Experiment(source.name, choice, task, known, known.test, learners, augmented).run(storage, progress)
         made = summary(trials, measure_of(task, known.test), known) | {"published": choice.published}
         counts = {**augmented.counts, "says": versions.summarize(augmented.counts)} if augmented else None
@@ -141,43 +140,10 @@ def task_of(source: Source) -> Task:
         raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
     if source.task.test is None and source.task.split is None:
         raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
-    for name, learner in source.task.learners.items():
-        if learner.model:
-            raise SourceError(f"{source.name}: task.learners.{name}: winnow train does not train models yet")
+    roster.check_augmentations(source.task, source.name)
     if "guarded" in source.task.budget.augmentations and not _clip(source):
         raise SourceError(f"{source.name}: task.budget.augmentations: a guard needs a scorer of kind clip")
     return source.task
-
-
-def _extractors(source: Source, storage: Storage) -> list[Extractor]:
-    """One for each encoder: learners that share an encoder share its features."""
-    task, encoders = task_of(source), list[Encoder]()
-    for learner in task.learners.values():
-        if learner.encoder and learner.encoder not in encoders:
-            encoders.append(learner.encoder)
-    return [Extractor(storage, encoder, source.decoder, task.budget) for encoder in encoders]
-
-
-def _learners(
-    choice: arms.Choice,
-    task: Task,
-    extractors: Sequence[Extractor],
-    known: pool.Pool,
-    augmented: versions.Versions | None,
-) -> tuple[Learner, ...]:
-    encoders = [extractor.encoder for extractor in extractors]
-    held = [[text] for text in known.test.pairs.texts] if known.test.pairs else prompts(task.classes)
-    learners = []
-    for name, each in task.learners.items():
-        if each.encoder is None or each.head is None:
-            continue
-        at, texts = encoders.index(each.encoder), None
-        if each.head == "dual" and isinstance(each.encoder, Network):
-            own = pool.captions(choice, known.table["uid"])["caption"].to_pylist()
-            texts = Texts.read(each.encoder, own, held, augmented)
-        features = known.features[at], known.heldout[at]
-        learners.append(Learner(name, each.head, extractors[at].identity, *features, at, texts))
-    return tuple(learners)
 
 
 def _clip(source: Source) -> ClipSpec | None:
@@ -189,20 +155,14 @@ def _digest(
     choice: arms.Choice,
     task: Task,
     test: HeldOut | None,
-    extractors: Sequence[Extractor],
+    planned: roster.Roster,
     maker: VersionMaker | None,
 ) -> str:
     """A digest of all inputs of the gain."""
     classes = [[name, list(words)] for name, words in task.classes.items()]
-    encoders = [extractor.encoder for extractor in extractors]
-    learners = [
-        [name, each.head, extractors[encoders.index(each.encoder)].identity]
-        for name, each in task.learners.items()
-        if each.encoder
-    ]
     parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, choice.key, task.kind, task.column, classes]
     parts += [maker.made_by] if maker else []
-    parts += [task.budget.model_dump(), learners]
+    parts += [task.budget.model_dump(), planned.identities]
     if test is not None:
         parts.append(test.digest)
     else:

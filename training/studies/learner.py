@@ -11,6 +11,12 @@ from training.data.features import Features
 from training.data.pool import Pool
 from training.data.texts import Texts
 from training.data.versions import Versions
+from training.learners import dual_encoder, probe
+from training.studies import model_learner
+from training.studies.model_learner import ModelLearner
+
+Rows = Mapping[str, npt.NDArray[np.int64]]
+"""The rows of the pool that each arm has, with repetitions."""
 
 Cell = tuple[str, bool | str]
 """An arm, and the augmentation: False for none, True for pictures alone, or one of versions.AUGMENTATIONS."""
@@ -27,7 +33,8 @@ and on a random arm of that size.
 class Learner:
     """A head on the features of an encoder: `training`, of the pool's pictures, and `heldout`, of the test set's.
 
-    `position` is the place of the encoder among those of the pool. A learner of captions has `texts`.
+    `position` is the place of the encoder among those of the pool. A learner of captions has `texts`. A learner that is
+    a `model` of its own trains itself; its features are those of `training.studies.corpus.extractor`.
     """
 
     name: str
@@ -37,6 +44,14 @@ class Learner:
     heldout: Features
     position: int = 0
     texts: Texts | None = None
+    model: ModelLearner | None = None
+
+    @property
+    def code(self) -> int:
+        """The version of its training."""
+        if self.model is not None:
+            return model_learner.VERSION
+        return dual_encoder.VERSION if self.texts else probe.VERSION
 
     def views(
         self, pool: Pool, rows: npt.NDArray[np.int64], augmented: bool | str, versions: Versions | None

@@ -18,8 +18,8 @@ def forest(gain: Mapping[str, Any], path: Path) -> None:
     if filters["differences"]:
         groups.append((f"{filters['learner']}: what each filter adds", filters["differences"]))
     heights = [len(differences) for _, differences in groups]
-    with _figure(path, (8, 0.32 * sum(heights) + 0.5 * len(heights) + 0.6)) as figure:
-        panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    with figure(path, (8, 0.32 * sum(heights) + 0.5 * len(heights) + 0.6)) as drawing:
+        panels = drawing.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (title, differences) in zip(panels, groups, strict=True):
             _panel(axes, title, differences)
         panels[-1].set_xlabel(_scale(gain))
@@ -34,8 +34,8 @@ def pareto(comparison: Mapping[str, Any], path: Path) -> None:
 
     main, says = comparison["metrics"][0]
     rows = [(1000 / row["encoder_images_per_second"], row) for row in comparison["encoders"] if "error" not in row]
-    with _figure(path, (8, 5)) as figure:
-        axes = figure.subplots()
+    with figure(path, (8, 5)) as drawing:
+        axes = drawing.subplots()
         front = sorted((cost, row["score"]) for cost, row in rows if row["front"])
         axes.step([cost for cost, _ in front], [f1 for _, f1 in front], where="post", color=GREEN, linewidth=1)
         middle = sorted(cost for cost, _ in rows)[(len(rows) - 1) // 2]
@@ -61,17 +61,17 @@ def pareto(comparison: Mapping[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+def figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """A figure of a `size` in inches, which is saved at the end; the same content gives the same SVG."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context({"svg.hashsalt": "winnow", "svg.fonttype": "none"}):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        drawing = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(drawing)
+        yield drawing
+        drawing.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _colour(row: Mapping[str, Any]) -> str:

@@ -26,6 +26,9 @@ from pipeline.pages.untrusted import plain
 
 HOST = "127.0.0.1"
 
+LARGEST = 4 << 20
+"""Bytes of a request's body. Two recipes of the most and longest filters have 2.5 MB."""
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,7 +52,9 @@ def app(explorer: Explorer, token: str) -> FastAPI:
 
     @server.middleware("http")
     async def add_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        answer = await call(request) if _is_unicode(await request.body()) else _not_unicode()
+        answer = _refusal(request)
+        if answer is None:
+            answer = await call(request) if _is_unicode(await request.body()) else _not_unicode()
         answer.headers.update(HEADERS)
         return answer
 
@@ -95,6 +100,15 @@ def app(explorer: Explorer, token: str) -> FastAPI:
     server.include_router(api)
     server.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
     return server
+
+
+def _refusal(request: Request) -> Response | None:
+    """The answer to a body that is too large, or that does not say how large it is; nothing of it is read."""
+    if "transfer-encoding" in request.headers:
+        return JSONResponse({"detail": "the request does not say how long its body is"}, 411)
+    if int(request.headers.get("content-length", 0)) > LARGEST:
+        return JSONResponse({"detail": f"the request has more than {LARGEST >> 20} MB"}, 413)
+    return None
 
 
 def _is_unicode(body: bytes) -> bool:

@@ -1,0 +1,76 @@
+"""Filters that may take much time or memory, in a process of their own: the process is stopped, not the command.
+
+DuckDB's limit of memory does not count every text and list that a function or an aggregate builds. Plain filters, which
+only compare what is there, are evaluated in the command itself.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filters.core import Recipe
+from pipeline.errors import RecipeError
+from pipeline.filtering import constants, funnel
+from pipeline.ledger.ledger import Ledger
+from pipeline.manifest import publish as publishing
+from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.publish import Published
+from pipeline.process.calls import Limits, ProcessError, call
+from pipeline.scoring.plan import Plan
+from pipeline.store.storage import Storage
+
+Result = TypeVar("Result")
+
+DEADLINE = 7200.0
+"""Seconds. One evaluation of the filters has an hour (`predicates.DEADLINE`)."""
+
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + (256 << 20) * (os.cpu_count() or 1)
+"""Bytes of addresses: the machine's memory, and what each thread reserves without using it."""
+
+
+def compare(storage: Storage, manifest: str, recipes: Sequence[Recipe]) -> funnel.Comparison:
+    """As `Manifest.compare` of the manifest with this id. Raises RecipeError past a limit, too."""
+    return _run(compare_at, recipes, storage.root, manifest, recipes)
+
+
+def republish(storage: Storage, recipe: Recipe) -> Published:
+    """As `publish.republish`; the caller has the lock. Raises RecipeError past a limit, too."""
+    return _run(republish_at, [recipe], storage.root, recipe)
+
+
+def publish(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> Published:
+    """As `publish.publish`; the caller has the lock. Raises RecipeError past a limit, too."""
+    return _run(publish_at, [plan.source.own_recipe], storage.root, plan, ledger, dict(quarantined))
+
+
+def compare_at(root: Path, manifest: str, recipes: Sequence[Recipe]) -> funnel.Comparison:
+    """In the process."""
+    return Manifest.open(Storage(root), manifest).compare(recipes)
+
+
+def republish_at(root: Path, recipe: Recipe) -> Published:
+    """In the process."""
+    return publishing.republish(Storage(root), recipe)
+
+
+def publish_at(root: Path, plan: Plan, ledger: Ledger, quarantined: Mapping[int, str]) -> Published:
+    """In the process."""
+    return publishing.publish(plan, Storage(root), ledger, quarantined)
+
+
+def _run(work: Callable[..., Result], recipes: Sequence[Recipe], *arguments: Any) -> Result:
+    """The result of a function of this module, called in a process of its own unless all filters are plain."""
+    typed = [each.sql for recipe in recipes for each in recipe.filters]
+    if all(map(constants.is_plain, [*typed, *(recipe.distinct.best_by for recipe in recipes if recipe.distinct)])):
+        return work(*arguments)
+    named = ", ".join(repr(recipe.name) for recipe in recipes)
+    try:
+        result: Result = call(f"{__name__}:{work.__name__}", *arguments, limits=Limits(DEADLINE, MEMORY))
+    except MemoryError:
+        raise RecipeError(f"the filters of recipe {named} need more memory than there is") from None
+    except TimeoutError as error:
+        raise RecipeError(f"the filters of recipe {named} were {error}") from None
+    except ProcessError as error:  # the kernel may kill it before its own limit does
+        raise RecipeError(f"recipe {named}: {error}") from None
+    return result

@@ -1,0 +1,65 @@
+"""Figures that studies published, beside ours: `docs/published.toml`."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILE = Path(__file__).parent.parent.parent / "docs" / "published.toml"
+
+
+class Figure(NamedTuple):
+    """A published figure: what it is a figure of, where it stands, on what data, and what was run here instead.
+
+    `metric` is the key of a score where ours can be put beside it, with `tower`, a part of the name of the image tower.
+    """
+
+    study: str
+    where: str
+    of: str
+    value: float
+    unit: str
+    data: str
+    instead: str
+    metric: str | None = None
+    tower: str | None = None
+
+
+class Beside(NamedTuple):
+    """A published figure, the name of what is compared with it, our value with its interval, and a sentence."""
+
+    figure: Figure
+    name: str
+    value: float
+    low: float
+    high: float
+    sentence: str
+
+
+def read(path: Path = FILE) -> tuple[Figure, ...]:
+    """All figures of the file. Raises TypeError for a key that is missing or unknown."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return tuple(Figure(**each) for each in table["figure"])
+
+
+def beside(figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]]) -> Iterator[Beside]:
+    """Each figure beside each row with its tower and metric. A row has a name, image, and `metrics` by key, each with
+    value, low and high.
+    """
+    for figure in figures:
+        for row in rows:
+            if figure.tower and figure.tower in row["image"] and figure.metric in row["metrics"]:
+                ours = row["metrics"][figure.metric]
+                yield Beside(
+                    figure, row["name"], ours["value"], ours["low"], ours["high"], _sentence(figure, row["name"], ours)
+                )
+
+
+def _sentence(figure: Figure, name: str, ours: Mapping[str, float]) -> str:
+    where = f"{figure.of} in {figure.study}, {figure.where}: {figure.value:g}"
+    if ours["low"] <= figure.value <= ours["high"]:
+        return f"{where}. {name} agrees with it. It was measured on other data: {figure.data}."
+    side = "above" if ours["value"] > figure.value else "below"
+    return (
+        f"{where}. {name} is {side} it. The two cannot be compared as they stand: {figure.data}; here {figure.instead}."
+    )

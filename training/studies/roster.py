@@ -1,0 +1,128 @@
+"""The learners of a task: which encoders and models they are, and what each of them reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import SourceError
+from pipeline.images import decoders
+from pipeline.manifest.arms import Choice
+from pipeline.settings.encoder import Encoder, Network
+from pipeline.settings.model import Model
+from pipeline.settings.task import Learner as Row
+from pipeline.settings.task import Task
+from pipeline.sources.source import Source
+from pipeline.store.storage import Storage
+from training.data import pool
+from training.data.features import Extractor
+from training.data.pool import Pool
+from training.data.texts import Texts, prompts
+from training.data.versions import Versions
+from training.learners.inputs import Inputs
+from training.studies import corpus, model_learner
+from training.studies.learner import Learner
+from training.studies.measuring import measure_of
+from training.studies.model_learner import Evaluation, ModelLearner
+from training.studies.model_learner import Texts as ModelTexts
+
+
+def check_augmentations(task: Task, source: str) -> None:
+    """Raises SourceError for augmentations that a model does not see."""
+    if task.budget.augmentations and any(each.model for each in task.learners.values()):
+        raise SourceError(
+            f"{source}: task.budget.augmentations: a model sees augmented pictures, not augmented captions: remove them"
+        )
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The learners before anything is loaded: an extractor for each encoder, which learners share, and the models.
+
+    `models` has, by learner, the settings under the task's budget, and their identity.
+    """
+
+    task: Task
+    extractors: Sequence[Extractor]
+    models: dict[str, tuple[Model, dict[str, Any]]]
+
+    @property
+    def identities(self) -> list[list[Any]]:
+        """Each learner by name, head, and the identity of its encoder; of a model, of all of it."""
+        return [
+            [name, each.head or "model", self.models[name][1] if each.model else self._extractor(each).identity]
+            for name, each in self.task.learners.items()
+        ]
+
+    def load(self, source: Source, storage: Storage) -> "Loaded":
+        """Build the models. Raises ModelError."""
+        from training.dual import build
+
+        inputs = {name: Inputs(build.build(each, 0), about, storage) for name, (each, about) in self.models.items()}
+        own = [corpus.extractor(each, source.decoder, self.task.budget) for each in inputs.values()]
+        return Loaded(self, source.decoder, inputs, [*self.extractors, *own])
+
+    def _extractor(self, learner: Row) -> Extractor:
+        return next(each for each in self.extractors if each.encoder == learner.encoder)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The learners with their models built. The extractors of models follow those of encoders."""
+
+    roster: Roster
+    decoder: decoders.Name
+    inputs: dict[str, Inputs]
+    extractors: Sequence[Extractor]
+
+    def learners(self, choice: Choice, known: Pool, augmented: Versions | None) -> tuple[Learner, ...]:
+        """All of them, on a pool that was read with `extractors`."""
+        return tuple(
+            self._model(name, choice, known) if each.model else self._head(name, each, choice, known, augmented)
+            for name, each in self.roster.task.learners.items()
+        )
+
+    def _head(self, name: str, each: Row, choice: Choice, known: Pool, augmented: Versions | None) -> Learner:
+        assert each.head is not None
+        encoders, texts = [extractor.encoder for extractor in self.extractors], None
+        at = next(place for place, encoder in enumerate(encoders) if encoder == each.encoder)
+        if each.head == "dual" and isinstance(each.encoder, Network):
+            held = [[text] for text in known.test.pairs.texts] if known.test.pairs else self._prompts
+            own = pool.captions(choice, known.table["uid"])["caption"].to_pylist()
+            texts = Texts.read(each.encoder, own, held, augmented)
+        return Learner(name, each.head, self.extractors[at].identity, known.features[at], known.heldout[at], at, texts)
+
+    def _model(self, name: str, choice: Choice, known: Pool) -> Learner:
+        inputs, at = self.inputs[name], len(self.roster.extractors) + list(self.inputs).index(name)
+        features, heldout = known.features[at], known.heldout[at]
+        pairs = corpus.read(inputs, choice, known, features, self.decoder, self.roster.task.budget.policy)
+        shown = corpus.test_pictures(inputs, choice, known.test, heldout, self.decoder)
+        test = Evaluation(measure_of(self.roster.task, known.test), shown, self._texts(inputs, known))
+        settings, identity = self.roster.models[name]
+        model = ModelLearner(settings, inputs, pairs, test)
+        return Learner(name, "model", identity, features, heldout, at, model=model)
+
+    def _texts(self, inputs: Inputs, known: Pool) -> ModelTexts:
+        if known.test.pairs is not None:
+            return ModelTexts(inputs.texts(list(known.test.pairs.texts)).values)
+        starts = np.cumsum([0, *map(len, self._prompts)])[:-1]
+        return ModelTexts(inputs.texts([each for wordings in self._prompts for each in wordings]).values, starts)
+
+    @property
+    def _prompts(self) -> list[list[str]]:
+        return prompts(self.roster.task.classes)
+
+
+def plan(source: Source, storage: Storage) -> Roster:
+    """The learners of a source's task. Raises ModelError for missing weights."""
+    assert source.task is not None
+    encoders, models = list[Encoder](), dict[str, tuple[Model, dict[str, Any]]]()
+    for name, learner in source.task.learners.items():
+        if learner.encoder and learner.encoder not in encoders:
+            encoders.append(learner.encoder)
+        if learner.model:
+            settings = model_learner.under(source.models[learner.model], source.task.budget)
+            models[name] = settings, model_learner.identity(settings)
+    extractors = [Extractor(storage, each, source.decoder, source.task.budget) for each in encoders]
+    return Roster(source.task, extractors, models)
