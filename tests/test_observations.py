@@ -161,8 +161,9 @@ def test_a_figure_with_an_unknown_key_is_refused(tmp_path):
 def test_a_sentence_says_where_ours_differs(value, says):
     ours = {"t2i_r1": {"value": value, "low": value - 0.0005, "high": value + 0.0005}}
     towers = [
-        {"name": "ours", "image": "timm:mobilenetv2_100", "metrics": ours},
-        {"name": "other", "image": "timm:resnet18", "metrics": ours},
+        {"name": "ours", "image": "timm:mobilenetv2_100", "metrics": ours, "score": 0.2},
+        {"name": "worse", "image": "timm:mobilenetv2_100", "metrics": ours, "score": 0.1},
+        {"name": "other", "image": "timm:resnet18", "metrics": ours, "score": 0.3},
     ]
     (found,) = published.beside(published.read(), towers)
     assert (found.name, found.figure.value) == ("ours", 0.0148)

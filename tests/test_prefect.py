@@ -193,6 +193,43 @@ def test_serve_deploys_curates_retrains_once_and_ends(place, source):
         wait_for(lambda: gone(port), 20)
 
 
+def test_sigterm_ends_a_run_and_the_next_start_resumes_it(place, source, tmp_path):
+    folder, port = place
+    Slow.asked.clear()
+    Slow.go.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as pictures:
+        threading.Thread(target=pictures.serve_forever, daemon=True).start()
+        (tmp_path / "pictures").mkdir()
+        served = tmp_path / "pictures", f"http://127.0.0.1:{pictures.server_address[1]}"
+        toml = Path(served_sources.described(folder / "data_manifests", served, count=5, more=""))
+        name = tomllib.loads(toml.read_text()).get("name", toml.stem)
+
+        def states():
+            answer = httpx.post(
+                f"{server.url(port)}/flow_runs/filter",
+                json={"deployments": {"name": {"any_": [name]}}},
+                headers=secret(folder),
+                trust_env=False,
+            )
+            return [each["state_type"] for each in answer.raise_for_status().json()]
+
+        with running(folder, "serve", "--port", port, "--root", "stopped") as (process, told):
+            wait_for(lambda: "reconcile/hourly" in told.read_text(), 240, process)
+            wait_for(lambda: f"curate/{name}" in prefect(folder, "deployment", "ls"), 120, process)
+            prefect(folder, "deployment", "run", f"curate/{name}")
+            wait_for(Slow.asked.is_set, 120, process)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+            assert "Traceback" not in told.read_text()
+            assert "RuntimeWarning" not in told.read_text()
+        Slow.go.set()
+        with running(folder, "serve", "--port", port, "--root", "stopped") as (process, told):
+            wait_for(lambda: "reconcile/hourly" in told.read_text(), 240, process)
+            wait_for(lambda: states() == ["COMPLETED"], 180, process)
+        pictures.shutdown()
+        toml.unlink()
+
+
 def test_schedules_are_planned(place, source):
     folder, port = place
     with running(folder, "serve", "--port", port, "--root", "results") as (process, told):

@@ -5,6 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.failure import RowError
+from pipeline.ledger import lists
+from pipeline.settings.pairs import Pairs
 from pipeline.web.url import Url, canonical
 
 READ = {
@@ -180,3 +182,10 @@ def test_any_text_is_read_or_refused_and_reading_is_stable(text, with_scheme):
     once = canonical(text)
     assert canonical(once) == once
     assert Url.parse(once).authority == read.authority
+
+
+@pytest.mark.parametrize("name", ["a?b.csv", "list [1].csv", "100% #1.csv", "star*.csv", "größe 日本.csv", "-dash.csv"])
+def test_any_file_name_is_a_list(tmp_path, name):
+    (tmp_path / name).write_text("url,caption\nhttp://host/1.jpg,a\n", encoding="utf-8")
+    pairs = Pairs.model_validate({"location": name}, context={"folder": tmp_path})
+    assert [batch["url"].to_pylist() for batch in lists.read(pairs, tmp_path)] == [["http://host/1.jpg"]]

@@ -94,7 +94,8 @@ class Pairs(Table):
     @property
     def file_format(self) -> str:
         """`format`, or else the format that the ending of the file means. Raises SourceError for an unknown ending."""
-        known = self.format or format_of(urlsplit(str(self.files[0].location)).path)
+        first = str(self.files[0].location)  # a file may have a ? in its name
+        known = self.format or format_of(urlsplit(first).path if self.is_address else first)
         if known is None:
             raise SourceError(f"{self.safe_location}: unknown ending; set format = tsv, csv, parquet or jsonl")
         return known

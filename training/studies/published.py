@@ -43,16 +43,19 @@ def read(path: Path = FILE) -> tuple[Figure, ...]:
 
 
 def beside(figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]]) -> Iterator[Beside]:
-    """Each figure beside each row with its tower and metric. A row has a name, image, and `metrics` by key, each with
-    value, low and high.
+    """Each figure beside the best of the rows with its tower and metric.
+
+    A row has a name, the name of its image tower (`image`), a score, and `metrics` by key, each with value, low, high.
     """
     for figure in figures:
-        for row in rows:
-            if figure.tower and figure.tower in row["image"] and figure.metric in row["metrics"]:
-                ours = row["metrics"][figure.metric]
-                yield Beside(
-                    figure, row["name"], ours["value"], ours["low"], ours["high"], _sentence(figure, row["name"], ours)
-                )
+        fitting = [
+            row for row in rows if figure.tower and figure.tower in row["image"] and figure.metric in row["metrics"]
+        ]
+        if fitting:
+            row = max(fitting, key=lambda row: float(row["score"]))
+            ours = row["metrics"][figure.metric]
+            said = _sentence(figure, row["name"], ours)
+            yield Beside(figure, row["name"], ours["value"], ours["low"], ours["high"], said)
 
 
 def _sentence(figure: Figure, name: str, ours: Mapping[str, float]) -> str:

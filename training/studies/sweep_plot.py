@@ -33,7 +33,7 @@ def scores(found: Mapping[str, Any], path: Path) -> None:
 
 def trade_off(efficient: Mapping[str, Any], score: str, path: Path) -> None:
     """The score of each encoder, with its interval, against its FLOPs; the front as a line, the choice filled."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     rows = [row for row in efficient["rows"] if row["flops"]]
     with figure(path, (8, 5)) as drawing:
@@ -56,6 +56,8 @@ def trade_off(efficient: Mapping[str, Any], score: str, path: Path) -> None:
                 row["name"], (x, row["score"]), (5, 5), textcoords="offset points", fontsize="small", color=colour
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("GFLOP a picture")
         axes.set_ylabel(f"{score}, with its 95% interval")
