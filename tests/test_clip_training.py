@@ -11,13 +11,17 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import training_sources
+from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.console.fit import summary
 from pipeline.errors import SourceError, StorageError, TrainingError
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
@@ -105,7 +109,14 @@ def test_a_model_is_fitted_once_and_scores_pairs(published, tmp_path):
     assert record["pairs"] + record["validation_pairs"] == 90
     assert record["epochs"][-1]["step"] == 30
     assert record["epochs"][-1]["train_loss"] < record["epochs"][0]["train_loss"]
-    assert record["scores"]["gallery"] == {"pictures": 45, "captions": 90}
+    scores, cost = record["scores"], record["cost"]
+    assert scores["gallery"] == {"pictures": 45, "captions": 90, "captions_cut": 0}
+    assert [each["name"] for each in scores["directions"]] == ["t2i", "i2t"]
+    for k, each in zip((1, 5, 10), scores["directions"][0]["recalls"], strict=True):
+        assert each["low"] <= scores[f"t2i_r{k}"] == each["value"] <= each["high"]
+    assert {name: each["queries"] for name, each in scores["people"].items()} == {"people": 0, "others": 90}
+    assert cost["trained"] < cost["parameters"] == cost["image"] + cost["text"] + cost["heads"]
+    assert record["inexact"] is None
     again = fit(described, storage, Request("small"))
     assert not again.new
     assert again.record == record
@@ -161,7 +172,9 @@ def test_the_command_prints_a_scorer_that_loads(published, tmp_path):
     command = ["fit", str(described.path), "small", "--root", str(tmp_path), "--to", str(tmp_path / "copy")]
     ran = CliRunner().invoke(app, command)
     assert ran.exit_code == 0, ran.output
-    assert "45 test pictures with 90 captions" in " ".join(ran.output.split())
+    said = " ".join(ran.output.split())
+    assert "Ranked on 45 test pictures with 90 captions, 0 of them cut" in said
+    assert "Text to image: 90 queries, a gallery of 45" in said
     lines = ran.output[ran.output.index("[scorers.small]") :]
     assert tomllib.loads(lines)["scorers"]["small"] == {"kind": "clip", "model": f"local-dir:{tmp_path / 'copy'}"}
     again = json.loads(CliRunner().invoke(app, [*command[:5], "--json"]).stdout)
@@ -209,6 +222,41 @@ def test_a_killed_training_resumes_and_ends_bit_equal(published, tmp_path):
     assert resumed.record["epochs"] == losses
 
 
+KILLED_AT_WRITE = """
+import os, signal, sys
+left = int(sys.argv[3])
+def watch(event, arguments):
+    global left
+    if event in ("os.rename", "os.link", "os.remove") and str(arguments[0]).startswith(sys.argv[2]):
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.slow
+def test_killed_before_any_write_it_ends_bit_equal(published, tmp_path):
+    """From the first feature to the folder of the model: every run is killed one write later than the one before."""
+    described, storage = changed(published, tmp_path, **THAWED | {"steps": 3})
+    whole = fit(described, storage, Request("small"))
+    expected, losses = weights(whole), whole.record["epochs"]
+    for made in ("models", "checkpoints", "features"):
+        shutil.rmtree(storage.root / made, ignore_errors=True)
+    command = [sys.executable, "-c", KILLED_AT_WRITE + KILLED, str(described.path), str(storage.root)]
+    ended = []
+    while 0 not in ended:
+        ran = subprocess.run([*command, str(len(ended))], cwd=Path(__file__).parent.parent, check=False)
+        ended.append(ran.returncode)
+        assert ran.returncode in (0, -signal.SIGKILL)
+    assert len(ended) > 3
+    resumed = fit(described, storage, Request("small"))
+    assert not resumed.new
+    assert same(weights(resumed), expected)
+    assert resumed.record["epochs"] == losses
+    assert not storage.keys("checkpoints")
+
+
 def newest(storage):
     """When the checkpoint was written."""
     return [storage.fetch(key).stat().st_mtime_ns for key in storage.keys("checkpoints")]
@@ -233,9 +281,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(published, tmp_path):
 def test_a_loss_that_is_nan_names_the_step_and_pairs(published, tmp_path):
     described, storage = changed(published, tmp_path, head_rate="1e30", warmup=0.0)
     with pytest.raises(
-        TrainingError, match=r"model 'small': the loss is nan for the pairs \w{32}, .* and 13 more at step"
+        TrainingError,
+        match=r"model 'small': the loss is nan for the pairs \w{32}, .* and 13 more at step \d+ of 30; the last",
     ):
         fit(described, storage, Request("small"))
+
+
+def test_weights_that_are_not_finite_keep_the_last_checkpoint(published, tmp_path):
+    described, storage = changed(published, tmp_path, head_rate="1e30", warmup=0.0)
+    with pytest.raises(
+        TrainingError, match=r"the weights .* are not finite at step 2 of 30; the last checkpoint is kept"
+    ):
+        fit(described, storage, Request("small"), checkpoint_seconds=0)
+    (kept,) = storage.keys("checkpoints")
+    saved = load_file(storage.fetch(kept))
+    assert saved["moment:step:logit_scale"] == 1
+    assert all(each.isfinite().all() for name, each in saved.items() if not name.startswith("buffer:"))
 
 
 @pytest.mark.parametrize(
@@ -248,6 +309,41 @@ def test_what_cannot_be_trained_is_one_clear_line(published, tmp_path, changes, 
     described, storage = changed(published, tmp_path, **changes)
     with pytest.raises(TrainingError, match=says):
         fit(described, storage, Request("small"))
+
+
+def test_a_gallery_of_one_picture_and_captions_that_are_cut(tmp_path):
+    described, storage = source(tmp_path / "one", test=1)
+    path = described.path
+    path.write_text(path.read_text().replace(table(), table(context=5, steps=2)))
+    rows = [{"image": "0.jpg", "caption": caption} for caption in ("a man in front of a disc", "a disc")]
+    pq.write_table(pa.Table.from_pylist(rows), path.with_name("test.parquet"))
+    record = fit(loading.load(path), storage, Request("small")).record
+    assert record["captions_cut"] == 90
+    assert record["scores"]["gallery"] == {"pictures": 1, "captions": 2, "captions_cut": 1}
+    assert {name: each["queries"] for name, each in record["scores"]["people"].items()} == {"people": 1, "others": 1}
+    assert [each["recalls"][0]["times_chance"] for each in record["scores"]["directions"]] == [1, 1]
+
+
+def test_a_gallery_without_captions_is_one_clear_line(tmp_path):
+    described, storage = source(tmp_path / "none", test=1)
+    rows = pa.table({"image": ["0.jpg"], "caption": pa.nulls(1, pa.string())})
+    pq.write_table(rows, described.path.with_name("test.parquet"))
+    with pytest.raises(SourceError, match=r"test\.parquet: no picture has a caption"):
+        fit(described, storage, Request("small"))
+
+
+def test_a_gradient_that_is_not_exact_is_said(published, tmp_path):
+    described, storage = changed(published, tmp_path, **THAWED | {"steps": 1, "cached_batch": 8})
+    record = fit(described, storage, Request("small")).record
+    assert record["inexact"].startswith("gradient caching is not exact: batch norm trains")
+    assert f"warning: {record['inexact'][:30]}" in printed(record)
+
+
+def printed(record):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(summary(record))
+    return capture.get()
 
 
 def test_an_unknown_model_is_named(published):

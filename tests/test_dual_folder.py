@@ -1,7 +1,10 @@
 """A trained dual encoder as a folder: open_clip gives equal embeddings, winnow loads it, and nothing is lost."""
 
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -139,6 +142,16 @@ def test_a_new_model_replaces_the_old_one_and_nothing_else(tmp_path, texts):
     with pytest.raises(StorageError, match="is not the folder of a model: name another"):
         folders.save(first, tmp_path / "notes", {})
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the path of an open file")
+def test_every_file_is_on_the_disk_before_the_folder_has_its_name(tmp_path, texts, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/dev/fd/{file}").resolve()) or sync(file))
+    folders.save(build(tiny(texts["bert"]), 0), tmp_path / "saved", {})
+    assert {path.name for path in (tmp_path / "saved").iterdir()} <= {path.name for path in synced}
+    assert all(path.parent.name != "saved" for path in synced)
+    assert synced[-1] == tmp_path.resolve()
 
 
 def test_what_cannot_be_written_leaves_the_old_model(tmp_path, texts):

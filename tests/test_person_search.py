@@ -26,8 +26,8 @@ def test_a_person_is_named_by_a_whole_word(caption, expected):
 def test_recall_of_people_and_of_others_apart():
     captions = ["a man", "a dog", "two women", "a child", "a red ball", "a surfer"]
     found = by_person(captions, np.array([1, 2, 5, 11, 1, 6]))
-    assert found["people"] == Recalls(4, {1: 0.25, 5: 0.5, 10: 0.75}, 5.5)
-    assert found["others"] == Recalls(2, {1: 0.5, 5: 1.0, 10: 1.0}, 1.5)
+    assert found["people"] == Recalls(4, {1: 0.25, 5: 0.5, 10: 0.75}, 5)
+    assert found["others"] == Recalls(2, {1: 0.5, 5: 1.0, 10: 1.0}, 1)
 
 
 def test_without_queries_there_is_no_recall():

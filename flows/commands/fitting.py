@@ -14,7 +14,13 @@ commands = typer.Typer()
 @commands.command("fit", epilog="Example: `winnow fit flickr small`")
 def fit_model(
     source: SourceName,
-    model: Annotated[str, typer.Argument(help="The name of a table [models.NAME].", metavar="MODEL")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The name of a table [models.NAME] of the source file, which docs/small-clips.md explains.",
+            metavar="MODEL",
+        ),
+    ],
     recipe: RecipeName = None,
     everything: Annotated[bool, typer.Option("--all", help="Train on all downloaded pairs, kept or not.")] = False,
     seed: Annotated[int, typer.Option(help="Of the heads and of the order of the pairs.", min=0)] = 0,
@@ -28,9 +34,10 @@ def fit_model(
 ) -> None:
     """Train a dual encoder on the kept pairs of the newest manifest, and save it for use as a scorer.
 
-    Pictures of the task's test set never train. If the source has one, the model is ranked on it. A run that was
-    stopped resumes at its last checkpoint, and a second run does nothing. With --folds each model leaves out the shards
-    that it scores. `winnow train` measures instead what the manifest is worth.
+    Pictures of the task's test set never train. If the source has one, the model is ranked on it: Rank@k, intervals,
+    chance. The model is a folder under the results, and the lines that name it in a source file are printed. A run that
+    was stopped resumes at its last checkpoint, and a second run does nothing. With --folds each model leaves out the
+    shards that it scores. `winnow train` measures instead what the manifest is worth.
     """
     from flows import sources
     from flows.console.fit import summary, toml

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from flows.console import ranks
 from flows.console.layout import Column, Table
 
 AT = (1, 5, 10)
@@ -19,7 +20,9 @@ def summary(record: Mapping[str, Any]) -> Group:
     """What was trained on, the losses by epoch, the ranks and the cost. `record` is the content of training.json."""
     parts: list[RenderableType] = [Text(_pairs(record)), _losses(record["epochs"])]
     if record["scores"] is not None:
-        parts.append(_scores(record["scores"]))
+        parts += _scores(record["fold"], record["scores"])
+    if record["inexact"]:
+        parts.append(Text(f"warning: {record['inexact']}"))
     return Group(*parts, Text(_cost(record["cost"]), "dim"))
 
 
@@ -56,14 +59,24 @@ def _losses(epochs: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _scores(scores: Mapping[str, Any]) -> Table:
-    gallery, chance = scores["gallery"], scores["chance"]
-    columns = (Column("direction", "name"), *(Column(f"Rank@{k}") for k in AT), Column("median rank"))
-    table = Table(columns, f"{gallery['pictures']:,} test pictures with {gallery['captions']:,} captions")
-    for way, says in (("t2i", "text to image"), ("i2t", "image to text")):
-        ranks = (f"{scores[f'{way}_r{k}']:.3f}" for k in AT)
-        table.add(says, *ranks, f"{scores[f'{way}_median']:g}")
-        table.add("  by chance", *(f"{chance[f'{way}_r{k}']:.3f}" for k in AT), "", style="dim")
+def _scores(fold: Mapping[str, Any] | None, scores: Mapping[str, Any]) -> Iterator[RenderableType]:
+    gallery = scores["gallery"]
+    yield Text(
+        f"Ranked on {gallery['pictures']:,} test pictures with {gallery['captions']:,} captions, "
+        f"{gallery['captions_cut']:,} of them cut; intervals of 95 % over the pictures"
+    )
+    yield from ranks.tables([(f"fold {fold['number']}" if fold else "model", scores["directions"])], "")
+    yield _people(scores["people"])
+
+
+def _people(people: Mapping[str, Any]) -> Table:
+    columns = (Column("captions", "name"), Column("queries"), *(Column(f"Rank@{k}") for k in AT), Column("median rank"))
+    table = Table(columns, "Text to image, by whether a caption names a person")
+    for name, says in (("people", "name a person"), ("others", "do not")):
+        found = people[name]
+        if found["queries"]:
+            shares = (f"{found[f't2i_r{k}']:.3f}" for k in AT)
+            table.add(says, f"{found['queries']:,}", *shares, f"{found['t2i_median']:,}")
     return table
 
 
@@ -71,5 +84,6 @@ def _cost(cost: Mapping[str, Any]) -> str:
     return (
         f"{cost['steps']:,} steps of {cost['batch']:,} in {cost['seconds']:,.0f} s, {cost['images_per_second']:,.0f} "
         f"pictures/s, {cost['validation_seconds']:,.0f} s of validation, {cost['peak_memory_mb']:,} MiB, "
-        f"{cost['device']}"
+        f"{cost['device']}; {cost['parameters'] / 1e6:,.1f} M parameters, {cost['trained'] / 1e6:,.1f} M of them "
+        f"trained, {cost['image_flops'] / 1e9:,.2f} GFLOP for a picture"
     )

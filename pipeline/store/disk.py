@@ -57,3 +57,12 @@ def errno_of(error: Exception) -> int | None:
         return error.errno
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
     return next((number for number in numbers if os.strerror(number) in str(error)), None)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk, so that a power cut does not take them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.errors import BusyError, StorageError
 from pipeline.process.scratch import temporary_folder
-from pipeline.store.disk import disk_errors
+from pipeline.store.disk import disk_errors, sync
 
 
 class Storage:
@@ -51,9 +51,9 @@ class Storage:
                     shutil.copyfile(local, copy.name)
                 local.unlink()
                 local = Path(copy.name)
-            _sync(local)
+            sync(local)
             local.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create the object `key` unless it exists. True if this call created it; of many callers exactly one does."""
@@ -71,7 +71,7 @@ class Storage:
                 first = False
             finally:
                 Path(file.name).unlink()
-            _sync(target.parent)  # in either case: the first caller may have died before it synced
+            sync(target.parent)  # in either case: the first caller may have died before it synced
             return first
 
     def remove(self, key: str) -> None:
@@ -80,7 +80,7 @@ class Storage:
         with disk_errors(self.root):
             target.unlink(missing_ok=True)
             if target.parent.is_dir():
-                _sync(target.parent)
+                sync(target.parent)
 
     def keys(self, prefix: str) -> list[str]:
         """The keys directly inside the folder `prefix`, sorted."""
@@ -140,7 +140,7 @@ class Storage:
         killed = [folder for folder in (self.root / ".tmp").glob("*") if not _is_alive(int(folder.name))]
         for folder, _, _ in os.walk(self.root) if killed else ():
             with contextlib.suppress(FileNotFoundError):  # a reader's own, which has just ended
-                _sync(Path(folder))
+                sync(Path(folder))
         for left in killed:
             shutil.rmtree(left, ignore_errors=True)
 
@@ -160,12 +160,4 @@ def _make(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
-        _sync(each.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(each.parent)

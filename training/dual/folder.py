@@ -17,6 +17,7 @@ from pipeline.models.training_record import RECORD
 from pipeline.settings.encoder import Network
 from pipeline.settings.fields import LOCAL_DIR, Table
 from pipeline.settings.model import Model, OpenClipText, SmallText, TransformersText
+from pipeline.store.disk import sync
 from training.dual import image_towers, misfit, open_clip_format, open_clip_text, tokens, transformers_text
 from training.dual.assembly import branch, start
 from training.dual.distilbert import bert_config
@@ -47,7 +48,10 @@ def save(
             _json(scratch / RECORD, record)
             if beside:
                 beside(scratch)
+            for written in (*scratch.rglob("*"), scratch):
+                sync(written)
             _replace(folder, scratch)
+            sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from training.measures import medians
+
 AT = (1, 5, 10)
 """The k of recall at k."""
 
@@ -36,11 +38,11 @@ are not in it, and neither are words that are often used of animals or things (t
 
 @dataclass(frozen=True)
 class Recalls:
-    """Recall at each k of `AT`, 0 to 1, and the median rank, of so many queries; None without queries."""
+    """Recall at each k of `AT`, 0 to 1, and the median rank as of `medians`, of so many queries; None without any."""
 
     queries: int
     recall: Mapping[int, float | None]
-    median_rank: float | None
+    median_rank: int | None
 
 
 def names_person(caption: str) -> bool:
@@ -63,4 +65,4 @@ def by_person(captions: Sequence[str], ranks: npt.NDArray[np.int64]) -> dict[str
 def _recalls(ranks: npt.NDArray[np.int64]) -> Recalls:
     if not len(ranks):
         return Recalls(0, dict.fromkeys(AT), None)
-    return Recalls(len(ranks), {k: float(np.mean(ranks <= k)) for k in AT}, float(np.median(ranks)))
+    return Recalls(len(ranks), {k: float(np.mean(ranks <= k)) for k in AT}, medians.median(ranks))

@@ -76,11 +76,15 @@ def read(inputs: Inputs, choice: Choice, known: Pool, own: Features, decoder: de
 
 @dataclass(frozen=True)
 class Gallery:
-    """Held-out pictures and captions, which a model ranks. `texts` are what `Inputs.texts` made of the captions."""
+    """Held-out pictures and captions, which a model ranks. `texts` are what `Inputs.texts` made of the captions.
+
+    `cut` of these are longer than the text tower reads.
+    """
 
     measure: Retrieval
     pictures: "Callable[[], Iterable[torch.Tensor]]"
     texts: npt.NDArray[np.generic]
+    cut: int
 
     def ranks(self, inputs: Inputs) -> Predictions:
         """As of `Retrieval`. Raises TrainingError for embeddings that are not finite."""
@@ -93,8 +97,8 @@ class Gallery:
 def gallery(inputs: Inputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name) -> Gallery:
     """The gallery of a test set that has captions. `own` has the features of its pictures."""
     assert test.pairs is not None
-    texts = inputs.texts(list(test.pairs.texts)).values
-    return Gallery(Retrieval(test.pairs, len(test.labels)), test_pictures(inputs, choice, test, own, decoder), texts)
+    texts, shown = inputs.texts(list(test.pairs.texts)), test_pictures(inputs, choice, test, own, decoder)
+    return Gallery(Retrieval(test.pairs, len(test.labels)), shown, texts.values, texts.cut)
 
 
 def test_pictures(

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.engine import machine
 from pipeline.errors import CompareError, SourceError, did_you_mean
-from pipeline.images import decoders
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
@@ -31,12 +29,11 @@ from training.learners import checkpoint, clip
 from training.learners import inputs as read
 from training.learners.checkpoint import Checkpoint
 from training.learners.divergence import located
-from training.learners.history import History
 from training.learners.inputs import Inputs
-from training.studies import corpus, dual_training
+from training.studies import corpus, dual_training, fit_record
 from training.studies.dual_training import Drawn
 
-VERSION = 1
+VERSION = 2
 
 VALIDATION = 0.05
 """The share of the pictures, by groups of near-duplicates, whose pairs only measure the validation loss."""
@@ -181,7 +178,10 @@ def _train(
     with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
         _, history = run.run((), list, partial(progress, "training"))
-        scores = _scores(inputs, choice, known, source.decoder)
+        scores = None
+        if known.test.pairs is not None:
+            shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], source.decoder)
+            scores = fit_record.scores(shown, shown.ranks(inputs))
     record = {
         "test": known.test.digest if known.test.sha256 else None,
         "pairs": len(rows),
@@ -191,7 +191,8 @@ def _train(
         "counts": dict(known.counts),
         "epochs": [asdict(each) for each in history.epochs],
         "scores": scores,
-        "cost": _cost(inputs.model.settings, history),
+        "cost": fit_record.cost(inputs.model, history),
+        "inexact": fit_record.inexact(inputs.model),
     }
     return record, learned
 
@@ -210,30 +211,3 @@ def rows_of(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
     apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=drawn.seed))
     apart = apart[known.table["picture"].to_numpy()]
     return np.flatnonzero(wanted & ~apart), np.flatnonzero(wanted & apart)
-
-
-def _scores(inputs: Inputs, choice: Choice, known: Pool, decoder: decoders.Name) -> dict[str, Any] | None:
-    """Rank at k and median ranks on the test set; None without captions there."""
-    if known.test.pairs is None:
-        return None
-    shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], decoder)
-    ranks, count = shown.ranks(inputs), len(known.test.labels)
-    return {
-        "gallery": {"pictures": count, "captions": len(known.test.pairs.text)},
-        **shown.measure.scores(ranks),
-        "chance": shown.measure.baseline(known.test.labels)[1],
-    }
-
-
-def _cost(settings: Model, history: History) -> dict[str, Any]:
-    """Seconds of all runs together, pictures a second, and the peak memory of this process."""
-    seen = history.step * settings.batch
-    return {
-        "steps": history.step,
-        "batch": settings.batch,
-        "seconds": round(history.seconds, 3),
-        "validation_seconds": round(history.validation_seconds, 3),
-        "images_per_second": round(seen / history.seconds, 1),
-        "peak_memory_mb": machine.peak_memory_mb(),
-        "device": device.describe(settings.precision),
-    }
