@@ -33,5 +33,5 @@ def _sentence(facts: Mapping[str, Any], source: str) -> str:
     if facts["cross_fitted"]:
         return f"cross-fitted by {facts['folds']} models, each {trained}, without the shards that it scored"
     if facts["source"] == source:
-        return f"{trained}, and so on pairs that it scored: their scores say little; use winnow fit --folds"
+        return f"{trained}, and so on pairs that it scored, which score too well: see docs/learned-filter.md"
     return trained

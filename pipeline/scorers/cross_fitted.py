@@ -1,8 +1,8 @@
 """Cross-fitting: each shard is scored by a model that was not trained on it.
 
-A model that scores its own training pairs has learned their captions, wrong ones included, so that its scores say
-little about them. With K folds, the model of fold k is trained on the shards whose number modulo K is not k, and scores
-only the others (the cross-fitting of Chernozhukov et al. 2018, section 3, with shards as units).
+A model learns its training pairs by heart, wrong captions included, the more the longer it trains. Then its scores of
+these pairs say little. With K folds, the model of fold k is trained on the shards whose number modulo K is not k, and
+scores only the others (the cross-fitting of Chernozhukov et al. 2018, section 3, with shards as units).
 """
 
 from collections.abc import Mapping, Sequence
