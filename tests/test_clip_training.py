@@ -278,6 +278,24 @@ def test_a_full_disk_keeps_the_last_checkpoint(published, tmp_path):
     assert fit(described, storage, Request("small")).new
 
 
+def test_a_full_disk_at_the_end_resumes_near_the_end(published, tmp_path):
+    described, storage = changed(published, tmp_path)
+    with pytest.raises(Stopped):
+        fit(described, storage, Request("small"), stop_at(20), checkpoint_seconds=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))
+    try:
+        with pytest.raises(StorageError, match=r"no space left in .*: free some and run the same command again"):
+            fit(described, storage, Request("small"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((storage.root / "models").glob("*/*"))
+    steps = []
+    resumed = fit(described, storage, Request("small"), lambda name, done, total: steps.append((name, done)))
+    assert min(done for name, done in steps if name == "training") >= 19
+    assert same(weights(resumed), weights(fit(*published, Request("small"))))
+
+
 def test_a_loss_that_is_nan_names_the_step_and_pairs(published, tmp_path):
     described, storage = changed(published, tmp_path, head_rate="1e30", warmup=0.0)
     with pytest.raises(

@@ -84,6 +84,6 @@ def _cost(cost: Mapping[str, Any]) -> str:
     return (
         f"{cost['steps']:,} steps of {cost['batch']:,} in {cost['seconds']:,.0f} s, {cost['images_per_second']:,.0f} "
         f"pictures/s, {cost['validation_seconds']:,.0f} s of validation, {cost['peak_memory_mb']:,} MiB, "
-        f"{cost['device']}; {cost['parameters'] / 1e6:,.1f} M parameters, {cost['trained'] / 1e6:,.1f} M of them "
+        f"{cost['device']}; {cost['parameters'] / 1e6:,.1f} M parameters, {cost['trained'] / 1e6:,.2f} M of them "
         f"trained, {cost['image_flops'] / 1e9:,.2f} GFLOP for a picture"
     )
