@@ -77,6 +77,14 @@ steps = 300
 image = [{MOBILENET}]
 dropout = [0.3]
 weight_decay = [1.0]
+[sweeps.hard]
+model = "small"
+steps = 300
+[sweeps.hard.grid]
+pruning = ["none", "hard"]
+masking = [0.9]
+dropout = [0.3]
+head_rate = [3e-3]
 [sweeps.heads]
 model = "small"
 seeds = 1
@@ -98,6 +106,16 @@ image = {LITE0}
 text = {TEXT}
 image_size = 96
 context = 20
+[models.study_frozen]
+preset = "small-clip-study"
+image = {LITE0}
+text = {TEXT}
+pooling = "mean"
+image_size = 96
+context = 32
+image_blocks = 0
+text_blocks = 0
+batch_norm = "eval"
 [models.works]
 preset = "small-clip"
 image = {LITE0}
@@ -110,6 +128,11 @@ seeds = 1
 steps = 100
 [sweeps.study.grid]
 image = {TOWERS}
+[sweeps.study_frozen]
+model = "study_frozen"
+steps = 100
+[sweeps.study_frozen.grid]
+image = {TOWERS}
 [sweeps.works]
 model = "works"
 steps = 100
@@ -117,7 +140,7 @@ steps = 100
 image = {TOWERS}
 batch = [16, 256]
 """
-NAMES = ("first", "short", "long", "best", "second", "heads", "finetuned", "study", "works")
+NAMES = ("first", "short", "long", "best", "second", "hard", "heads", "finetuned", "study", "study_frozen", "works")
 
 
 def write_source(folder):
