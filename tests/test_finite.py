@@ -16,7 +16,7 @@ from training.data.features import Extractor
 from training.data.heldout import HeldOut
 from training.encoders.encoders import PixelEncoder
 from training.learners import dual_encoder, probe
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures.metrics import Regression
 from training.studies import gain
 

@@ -30,7 +30,7 @@ from training.data import labels, near_duplicates, pool
 from training.data.heldout import HeldOut
 from training.encoders import encoders
 from training.learners import probe
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures import intervals, metrics
 from training.studies import experiment, fairness, gain, plot, summary
 

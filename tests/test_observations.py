@@ -168,4 +168,4 @@ def test_a_sentence_says_where_ours_differs(value, says):
     (found,) = published.beside(published.read(), towers)
     assert (found.name, found.figure.value) == ("ours", 0.0148)
     assert says in found.sentence
-    assert "Flickr30k" in found.sentence
+    assert "Flickr30k" in found.data

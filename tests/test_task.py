@@ -17,7 +17,7 @@ from training.data import labels, near_duplicates, pool
 from training.data.features import Features
 from training.data.heldout import HeldOut
 from training.learners import descent, probe
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures import metrics
 from training.studies import experiment, gain
 from training.studies.learner import Learner

@@ -20,7 +20,8 @@ def table(found: Mapping[str, Any]) -> Group:
     if found["efficient"]:
         parts += [Text(), _encoders(found["efficient"]), Text(_choice(found["efficient"]))]
     if found["published"]:
-        parts += [Text(), _published(found), *(Paragraph(each["sentence"]) for each in found["published"])]
+        lines = dict.fromkeys(each[name] for name in ("sentence", "data") for each in found["published"])
+        parts += [Text(), _published(found), *map(Paragraph, lines)]
     return Group(*parts)
 
 

@@ -17,7 +17,7 @@ import torch
 from pipeline.manifest import arms
 from pipeline.settings.task import Budget
 from training.learners import probe
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures import intervals, metrics
 
 CLASSES, DIM, ROWS, PICTURES, SEEDS, WRONG = 6, 16, 600, 300, 10, 0.2

@@ -26,7 +26,7 @@ from pipeline.store.digests import digest
 from training.data import decoding, labels
 from training.encoders import encoders
 from training.learners import descent, probe
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures import intervals, metrics
 
 RATES = (0.0, 0.1, 0.3, 0.5)

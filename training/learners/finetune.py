@@ -20,8 +20,8 @@ from training.encoders.finite import check_finite
 from training.learners.descent import fit, samples
 from training.learners.heads import linear
 from training.learners.microbatches import Microbatches
-from training.learners.objectives import Objective, Targets
 from training.learners.standardizer import Standardizer
+from training.learners.targets import Objective, Targets
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from pipeline.settings.task import Budget
 from training.encoders.finite import check_finite
 from training.learners.descent import adamw, at_once, evaluation_steps, fit, samples, seeded
 from training.learners.heads import HEADS
-from training.learners.objectives import Objective, Targets
 from training.learners.standardizer import Standardizer, Views
+from training.learners.targets import Objective, Targets
 
 if TYPE_CHECKING:
     from training.learners.descent import Sample

@@ -26,7 +26,10 @@ class Figure(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """A published figure, the name of what is compared with it, our value with its interval, and a sentence."""
+    """A published figure, the name of what is compared with it, our value with its interval, and a sentence.
+
+    `data` says on what either was measured. It is the same for all figures of a table.
+    """
 
     figure: Figure
     name: str
@@ -34,6 +37,7 @@ class Beside(NamedTuple):
     low: float
     high: float
     sentence: str
+    data: str
 
 
 def read(path: Path = FILE) -> tuple[Figure, ...]:
@@ -54,15 +58,14 @@ def beside(figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]]) -> Iter
         if fitting:
             row = max(fitting, key=lambda row: float(row["score"]))
             ours = row["metrics"][figure.metric]
-            said = _sentence(figure, row["name"], ours)
-            yield Beside(figure, row["name"], ours["value"], ours["low"], ours["high"], said)
+            data = f"{figure.study}: {figure.data}; here {figure.instead}. The two cannot be compared as they stand."
+            sentence = _sentence(figure, row["name"], ours)
+            yield Beside(figure, row["name"], ours["value"], ours["low"], ours["high"], sentence, data)
 
 
 def _sentence(figure: Figure, name: str, ours: Mapping[str, float]) -> str:
-    where = f"{figure.of} in {figure.study}, {figure.where}: {figure.value:g}"
     if ours["low"] <= figure.value <= ours["high"]:
-        return f"{where}. {name} agrees with it. It was measured on other data: {figure.data}."
-    side = "above" if ours["value"] > figure.value else "below"
-    return (
-        f"{where}. {name} is {side} it. The two cannot be compared as they stand: {figure.data}; here {figure.instead}."
-    )
+        place = "agrees with"
+    else:
+        place = "is above" if ours["value"] > figure.value else "is below"
+    return f"{figure.of}, {figure.where}: {figure.value:g}. {name} {place} it."

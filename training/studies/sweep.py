@@ -16,7 +16,7 @@ from training.studies.fit import model_of, task_for, test_of
 from training.studies.ground import Grounds
 from training.studies.sweep_summary import FAILED, Trained, chosen, summary
 
-VERSION = 2
+VERSION = 3
 
 
 def run(source: Source, storage: Storage, name: str, progress: Progress = silent) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from training.data.versions import Versions
 from training.learners import dual_encoder, probe
 from training.learners.divergence import located
 from training.learners.dual_encoder import Embed
-from training.learners.objectives import Objective
+from training.learners.targets import Objective
 from training.measures import matching
 from training.measures.metrics import Predictions
 from training.studies.evaluation import EvaluationSet, test_set, validation_set

@@ -1,4 +1,4 @@
-"""What learners of targets minimise: cross-entropy or squared error. Losses of pairs are in training/objectives/."""
+"""What learners of labels minimise: cross-entropy of classes, or squared error of numbers."""
 
 from typing import TYPE_CHECKING
 
