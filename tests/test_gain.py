@@ -32,7 +32,7 @@ from training.encoders import encoders
 from training.learners import probe
 from training.learners.targets import Objective
 from training.measures import intervals, metrics
-from training.studies import experiment, fairness, gain, plot, summary
+from training.studies import experiment, fairness, gain, plot, roster, summary
 
 FILTERS = {**training_sources.HONEST, "blind": "uid < 'e'", "idle": "caption IS NOT NULL"}
 HOG = '{ kind = "hog", side = 64 }'
@@ -507,7 +507,7 @@ def test_an_arm_with_a_picture_of_the_test_set_is_refused(tmp_path):
     again = training_sources.encoded(np.asarray(Image.open(io.BytesIO(training_sources.picture("cross", 10_005)))), 70)
     described, storage = training_sources.task(tmp_path / "task", count=60, pictures={4: exact, 5: again})
     test = HeldOut.read(described.task.test, described.task)
-    extractors = gain._extractors(described, storage)
+    extractors = roster.plan(described, storage).extractors
     known = pool.read(arms.Choice.open(storage), described.task, extractors, test, progress.silent)
     own = partial(experiment.Experiment, "", None, described.task, test=test, learners=())
     assert np.flatnonzero(own(pool=known).shows_test).tolist() == np.flatnonzero(known.leaked).tolist() == [4, 5]

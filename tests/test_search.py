@@ -101,9 +101,8 @@ def copied(source, folder):
 
 
 def winnow(folder, *words):
-    return CliRunner().invoke(
-        cli.app, ["search", str(folder / "toys.toml"), *map(str, words), "--root", str(folder / "data")]
-    )
+    command = ["search", str(folder / "toys.toml"), *map(str, words), "--root", str(folder / "data")]
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, command)
 
 
 def found(folder, *words):

@@ -139,10 +139,13 @@ def test_all_of_a_pair_leaves_storage_however_it_is_named(tmp_path, store, name)
 
 
 def test_takedowns_know_every_stage():
-    """Whoever adds one has to say what becomes of it in `pipeline.takedown.purge`; the demo's world is nobody's."""
+    """Whoever adds one has to say what becomes of it in `pipeline.takedown.purge`.
+
+    The demo's world is nobody's. Models stay: docs/takedown.md says so.
+    """
     home = Path(__file__).parent.parent
     code = "".join(path.read_text() for folder in ("pipeline", "training") for path in (home / folder).rglob("*.py"))
-    known = {"shards", "scores", "embeddings", "features", "versions", "demo"}
+    known = {"shards", "scores", "embeddings", "features", "versions", "demo", "models"}
     assert set(re.findall(r'\bStage\(\s*f?"([a-z]+)', code)) == known
 
 

@@ -19,7 +19,7 @@ from training.data.heldout import HeldOut
 from training.learners import descent, probe
 from training.learners.targets import Objective
 from training.measures import metrics
-from training.studies import experiment, gain
+from training.studies import experiment, gain, roster
 from training.studies.learner import Learner
 
 LEARNERS = {"linear": {"head": "linear", "encoder": {"kind": "hog"}}}
@@ -165,7 +165,7 @@ def taught_pixels(number):
 
 
 def read(described, storage):
-    extractors = gain._extractors(described, storage)
+    extractors = roster.plan(described, storage).extractors
     return pool.read(arms.Choice.open(storage), described.task, extractors, None, progress.silent)
 
 
