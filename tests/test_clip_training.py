@@ -150,7 +150,9 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize("changes", [{}, THAWED], ids=["heads", "towers"])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, id="heads"), pytest.param(THAWED, id="towers", marks=pytest.mark.slow)]
+)
 def test_a_stopped_training_ends_like_one_that_was_not(published, tmp_path, changes):
     described, storage = changed(published, tmp_path, **changes)
     whole = fit(described, storage, Request("small", seed=3))

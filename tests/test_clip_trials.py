@@ -25,6 +25,7 @@ def measured(folder, kind, classes="", model="", **more):
     return found, [Trial.from_json(storage.fetch(key).read_bytes()) for key in finished(storage)]
 
 
+@pytest.mark.slow
 def test_a_model_is_a_learner_of_retrieval(tmp_path):
     found, trials = measured(tmp_path, "retrieval")
     (learner,) = found["learners"]

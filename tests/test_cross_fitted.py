@@ -87,6 +87,7 @@ def test_each_shard_has_the_scores_of_its_folds_model(prepared):
         assert np.abs(np.subtract(found["learned"], found[other])).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_pairs_and_pictures_that_the_model_was_trained_on_have_no_score(prepared, tmp_path):
     described, storage, shards, models = prepared
     models = copied(models, tmp_path)
@@ -232,6 +233,7 @@ def test_a_model_that_knows_the_test_set_is_not_compared(prepared, tmp_path):
             fairness.check_scorers({"learned": scorer}, heldout)
 
 
+@pytest.mark.slow
 def test_card_and_report_name_the_manifest_that_the_model_was_trained_on(prepared, tmp_path):
     described, storage, _, models = prepared
     described = with_scorers(described, learned=cross_fitted(models), plain=clip(models / "fold-0"))

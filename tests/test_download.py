@@ -311,6 +311,7 @@ def test_when_the_program_is_killed_nothing_goes_on(web, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_in_one_line(web, tmp_path):
     mounts = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=700k none "$0" && exec "$@"']
     root = tmp_path / "small"

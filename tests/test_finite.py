@@ -89,6 +89,7 @@ def test_a_diverged_trial_names_learner_arm_seed_and_step(tmp_path, learners):
     assert not list(storage.root.glob("gains/*"))
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_never_the_best_one(tmp_path):
     described, storage = training_sources.task(tmp_path / "s", count=240, learning_rates=[1e30])
     gain.measure(described, storage)

@@ -91,6 +91,7 @@ def test_one_shard_cannot_be_cross_fitted(tmp_path):
         fit_folds(described, storage, Request("small"), 2)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_scorer_of_all_folds(published, tmp_path):
     described, storage = published
     shutil.copytree(storage.root, tmp_path / "taught", ignore=shutil.ignore_patterns("checkpoints"))

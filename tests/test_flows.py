@@ -261,6 +261,7 @@ def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, http
     assert not list((tmp_path / "root").glob("*/ledger"))
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
     toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="busy")
     with Storage(tmp_path / "root" / "busy").lock():

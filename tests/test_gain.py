@@ -406,6 +406,7 @@ def test_the_gain_of_a_recipe_that_was_not_published(tmp_path):
     assert trials.gain_of(storage, told["manifest"]) is None
 
 
+@pytest.mark.slow
 def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
     told = []
     for name in ("one", "two"):

@@ -282,6 +282,7 @@ def encoders(manifest, name):
     }
 
 
+@pytest.mark.slow
 def test_encoders_that_were_compared_are_shown(tmp_path):
     store = Storage(tmp_path / "store")
     published_sources.published(published_sources.listed(tmp_path, range(40, 44)), store)

@@ -95,6 +95,7 @@ def made(described, storage):
     return {key: storage.fetch(key).read_bytes() for folder in folders for key in storage.keys(folder)}
 
 
+@pytest.mark.slow
 def test_for_one_certificate_bytes_are_equal_wherever_a_run_was_stopped(tmp_path):
     _, described, storage, _ = scored(tmp_path / "whole", range(PAIRS), spec(), shard_size=8)
     again, other, shards = downloaded_sources.downloaded(tmp_path / "parts", rows(range(PAIRS)), {"clip": spec()}, 8)
