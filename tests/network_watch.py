@@ -23,7 +23,7 @@ def _told(event, arguments):
             return  # a socket of this machine's file system
         port = arguments[1] if event == "socket.getaddrinfo" else None
         host, port = place[:2] if isinstance(place, tuple) else (place, port)
-        line = json.dumps([event, str(host), str(port), sys.orig_argv[1:4]]) + "\\n"
+        line = json.dumps([event, str(host), str(port), sys.orig_argv[1:5]]) + "\\n"
         file = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, line.encode())
         os.close(file)
