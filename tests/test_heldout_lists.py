@@ -97,3 +97,17 @@ def test_a_model_s_other_names_lead_to_its_name_here(name, right):
     assert "\n" not in str(error.value)
     with pytest.raises(ModelError, match="open_clip has no model"):
         create_untrained(name)
+
+
+def test_a_parquet_without_columns_is_one_line(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline.errors import SourceError
+    from pipeline.images import picture_lists
+    from pipeline.settings.task import TestSet
+
+    pq.write_table(pa.table({}), tmp_path / "test.parquet")
+    test = TestSet.model_construct(location=tmp_path / "test.parquet", folder=tmp_path, image="image")
+    with pytest.raises(SourceError, match="no column 'image'; it has no columns at all"):
+        picture_lists.read(test, ["image"])

@@ -27,7 +27,8 @@ def read(test: TestSet, columns: Collection[str]) -> pa.Table:
     for column in columns:
         if column not in table.column_names:
             close = difflib.get_close_matches(column, table.column_names, n=1, cutoff=0.4) or table.column_names
-            raise SourceError(f"{test.location.name}: there is no column {column!r}; did you mean {close[0]!r}?")
+            hint = f"did you mean {close[0]!r}?" if close else "it has no columns at all"
+            raise SourceError(f"{test.location.name}: there is no column {column!r}; {hint}")
     return table.select(list(dict.fromkeys(columns)))
 
 
