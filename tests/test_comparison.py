@@ -18,12 +18,12 @@ from flows import cli
 from flows.console import encoders as shown
 from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import CompareError, StorageError
+from pipeline.models import device
 from pipeline.settings import encoder
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
 from training.data import features
 from training.encoders import encoders
-from training.learners import descent
 from training.measures import intervals
 from training.studies import comparison, cost
 
@@ -146,7 +146,7 @@ def test_numbers_on_a_test_set_that_is_split_off(tmp_path):
     light = '[task]\nkind = "number"\ncolumn = "told"\n[task.split]\nshare = 0.3\n'
     described, storage = training_sources.task(tmp_path / "t", 90, column=told, measured=light, learning_rate=0.01)
     network = described.task.learners["linear"].encoder
-    with descent.one_thread():
+    with device.one_thread():
         found = comparison.compare(described, storage, [network], comparison.Scope(pictures=16, finetuned=True))
     assert (found["kind"], found["metrics"][0]) == ("number", ["r2", "R2"])
     assert 10 < found["test_pictures"] < 45

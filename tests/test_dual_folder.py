@@ -11,20 +11,13 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny_towers import tiny, write_clip, write_text
+from tiny_towers import PADDED, tiny, write_clip, write_text
 
 from pipeline.errors import ModelError, StorageError
 from training.dual import folder as folders
 from training.dual.build import build, identity
 
 CAPTIONS = ["a dog runs on the beach", "two men", "", "a cat sits on the red sand with the blue horse and it rides it"]
-PADDED = {
-    "kind": "timm",
-    "model": "mobilenetv2_035",
-    "weights": "random",
-    "options": {"pad_type": "same"},
-    "preprocess": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.5], "interpolation": "bilinear"},
-}
 
 
 @pytest.fixture(scope="module")

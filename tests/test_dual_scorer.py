@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_towers import tiny, write_text
+from tiny_towers import PADDED, tiny, write_text
 
 from pipeline.errors import ModelError
 from pipeline.scorers.clip import ClipSpec
 from training.dual import folder as folders
 from training.dual.build import build
 
-PADDED = {
-    "kind": "timm",
-    "model": "mobilenetv2_035",
-    "weights": "random",
-    "options": {"pad_type": "same"},
-    "preprocess": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.5], "interpolation": "bilinear"},
-}
 CAPTIONS = ["a dog runs on the beach", "two men", "a cat sits on the red sand with the blue horse and it rides it"]
 
 

@@ -150,10 +150,10 @@ def ground_of(described, storage):
     from training.dual import build
     from training.learners.inputs import Inputs
 
-    grounds = sweep.grounds_of(described, storage, lambda *_: None)
+    grounds = Grounds.open(described, storage, None, lambda *_: None)
     settings = described.models["small"]
-    identity = build.identity(settings)
-    return grounds, Inputs(build.build(settings, 0), identity, storage), grounds.of(settings, identity)
+    inputs = Inputs(build.build(settings, 0), build.identity(settings), storage)
+    return grounds, inputs, grounds.of(inputs)
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)

@@ -8,6 +8,16 @@ WORDS = ("a", "the", "dog", "cat", "man", "horse", "runs", "sits", "on", "beach"
 WORDS += ("and", "in", "rides", "it", "##s", "##ing")
 
 
+PADDED = {
+    "kind": "timm",
+    "model": "mobilenetv2_035",
+    "weights": "random",
+    "options": {"pad_type": "same"},
+    "preprocess": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.5], "interpolation": "bilinear"},
+}
+"""An image tower whose padding and preprocessing are not timm's own for it."""
+
+
 def write_text(folder: Path, kind: str = "bert", positions: int = 64, seed: int = 0) -> Path:
     """A folder as transformers' `save_pretrained` writes it, with random weights large enough to show."""
     import torch

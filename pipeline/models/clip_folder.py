@@ -41,7 +41,7 @@ def config_digest(folder: Path, config: Mapping[str, Any]) -> str:
     texts = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.name not in facts]
     digests = {path.name: file_digest(path) for path in texts}
     if portable := located(Path(), config):
-        digests[OPEN_CLIP] = digest({**_json(folder / OPEN_CLIP), "model_cfg": {**config, **portable}})
+        digests[OPEN_CLIP] = digest({**read_json(folder / OPEN_CLIP), "model_cfg": {**config, **portable}})
         if "vision_cfg" in portable:
             digests[IMAGE] = file_digest(folder / IMAGE / "config.json")
     return digest([[name, digests[name]] for name in sorted(digests)])
@@ -49,11 +49,12 @@ def config_digest(folder: Path, config: Mapping[str, Any]) -> str:
 
 def obstacle(folder: Path) -> str | None:
     """Why open_clip cannot hold the model that winnow trained and saved here; None for any other folder."""
-    why = _json(folder / MODEL).get("not_open_clip")
+    why = read_json(folder / MODEL).get("not_open_clip")
     return str(why) if why else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is no such file, or no object in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

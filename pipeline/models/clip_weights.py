@@ -138,7 +138,7 @@ def _folder(folder: Path) -> ModelFiles:
     if len(found) != 1 or any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
         raise ModelError(f"{folder} must hold exactly one file of weights, as .safetensors, and open_clip_config.json")
     described = folder / "open_clip_config.json"
-    config = _json(described).get("model_cfg")
+    config = clip_folder.read_json(described).get("model_cfg")
     if not isinstance(config, dict):
         raise ModelError(f"{described} is missing or has no model_cfg: save the folder as open_clip does")
     trained = _activation(folder / "config.json")
@@ -196,24 +196,16 @@ def _file(model: str, weights: Path, has: bool, quick_gelu: bool | None) -> Mode
         )
     if trained != has:
         raise ModelError(_misfit(model, weights.name, trained, has))
-    return ModelFiles(model, weights, _json(beside).get("preprocess_cfg", {}))
+    return ModelFiles(model, weights, clip_folder.read_json(beside).get("preprocess_cfg", {}))
 
 
 def _activation(path: Path) -> bool | None:
     """Whether a config of open_clip or of transformers says QuickGELU; None if it says nothing."""
-    config = _json(path)
+    config = clip_folder.read_json(path)
     if isinstance(config.get("model_cfg"), dict):
         return bool(config["model_cfg"].get("quick_gelu", False))
     tower = config.get("vision_config") or {}
     return tower["hidden_act"] == "quick_gelu" if "hidden_act" in tower else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _misfit(model: str, weights: str, trained: bool, has: bool) -> str:

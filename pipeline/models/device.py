@@ -3,7 +3,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,23 @@ def best_precision() -> str:
     else:
         native = not _processor_features().isdisjoint(("avx512_bf16", "amx_tile"))
     return "bfloat16" if native else "float32"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let operations of torch use one core in this block.
+
+    Small products are slower on more threads, which also may add in another order. Threads of a pool that each use all
+    cores would wait for each other.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def describe(used: str | None = None) -> str:

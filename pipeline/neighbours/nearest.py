@@ -6,12 +6,13 @@ equal vectors are equally near. tests/benchmarks/README.md compares the time wit
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.models.device import one_thread
 
 Vectors = npt.NDArray[np.float16]
 Places = npt.NDArray[np.int64]
@@ -43,21 +44,8 @@ def inner_products(load: Callable[[int], Vectors], blocks: int, query: Floats, w
             torch.mv(own.wide[: len(rows)].copy_(rows), against, out=found[start : start + ROWS])
         return torch.nan_to_num_(found, nan=-torch.inf).numpy()
 
-    with _one_core_each(), ThreadPoolExecutor(workers, "products", begin) as pool:
+    with one_thread(), ThreadPoolExecutor(workers, "products", begin) as pool:
         return list(pool.map(products, range(blocks)))
-
-
-@contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Threads that each use all cores would wait for each other after every block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def nearest(products: Floats, count: int, dim: int, exact: Callable[[Places], Exact]) -> tuple[Places, Exact]:

@@ -1,7 +1,7 @@
 """A source file (`data_manifests/*.toml`), checked before anything runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
@@ -35,22 +35,18 @@ def _source_name(name: str) -> str:
     return name
 
 
-def _scorer_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
-        raise ValueError(
-            f"{name!r} cannot be the name of a scorer: it begins with a small letter a to z, and has at most 31 small "
-            "letters, digits and _"
-        )
-    return name
+def _name_of(what: str) -> Callable[[str], str]:
+    """The check of a name that is part of columns or folders."""
 
+    def check(name: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+            raise ValueError(
+                f"{name!r} cannot be the name of a {what}: it begins with a small letter a to z, and has at most 31 "
+                "small letters, digits and _"
+            )
+        return name
 
-def _model_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
-        raise ValueError(
-            f"{name!r} cannot be the name of a model: it begins with a small letter a to z, and has at most 31 small "
-            "letters, digits and _"
-        )
-    return name
+    return check
 
 
 class Source(Table):
@@ -65,16 +61,16 @@ class Source(Table):
     )
     download: Download = Download()
     decoder: decoders.Name = Field("pillow", description="decodes the stored pictures; the others resize faster")
-    scorers: dict[Annotated[str, AfterValidator(_scorer_name)], AnySpec] = Field({}, description="by name")
+    scorers: dict[Annotated[str, AfterValidator(_name_of("scorer"))], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="in place of recipe, a list of filters")
     distinct: DistinctRow | None = Field(None, description="removes duplicates after the recipe or the filters")
     calibration: Calibration = Calibration()
     drift: DriftRow = DriftRow()
-    models: dict[Annotated[str, AfterValidator(_model_name)], Model] = Field(
+    models: dict[Annotated[str, AfterValidator(_name_of("model"))], Model] = Field(
         {}, description="dual encoders, by name: winnow fit trains one, and a learner of the task may name one"
     )
-    sweeps: dict[Annotated[str, AfterValidator(_model_name)], Sweep] = Field(
+    sweeps: dict[Annotated[str, AfterValidator(_name_of("sweep"))], Sweep] = Field(
         {}, description="grids of trainings of a model, by name, for winnow sweep"
     )
     task: Task | None = None

@@ -20,12 +20,13 @@ from flickr_photographs import CLASSES, DATA
 from PIL import Image
 
 from pipeline.manifest import arms
+from pipeline.models import device
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget
 from pipeline.store.digests import digest
 from training.data import decoding, labels
 from training.encoders import encoders
-from training.learners import descent, probe
+from training.learners import probe
 from training.learners.targets import Objective
 from training.measures import intervals, metrics
 
@@ -158,6 +159,6 @@ def told(rate, noise, said, truth, with_clip, seeds):
 
 
 if __name__ == "__main__":
-    with descent.one_thread(), tempfile.TemporaryDirectory() as folder:
+    with device.one_thread(), tempfile.TemporaryDirectory() as folder:
         rates = [float(rate) for rate in sys.argv[3:]] or RATES
         main(int((sys.argv[1:] or ["10"])[0]), Path((sys.argv[2:] or [folder])[0]), rates)

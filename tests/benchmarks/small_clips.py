@@ -20,27 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import pyarrow.parquet as pq
 import sweeps
 from conftest import Quiet
+from sweeps import HEAD, LITE0, MOBILENET, TEXT
 
 PORT = 8395
-LITE0, MOBILENET = (
-    f'{{ kind = "timm", model = "{name}", weights = "{sweeps.WEIGHTS / name}.safetensors"{more} }}'
-    for name, more in (("tf_efficientnet_lite0", ""), ("mobilenetv2_100", ', options = { pad_type = "same" }'))
-)
 TOWERS = f'[{LITE0}, {MOBILENET}, "timm:resnet10t@random"]'
-TEXT = f'"transformers:{sweeps.WEIGHTS / "minilm_l6_v2"}"'
-SOURCE = f"""
-[pairs]
-location = "list.tsv"
-columns = ["caption", "url"]
+SOURCE = f"""{HEAD}
 [download]
 allow_hosts = ["127.0.0.1:{PORT}"]
-[task]
-kind = "retrieval"
-[task.test]
-location = "test.parquet"
-folder = "{sweeps.PACK / "images"}"
-[task.learners.small]
-model = "small"
 
 [models.small]
 preset = "small-clip"

@@ -31,9 +31,11 @@ from training.studies.sweep_files import write
 DATA = Path(os.environ["WINNOW_DATA"])
 PACK, WEIGHTS = DATA / "flickr8k_more", DATA / "weights"
 LITE0, MOBILENET = (
-    f"timm:{name}@{WEIGHTS / name}.safetensors" for name in ("tf_efficientnet_lite0", "mobilenetv2_100")
+    f'{{ kind = "timm", model = "{name}", weights = "{WEIGHTS / name}.safetensors"{more} }}'
+    for name, more in (("tf_efficientnet_lite0", ""), ("mobilenetv2_100", ', options = { pad_type = "same" }'))
 )
-SOURCE = f"""
+TEXT = f'"transformers:{WEIGHTS / "minilm_l6_v2"}"'
+HEAD = f"""
 [pairs]
 location = "list.tsv"
 columns = ["caption", "url"]
@@ -44,9 +46,13 @@ location = "test.parquet"
 folder = "{PACK / "images"}"
 [task.learners.small]
 model = "small"
+"""
+"""The tables of a source whose gallery is the test photographs."""
+
+SOURCE = f"""{HEAD}
 [models.small]
-image = "{LITE0}"
-text = "transformers:{WEIGHTS / "minilm_l6_v2"}"
+image = {LITE0}
+text = {TEXT}
 pooling = "mean"
 batch = 256
 steps = 200
@@ -71,7 +77,7 @@ masking = [0.5, 0.9]
 [sweeps.towers]
 model = "small"
 [sweeps.towers.grid]
-image = ["{LITE0}", "{MOBILENET}"]
+image = [{LITE0}, {MOBILENET}]
 """
 
 

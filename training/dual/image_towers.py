@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError, did_you_mean
 from pipeline.models import clip_weights
 from pipeline.settings.encoder import RANDOM, SELF_CONTAINED, Network
-from training.dual import misfit, pictures
+from training.dual import misfit, parts, pictures
 from training.dual.parts import Part
 from training.dual.pictures import Preparation
 from training.encoders import timm_weights
@@ -109,22 +109,8 @@ def _open_clip(image: Network) -> tuple[Part, Preparation]:
 
 
 def _native_part(visual: Any, recipe: Mapping[str, Any], identity: Mapping[str, Any]) -> Part:
-    projection = getattr(visual, "proj", None)
     quick_gelu = None if recipe["config"].get("timm_model_name") else recipe["quick_gelu"]
-    if not isinstance(projection, nn.Parameter):
-        return Part(
-            visual, recipe["embed_dim"], recipe, recipe["config"], fixed=True, quick_gelu=quick_gelu, identity=identity
-        )
-    visual.proj = None
-    return Part(
-        visual,
-        projection.shape[0],
-        recipe,
-        recipe["config"],
-        projection.detach().T,
-        quick_gelu=quick_gelu,
-        identity=identity,
-    )
+    return parts.of_open_clip(visual, "proj", recipe, quick_gelu, identity)
 
 
 def _without_classes(options: Mapping[str, Any]) -> dict[str, Any]:

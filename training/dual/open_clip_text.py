@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models import clip_weights
@@ -13,7 +12,7 @@ from pipeline.models.clip_weights import first_line
 from pipeline.settings.encoder import RANDOM
 from pipeline.settings.fields import LOCAL_DIR
 from pipeline.settings.model import OpenClipText, SmallText
-from training.dual import tokens
+from training.dual import parts, tokens
 from training.dual.parts import Part
 from training.dual.tokens import Tokenizer
 
@@ -106,24 +105,4 @@ def _state(model: Any, context: int, name: str) -> dict[str, torch.Tensor]:
 
 
 def _part(tower: Any, recipe: Mapping[str, Any], identity: Mapping[str, Any]) -> Part:
-    projection = tower.text_projection
-    if not isinstance(projection, nn.Parameter):
-        return Part(
-            tower,
-            recipe["embed_dim"],
-            recipe,
-            recipe["config"],
-            fixed=True,
-            quick_gelu=recipe["quick_gelu"],
-            identity=identity,
-        )
-    tower.text_projection = None
-    return Part(
-        tower,
-        projection.shape[0],
-        recipe,
-        recipe["config"],
-        projection.detach().T,
-        quick_gelu=recipe["quick_gelu"],
-        identity=identity,
-    )
+    return parts.of_open_clip(tower, "text_projection", recipe, recipe["quick_gelu"], identity)

@@ -28,3 +28,16 @@ class Part:
     quick_gelu: bool | None = None
     obstacle: str | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+def of_open_clip(
+    tower: Any, name: str, recipe: Mapping[str, Any], quick_gelu: bool | None, identity: Mapping[str, Any]
+) -> Part:
+    """A tower of open_clip's without its projection, which is the tower's parameter `name`, if it can be parted."""
+    projection, width, own = getattr(tower, name, None), recipe["embed_dim"], None
+    if isinstance(projection, nn.Parameter):
+        setattr(tower, name, None)
+        width, own = projection.shape[0], projection.detach().T
+    return Part(
+        tower, width, recipe, recipe["config"], own, fixed=own is None, quick_gelu=quick_gelu, identity=identity
+    )

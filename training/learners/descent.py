@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TrainingError
+from pipeline.models.device import one_thread
 from pipeline.settings.task import Budget
 from training.learners.divergence import check_loss
 
@@ -150,16 +151,3 @@ def seeded(seed: int) -> Iterator[None]:
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Small products are slower on more threads, which also may add in another order."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -5,11 +5,14 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from pipeline.errors import TrainingError
+from pipeline.models.device import one_thread
+from training.data import order
 from training.data.order import Order, Rows
 from training.data.streams import Stored
+from training.learners import checkpoint, clip
+from training.learners import inputs as read
 from training.learners.checkpoint import Checkpoint, Trainee
 from training.learners.clip import Training
-from training.learners.descent import one_thread
 from training.learners.inputs import Inputs
 from training.learners.pair_loss import DualLoss
 from training.objectives.pruning import Pruning
@@ -17,6 +20,9 @@ from training.studies.corpus import Corpus
 
 LEAST = 2
 """The fewest validation pairs: one pair has no negative."""
+
+VERSIONS = (clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION)
+"""Of the modules that decide what a training computes."""
 
 
 class Drawn(NamedTuple):
@@ -28,9 +34,7 @@ class Drawn(NamedTuple):
     versions: int = 1
 
 
-def prepare(
-    inputs: Inputs, pairs: Corpus, drawn: Drawn, checkpoint: Checkpoint, pruning: Pruning | None = None
-) -> Training:
+def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, saved: Checkpoint, pruning: Pruning | None = None) -> Training:
     """A training of `inputs.model`, which moves to the device, by its own settings. `pruning` leaves out negatives.
 
     Raises TrainingError for a batch that is larger than the pool, one picture alone, and a plateau without validation
@@ -43,7 +47,7 @@ def prepare(
 
     model = inputs.model.to(device.kind())
     settings = model.settings
-    order = Order(drawn.rows, settings.batch, drawn.seed, drawn.versions)
+    data = pairs.data(Order(drawn.rows, settings.batch, drawn.seed, drawn.versions))
     if len(set(pairs.pictures[drawn.rows].tolist())) < LEAST:
         raise TrainingError("all pairs show one picture: there is nothing to tell apart")
     validation = None
@@ -53,9 +57,7 @@ def prepare(
         raise TrainingError("too few pairs for a validation loss: the schedule plateau needs more of them")
     optimizer = torch.optim.AdamW(parameter_groups(model), fused=True)
     trainee = Trainee(model, optimizer)
-    return Training(
-        trainee, DualLoss(model, pruning), pairs.data(order), validation, settings.steps, settings, checkpoint
-    )
+    return Training(trainee, DualLoss(model, pruning), data, validation, settings.steps, settings, saved)
 
 
 @contextmanager

@@ -10,28 +10,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import CompareError, SourceError, did_you_mean
-from pipeline.manifest import recipes
-from pipeline.manifest.arms import Choice
-from pipeline.models import device
 from pipeline.models.training_record import FOLDER, RECORD, Fold, Learned
 from pipeline.progress import Progress, silent
 from pipeline.settings.model import Model
-from pipeline.settings.task import Split, Task
+from pipeline.settings.task import Split
 from pipeline.sources.source import Source
 from pipeline.store.disk import disk_errors
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
-from training.data import folds, near_duplicates, order, pool
-from training.data.heldout import HeldOut
+from training.data import folds, near_duplicates
 from training.data.order import Rows
 from training.data.pool import Pool
-from training.learners import checkpoint, clip
-from training.learners import inputs as read
+from training.learners import checkpoint
 from training.learners.checkpoint import Checkpoint
 from training.learners.divergence import located
 from training.learners.inputs import Inputs
-from training.studies import corpus, dual_training, fit_record
+from training.studies import dual_training, fit_record
 from training.studies.dual_training import Drawn
+from training.studies.ground import Grounds
 
 VERSION = 2
 
@@ -74,14 +70,18 @@ def fit(
     CompareError if no pair is left to train on, ModelError for a model that cannot be built, and TrainingError for a
     training that diverges.
     """
+    model_of(source, request.model)  # before anything is read
+    return fit_on(Grounds.open(source, storage, request.recipe, progress), request, checkpoint_seconds)
+
+
+def fit_on(grounds: Grounds, request: Request, checkpoint_seconds: float = checkpoint.SECONDS) -> Fitted:
+    """As `fit`, on grounds that several models share."""
     from training.dual import build, folder
     from training.dual.open_clip_format import obstacle
 
-    settings = model_of(source, request.model)
-    choice = Choice.open(storage, None, recipes.find(source, storage, request.recipe) if request.recipe else None)
-    task, identity = task_for(source.task), build.identity(settings)
-    test = test_of(source.task, task)
-    stage = _stage(source, choice, identity, test, request)
+    settings, storage = model_of(grounds.source, request.model), grounds.storage
+    identity = build.identity(settings)
+    stage = _stage(grounds, identity, request)
     key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
     path = storage.root / key
     new = not storage.done(f"{key}/{RECORD}")
@@ -89,10 +89,10 @@ def fit(
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
         name = key.removeprefix("models/").replace("/", "-")
         saved = Checkpoint(storage, f"checkpoints/{name}.safetensors", checkpoint_seconds)
-        record, learned = _train(source, choice, task, test, inputs, request, saved, progress)
+        record, learned = _train(grounds, inputs, request, saved)
         about = {
             "name": request.model,
-            "recipe": choice.recipe.name,
+            "recipe": grounds.choice.recipe.name,
             "fold": asdict(request.fold) if request.fold else None,
             "not_open_clip": obstacle(inputs.model),
         }
@@ -118,70 +118,32 @@ def model_of(source: Source, name: str) -> Model:
     return source.models[name]
 
 
-def task_for(task: Task | None) -> Task:
-    """The task of a source as a model is trained for it: every pair with a caption trains, whatever its label."""
-    if task is None:
-        return Task.model_construct(kind="retrieval", classes={}, column=None, test=None, split=None, learners={})
-    return task.model_copy(update={"kind": "retrieval", "classes": {}, "column": None})
-
-
-def test_of(own: Task | None, task: Task) -> HeldOut | None:
-    """The test set; None if it is split off. One with values in place of captions only stays out of training."""
-    if own is None or (own.test is None and own.split is None):
-        return HeldOut.none()
-    if own.test is None:
-        return None
-    return HeldOut.read(own.test, own if own.column or own.test.column else task)
-
-
-def _stage(
-    source: Source, choice: Choice, identity: Mapping[str, Any], test: HeldOut | None, request: Request
-) -> Stage:
+def _stage(grounds: Grounds, identity: Mapping[str, Any], request: Request) -> Stage:
     """The folder of the model, or of the models of all folds, by everything that decides their weights."""
-    split = source.task.split if source.task else None
     return Stage(
         f"models/{request.model}",
         {
-            "code": [VERSION, clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION],
+            **grounds.identity,
+            "code": [VERSION, *dual_training.VERSIONS],
             "model": identity,
-            "source": source.name,
-            "manifest": choice.manifest.id,
-            "choice": choice.key,
             "everything": request.everything,
             "seed": request.seed,
             "folds": {"of": request.fold.of, "shards": request.fold.shards} if request.fold else None,
-            "heldout": test.digest if test else (split.model_dump() if split else None),
-            "decoder": source.decoder,
-            "device": device.kind(),
         },
     )
 
 
-def _train(
-    source: Source,
-    choice: Choice,
-    task: Task,
-    test: HeldOut | None,
-    inputs: Inputs,
-    drawn: Request,
-    saved: Checkpoint,
-    progress: Progress,
-) -> tuple[dict[str, Any], Learned]:
+def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) -> tuple[dict[str, Any], Learned]:
     """Train `inputs.model`; the record of the training, and what the model has seen."""
-    extractor = corpus.extractor(inputs, source.decoder, None)
-    known = pool.read(choice, task, [extractor], test, progress)
+    known, pairs, _, gallery = grounds.of(inputs)
     rows, validation = rows_of(known, drawn)
     seen = known.table.take(np.concatenate([rows, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
-    pairs = corpus.read(inputs, choice, known, known.features[0], source.decoder, "")
     remedy = "the last checkpoint is kept; lower the learning rates of the model"
     with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
-        _, history = run.run((), list, partial(progress, "training"))
-        scores = None
-        if known.test.pairs is not None:
-            shown = corpus.gallery(inputs, choice, known.test, known.heldout[0], source.decoder)
-            scores = fit_record.scores(shown, shown.ranks(inputs))
+        _, history = run.run((), list, partial(grounds.progress, "training"))
+        scores = fit_record.scores(gallery, gallery.ranks(inputs)) if gallery else None
     record = {
         "test": known.test.digest if known.test.sha256 else None,
         "pairs": len(rows),

@@ -8,7 +8,8 @@ from pipeline.models.training_record import Fold
 from pipeline.progress import Progress, silent
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from training.studies.fit import Fitted, Request, copy, fit
+from training.studies.fit import Fitted, Request, copy, fit, fit_on, model_of
+from training.studies.ground import Grounds
 
 
 def fit_folds(
@@ -22,8 +23,9 @@ def fit_folds(
     if folds is None:
         return [fit(source, storage, request, progress)]
     shards = {str(shard.number): shard.key for shard in committed(storage)}
-    requests = [request._replace(fold=Fold(number, folds, shards)) for number in range(folds)]
-    return [fit(source, storage, each, progress) for each in requests]
+    model_of(source, request.model)  # before anything is read
+    grounds = Grounds.open(source, storage, request.recipe, progress)
+    return [fit_on(grounds, request._replace(fold=Fold(number, folds, shards))) for number in range(folds)]
 
 
 def folder_of(fitted: Sequence[Fitted], to: Path | None = None) -> Path:

@@ -1,13 +1,14 @@
-"""What the trainings of a sweep share: the pool, its pairs and the gallery, as the towers of a model read them."""
+"""What trainings on one manifest share: the pool, its pairs and the gallery, as the towers of a model read them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, Self
 
-from pipeline.errors import CompareError
+from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
+from pipeline.models import device
 from pipeline.progress import Progress
-from pipeline.settings.model import Model
 from pipeline.settings.task import Task
 from pipeline.sources.source import Source
 from pipeline.store.digests import digest
@@ -21,12 +22,15 @@ from training.studies.corpus import Corpus, Gallery
 
 
 class Ground(NamedTuple):
-    """The pool of a manifest, its pairs, the caption of each row, and the gallery of the test set."""
+    """The pool of a manifest, its pairs, how the caption of each row is read, and the gallery of the test set.
+
+    The gallery is None without a test set that has captions.
+    """
 
     known: Pool
     pairs: Corpus
-    captions: tuple[str, ...]
-    gallery: Gallery
+    captions: Callable[[], Sequence[str]]
+    gallery: Gallery | None
 
 
 @dataclass(frozen=True)
@@ -41,27 +45,63 @@ class Grounds:
     progress: Progress
     _known: dict[str, Ground] = field(default_factory=dict)
 
-    def of(self, model: Model, identity: Mapping[str, Any]) -> Ground:
-        """The ground of a model. Raises CompareError without a test set that has captions."""
+    @classmethod
+    def open(cls, source: Source, storage: Storage, recipe: str | None, progress: Progress) -> Self:
+        """The grounds of the newest manifest; the kept pairs are the published ones, or those of a named recipe."""
+        choice = Choice.open(storage, None, recipes.find(source, storage, recipe) if recipe else None)
+        task = task_for(source.task)
+        return cls(source, storage, choice, task, test_of(source.task, task), progress)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what a training reads, but the model, as JSON."""
+        split = self.task.split
+        return {
+            "source": self.source.name,
+            "manifest": self.choice.manifest.id,
+            "choice": self.choice.key,
+            "heldout": self.test.digest if self.test else (split.model_dump() if split else None),
+            "decoder": self.source.decoder,
+            "device": device.kind(),
+        }
+
+    def of(self, inputs: Inputs) -> Ground:
+        """The ground of a model, which its `inputs` read."""
+        model, identity = inputs.model.settings, inputs.identity
         frozen = [model.image_blocks == 0, model.text_blocks == 0]
         reads = [identity["image"], identity["text"], model.image_size, model.context, model.pooling, frozen]
         key = digest(reads)
         if key not in self._known:
-            self._known[key] = self._read(model, identity)
+            self._known[key] = self._read(inputs)
         return self._known[key]
 
-    def _read(self, model: Model, identity: Mapping[str, Any]) -> Ground:
-        from training.dual import build
-
-        inputs = Inputs(build.build(model, 0), identity, self.storage)
+    def _read(self, inputs: Inputs) -> Ground:
         decoder = self.source.decoder
-        extractor = corpus.extractor(inputs, decoder, None)
-        known = pool.read(self.choice, self.task, [extractor], self.test, self.progress)
-        if known.test.pairs is None:
-            raise CompareError(f"{self.source.name}: a sweep ranks the captions of a test set, and the task has none")
-        return Ground(
-            known,
-            corpus.read(inputs, self.choice, known, known.features[0], decoder, ""),
-            tuple(pool.captions(self.choice, known.table["uid"])["caption"].to_pylist()),
-            corpus.gallery(inputs, self.choice, known.test, known.heldout[0], decoder),
-        )
+        known = pool.read(self.choice, self.task, [corpus.extractor(inputs, decoder, None)], self.test, self.progress)
+        pairs = corpus.read(inputs, self.choice, known, known.features[0], decoder, "")
+        gallery = None
+        if known.test.pairs is not None:
+            gallery = corpus.gallery(inputs, self.choice, known.test, known.heldout[0], decoder)
+
+        @cache
+        def captions() -> Sequence[str]:
+            found: list[str] = pool.captions(self.choice, known.table["uid"])["caption"].to_pylist()
+            return found
+
+        return Ground(known, pairs, captions, gallery)
+
+
+def task_for(task: Task | None) -> Task:
+    """The task of a source as a model is trained for it: every pair with a caption trains, whatever its label."""
+    if task is None:
+        return Task.model_construct(kind="retrieval", classes={}, column=None, test=None, split=None, learners={})
+    return task.model_copy(update={"kind": "retrieval", "classes": {}, "column": None})
+
+
+def test_of(own: Task | None, task: Task) -> HeldOut | None:
+    """The test set; None if it is split off. One with values in place of captions only stays out of training."""
+    if own is None or (own.test is None and own.split is None):
+        return HeldOut.none()
+    if own.test is None:
+        return None
+    return HeldOut.read(own.test, own if own.column or own.test.column else task)

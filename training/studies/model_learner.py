@@ -10,13 +10,10 @@ import numpy.typing as npt
 from pipeline.settings.model import Model
 from pipeline.settings.task import Budget, Task
 from pipeline.trials.trials import Setting
-from training.data import order
 from training.data.heldout import HeldOut
 from training.data.order import Drawn
 from training.data.pairs import Pairs
 from training.data.pool import Pool
-from training.learners import checkpoint, clip
-from training.learners import inputs as read
 from training.learners.checkpoint import Checkpoint
 from training.learners.descent import evaluation_steps
 from training.learners.divergence import located
@@ -46,8 +43,7 @@ def identity(settings: Model) -> dict[str, Any]:
     """All that decides a trial of the model but the data, for its setting. Raises ModelError for missing weights."""
     from training.dual import build
 
-    versions = [clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION]
-    return {**build.identity(settings), "kind": settings.name, "training": versions}
+    return {**build.identity(settings), "kind": settings.name, "training": [*dual_training.VERSIONS]}
 
 
 class Texts(NamedTuple):

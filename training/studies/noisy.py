@@ -67,7 +67,8 @@ def _random_words(
     texts: Stored, ground: Ground, inputs: Inputs, rows: Rows, chosen: npt.NDArray[np.bool_], seed: int
 ) -> Stored:
     """Captions of random words. They are made for all rows, so that every share of noise reads the same features."""
-    made = noise.captions([ground.captions[row] for row in rows], np.ones(len(rows), bool), seed)
+    captions = ground.captions()
+    made = noise.captions([captions[row] for row in rows], np.ones(len(rows), bool), seed)
     distinct, number = np.unique(np.array(made, object), return_inverse=True)
     place = texts.place.copy()
     place[rows[chosen]] = len(texts.values) + number.reshape(-1, 1)[chosen]

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import SourceError, TrainingError, did_you_mean
-from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress, silent
 from pipeline.settings.sweep import Cell, Sweep
 from pipeline.sources.source import Source
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 from training.studies import observations, published, sweep_cell
-from training.studies.fit import model_of, task_for, test_of
+from training.studies.fit import model_of
 from training.studies.ground import Grounds
 from training.studies.sweep_summary import FAILED, Trained, chosen, summary
 
@@ -26,7 +25,7 @@ def run(source: Source, storage: Storage, name: str, progress: Progress = silent
     Raises SourceError for an unknown sweep, CompareError without captions to rank, and what trainings raise.
     """
     settings = _sweep(source, name)
-    grounds = grounds_of(source, storage, progress)
+    grounds = Grounds.open(source, storage, None, progress)
     cells = settings.cells(model_of(source, settings.model), source.path.parent)
     planned = [(cell, seed) for cell in cells for seed in settings.seed_numbers]
     keys = [sweep_cell.key_of(grounds, cell, seed) for cell, seed in planned]
@@ -60,9 +59,3 @@ def _sweep(source: Source, name: str) -> Sweep:
     if name not in source.sweeps:
         raise SourceError(f"{source.name}: there is no sweep {name!r} in [sweeps]{did_you_mean(name, source.sweeps)}")
     return source.sweeps[name]
-
-
-def grounds_of(source: Source, storage: Storage, progress: Progress) -> Grounds:
-    """The grounds of the newest manifest's kept pairs."""
-    task = task_for(source.task)
-    return Grounds(source, storage, Choice.open(storage, None), task, test_of(source.task, task), progress)

@@ -6,22 +6,21 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from pipeline.errors import CompareError
 from pipeline.models import device
 from pipeline.progress import Progress
 from pipeline.settings.sweep import Cell
 from pipeline.store.digests import canonical_json, digest
 from training.augment import noise
-from training.data import order
-from training.learners import checkpoint, clip
-from training.learners import inputs as read
 from training.learners.checkpoint import Checkpoint
 from training.learners.divergence import located
 from training.learners.inputs import Inputs
 from training.objectives.pruning import Pruning
 from training.studies import dual_training, noisy
+from training.studies.corpus import Gallery
 from training.studies.dual_training import Drawn
 from training.studies.fit import Request, rows_of
-from training.studies.ground import Grounds
+from training.studies.ground import Ground, Grounds
 
 VERSION = 1
 
@@ -30,18 +29,12 @@ def key_of(grounds: Grounds, cell: Cell, seed: int) -> str:
     """Where the result of a cell and a seed is stored. Raises ModelError for weights that are missing."""
     from training.dual import build
 
-    split = grounds.task.split
     made_by = {
-        "code": [VERSION, clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION, noise.VERSION],
+        **grounds.identity,
+        "code": [VERSION, *dual_training.VERSIONS, noise.VERSION],
         "model": build.identity(cell.model),
         "treatment": cell.treatment.model_dump(),
-        "source": grounds.source.name,
-        "manifest": grounds.choice.manifest.id,
-        "choice": grounds.choice.key,
         "seed": seed,
-        "heldout": grounds.test.digest if grounds.test else (split.model_dump() if split else None),
-        "decoder": grounds.source.decoder,
-        "device": device.kind(),
     }
     return f"sweeps/cells/{digest(made_by)[:32]}.json"
 
@@ -61,13 +54,13 @@ def result(grounds: Grounds, cell: Cell, seed: int, progress: Progress) -> Mappi
 def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress) -> dict[str, Any]:
     from training.dual import build, size
 
-    identity, pruning = build.identity(cell.model), _pruning(cell)
-    ground = grounds.of(cell.model, identity)
-    settings = cell.model
+    settings, pruning = cell.model, _pruning(cell)
     if pruning and cell.treatment.pruning == "hard-matched":
         steps = pruning.matched_steps(settings.steps, settings.batch)
         settings = settings.model_copy(update={"steps": steps})
-    inputs = Inputs(build.build(settings, seed), identity, grounds.storage)
+    inputs = Inputs(build.build(settings, seed), build.identity(cell.model), grounds.storage)
+    ground = grounds.of(inputs)
+    gallery = gallery_of(ground, grounds.source.name)
     measured = asdict(size.measure(inputs.model))
     rows, validation = rows_of(ground.known, Request("", seed=seed))
     pairs = ground.pairs
@@ -77,7 +70,7 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
     with located(f"the cell {describe(cell)}, seed {seed}", "lower its learning rates"), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, seed), saved, pruning)
         _, history = run.run((), list, partial(progress, "training"))
-        ranks = ground.gallery.ranks(inputs)
+        ranks = gallery.ranks(inputs)
     saved.remove()
     return {
         "seed": seed,
@@ -93,6 +86,13 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
         "device": device.describe(settings.precision),
         **measured,
     }
+
+
+def gallery_of(ground: Ground, source: str) -> Gallery:
+    """The gallery that a sweep ranks. Raises CompareError without a test set that has captions."""
+    if ground.gallery is None:
+        raise CompareError(f"{source}: a sweep ranks the captions of a test set, and the task has none")
+    return ground.gallery
 
 
 def describe(cell: Cell) -> str:

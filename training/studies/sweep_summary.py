@@ -11,10 +11,11 @@ import numpy as np
 from pipeline.errors import TrainingError
 from pipeline.settings.encoder import Network
 from pipeline.settings.sweep import Cell, Sweep
+from training.learners.inputs import Inputs
 from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap, Mean
 from training.measures.matching import Retrieval
-from training.studies import comparison, cost, efficiency, observations, published
+from training.studies import comparison, cost, efficiency, observations, published, sweep_cell
 from training.studies.ground import Grounds
 from training.studies.observations import Scored
 
@@ -61,7 +62,8 @@ def summary(grounds: Grounds, settings: Sweep, trained: Sequence[Trained]) -> di
     from training.dual import build
 
     first = trained[0].cell.model
-    measure = grounds.of(first, build.identity(first)).gallery.measure
+    inputs = Inputs(build.build(first, 0), build.identity(first), grounds.storage)
+    measure = sweep_cell.gallery_of(grounds.of(inputs), grounds.source.name).measure
     bootstrap = Bootstrap(measure, measure.pictures, len(settings.seed_numbers))
     ranks = [np.array([each["ranks"] for each in own.results]) for own in trained]
     means = [bootstrap.mean(each) for each in ranks]
