@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -106,3 +107,25 @@ def test_a_folder_of_a_killed_process_is_removed_and_no_other(tmp_path, monkeypa
     assert not own.exists()
     running.kill()
     running.wait()
+
+
+def test_a_folder_whose_lock_a_sweep_takes_first_is_given_up_for_another(tmp_path, monkeypatch):
+    """The sweep of another process may come between the lock file and its lock, again and again."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = threading.Event()
+
+    def sweep():
+        while not done.is_set():
+            scratch.sweep(tmp_path)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(300):
+            with scratch.temporary_folder() as folder:
+                (folder / "spill").write_text(str(number))
+                assert (folder / ".lock").exists()
+    finally:
+        done.set()
+        sweeper.join()
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 PREFIX = "winnow-"
 _LOCK = ".lock"
@@ -19,13 +20,23 @@ _YOUNG = 60.0
 def temporary_folder() -> Iterator[Path]:
     """A private folder where temporary files belong, gone afterwards. Removes those that killed processes left."""
     sweep(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    try:
-        with (folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _held_folder()
+    with lock:
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held_folder() -> tuple[Path, IO[str]]:
+    """A new folder and its lock. If a sweep takes the lock file first, it removes the folder: then another."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = (folder / _LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_nlink:
+            return folder, lock
+        lock.close()
 
 
 def sweep(home: Path) -> None:
@@ -33,17 +44,16 @@ def sweep(home: Path) -> None:
     for folder in home.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             state = folder.stat(follow_symlinks=False)
-            if state.st_uid == os.getuid() and not folder.is_symlink() and _abandoned(folder, state.st_mtime):
-                shutil.rmtree(folder, ignore_errors=True)
+            if state.st_uid == os.getuid() and not folder.is_symlink():
+                _remove_if_abandoned(folder, state.st_mtime)
 
 
-def _abandoned(folder: Path, changed: float) -> bool:
+def _remove_if_abandoned(folder: Path, changed: float) -> None:
+    """Hold the lock while the folder goes, so that its owner does not take it. Raises OSError if it is held."""
     lock = folder / _LOCK
-    if not lock.exists():
-        return folder.is_dir() and not any(folder.iterdir()) and time.time() - changed > _YOUNG
-    with lock.open() as file:
-        try:
+    if lock.exists():
+        with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+            shutil.rmtree(folder, ignore_errors=True)
+    elif not any(folder.iterdir()) and time.time() - changed > _YOUNG:
+        shutil.rmtree(folder, ignore_errors=True)
