@@ -53,6 +53,7 @@ def good(host, numbers):
     return [f"a picture of noise, the {number}th\thttp://{host}/{number}.jpg".encode() for number in numbers]
 
 
+@pytest.mark.slow
 def test_one_row(tmp_path, pictures):
     counts = main_job.run(described(tmp_path, pictures, good(pictures, [7])), tmp_path / "root").counts
     assert (counts.input, counts.kept) == (1, 1)

@@ -68,6 +68,7 @@ def test_another_scorer_sees_an_ordinary_picture(jpegs, name):
     assert (found.brightness, found.sharpness, found.phash) == (expected.brightness, expected.sharpness, expected.phash)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_the_decoder_moves_no_score_by_a_thousandth(tmp_path, jpegs, name):
     spec = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{CLIP}", "precision": "float32"})

@@ -123,6 +123,7 @@ def test_the_filled_source_is_an_ordinary_one(site, small, storage):
     assert all((Path(site.task.test.folder) / name).is_file() for name in held_out["image"].to_pylist())
 
 
+@pytest.mark.slow
 def test_the_calibration_stream_has_other_scenes_and_no_test_set(small, storage, tmp_path):
     other = World(small.demo.model_copy(update={"stream": "calibration"}), Storage(tmp_path))
     other.build(SILENT)
@@ -235,6 +236,7 @@ def test_after_a_kill_only_what_is_missing_is_drawn_and_the_same(small, storage)
     assert {path: path.read_bytes() for path in sorted(world.folder.rglob("*.*")) if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_stranger_on_the_port_is_an_error_that_names_the_way_out(small, storage):
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         threading.Thread(target=_greet, args=(stranger,), daemon=True).start()
@@ -256,6 +258,7 @@ def _greet(listener):
             line.sendall(b"SSH-2.0-stranger\r\n")
 
 
+@pytest.mark.slow
 def test_another_world_on_the_port_is_an_error(small, storage, site):
     with pytest.raises(SourceError, match="another demo world"):
         with hold(World(small.demo, storage).folder, small.demo.port, "00000000"):
@@ -304,6 +307,7 @@ def _wait_until_gone(port):
     pytest.fail("the server is still there")
 
 
+@pytest.mark.slow
 def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_path):
     from pipeline.download import download
     from pipeline.engine import local

@@ -72,6 +72,7 @@ def test_disk(tmp_path):
     assert "--root" in scarce.fix
 
 
+@pytest.mark.slow
 def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path, monkeypatch):
     folder = tmp_path / "data_manifests"
     folder.mkdir()

@@ -193,6 +193,7 @@ class Deadly(Loopback):
         return super().__call__(host, port)
 
 
+@pytest.mark.slow
 def test_a_dead_process_quarantines_its_shard_and_no_other(web, tmp_path):
     rows = [(f"http://{HOST}/fine/{n}.jpg", "") for n in range(4)]
     rows[1] = ("http://deadly.test/fine/1.jpg", "")
@@ -292,6 +293,7 @@ def below(pid):
     return found[1:]
 
 
+@pytest.mark.slow
 def test_when_the_program_is_killed_nothing_goes_on(web, tmp_path):
     toml = written(tmp_path, web, "drip", 3)
     program = subprocess.Popen(

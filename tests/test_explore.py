@@ -395,6 +395,7 @@ def test_an_explored_recipe_is_published_under_its_own_name(own):
     assert len(commits(store)) == 2
 
 
+@pytest.mark.slow
 def test_publishing_ends_at_its_deadline_and_frees_the_source(own):
     """It ran in the server itself: no deadline, and a second Ctrl-C to end it."""
     _, store = own

@@ -437,6 +437,7 @@ def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
     assert len(trials.finished(storage)) == 30
 
 
+@pytest.mark.slow
 def test_another_budget_trains_anew_on_the_same_features(tmp_path):
     described, storage = training_sources.task(tmp_path / "task", count=60)
     first = gain.measure(described, storage)
@@ -558,6 +559,7 @@ def test_a_source_without_a_task_is_told(noisy):
         gain.measure(described.model_copy(update={"task": untested}), storage)
 
 
+@pytest.mark.slow
 def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
     described, storage = training_sources.task(tmp_path / "task", count=50)
     gain.measure(described, storage)

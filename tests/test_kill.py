@@ -174,6 +174,7 @@ def test_killed_anywhere_ends_with_the_same_manifest(tmp_path, pictures):
     assert ends >= ENDS
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_nothing_computes_nothing_and_publishes_nothing(tmp_path, pictures):
     toml = described(tmp_path, pictures, FIRST)
     first = main_job.run(toml, tmp_path / "root")

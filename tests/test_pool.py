@@ -315,7 +315,7 @@ def _die_after(root, toml_folder, puts):
     pool.run(Plan.of(described), storage, published_sources.finish(described, storage), {})
 
 
-@pytest.mark.parametrize("puts", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("puts", [1, 4, *(pytest.param(puts, marks=pytest.mark.slow) for puts in (0, 2, 5))])
 def test_killed_between_two_shards_the_next_run_goes_on(tmp_path, store, puts):
     before = published_sources.published(
         published_sources.listed(tmp_path, range(40, 60), more=DUPLICATES + COUNTS), store

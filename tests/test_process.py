@@ -52,6 +52,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_pool_ends_when_its_parent_is_killed(tmp_path):
     program = tmp_path / "pool.py"
     program.write_text(POOL)

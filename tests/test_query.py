@@ -81,6 +81,7 @@ def test_two_sources(folder, store):
     assert found.to_pylist() == [{"source": "other", "n": 3}, {"source": "tiny", "n": 25}]
 
 
+@pytest.mark.slow
 def test_the_answer_can_be_cut(store):
     assert len(ask(store, "FROM range(1000000)", limit=21)) == 21
     assert len(ask(store, "FROM range(100000)")) == 100_000
@@ -230,8 +231,11 @@ def test_memory_bombs_end_in_one_line(store, sql):
     "sql",
     [
         "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b",
-        "WITH RECURSIVE a AS (SELECT 1 AS i UNION ALL SELECT i FROM a) SELECT count(*) FROM a",
-        "SELECT sleep_ms(60000)",
+        pytest.param(
+            "WITH RECURSIVE a AS (SELECT 1 AS i UNION ALL SELECT i FROM a) SELECT count(*) FROM a",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("SELECT sleep_ms(60000)", marks=pytest.mark.slow),
     ],
 )
 def test_what_burns_time_ends_at_the_deadline(store, sql):
@@ -240,6 +244,7 @@ def test_what_burns_time_ends_at_the_deadline(store, sql):
     assert time.monotonic() - started < 4
 
 
+@pytest.mark.slow
 def test_no_process_and_no_folder_stays(store, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -422,7 +427,12 @@ def test_a_query_has_no_nan_and_its_columns_keep_their_names(store, sql, answer)
     assert ask(store, sql) == [answer]
 
 
-@pytest.mark.parametrize("name", ["crawl [2024]", 'it\'s "mine" 100% *', "größe 日本", "-dash", "a?b[", "back\\slash"])
+ORDINARY = ["crawl [2024]", "größe 日本", "-dash", "back\\slash"]
+
+
+@pytest.mark.parametrize(
+    "name", ['it\'s "mine" 100% * a?b[', *(pytest.param(name, marks=pytest.mark.slow) for name in ORDINARY)]
+)
 def test_any_folder_name_is_a_root(tmp_path, name):
     described = published_sources.listed(tmp_path / "lists", range(40, 44))
     storage = Storage(tmp_path / name / described.name)

@@ -214,6 +214,7 @@ def test_a_host_is_asked_again_when_it_said_and_not_before(site):
     assert 1 <= time.monotonic() - begun < 2.5
 
 
+@pytest.mark.slow
 def test_a_host_that_wants_a_long_rest_is_left_alone(site):
     opened = opener(site, retries=2)
     begun = time.monotonic()

@@ -31,11 +31,14 @@ os.write(1, b"straight to the descriptor")
 subprocess.run(["echo", "a child"])
 logging.basicConfig(stream=sys.stdout, level=logging.DEBUG, force=True)
 os.chdir("/")
+heard = threading.Event()
 def talk():
     while True:
-        print("still here", end=" ")
+        print("still here", end=" ", flush=True)
+        heard.set()
         time.sleep(0.001)
 threading.Thread(target=talk, daemon=False).start()
+heard.wait()
 def score(batch):
     return {"one": [1.0] * len(batch)}
 """
