@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pipeline.settings.model import Model
+from training.dual.modes import rest
 from training.dual.parts import Part
 from training.dual.pictures import Preparation, tower
 from training.dual.tokens import Tokenizer
-
-_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class Branch(nn.Module):
@@ -77,7 +76,7 @@ class DualEncoder(nn.Module):
         super().train(mode)
         if mode:
             for branch in (self.visual, self.text):
-                _rest(branch.trunk, self.settings.batch_norm == "eval")
+                rest(branch.trunk, self.settings.batch_norm == "eval")
         return self
 
     def named_parts(self) -> Iterator[tuple[str, nn.Module]]:
@@ -89,17 +88,6 @@ class DualEncoder(nn.Module):
 
 def _normalized(embeddings: Tensor, wanted: bool) -> Tensor:
     return normalize(embeddings, dim=-1) if wanted else embeddings
-
-
-def _rest(module: nn.Module, batch_norm: bool) -> None:
-    """Put what does not train into evaluation mode."""
-    parameters = list(module.parameters())
-    idle = bool(parameters) and not any(each.requires_grad for each in parameters)
-    if idle or (batch_norm and isinstance(module, _BATCH_NORMS)):
-        module.eval()
-        return
-    for child in module.children():
-        _rest(child, batch_norm)
 
 
 def count(parameters: Any) -> int:

@@ -1,6 +1,6 @@
 """What a dual encoder reads of pictures and captions: pixels and tokens, or stored features of frozen towers."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,26 +72,16 @@ class Inputs:
         if not self.model.text.frozen:
             return TextInputs(tokens.ids.int().numpy(), tokens.cut)
         settings = self.model.settings
-        stage = Stage(
-            "features/texts",
-            {
-                "version": VERSION,
-                "text": self.identity["text"],
-                "context": settings.context,
-                "pooling": settings.pooling,
-                "device": device.kind(),
-                "versions": self.identity["versions"],
-            },
-        )
-        key = f"{stage.folder}/{digest(list(texts))[:16]}.npz"
-        if not self.storage.done(key):
-            stage.describe(self.storage)
-            encoded = to_float16(self._encode(tokens.ids), lambda row: f"the text {texts[row]!r}")
-            with self.storage.scratch() as scratch:
-                np.savez(scratch / "features.npz", texts=encoded)
-                self.storage.put_file(key, scratch / "features.npz")
-        with np.load(self.storage.fetch(key), allow_pickle=False) as stored:
-            return TextInputs(stored["texts"], tokens.cut)
+        made_by = {
+            "version": VERSION,
+            "text": self.identity["text"],
+            "context": settings.context,
+            "pooling": settings.pooling,
+            "device": device.kind(),
+            "versions": self.identity["versions"],
+        }
+        encoded = stored(self.storage, made_by, texts, lambda: self._encode(tokens.ids))
+        return TextInputs(encoded, tokens.cut)
 
     def _encode(self, ids: "torch.Tensor") -> npt.NDArray[np.float32]:
         """Features of the text trunk, [texts, width]. Texts of a length go together, so that little is padding."""
@@ -103,6 +93,26 @@ class Inputs:
             parts = [trunk(ids[rows].to(device.kind())).float().cpu() for rows in torch.split(order, _CHUNK)]
         features: npt.NDArray[np.float32] = torch.cat(parts)[order.argsort()].numpy()
         return features
+
+
+def stored(
+    storage: Storage,
+    made_by: Mapping[str, Any],
+    texts: Sequence[str],
+    encode: Callable[[], npt.NDArray[np.float32]],
+) -> npt.NDArray[np.float16]:
+    """Features of texts [texts, ...], computed once and stored. Raises ModelError if one is not finite."""
+    stage = Stage("features/texts", dict(made_by))
+    key = f"{stage.folder}/{digest(list(texts))[:16]}.npz"
+    if not storage.done(key):
+        stage.describe(storage)
+        encoded = to_float16(encode(), lambda row: f"the text {texts[row]!r}")
+        with storage.scratch() as scratch:
+            np.savez(scratch / "features.npz", texts=encoded)
+            storage.put_file(key, scratch / "features.npz")
+    with np.load(storage.fetch(key), allow_pickle=False) as kept:
+        found: npt.NDArray[np.float16] = kept["texts"]
+        return found
 
 
 def embed(model: "DualEncoder", branch: "Branch", inputs: Iterable["torch.Tensor"]) -> Units:

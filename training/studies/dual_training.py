@@ -2,26 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 from pipeline.errors import TrainingError
 from pipeline.models.device import one_thread
+from pipeline.settings.model import Model
 from training.data import order
 from training.data.order import Order, Rows
 from training.data.streams import Stored
-from training.learners import checkpoint, clip
+from training.learners import checkpoint, descent, plateau, training
 from training.learners import inputs as read
 from training.learners.checkpoint import Checkpoint, Trainee
-from training.learners.clip import Training
+from training.learners.clip import Batch
+from training.learners.history import History
 from training.learners.inputs import Inputs
 from training.learners.pair_loss import DualLoss
+from training.learners.training import Training
 from training.objectives.pruning import Pruning
 from training.studies.corpus import Corpus
 
 LEAST = 2
 """The fewest validation pairs: one pair has no negative."""
 
-VERSIONS = (clip.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION)
+VERSIONS = (training.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION)
 """Of the modules that decide what a training computes."""
 
 
@@ -34,7 +38,9 @@ class Drawn(NamedTuple):
     versions: int = 1
 
 
-def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, saved: Checkpoint, pruning: Pruning | None = None) -> Training:
+def prepare(
+    inputs: Inputs, pairs: Corpus, drawn: Drawn, saved: Checkpoint, pruning: Pruning | None = None
+) -> Training[Batch]:
     """A training of `inputs.model`, which moves to the device, by its own settings. `pruning` leaves out negatives.
 
     Raises TrainingError for a batch that is larger than the pool, one picture alone, and a plateau without validation
@@ -57,7 +63,15 @@ def prepare(inputs: Inputs, pairs: Corpus, drawn: Drawn, saved: Checkpoint, prun
         raise TrainingError("too few pairs for a validation loss: the schedule plateau needs more of them")
     optimizer = torch.optim.AdamW(parameter_groups(model), fused=True)
     trainee = Trainee(model, optimizer)
-    return Training(trainee, DualLoss(model, pruning), data, validation, settings.steps, settings, saved)
+    share = partial(_share, settings)
+    return Training(trainee, DualLoss(model, pruning), data, validation, settings.steps, share, saved)
+
+
+def _share(settings: Model, history: History, done: int) -> float:
+    """The share of the peak learning rates after so many steps."""
+    if settings.schedule == "plateau":
+        return plateau.share(history.validation_losses, settings.patience, settings.factor)
+    return descent.schedule(done / settings.steps, settings.warmup)
 
 
 @contextmanager
