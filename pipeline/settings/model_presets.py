@@ -58,10 +58,10 @@ _TINY = {"image_size": 64, "context": 16, "batch": 32, "steps": 20}
 
 
 def shrink(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a model, none larger than `tiny = true` allows. An open_clip image tower keeps its size."""
+    """The keys of a model, none larger than `tiny = true` allows. Only a timm image tower has a size to set."""
     limits = dict(_TINY)
     image = table.get("image")
-    if str(image.get("kind") if isinstance(image, dict) else image).startswith("open_clip"):
+    if str(image.get("kind") if isinstance(image, dict) else image).startswith(("open_clip", "transformers")):
         del limits["image_size"]
     given = {name: table[name] for name in limits if isinstance(table.get(name), int)}
     return {**table, **{name: min(limit, given.get(name, limit)) for name, limit in limits.items()}}

@@ -54,9 +54,13 @@ STEPS: Mapping[str, Callable[[int, int], Any]] = {
 
 POLICIES: Mapping[str, tuple[str, ...]] = {
     "classic": ("crop", "flip", "jitter", "rotate"),
+    "question": ("flip", "jitter", "rotate"),
     **{name: (name,) for name in STEPS},
 }
-"""Name -> the steps, in order; "classic" has those of most image classification recipes."""
+"""Name -> the steps, in order; "classic" has those of most image classification recipes.
+
+"question" is "classic" without its crop, which could cut away what a question asks about.
+"""
 
 
 def seed(of: str, view: int) -> int:

@@ -33,7 +33,7 @@ class Stream(Protocol):
 class Stored:
     """Rows that are in memory: `values` [distinct, ...], of which `place` [pairs, versions] tells those of each pair.
 
-    Features of a frozen tower, float16 [distinct, dim], or tokens, int32 [distinct, length].
+    Features of a frozen tower, float16 [distinct, ...], or tokens, int32 [distinct, length].
     """
 
     values: npt.NDArray[Any]

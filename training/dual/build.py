@@ -43,11 +43,11 @@ def identity(model: Model) -> Mapping[str, Any]:
 
     Raises ModelError for weights that are missing.
     """
-    towers: dict[str, Any] = {"image": _network_identity(model.image)}
+    towers: dict[str, Any] = {"image": network_identity(model.image)}
     if isinstance(model.text, TransformersText):
         towers["text"] = dict(hub_folder.identity(model.text, hub_folder.find(model.text)))
     elif model.text.kind == "open_clip":
-        towers["text"] = _network_identity(model.text.network)
+        towers["text"] = network_identity(model.text.network)
     settings = model.model_dump(mode="json", exclude={"preset", "image", "text"})
     shape = model.text.model_dump(mode="json", exclude={"model", "weights"})
     libraries = ("timm", "open_clip_torch", "transformers", "torch", "torchvision", "pillow")
@@ -73,7 +73,8 @@ def _text(model: Model) -> tuple[Part, Tokenizer]:
     return trained.text(model, folder) if folder else open_clip_text.build(model.text, model.context)
 
 
-def _network_identity(network: Network) -> dict[str, Any]:
+def network_identity(network: Network) -> dict[str, Any]:
+    """The kind of a tower, and digests of its weights. Raises ModelError for weights that are missing."""
     if folder := trained.folder_of(network.model):
         return {"kind": network.kind, **trained.identity(folder)}
     if network.kind == "timm":

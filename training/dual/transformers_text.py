@@ -50,14 +50,14 @@ def build(text: TransformersText, pooling: Pooling, context: int) -> tuple[Part,
     folder = hub_folder.find(text)
     config, file = _config(folder), hub_folder.weights(text, folder)
     check_context(config, context, text.name)
-    transformer = _untrained(config) if file is None else _trained(config, file)
+    transformer = untrained(config) if file is None else trained(config, file)
     return _part(transformer, config, pooling, hub_folder.identity(text, folder)), folder
 
 
 def rebuild(recipe: Mapping[str, Any], folder: Path) -> Part:
     """The tower that a recipe and the config of a folder describe, untrained."""
     config = _config(folder)
-    return _part(_untrained(config), config, recipe["pooling"], {})
+    return _part(untrained(config), config, recipe["pooling"], {})
 
 
 def _part(transformer: Any, config: Any, pooling: Pooling, identity: Mapping[str, Any]) -> Part:
@@ -100,7 +100,8 @@ def check_context(config: Any, context: int, name: str) -> None:
         raise ModelError(f"{name} reads at most {longest} tokens: set context = {longest}")
 
 
-def _untrained(config: Any) -> Any:
+def untrained(config: Any) -> Any:
+    """The model of a config with random weights, the same every time, in float32."""
     from transformers import AutoModel
 
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -108,7 +109,8 @@ def _untrained(config: Any) -> Any:
         return AutoModel.from_config(config, dtype=torch.float32)
 
 
-def _trained(config: Any, file: Path) -> Any:
+def trained(config: Any, file: Path) -> Any:
+    """The model of a config with the weights of a file, in float32. Raises ModelError if they do not fit."""
     from transformers import AutoModel
 
     with _quiet(), tempfile.TemporaryDirectory() as folder:

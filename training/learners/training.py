@@ -81,7 +81,8 @@ class Training(Generic[B]):
     """A model, its loss, and what it trains on.
 
     `share` gives the share of the peak learning rates after so many steps. With the same seed the same steps are taken,
-    also after a kill: `checkpoint` is where they resume.
+    also after a kill: `checkpoint` is where they resume. With `keep` one of the last step is left, for a training that
+    goes on from there.
     """
 
     trainee: Trainee
@@ -91,6 +92,7 @@ class Training(Generic[B]):
     steps: int
     share: Callable[[History, int], float]
     checkpoint: Checkpoint
+    keep: bool = False
 
     def run(
         self, evaluate_at: Collection[int], evaluate: Callable[[], Look], progress: StepProgress
@@ -121,7 +123,7 @@ class Training(Generic[B]):
                         self._end_epoch(history)
                     if step in evaluate_at:
                         looks[step] = evaluate()
-                    if self.checkpoint.due() and step < self.steps:
+                    if self.keep if step == self.steps else self.checkpoint.due():
                         self.checkpoint.save(self.trainee, history.to_json(), _flat(looks))
                 progress(step, self.steps)
                 clock = time.perf_counter()
