@@ -33,20 +33,24 @@ class Stream(Protocol):
 class Stored:
     """Rows that are in memory: `values` [distinct, ...], of which `place` [pairs, versions] tells those of each pair.
 
-    Features of a frozen tower, float16 [distinct, ...], or tokens, int32 [distinct, length].
+    Features of a frozen tower, float16 [distinct, ...], tokens, int32 [distinct, length], or prepared pictures, uint8
+    [distinct, height, width, 3].
     """
 
     values: npt.NDArray[Any]
     place: npt.NDArray[np.int64]
 
     def read(self, drawn: Iterable[Drawn]) -> Iterator["torch.Tensor"]:
-        """Features as float32, tokens as int64."""
+        """Features as float32, tokens as int64, pictures as they are."""
         import torch
 
         for step in drawn:
             versions = step.versions if self.place.shape[1] > 1 else 0
             chosen = torch.from_numpy(self.values[self.place[step.rows, versions]])
-            yield chosen.float() if chosen.is_floating_point() else chosen.long()
+            if chosen.dtype == torch.uint8:
+                yield chosen
+            else:
+                yield chosen.float() if chosen.is_floating_point() else chosen.long()
 
 
 class _Version(NamedTuple):

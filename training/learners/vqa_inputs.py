@@ -48,9 +48,14 @@ class VqaInputs:
             "image": self.identity["image"],
             "preparation": self.model.preparation.as_json(),
             "device": device.kind(),
-            "versions": self.identity["versions"],
+            "versions": self._versions,
         }
         return OwnEncoder("vqa", made_by, load)
+
+    @property
+    def _versions(self) -> dict[str, str]:
+        """Of the libraries that decide features: adapters come later."""
+        return {name: version for name, version in self.identity["versions"].items() if name != "peft"}
 
     def texts(self, questions: Sequence[str], features: bool) -> Texts:
         """Distinct questions; with the text tower's `features` of their tokens, which are computed once and stored.
@@ -68,7 +73,7 @@ class VqaInputs:
                 "context": settings.context,
                 "pooling": settings.pooling,
                 "device": device.kind(),
-                "versions": self.identity["versions"],
+                "versions": self._versions,
             }
             found = inputs.stored(self.storage, made_by, questions, lambda: self._encode(tokens.ids))
         return Texts(ids, found, tokens.cut)

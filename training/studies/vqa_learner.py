@@ -1,0 +1,103 @@
+"""A learner that answers questions about pictures: a model that is built and trained anew for every trial."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.settings.task import Budget, Task
+from pipeline.settings.vqa import VqaModel
+from pipeline.trials.trials import Setting
+from training.augment import questions as rules
+from training.data.pool import Pool
+from training.data.questions import Questions
+from training.learners import vqa
+from training.learners.checkpoint import Checkpoint
+from training.learners.descent import evaluation_steps
+from training.learners.divergence import located
+from training.learners.vqa_inputs import VqaInputs
+from training.measures.metrics import Predictions
+from training.studies import vqa_training
+from training.studies.vqa_corpus import VqaCorpus
+from training.studies.vqa_training import Course, Stage, alarmed, class_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.vqa.model import Answerer
+
+VERSION = 1
+
+
+def under(settings: VqaModel, budget: Budget) -> VqaModel:
+    """The settings with the batch and the steps of a task's budget, which are the same for all learners."""
+    return settings.model_copy(update={"batch": budget.batch, "steps": budget.steps})
+
+
+def identity(settings: VqaModel) -> dict[str, Any]:
+    """All that decides a trial of the model but the data, for its setting. Raises ModelError for missing weights."""
+    from training.vqa import build
+
+    versions = [*vqa_training.VERSIONS, rules.VERSION]
+    return {**build.identity(settings), "kind": settings.name, "training": versions}
+
+
+class VqaTest(NamedTuple):
+    """The questions of the test set. `pictures` gives features of a frozen image tower in chunks, or pixels."""
+
+    questions: Questions
+    features: "Callable[[], Iterable[torch.Tensor]]"
+    pixels: "Callable[[], Iterable[torch.Tensor]]"
+
+    def predict(self, model: "Answerer", inputs: VqaInputs) -> Predictions:
+        """The number of the most probable answer to each question, int64 [questions]."""
+        texts, place = np.unique(np.array(self.questions.question, object), return_inverse=True)
+        read = inputs.texts(texts.tolist(), model.text_frozen)
+        pictures = self.features if model.image_frozen else self.pixels
+        return vqa.predict(model, pictures, self.questions.picture, read, place.reshape(-1))
+
+
+@dataclass(frozen=True)
+class VqaLearner:
+    """A model's settings under the budget, and all that it reads."""
+
+    settings: VqaModel
+    corpus: VqaCorpus
+    test: VqaTest
+
+    def train(
+        self, task: Task, known: Pool, setting: Setting, drawn: Mapping[str, npt.NDArray[np.int64]]
+    ) -> Mapping[int, Predictions]:
+        """Train on the setting's arm; the predictions for the test set, by the number of steps.
+
+        A model with frozen towers is evaluated along the way, any other one at the end of each stage. A killed trial
+        resumes at its checkpoint. Predictions that have collapsed to one or two answers are a warning.
+        """
+        from training.vqa import build
+
+        corpus, storage = self.corpus, self.corpus.inputs.storage
+        answers, rows = corpus.vocabulary.answers, drawn[setting.arm]
+        model = build.build(self.settings, len(answers), setting.seed)
+        inputs = VqaInputs(model, corpus.inputs.identity, storage)
+        key = f"checkpoints/{setting.key.replace('/', '-')}"
+        stages: tuple[Stage, ...] = ("head", "whole")
+        saved = {stage: Checkpoint(storage, f"{key}-{stage}.safetensors") for stage in stages}
+
+        def data(stage: Stage) -> vqa.Data:
+            return corpus.data(model, rows, 2 * setting.seed + (stage == "whole"), setting.augmented)
+
+        truth = corpus.vocabulary.encode(self.test.questions.answers)
+        evaluate = alarmed(lambda: self.test.predict(model, inputs), truth, answers, setting.description)
+        with located(setting.description):
+            weights = class_weights(self.settings, corpus.targets(rows), answers)
+            course = Course(model, data, weights, saved, setting.seed)
+            found, _ = course.run(self._looks(model, course), evaluate)
+        return found
+
+    def _looks(self, model: "Answerer", course: Course) -> list[int]:
+        steps = self.settings.steps
+        if self.settings.lora is None and model.image_frozen and model.text_frozen:
+            return evaluation_steps(steps)
+        return sorted({course.alone, steps} - {0})
