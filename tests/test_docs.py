@@ -12,7 +12,7 @@ import typer
 
 from flows.cli import app
 from pipeline.query import named
-from pipeline.settings import choice, download, encoder, model, pairs, sweep, task
+from pipeline.settings import choice, download, encoder, model, pairs, sweep, task, vqa
 from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
@@ -203,6 +203,9 @@ def test_every_named_query_is_explained():
         model.OpenClipText,
         model.SmallText,
         sweep.Sweep,
+        task.Questions,
+        vqa.VqaModel,
+        vqa.Lora,
         sweep.Treatment,
     ],
 )

@@ -194,7 +194,13 @@ def test_a_collapse_is_noticed_while_training(text, tmp_path, caplog):
     evaluate = vqa_training.alarmed(lambda: np.zeros(40, np.int64), truth, ANSWERS, "learner 'small'")
     model = tiny_vqa.model(text)
     course(model, Storage(tmp_path)).run([6, 12], evaluate)
-    assert [record.message.startswith("learner 'small' has collapsed: 100%") for record in caplog.records] == [True] * 2
+    assert [record.message.startswith("learner 'small' has collapsed: 100%") for record in caplog.records] == [True]
+    late = vqa_training.alarmed(lambda: np.zeros(40, np.int64), truth, ANSWERS, "it", early=2)
+    late()
+    late()
+    assert len(caplog.records) == 1
+    late()
+    assert len(caplog.records) == 2
 
 
 def test_a_loss_that_is_not_finite_names_step_and_questions(text, tmp_path):

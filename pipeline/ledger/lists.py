@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
+from pipeline.ledger.asked import captioned
 from pipeline.ledger.list_parquet import parquet_batches
 from pipeline.ledger.list_rows import Notes, agreed_type, check_names
 from pipeline.ledger.list_text import text_batches
@@ -38,7 +39,7 @@ def read(pairs: Pairs, scratch: Path, warn: Callable[[str], None] = lambda line:
         notes = Notes()
         for batch in _read(part, scratch, notes):
             rows += len(batch)
-            yield batch
+            yield captioned(batch, part) if part.question else batch
         for line in notes.lines(part):
             warn(line)
     if not rows:

@@ -58,18 +58,20 @@ class Choice:
         """Sixteen hex digits that identify a recipe of a manifest."""
         return digest([self.manifest.id, _definition(self.recipe)])[:16]
 
-    def downloaded(self, column: str | None = None) -> Iterator[pa.RecordBatch]:
+    def downloaded(self, column: str | None = None, question: str | None = None) -> Iterator[pa.RecordBatch]:
         """The pairs that have a picture, in ledger order: uid, caption, shard, member, sha256, kept and dropped_by.
 
         The column `without(name)` of each filter tells whether the recipe would keep the pair without that filter. The
         whole recipe is evaluated again for it, because `distinct` then compares more pairs and `{rest}` differs.
-        `column` is a further column of rows, returned as `target`. Raises SourceError if it does not exist.
+        `column` is a further column of rows, returned as `target`, and `question` one that is returned as that. Raises
+        SourceError if it does not exist.
         """
-        known = self.manifest.columns.names
-        if column is not None and column not in known:
-            way = "name it in pairs.extra, and run `winnow curate`"
-            raise SourceError(f"task.column: the rows have no column {column!r}{did_you_mean(column, known)} ({way})")
-        also = f', "{column}" AS target' if column is not None else ""
+        known, also = self.manifest.columns.names, ""
+        for name, place, called in ((column, "column", "target"), (question, "vqa.question", "question")):
+            if name is not None and name not in known:
+                way = "name it in pairs.extra, and run `winnow curate`"
+                raise SourceError(f"task.{place}: the rows have no column {name!r}{did_you_mean(name, known)} ({way})")
+            also += f', "{name}" AS "{called}"' if name is not None else ""
         kept_without = {
             without(name): self.manifest.select(self.recipe.without(name))["uid"].combine_chunks()
             for name in self.recipe.reasons

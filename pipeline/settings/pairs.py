@@ -1,10 +1,10 @@
 """Where pairs come from: the tables `[pairs]` and `[demo]`."""
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from pipeline.errors import SourceError
 from pipeline.redact import redact
@@ -61,6 +61,10 @@ class Pairs(Table):
     columns: tuple[str, ...] | None = Field(None, description="the columns of a TSV or CSV without a header line")
     url: str = "url"
     caption: str = "caption"
+    question: str | None = Field(None, description="the column of questions: the caption is question and answer")
+    answer: str | None = Field(
+        None, description="the column of answers: a text, or a list where several people answered"
+    )
     extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
     encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
         None, description="of a text list, as Python names it; by its byte order mark, or else UTF-8, if unset"
@@ -71,6 +75,23 @@ class Pairs(Table):
     quote: Annotated[str, AfterValidator(_quote)] | None = Field(
         None, description='around fields of a TSV or CSV; "" for none; by the format and the first lines if unset'
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asked(cls, table: Any) -> Any:
+        """Question and answer travel along, and the question is read as the caption."""
+        if not isinstance(table, dict) or not (table.get("question") or table.get("answer")):
+            return table
+        question, answer = table.get("question"), table.get("answer")
+        if not (question and answer):
+            raise ValueError("question and answer belong together: name the columns of both")
+        if table.get("caption", question) != question:
+            raise ValueError("the caption of a question is the question and its answer: remove caption")
+        extra = table.get("extra", ())
+        more = (
+            tuple(each for each in extra if each not in (question, answer)) if isinstance(extra, list | tuple) else ()
+        )
+        return {**table, "caption": question, "extra": (question, answer, *more)}
 
     @property
     def files(self) -> tuple["Pairs", ...]:

@@ -40,14 +40,19 @@ class Split(Table):
 
 
 class Learner(Table):
-    """A learner: a head on the features of an encoder, or a model, one of the source's `[models.NAME]`."""
+    """A learner: a head on the features of an encoder, a model, one of `[models.NAME]`, or of `[vqa.NAME]`."""
 
     head: Literal["linear", "mlp", "cnn", "dual"] | None = None
     encoder: Encoder | None = None
     model: str | None = None
+    vqa: str | None = Field(None, description="kind = vqa: the name of one of [vqa]")
 
     @model_validator(mode="after")
     def _sees_pixels(self) -> Self:
+        if self.vqa is not None:
+            if self.model or self.head or self.encoder:
+                raise ValueError("vqa names a whole model: remove head, encoder and model")
+            return self
         if (self.model is None) != (self.head is not None and self.encoder is not None) or (
             self.model is not None and (self.head or self.encoder)
         ):
@@ -63,7 +68,15 @@ class Learner(Table):
     @property
     def reads_captions(self) -> bool:
         """Whether it trains on captions, and never sees a label."""
-        return self.model is not None or self.head == "dual"
+        return self.model is not None or self.vqa is not None or self.head == "dual"
+
+
+class Questions(Table):
+    """What is asked, of kind vqa: columns of rows, and of the test set, and the vocabulary of answers."""
+
+    question: str = "question"
+    answer: str = "answer"
+    answers: int = Field(0, ge=0, description="how many of the most frequent answers can be chosen; 0: all of them")
 
 
 class Budget(Table):
@@ -110,13 +123,15 @@ class Task(Table):
     A picture has one label or one number: `classes` derives labels from captions, `label` and `number` read a column.
     The other kinds train on captions alone. `zero-shot` predicts the class whose name is nearest. `retrieval` finds
     captions by pictures and pictures by captions. `match` predicts whether a picture and a caption belong together.
+    `vqa` answers questions about pictures.
     """
 
-    kind: Literal["classes", "label", "number", "zero-shot", "retrieval", "match"] = "classes"
+    kind: Literal["classes", "label", "number", "zero-shot", "retrieval", "match", "vqa"] = "classes"
     classes: dict[str, tuple[str, ...]] = Field(
         {}, description="class -> the words that name it in a caption, or the values of the column that mean it"
     )
     column: str | None = Field(None, description="label, number: the column of rows, one of pairs.extra")
+    vqa: Questions = Questions()
     test: TestSet | None = None
     split: Split | None = None
     learners: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], Learner] = Field(
@@ -138,13 +153,18 @@ class Task(Table):
             raise ValueError("name at least two classes")
         if self.test and self.split:
             raise ValueError("held-out pictures come from test or from split, not both: remove one of them")
-        if self.test and self.test.column and self.kind in ("classes", "retrieval"):
+        if self.test and self.test.column and self.kind in ("classes", "retrieval", "vqa"):
             raise ValueError(f"kind = {self.kind} uses captions: remove test.column")
         return self
 
     @model_validator(mode="after")
     def _learnable(self) -> Self:
         for name, learner in self.learners.items():
+            if (self.kind == "vqa") != (learner.vqa is not None):
+                raise ValueError(
+                    f"kind = vqa is for models of [vqa], and these for nothing else: see learners.{name}, which needs "
+                    + ("vqa = NAME" if self.kind == "vqa" else "head and encoder, or model")
+                )
             if self.trains_on_captions and not learner.reads_captions:
                 raise ValueError(
                     f"kind = {self.kind} is for learners of captions: learners.{name} needs "
@@ -163,13 +183,13 @@ class Task(Table):
 
     @property
     def evaluates_pairs(self) -> bool:
-        """Whether pairs of picture and caption are evaluated, and no picture has a label."""
-        return self.kind in ("retrieval", "match")
+        """Whether pairs of picture and caption, or question, are evaluated, and no picture has a label."""
+        return self.kind in ("retrieval", "match", "vqa")
 
     @property
     def trains_on_captions(self) -> bool:
         """Whether learners train on captions without labels, so that every pair with a caption trains."""
-        return self.kind in ("zero-shot", "retrieval", "match")
+        return self.kind in ("zero-shot", "retrieval", "match", "vqa")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -23,6 +23,7 @@ from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.schedule import check_schedule
 from pipeline.settings.sweep import Sweep
 from pipeline.settings.task import Task
+from pipeline.settings.vqa import VqaModel
 from pipeline.sources.columns import check_columns
 
 
@@ -70,6 +71,9 @@ class Source(Table):
     models: dict[Annotated[str, AfterValidator(_name_of("model"))], Model] = Field(
         {}, description="dual encoders, by name: winnow fit trains one, and a learner of the task may name one"
     )
+    vqa: dict[Annotated[str, AfterValidator(_name_of("model"))], VqaModel] = Field(
+        {}, description="models that answer questions, by name, for learners of a task of kind vqa"
+    )
     sweeps: dict[Annotated[str, AfterValidator(_name_of("sweep"))], Sweep] = Field(
         {}, description="grids of trainings of a model, by name, for winnow sweep"
     )
@@ -91,9 +95,10 @@ class Source(Table):
                 if of not in self.scorers:
                     raise ValueError(f"scorers.{name}: there is no scorer {of!r}{did_you_mean(of, self.scorers)}")
         for name, learner in (self.task.learners if self.task else {}).items():
-            if learner.model is not None and learner.model not in self.models:
-                hint = did_you_mean(learner.model, self.models)
-                raise ValueError(f"task.learners.{name}: there is no model {learner.model!r}{hint}")
+            for wanted, known in ((learner.model, self.models), (learner.vqa, self.vqa)):
+                if wanted is not None and wanted not in known:
+                    hint = did_you_mean(wanted, known)
+                    raise ValueError(f"task.learners.{name}: there is no model {wanted!r}{hint}")
         self._check_sweeps((info.context or {}).get("folder", Path()))
         for row in self.filters or ():
             for label in set(row.catches) & set(self.calibration.good):

@@ -54,6 +54,7 @@ BASE = {
     "decay": 0.3,
     "dropout": 0.5,
 }
+QUICK = {"head": "concatenation"}
 SMALL = {"image_size": 128, "head": "concatenation", "hidden": 0, "batch": 32, "steps": 280, "decay": 1.0}
 LORA = {"rank": 16, "alpha": 16, "targets": ["key", "value", "conv_pw", "conv_pwl"], "rate": 1e-3}
 STUDIES = {
@@ -62,20 +63,22 @@ STUDIES = {
         for head in ("concatenation", "advanced")
         for rate in (3e-4, 1e-3, 3e-3)
     },
-    "picture": {"picture and question": {}, "question only": {"picture": False}},
-    "heads": {head: {"head": head} for head in ("co-attention", "concatenation", "advanced")},
-    "towers": {"MobileNetV2": {"image": IMAGES["mobilenet"]}, "EfficientNet-Lite0": {}},
-    "weights": {
-        "no weights": {"head": "co-attention"},
-        "balanced": {"head": "co-attention", "class_weights": "balanced"},
+    "picture": {
+        "picture and question": {},
+        "question only": {"picture": False},
+        "picture and question, concatenation": QUICK,
+        "question only, concatenation": QUICK | {"picture": False},
     },
+    "heads": {head: {"head": head} for head in ("co-attention", "concatenation", "advanced")},
+    "towers": {"EfficientNet-Lite0": QUICK, "MobileNetV2": QUICK | {"image": IMAGES["mobilenet"]}},
+    "weights": {"no weights": QUICK, "balanced": QUICK | {"class_weights": "balanced"}},
     "stages": {
         "classifier alone": SMALL,
         "LoRA at once": SMALL | {"lora": LORA},
         "classifier, then LoRA": SMALL | {"lora": LORA | {"after": 0.5}},
     },
 }
-SEEDS = {"choose": 1, "picture": 5, "heads": 5, "towers": 3, "weights": 5, "stages": 3}
+SEEDS = {"choose": 1, "stages": 3}
 
 
 def questions(dev):
@@ -212,7 +215,7 @@ def weighted(ground, predictions):
 
 
 def study(folder, name):
-    arms, seeds = STUDIES[name], range(SEEDS[name])
+    arms, seeds = STUDIES[name], range(SEEDS.get(name, 5))
     ground = Ground(folder, any(table.get("dev") for table in arms.values()))
     print(f"\n## {name}\n\n{ground.says()}\n")
     print(

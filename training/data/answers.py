@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.ledger.asked import agreed
+
 UNKNOWN = -1
 """The number of an answer that is not in the vocabulary."""
 
@@ -42,9 +44,3 @@ class Vocabulary:
     @cached_property
     def _numbers(self) -> Mapping[str, int]:
         return {answer: number for number, answer in enumerate(self.answers)}
-
-
-def agreed(answers: Sequence[str]) -> str | None:
-    """The answer that most people gave, the first one of several; None of a question without an answer."""
-    counts = Counter(each for each in answers if each.strip())
-    return max(counts, key=lambda each: counts[each]) if counts else None

@@ -16,8 +16,10 @@ from pipeline.images import picture_lists
 from pipeline.settings.task import Task, TestSet
 from pipeline.store.digests import digest
 from training.data import labels
+from training.data.answers import Vocabulary
 from training.data.labels import Targets
 from training.data.pairs import Pairs
+from training.data.questions import Questions, answered
 
 YES_OR_NO: labels.Classes = {"no": ("false", "no", "0", "0.0"), "yes": ("true", "yes", "1", "1.0")}
 """The values of a column that tells whether picture and caption match."""
@@ -28,7 +30,7 @@ class HeldOut:
     """Pictures with a label or a number, `labels` and `sha256` aligned; or with captions in `pairs`, and label 0.
 
     `ambiguous` pictures have several agreed labels and `unlabelled` pictures none. Both are excluded. `paths` are the
-    files, sorted; empty for pictures that were split off the pool.
+    files, sorted; empty for pictures that were split off the pool. `vocabulary` has the answers of the pool.
     """
 
     sha256: tuple[str, ...]
@@ -37,6 +39,8 @@ class HeldOut:
     unlabelled: int
     paths: tuple[Path, ...] = ()
     pairs: Pairs | None = None
+    questions: Questions | None = None
+    vocabulary: Vocabulary | None = None
 
     @classmethod
     def read(cls, test: TestSet, task: Task) -> "HeldOut":
@@ -52,8 +56,8 @@ class HeldOut:
             raise SourceError(f"{test.location.name}: no picture {_lacking(rows, task, test.agree)}")
         picture_lists.check(test, paths)
         sha256 = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
-        pairs = caption_pairs(rows, picture, chosen, task, test.seed)
-        return cls(sha256, label[chosen], ambiguous, pictures - ambiguous - len(chosen), paths, pairs)
+        pairs, questions = texts_of(rows, picture, chosen, task, test.seed)
+        return cls(sha256, label[chosen], ambiguous, pictures - ambiguous - len(chosen), paths, pairs, questions)
 
     @classmethod
     def none(cls) -> "HeldOut":
@@ -63,12 +67,15 @@ class HeldOut:
     @property
     def digest(self) -> str:
         """Of the pictures and their labels, or captions."""
-        return digest([list(self.sha256), self.labels.tolist(), *([self.pairs.content] if self.pairs else [])])
+        texts = [each.content for each in (self.pairs, self.questions) if each]
+        return digest([list(self.sha256), self.labels.tolist(), *texts])
 
     @property
     def description(self) -> str:
         """The number of pictures and captions, as text."""
         pictures = f"{len(self.labels):,} held-out pictures"
+        if self.questions is not None:
+            return f"{pictures} with {len(self.questions.question):,} questions"
         if self.pairs is None:
             return pictures
         count, match = len(self.pairs.match), int(self.pairs.match.sum())
@@ -90,7 +97,7 @@ def agreed_labels(
     """
     if task.evaluates_pairs:
         captioned = np.full(pictures, labels.NONE, np.int16)
-        captioned[picture[_captioned(rows)]] = 0
+        captioned[picture[_captioned(rows, task)]] = 0
         return captioned, 0
     if task.kind == "number":
         values = labels.numbers(rows["target"])
@@ -109,29 +116,33 @@ def agreed_labels(
     return label, int((label == labels.SEVERAL).sum())
 
 
-def caption_pairs(
+def texts_of(
     rows: pa.Table, picture: npt.NDArray[np.integer[Any]], chosen: npt.NDArray[np.int64], task: Task, seed: int
-) -> Pairs | None:
-    """The captions of the `chosen` pictures, by their position among these; None for a task without captions.
+) -> tuple[Pairs | None, Questions | None]:
+    """The captions, or the questions, of the `chosen` pictures, by their position among these; None without them.
 
     For a match task without a `target`, half of the pairs get the caption of another picture.
     """
     if not task.evaluates_pairs:
-        return None
+        return None, None
     place = np.full(int(picture.max()) + 1, -1, np.int64)
     place[chosen] = np.arange(len(chosen))
-    captioned = _captioned(rows)
+    captioned = _captioned(rows, task)
     rows, own = rows.filter(pa.array(captioned)), place[picture[captioned]]
+    if task.kind == "vqa":
+        return None, Questions.of(rows, own)
     captions = rows["caption"].cast(pa.string()).to_pylist()
     if task.kind == "retrieval":
-        return Pairs.of(captions, own)
+        return Pairs.of(captions, own), None
     if "target" in rows.column_names:
-        return Pairs.of(captions, own, labels.classes_of_values(rows["target"], YES_OR_NO) == 1)
-    return Pairs.of(captions, own).half_mismatched(seed)
+        return Pairs.of(captions, own, labels.classes_of_values(rows["target"], YES_OR_NO) == 1), None
+    return Pairs.of(captions, own).half_mismatched(seed), None
 
 
-def _captioned(rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which rows have a caption, and a valid `target` if there is that column."""
+def _captioned(rows: pa.Table, task: Task) -> npt.NDArray[np.bool_]:
+    """Which rows have a caption, and a valid `target` if there is that column; or a question and an answer."""
+    if task.kind == "vqa":
+        return answered(rows["question"].to_pylist(), rows["target"].to_pylist())
     captioned = labels.has_caption(rows["caption"].cast(pa.string()))
     if "target" in rows.column_names:
         captioned = captioned & (labels.classes_of_values(rows["target"], YES_OR_NO) >= 0)
@@ -140,6 +151,8 @@ def _captioned(rows: pa.Table) -> npt.NDArray[np.bool_]:
 
 def _lacking(rows: pa.Table, task: Task, agree: int) -> str:
     """The missing property, for an error message."""
+    if task.kind == "vqa":
+        return "has a question and an answer"
     if task.evaluates_pairs:
         return "has a caption"
     if "target" in rows.column_names:
@@ -151,6 +164,10 @@ def _rows(test: TestSet, task: Task) -> pa.Table:
     """The columns image, and caption and target as the task needs. Raises SourceError as `picture_lists.read` does."""
     target = test.column or task.column
     columns = {"image": test.image}
+    if task.kind == "vqa":
+        columns |= {"question": task.vqa.question, "target": task.vqa.answer}
+        table = picture_lists.read(test, list(columns.values()))
+        return pa.table({name: table[column] for name, column in columns.items()})
     if task.evaluates_pairs or target is None:
         columns["caption"] = test.caption
     if target is not None:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import CompareError
 from pipeline.settings.task import Task
+from training.data.questions import answered
 
 Classes = Mapping[str, Sequence[str]]
 """The words that name each class. A label is the position of a class."""
@@ -104,12 +105,12 @@ def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table
     tables = []
     for batch in batches:
         targets = _targets(batch, task)
-        usable = has_caption(batch["caption"]) if task.trains_on_captions else known(targets)
+        usable = _usable(batch, task) if task.trains_on_captions else known(targets)
         counts["downloaded"] += len(targets)
         for name in reasons:
             unused = targets == _UNUSED[name] if name in _UNUSED else ~usable
             counts[name] += int(unused.sum())
-        spent = ["caption", *(["target"] if task.column else [])]
+        spent = [name for name in ("caption", "target", "question") if name in batch.schema.names]
         rest = batch.drop_columns(spent).append_column("label", pa.array(targets))
         tables.append(pa.Table.from_batches([rest.filter(pa.array(usable))]))
     table = pa.concat_tables(tables) if tables else pa.table({"uid": pa.array([], pa.string())})
@@ -117,8 +118,17 @@ def label_pairs(batches: Iterable[pa.RecordBatch], task: Task) -> tuple[pa.Table
     return table.combine_chunks(), counts
 
 
+def _usable(batch: pa.RecordBatch, task: Task) -> npt.NDArray[np.bool_]:
+    """Which rows have a caption, or a question and an answer."""
+    if task.kind == "vqa":
+        return answered(batch["question"].to_pylist(), batch["target"].to_pylist())
+    return has_caption(batch["caption"])
+
+
 def _counts(task: Task) -> tuple[list[str], str]:
     """The names of the counts: of pairs without a usable target, by reason, and of pairs that can be trained on."""
+    if task.kind == "vqa":
+        return ["no_answer"], "answered"
     if task.trains_on_captions:
         return ["no_caption"], "captioned"
     if task.kind == "number":

@@ -1,6 +1,6 @@
 """The training pool: pairs with a label or a caption, their features, and which of them leak the test set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,8 +15,10 @@ from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress
 from pipeline.settings.task import Split, Task
 from training.data import heldout, labels, near_duplicates
+from training.data.answers import Vocabulary
 from training.data.features import Extractor, Features
 from training.data.heldout import HeldOut
+from training.data.questions import Questions
 
 
 class Dropped(NamedTuple):
@@ -43,6 +45,7 @@ class Pool:
     leaked: npt.NDArray[np.bool_]
     counts: Mapping[str, int]
     filters: Mapping[str, Dropped]
+    questions: Questions | None = None
 
     @property
     def usable(self) -> pa.Table:
@@ -56,7 +59,7 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     Raises CompareError if no pair can be trained on, no picture that was split off has a label, or a number does
     not vary.
     """
-    table, counts = labels.label_pairs(choice.downloaded(task.column), task)
+    table, counts = labels.label_pairs(_downloaded(choice, task), task)
     if not len(table):
         raise CompareError(f"none of {counts['downloaded']} downloaded {_NOTHING[task.kind]}")
     if task.kind == "number":
@@ -76,6 +79,8 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
     near = near_duplicates.near_any(features[0].phash, held[0].phash)[table["picture"].to_numpy()]
     exact = pc.is_in(table["sha256"], value_set=pa.array(test.sha256, pa.string())).to_numpy()
     pool = Pool(table, test, features, held, exact | near, counts, {})
+    if task.kind == "vqa":
+        pool = _with_answers(pool, choice, task)
     usable = pool.usable
     if not len(usable):
         raise CompareError(
@@ -89,11 +94,42 @@ def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: Held
         "pool_kept": pc.sum(usable["kept"]).as_py() or 0,
     }
     filters = {name: _dropped(usable, name) for name in choice.recipe.reasons}
-    return replace(pool, counts={**counts, **more}, filters=filters)
+    return replace(pool, counts={**pool.counts, **more}, filters=filters)
 
 
 def _heldout(extractor: Extractor, test: HeldOut, own: Features) -> Features:
     return extractor.heldout(test) if test.sha256 else Features(own.views[:0, :1], own.phash[:0])
+
+
+def _downloaded(choice: Choice, task: Task) -> Iterator[pa.RecordBatch]:
+    """The pairs that have a picture, with the columns that the task reads."""
+    if task.kind == "vqa":
+        return choice.downloaded(task.vqa.answer, task.vqa.question)
+    return choice.downloaded(task.column)
+
+
+def _with_answers(pool: Pool, choice: Choice, task: Task) -> Pool:
+    """The pool with its questions. Labels are numbers of the vocabulary, which has answers of usable rows only."""
+    asked, usable = questions(choice, task, pool.table), np.flatnonzero(~pool.leaked)
+    vocabulary = Vocabulary.of([asked.answers[row] for row in usable.tolist()], task.vqa.answers)
+    number = vocabulary.encode(asked.answers)
+    table = pool.table.set_column(pool.table.column_names.index("label"), "label", pa.array(number))
+    assert pool.test.questions is not None
+    unknown = vocabulary.encode(pool.test.questions.answers) < 0
+    counts = {
+        "answers": len(vocabulary.answers),
+        "unanswerable": int((number[usable] < 0).sum()),
+        "test_unanswerable": int(unknown.sum()),
+    }
+    test = replace(pool.test, vocabulary=vocabulary)
+    return replace(pool, table=table, test=test, questions=asked, counts={**pool.counts, **counts})
+
+
+def questions(choice: Choice, task: Task, table: pa.Table) -> Questions:
+    """What is asked in the rows of a pool's table about its pictures, in their order."""
+    wanted = table["uid"].combine_chunks()
+    batches = [each.filter(pc.is_in(each["uid"], value_set=wanted)) for each in _downloaded(choice, task)]
+    return Questions.of(pa.Table.from_batches(batches), table["picture"].to_numpy())
 
 
 def captions(choice: Choice, uids: pa.ChunkedArray) -> pa.Table:
@@ -107,6 +143,7 @@ _NOTHING = {
     "classes": "captions names exactly one class; see the words in task.classes",
     "label": "pairs has a label of task.classes; see the values there, and task.column",
     "number": "pairs has a number; see task.column",
+    "vqa": "pairs has a question and an answer; see task.vqa",
     **dict.fromkeys(("zero-shot", "retrieval", "match"), "pairs has a caption"),
 }
 
@@ -118,7 +155,7 @@ def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[H
     """
     sha256, first = np.unique(np.array(apart["sha256"].to_pylist(), str), return_index=True)
     known = pa.array(sha256.tolist(), pa.string())
-    batches = choice.downloaded(task.column)
+    batches = _downloaded(choice, task)
     pairs = pa.Table.from_batches([each.filter(pc.is_in(each["sha256"], value_set=known)) for each in batches])
     picture = pc.index_in(pairs["sha256"], value_set=known).to_numpy()
     label, ambiguous = heldout.agreed_labels(pairs, picture, len(known), task, split.agree)
@@ -129,8 +166,9 @@ def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[H
         )
     unlabelled = len(known) - ambiguous - int(chosen.sum())
     rows = apart["picture"].to_numpy()[first[chosen]]
-    captions = heldout.caption_pairs(pairs, picture, np.flatnonzero(chosen), task, split.seed)
-    return HeldOut(tuple(sha256[chosen].tolist()), label[chosen], ambiguous, unlabelled, pairs=captions), rows
+    captions, asked = heldout.texts_of(pairs, picture, np.flatnonzero(chosen), task, split.seed)
+    held = HeldOut(tuple(sha256[chosen].tolist()), label[chosen], ambiguous, unlabelled, (), captions, asked)
+    return held, rows
 
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:

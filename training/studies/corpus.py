@@ -12,12 +12,14 @@ from pipeline.images import decoders
 from pipeline.manifest.arms import Choice
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget
+from pipeline.store.storage import Storage
 from pipeline.store.tarfiles import Tars
 from training.data import pictures, pool, streams
 from training.data.features import Extractor, Features
 from training.data.heldout import HeldOut
 from training.data.order import Order
 from training.data.pool import Pool
+from training.encoders.encoders import Tower
 from training.learners.clip import Data
 from training.learners.inputs import Inputs, chunks, embed
 from training.measures.matching import Retrieval
@@ -107,10 +109,17 @@ def test_pictures(
     """The held-out pictures in their order, in chunks, again at every call."""
     if inputs.model.visual.frozen:
         return lambda: chunks(own.views[:, 0])
-    tars = Tars(inputs.storage, choice.manifest.stages.shards)
+    return test_pixels(inputs.storage, inputs.model.pictures, choice, test, decoder)
+
+
+def test_pixels(
+    storage: Storage, tower: Tower, choice: Choice, test: HeldOut, decoder: decoders.Name
+) -> "Callable[[], Iterable[torch.Tensor]]":
+    """The held-out pictures in their order, prepared for a tower, uint8 in chunks, again at every call."""
+    tars = Tars(storage, choice.manifest.stages.shards)
     heldout = test.pictures if test.paths else partial(pictures.split_off, choice, tars, test)
     shown = pictures.Pictures(tars, heldout, decoders.from_pixels(decoder))
-    return lambda: map(stacked, shown.prepare_heldout(inputs.model.pictures))
+    return lambda: map(stacked, shown.prepare_heldout(tower))
 
 
 def stacked(window: list[npt.NDArray[np.uint8]]) -> "torch.Tensor":

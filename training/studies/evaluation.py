@@ -12,6 +12,7 @@ from training.data.pairs import Pairs
 from training.data.pool import Pool
 from training.learners.dual_encoder import Embed
 from training.measures.metrics import Predictions, Regression, Units
+from training.measures.vqa import Answering
 from training.studies.learner import Learner
 from training.studies.measuring import AnyMeasure, measure_of, undrawn
 
@@ -25,7 +26,7 @@ class EvaluationSet(NamedTuple):
 
     def predict(self, embed: Embed) -> Predictions:
         """The predictions of a learner of captions, by its cosines."""
-        assert not isinstance(self.measure, Regression)  # the source file would have been refused
+        assert not isinstance(self.measure, Regression | Answering)  # the source file would have been refused
         assert self.texts is not None
         return self.measure.predict(embed(self.pictures[:, 0]), self.texts)
 

@@ -12,8 +12,9 @@ from training.data.pool import Pool
 from training.data.texts import Texts
 from training.data.versions import Versions
 from training.learners import dual_encoder, probe
-from training.studies import model_learner
+from training.studies import model_learner, vqa_learner
 from training.studies.model_learner import ModelLearner
+from training.studies.vqa_learner import VqaLearner
 
 Rows = Mapping[str, npt.NDArray[np.int64]]
 """The rows of the pool that each arm has, with repetitions."""
@@ -44,13 +45,13 @@ class Learner:
     heldout: Features
     position: int = 0
     texts: Texts | None = None
-    model: ModelLearner | None = None
+    model: ModelLearner | VqaLearner | None = None
 
     @property
     def code(self) -> int:
         """The version of its training."""
         if self.model is not None:
-            return model_learner.VERSION
+            return vqa_learner.VERSION if isinstance(self.model, VqaLearner) else model_learner.VERSION
         return dual_encoder.VERSION if self.texts else probe.VERSION
 
     def views(

@@ -10,11 +10,12 @@ from training.data.heldout import HeldOut
 from training.data.pool import Pool
 from training.measures.matching import Match, Retrieval
 from training.measures.metrics import Classification, Predictions, Regression, main_metric
+from training.measures.vqa import Answering
 
 MOST, LEAST = 2000, 20
 """The largest validation set, in pairs, and the smallest that is used."""
 
-AnyMeasure = Classification | Regression | Retrieval | Match
+AnyMeasure = Classification | Regression | Retrieval | Match | Answering
 
 
 def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -37,6 +38,8 @@ def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> 
 
 def measure_of(task: Task, test: HeldOut) -> AnyMeasure:
     """The measure of a test set, by the kind of task."""
+    if test.questions is not None and test.vocabulary is not None:
+        return Answering(test.questions, test.vocabulary, len(test.labels))
     if test.pairs is not None:
         return (Match if task.kind == "match" else Retrieval)(test.pairs, len(test.labels))
     if task.kind == "number":

@@ -13,6 +13,7 @@ from pipeline.settings.encoder import Encoder, Network
 from pipeline.settings.model import Model
 from pipeline.settings.task import Learner as Row
 from pipeline.settings.task import Task
+from pipeline.settings.vqa import VqaModel
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from training.data import pool
@@ -21,16 +22,18 @@ from training.data.pool import Pool
 from training.data.texts import Texts, prompts
 from training.data.versions import Versions
 from training.learners.inputs import Inputs
-from training.studies import corpus, model_learner
+from training.learners.vqa_inputs import VqaInputs
+from training.studies import corpus, model_learner, vqa_corpus, vqa_learner
 from training.studies.learner import Learner
 from training.studies.measuring import measure_of
 from training.studies.model_learner import Evaluation, ModelLearner
 from training.studies.model_learner import Texts as ModelTexts
+from training.studies.vqa_learner import VqaLearner
 
 
 def check_augmentations(task: Task, source: str) -> None:
     """Raises SourceError for augmentations that a model does not see."""
-    if task.budget.augmentations and any(each.model for each in task.learners.values()):
+    if task.budget.augmentations and any(each.model or each.vqa for each in task.learners.values()):
         raise SourceError(
             f"{source}: task.budget.augmentations: a model sees augmented pictures, not augmented captions: remove them"
         )
@@ -40,18 +43,22 @@ def check_augmentations(task: Task, source: str) -> None:
 class Roster:
     """The learners before anything is loaded: an extractor for each encoder, which learners share, and the models.
 
-    `models` has, by learner, the settings under the task's budget, and their identity.
+    `models` has, by learner, the settings under the task's budget, and their identity; `answerers` those of models that
+    answer questions.
     """
 
     task: Task
     extractors: Sequence[Extractor]
     models: dict[str, tuple[Model, dict[str, Any]]]
+    answerers: dict[str, tuple[VqaModel, dict[str, Any]]]
 
     @property
     def identities(self) -> list[list[Any]]:
         """Each learner by name, head, and the identity of its encoder; of a model, of all of it."""
+        whole = self.models | self.answerers
+        asked = [self.task.vqa.model_dump()] if self.answerers else []
         return [
-            [name, each.head or "model", self.models[name][1] if each.model else self._extractor(each).identity]
+            [name, each.head or "model", whole[name][1] if name in whole else self._extractor(each).identity, *asked]
             for name, each in self.task.learners.items()
         ]
 
@@ -61,7 +68,9 @@ class Roster:
 
         inputs = {name: Inputs(build.build(each, 0), about, storage) for name, (each, about) in self.models.items()}
         own = [corpus.extractor(each, source.decoder, self.task.budget) for each in inputs.values()]
-        return Loaded(self, source.decoder, inputs, [*self.extractors, *own])
+        asked = {name: vqa_corpus.inputs(each, about, storage) for name, (each, about) in self.answerers.items()}
+        own += [vqa_corpus.extractor(each, source.decoder, self.task.budget) for each in asked.values()]
+        return Loaded(self, source.decoder, inputs, asked, [*self.extractors, *own])
 
     def _extractor(self, learner: Row) -> Extractor:
         return next(each for each in self.extractors if each.encoder == learner.encoder)
@@ -74,14 +83,20 @@ class Loaded:
     roster: Roster
     decoder: decoders.Name
     inputs: dict[str, Inputs]
+    asked: dict[str, VqaInputs]
     extractors: Sequence[Extractor]
 
     def learners(self, choice: Choice, known: Pool, augmented: Versions | None) -> tuple[Learner, ...]:
         """All of them, on a pool that was read with `extractors`."""
         return tuple(
-            self._model(name, choice, known) if each.model else self._head(name, each, choice, known, augmented)
+            self._whole(name, choice, known)
+            if each.model or each.vqa
+            else self._head(name, each, choice, known, augmented)
             for name, each in self.roster.task.learners.items()
         )
+
+    def _whole(self, name: str, choice: Choice, known: Pool) -> Learner:
+        return (self._answerer if name in self.asked else self._model)(name, choice, known)
 
     def _head(self, name: str, each: Row, choice: Choice, known: Pool, augmented: Versions | None) -> Learner:
         assert each.head is not None
@@ -103,6 +118,14 @@ class Loaded:
         model = ModelLearner(settings, inputs, pairs, test)
         return Learner(name, "model", identity, features, heldout, at, model=model)
 
+    def _answerer(self, name: str, choice: Choice, known: Pool) -> Learner:
+        at = len(self.roster.extractors) + [*self.inputs, *self.asked].index(name)
+        features, heldout = known.features[at], known.heldout[at]
+        settings, identity = self.roster.answerers[name]
+        read = vqa_corpus.read(self.asked[name], choice, known, features, self.decoder, self.roster.task.budget)
+        test = vqa_learner.VqaTest.of(self.asked[name], choice, known.test, heldout, self.decoder)
+        return Learner(name, "model", identity, features, heldout, at, model=VqaLearner(settings, read, test))
+
     def _texts(self, inputs: Inputs, known: Pool) -> ModelTexts:
         if known.test.pairs is not None:
             return ModelTexts(inputs.texts(list(known.test.pairs.texts)).values)
@@ -118,11 +141,15 @@ def plan(source: Source, storage: Storage) -> Roster:
     """The learners of a source's task. Raises ModelError for missing weights."""
     assert source.task is not None
     encoders, models = list[Encoder](), dict[str, tuple[Model, dict[str, Any]]]()
+    answerers = dict[str, tuple[VqaModel, dict[str, Any]]]()
     for name, learner in source.task.learners.items():
         if learner.encoder and learner.encoder not in encoders:
             encoders.append(learner.encoder)
         if learner.model:
             settings = model_learner.under(source.models[learner.model], source.task.budget)
             models[name] = settings, model_learner.identity(settings)
+        if learner.vqa:
+            answerer = vqa_learner.under(source.vqa[learner.vqa], source.task.budget)
+            answerers[name] = answerer, vqa_learner.identity(answerer)
     extractors = [Extractor(storage, each, source.decoder, source.task.budget) for each in encoders]
-    return Roster(source.task, extractors, models)
+    return Roster(source.task, extractors, models, answerers)

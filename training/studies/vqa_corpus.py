@@ -1,19 +1,29 @@
 """The questions of a pool, and their pictures, as a model that answers them reads them, plain and augmented."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.images import decoders
+from pipeline.manifest.arms import Choice
+from pipeline.settings.task import Budget
+from pipeline.settings.vqa import VqaModel
+from pipeline.store.storage import Storage
+from pipeline.store.tarfiles import Tars
 from training.augment import questions as rules
+from training.data import pool
 from training.data.answers import Vocabulary
+from training.data.features import Extractor, Features
 from training.data.order import Order
+from training.data.pool import Pool
 from training.data.questions import Questions
-from training.data.streams import Stored, Stream
+from training.data.streams import Pictures, Stored, Stream
 from training.learners.vqa import Data, Texts
 from training.learners.vqa_inputs import VqaInputs
+from training.studies.corpus import HASHED
 
 if TYPE_CHECKING:
     from training.vqa.model import Answerer
@@ -117,3 +127,46 @@ class VqaCorpus:
             for version in range(1, versions)
             if rules.flipped(each, version, self.policy)
         }
+
+
+def inputs(settings: VqaModel, about: Mapping[str, Any], storage: Storage) -> VqaInputs:
+    """The towers of a model, for what does not depend on its answers. Raises ModelError."""
+    from training.vqa import build
+
+    return VqaInputs(build.build(settings, 1, 0), about, storage)
+
+
+def extractor(inputs: VqaInputs, decoder: decoders.Name, budget: Budget) -> Extractor:
+    """The features that a model's training reads, with augmented versions by the policy for questions."""
+    if not _stores(inputs.model):
+        return Extractor(inputs.storage, HASHED, decoder, None)
+    own = budget.model_copy(update={"policy": rules.policy_of(budget.policy)})
+    return Extractor(inputs.storage, inputs.image_features, decoder, own)
+
+
+def read(
+    inputs: VqaInputs, choice: Choice, known: Pool, own: Features, decoder: decoders.Name, budget: Budget
+) -> VqaCorpus:
+    """The questions of a pool. `own` has the features of its pictures, from `extractor`."""
+    assert known.questions is not None
+    assert known.test.vocabulary is not None
+    table = pool.captions(choice, known.table["uid"])
+    places = list(zip(table["shard"].to_pylist(), table["member"].to_pylist(), strict=True))
+    tars, resize = Tars(inputs.storage, choice.manifest.stages.shards), decoders.from_pixels(decoder)
+    policy, uids = rules.policy_of(budget.policy), known.table["uid"]
+    return VqaCorpus(
+        inputs,
+        known.questions,
+        known.test.vocabulary,
+        lambda row: str(uids[row]),
+        known.table["sha256"].to_pylist(),
+        budget.policy,
+        1 + budget.augmented_views,
+        own.views if _stores(inputs.model) else None,
+        Pictures(tars, places, inputs.model.pictures.prepare, resize, policy),
+    )
+
+
+def _stores(model: "Answerer") -> bool:
+    """Whether features of the image tower are stored: it is frozen, at least until adapters are added."""
+    return model.image is not None and model.image_frozen

@@ -2,24 +2,30 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.images import decoders
+from pipeline.manifest.arms import Choice
 from pipeline.settings.task import Budget, Task
 from pipeline.settings.vqa import VqaModel
 from pipeline.trials.trials import Setting
 from training.augment import questions as rules
+from training.data.features import Features
+from training.data.heldout import HeldOut
 from training.data.pool import Pool
 from training.data.questions import Questions
 from training.learners import vqa
 from training.learners.checkpoint import Checkpoint
 from training.learners.descent import evaluation_steps
 from training.learners.divergence import located
+from training.learners.inputs import chunks
 from training.learners.vqa_inputs import VqaInputs
 from training.measures.metrics import Predictions
-from training.studies import vqa_training
+from training.studies import corpus, vqa_training
 from training.studies.vqa_corpus import VqaCorpus
 from training.studies.vqa_training import Course, Stage, alarmed, class_weights
 
@@ -51,6 +57,13 @@ class VqaTest(NamedTuple):
     features: "Callable[[], Iterable[torch.Tensor]]"
     pixels: "Callable[[], Iterable[torch.Tensor]]"
 
+    @classmethod
+    def of(cls, inputs: VqaInputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name) -> "VqaTest":
+        """Of a test set. `own` has the features of its pictures."""
+        assert test.questions is not None
+        pixels = corpus.test_pixels(inputs.storage, inputs.model.pictures, choice, test, decoder)
+        return cls(test.questions, lambda: chunks(own.views[:, 0]), pixels)
+
     def predict(self, model: "Answerer", inputs: VqaInputs) -> Predictions:
         """The number of the most probable answer to each question, int64 [questions]."""
         texts, place = np.unique(np.array(self.questions.question, object), return_inverse=True)
@@ -77,23 +90,25 @@ class VqaLearner:
         """
         from training.vqa import build
 
-        corpus, storage = self.corpus, self.corpus.inputs.storage
-        answers, rows = corpus.vocabulary.answers, drawn[setting.arm]
+        asked, storage = self.corpus, self.corpus.inputs.storage
+        answers, rows = asked.vocabulary.answers, drawn[setting.arm]
         model = build.build(self.settings, len(answers), setting.seed)
-        inputs = VqaInputs(model, corpus.inputs.identity, storage)
+        inputs = VqaInputs(model, asked.inputs.identity, storage)
         key = f"checkpoints/{setting.key.replace('/', '-')}"
         stages: tuple[Stage, ...] = ("head", "whole")
         saved = {stage: Checkpoint(storage, f"{key}-{stage}.safetensors") for stage in stages}
 
         def data(stage: Stage) -> vqa.Data:
-            return corpus.data(model, rows, 2 * setting.seed + (stage == "whole"), setting.augmented)
+            return asked.data(model, rows, 2 * setting.seed + (stage == "whole"), setting.augmented)
 
-        truth = corpus.vocabulary.encode(self.test.questions.answers)
-        evaluate = alarmed(lambda: self.test.predict(model, inputs), truth, answers, setting.description)
+        truth = asked.vocabulary.encode(self.test.questions.answers)
         with located(setting.description):
-            weights = class_weights(self.settings, corpus.targets(rows), answers)
+            weights = class_weights(self.settings, asked.targets(rows), answers)
             course = Course(model, data, weights, saved, setting.seed)
-            found, _ = course.run(self._looks(model, course), evaluate)
+            looks = self._looks(model, course)
+            predict = partial(self.test.predict, model, inputs)
+            evaluate = alarmed(predict, truth, answers, setting.description, len(looks) // 2)
+            found, _ = course.run(looks, evaluate)
         return found
 
     def _looks(self, model: "Answerer", course: Course) -> list[int]:

@@ -126,14 +126,20 @@ def class_weights(
 
 
 def alarmed(
-    evaluate: Callable[[], Answers], truth: Answers, answers: Sequence[str], what: str
+    evaluate: Callable[[], Answers], truth: Answers, answers: Sequence[str], what: str, early: int = 0
 ) -> Callable[[], Answers]:
-    """`evaluate`, which also warns if its predictions have collapsed to one or two answers."""
+    """`evaluate`, which also warns, once, if its predictions have collapsed to one or two answers.
+
+    A model begins so: the first `early` evaluations are no alarm.
+    """
+    seen, warned = 0, False
 
     def evaluated() -> Answers:
-        found = evaluate()
-        if said := collapse(found, truth, answers):
+        nonlocal seen, warned
+        found, seen = evaluate(), seen + 1
+        if seen > early and not warned and (said := collapse(found, truth, answers)):
             log.warning("%s has collapsed: %s", what, said)
+            warned = True
         return found
 
     return evaluated
