@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import vqa_sources
-from vqa_sources import KINDS
 
 from pipeline.errors import CompareError, SourceError
 from pipeline.ledger.asked import agreed, answers_of
 from pipeline.manifest.manifest import Manifest
+from pipeline.pages import report
 from pipeline.sources import loading
 from pipeline.trials.trials import Trial, finished
 from training.data.answers import Vocabulary
@@ -103,6 +103,15 @@ def test_a_model_is_a_learner_of_questions(asked):
     assert len({trial.setting.seed for trial in own}) == 5
     again = gain.measure(described, storage)
     assert again == found
+    (confusion,) = found["answering"]["confusion"]
+    assert len(confusion["rows"]) == len(confusion["answers"]) == 7
+    assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in confusion["rows"])
+    alarms = found["answering"]["alarms"]
+    assert all(each["seeds"] <= 5 and each["sentence"].startswith("small collapsed in") for each in alarms)
+    report.write(storage, Manifest.open(storage), found, storage.root / "report.html")
+    page = (storage.root / "report.html").read_text()
+    assert all(each["sentence"].split(":")[0] in page for each in alarms)
+    assert "what was given instead" in page
 
 
 @pytest.mark.slow
@@ -194,5 +203,7 @@ def test_alarm_and_confusion():
     found = measure()
     assert found.alarm(np.array([0, 1, 2, 3, 4, 0, 4, 5])) is None
     assert found.alarm(np.array([3] * 7 + [4])).startswith("100% of all predictions are 'red' or 'chair'")
-    assert found.confusion(np.array([0, 0, 2, 4, 4, 1, 0, 0]), 1) == [[1, 1]]
-    assert KINDS
+    assert found.most_frequent(2) == ["yes", "no"]
+    given = np.array([0, 0, 2, 4, 4, 1, 0, 0])
+    assert found.confusion(given, 1) == [[1, 1]]
+    assert found.confusion(given, 2) == [[1, 1, 0], [1, 0, 0]]

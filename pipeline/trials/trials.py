@@ -16,7 +16,7 @@ from pipeline.store.storage import Storage
 FORMAT = 6
 """The version of a trial's JSON."""
 
-GAIN = 11
+GAIN = 12
 """The version of the JSON that summarizes trials as a gain."""
 
 COMPARED = 2

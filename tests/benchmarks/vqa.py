@@ -55,8 +55,10 @@ BASE = {
     "dropout": 0.5,
 }
 QUICK = {"head": "concatenation"}
-SMALL = {"image_size": 128, "head": "concatenation", "hidden": 0, "batch": 32, "steps": 280, "decay": 1.0}
-LORA = {"rank": 16, "alpha": 16, "targets": ["key", "value", "conv_pw", "conv_pwl"], "rate": 1e-3}
+LAYER = {"head": "concatenation", "hidden": 0, "batch": 32, "decay": 1.0}
+SMALL = LAYER | {"image_size": 96, "steps": 186}
+LORA = {"rank": 16, "alpha": 16, "targets": ["key", "value"], "rate": 1e-3}
+BOTH = LORA | {"targets": ["key", "value", "conv_pw", "conv_pwl"]}
 STUDIES = {
     "choose": {
         f"{head}, rate {rate:g}": {"head": head, "head_rate": rate, "dev": True}
@@ -73,12 +75,17 @@ STUDIES = {
     "towers": {"EfficientNet-Lite0": QUICK, "MobileNetV2": QUICK | {"image": IMAGES["mobilenet"]}},
     "weights": {"no weights": QUICK, "balanced": QUICK | {"class_weights": "balanced"}},
     "stages": {
+        "classifier alone": LAYER,
+        "LoRA at once": LAYER | {"lora": LORA},
+        "classifier, then LoRA": LAYER | {"lora": LORA | {"after": 0.5}},
+    },
+    "both towers": {
         "classifier alone": SMALL,
-        "LoRA at once": SMALL | {"lora": LORA},
-        "classifier, then LoRA": SMALL | {"lora": LORA | {"after": 0.5}},
+        "LoRA at once": SMALL | {"lora": BOTH},
+        "classifier, then LoRA": SMALL | {"lora": BOTH | {"after": 0.5}},
     },
 }
-SEEDS = {"choose": 1, "stages": 3}
+SEEDS = {"choose": 1, "heads": 3, "both towers": 2}
 
 
 def questions(dev):
@@ -170,14 +177,15 @@ def train(ground, table, seed):
         plain = np.zeros((len(ground.picture), 1), np.int64)
         return Data(images, asked(), plain, ground.place[:, None], ground.targets[:, None], str, order)
 
+    shown, place = np.unique(ground.picture[tested], return_inverse=True)
+
     def chunks():
-        yield from (
-            torch.from_numpy(part) if part.dtype == np.uint8 else torch.from_numpy(part).float()
-            for part in (values()[at : at + 32] for at in range(0, len(ground.paths), 32))
-        )
+        for part in np.split(shown, range(32, len(shown), 32)):
+            pixels = torch.from_numpy(values()[part])
+            yield pixels if pixels.dtype == torch.uint8 else pixels.float()
 
     def evaluate():
-        return vqa.predict(model, chunks, ground.picture[tested], asked(), ground.place[tested])
+        return vqa.predict(model, chunks, place, asked(), ground.place[tested])
 
     weights = class_weights(settings, ground.targets[rows], ground.answers)
     saved = {

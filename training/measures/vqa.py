@@ -82,15 +82,23 @@ class Answering:
         return collapse(predictions, self.truth, self.vocabulary.answers)
 
     def confusion(self, predictions: Predictions, most: int) -> list[list[int]]:
-        """How often the `most` frequent true answers, rows, were answered by each of them, columns, or otherwise."""
-        frequent = np.unique(self.truth[self.truth >= 0], return_counts=True)
-        chosen = frequent[0][frequent[1].argsort(kind="stable")[::-1][:most]].tolist()
-        rows = []
+        """How often the `most_frequent` answers, rows, were answered by each of them, columns; the last: otherwise."""
+        rows, chosen = [], self._frequent(most)
         for true in chosen:
             given = predictions[self.truth == true]
             counts = [int((given == each).sum()) for each in chosen]
             rows.append([*counts, len(given) - sum(counts)])
         return rows
+
+    def most_frequent(self, most: int) -> list[str]:
+        """The right answers that are the most frequent ones of the test, among those of the vocabulary."""
+        return [self.vocabulary.answers[number] for number in self._frequent(most)]
+
+    def _frequent(self, most: int) -> list[int]:
+        known = self.truth[self.truth < len(self.vocabulary.answers)]
+        numbers, counts = np.unique(known, return_counts=True)
+        chosen: list[int] = numbers[(-counts).argsort(kind="stable")[:most]].tolist()
+        return chosen
 
     @cached_property
     def truth(self) -> npt.NDArray[np.int64]:

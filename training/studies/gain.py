@@ -26,7 +26,7 @@ from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap
 from training.measures.matching import Retrieval
 from training.measures.metrics import Measure
-from training.studies import roster
+from training.studies import answering, roster
 from training.studies.experiment import Experiment
 from training.studies.fairness import check_comparable, check_scorers, check_test
 from training.studies.learner import CELLS
@@ -103,6 +103,7 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         "leak_rule": near_duplicates.LEAK_RULE,
         "interval": f"{intervals.LEVEL:.0%}, {intervals.METHOD}",
         "ranks": _ranks(by_name, measure, bootstrap),
+        "answering": answering.summarize(by_name, measure),
         "learners": [learner_comparisons(own, bootstrap, first.recipe) for own in by_name.values()],
         "filters": filter_comparisons(by_name[first.learner], bootstrap, known.filters),
         "seconds": {name: round(sum(each.seconds for each in own), 1) for name, own in by_name.items()},
