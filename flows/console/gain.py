@@ -35,7 +35,7 @@ def table(gain: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = [_scores(gain), Text()]
     for ranked in _ranks(gain["ranks"]):
         parts += [ranked, Text()]
-    if gain["answering"]:
+    if gain.get("answering"):
         parts += [*(Text(each["sentence"], "bold") for each in gain["answering"]["alarms"]), Text()]
     parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]
     if gain["versions"]:

@@ -1,6 +1,6 @@
 """Does curation help a model that answers questions? WINNOW_DATA=... python tests/benchmarks/vqa_curation.py FOLDER
 
-The training questions of daquar and daquar_more, whose photographs `winnow curate` fetches over HTTP on loopback, with two
+The training questions of daquar and daquar_more, whose photographs `winnow curate` fetches over loopback HTTP, with two
 filters: questions with one answer only, and photographs that are not among the least sharp. `winnow train` measures a
 model that sees the photographs, and one that does not. FOLDER keeps the source and all results.
 """
