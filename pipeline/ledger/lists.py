@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import SourceError
 from pipeline.ledger.asked import captioned
 from pipeline.ledger.list_parquet import parquet_batches
+from pipeline.ledger.list_questions import question_batches
 from pipeline.ledger.list_rows import Notes, agreed_type, check_names
 from pipeline.ledger.list_text import text_batches
 from pipeline.schema import ORIGIN
-from pipeline.settings.pairs import Pairs
+from pipeline.settings.pairs import QUESTIONS, Pairs
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
 from pipeline.web import trusted
@@ -50,7 +51,10 @@ def _read(pairs: Pairs, scratch: Path, notes: Notes) -> Iterator[pa.RecordBatch]
     """The batches of one file."""
     path = _local(pairs, scratch)
     try:
-        yield from (parquet_batches if pairs.file_format == "parquet" else text_batches)(path, pairs, notes)
+        if pairs.file_format in QUESTIONS:
+            yield from question_batches(path, pairs)
+        else:
+            yield from (parquet_batches if pairs.file_format == "parquet" else text_batches)(path, pairs, notes)
     except (pa.ArrowException, gzip.BadGzipFile, zlib.error, EOFError, csv.Error, UnicodeError) as error:
         raise SourceError(_unreadable(pairs, error)) from error
     except OSError as error:

@@ -8,10 +8,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from pipeline.errors import SourceError
 from pipeline.redact import redact
-from pipeline.settings.fields import Table
+from pipeline.settings.fields import ExistingPath, Table
 from pipeline.settings.locations import ADDRESS, format_of, list_files
 
-Format = Literal["tsv", "csv", "parquet", "jsonl"]
+Format = Literal["tsv", "csv", "parquet", "jsonl", "vqav2", "daquar"]
+
+QUESTIONS = ("vqav2", "daquar")
+"""Formats of data sets of questions, whose files have no columns to name."""
 
 
 def _texts(location: object) -> object:
@@ -50,6 +53,25 @@ def _quote(text: str) -> str:
     return text
 
 
+def _asked_columns(table: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a data set of questions. Raises ValueError for keys that it does not have, and those it needs."""
+    named = {"columns", "url", "caption", "question", "answer", "extra"} & table.keys()
+    if named - {"question", "answer"} and table.get("caption") != "question":
+        raise ValueError(f"format = {table['format']} has columns of its own: remove {', '.join(sorted(named))}")
+    if (table.get("annotations") is None) == (table["format"] == "vqav2"):
+        raise ValueError("annotations is the second file of format = vqav2, which needs it; no other format has one")
+    try:
+        whole = str(table.get("pictures") or "")
+        written = whole.format(image=1)
+    except (KeyError, ValueError, IndexError):
+        written = whole
+    if written == whole:
+        raise ValueError(
+            'pictures is the address of a picture, with {image} for its number: "http://host/{image:012d}.jpg"'
+        )
+    return {"caption": "question", "extra": ("question", "answer")}
+
+
 class Pairs(Table):
     """Where the (URL, caption) rows come from, and which columns mean what."""
 
@@ -65,6 +87,8 @@ class Pairs(Table):
     answer: str | None = Field(
         None, description="the column of answers: a text, or a list where several people answered"
     )
+    annotations: ExistingPath | None = Field(None, description="vqav2: the file of annotations; location has questions")
+    pictures: str | None = Field(None, description="vqav2, daquar: a picture's address, with {image} for its number")
     extra: tuple[str, ...] = Field((), description="columns that travel along: labels, keys, answers")
     encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
         None, description="of a text list, as Python names it; by its byte order mark, or else UTF-8, if unset"
@@ -80,6 +104,8 @@ class Pairs(Table):
     @classmethod
     def _asked(cls, table: Any) -> Any:
         """Question and answer travel along, and the question is read as the caption."""
+        if isinstance(table, dict) and table.get("format") in QUESTIONS:
+            return {**table, "question": "question", "answer": "answer", **_asked_columns(table)}
         if not isinstance(table, dict) or not (table.get("question") or table.get("answer")):
             return table
         question, answer = table.get("question"), table.get("answer")

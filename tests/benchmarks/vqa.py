@@ -85,7 +85,7 @@ STUDIES = {
         "classifier, then LoRA": SMALL | {"lora": BOTH | {"after": 0.5}},
     },
 }
-SEEDS = {"choose": 1, "heads": 3, "both towers": 2}
+SEEDS = {"choose": 1, "heads": 3, "stages": 2, "both towers": 2}
 
 
 def questions(dev):
