@@ -144,7 +144,7 @@ def test_a_target_that_no_module_has_is_one_line(text):
 
 @pytest.mark.slow
 def test_the_counts_of_the_study():
-    counts, chosen, dead = vqa_study.adapted("base", "advanced", vqa_study.ANSWERS, vqa_study.STUDY)
+    counts, chosen, dead, losses = vqa_study.adapted("base", "advanced", vqa_study.ANSWERS, vqa_study.STUDY)
     # 16 numbers a row and a column of each module: 12 layers of 9 x 1,536 in RoBERTa (feed-forward layers are 3,072
     # wide) and of 4 x 1,536 in DINOv2, the pooler, both embeddings, two out_proj. The study prints 4.74 M.
     modules = 12 * (4 * 1536 + 2 * 3840) + 12 * 4 * 1536 + 1536 + (50265 + 768) + (514 + 768) + 2 * 1536
@@ -157,9 +157,11 @@ def test_the_counts_of_the_study():
     assert len(chosen) == 12 * 6 + 12 * 4 + 1 + 2 + 2
     # 1.48 % with two layers of 9,214 units; the study's 1.46 % needs a classifier of 103.2 to 105.4 M parameters.
     assert counts["trained"] / counts["parameters"] == pytest.approx(0.01484, abs=1e-5)
-    counts, chosen, dead = vqa_study.adapted("small", "concatenation", 0, vqa_study.KEY_VALUE)
+    assert losses[1] < losses[0]
+    counts, chosen, dead, losses = vqa_study.adapted("small", "concatenation", 0, vqa_study.KEY_VALUE)
     assert counts["trained"] == 641 * 9214 + 16 * (12 * 2 * 768 + 12 * 2 * 512) == 6_397_694
     assert counts["trained"] / counts["parameters"] == pytest.approx(0.1255, abs=1e-4)  # the study prints 12.57 %
     assert dead == []
+    assert losses[1] < losses[0]
     whole = lora.counts(vqa_study.model("small", "concatenation", vqa_study.ANSWERS))
     assert whole["parameters"] == 135_412_864  # the study: 135 million

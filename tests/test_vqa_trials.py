@@ -1,13 +1,16 @@
 """Visual question answering as a task: rows with questions, the split by picture, `winnow train`, and its measure."""
 
+import re
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import vqa_sources
 
 from pipeline.errors import CompareError, SourceError
 from pipeline.ledger.asked import agreed, answers_of
+from pipeline.manifest import export
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import report
 from pipeline.sources import loading
@@ -36,6 +39,14 @@ def test_the_caption_is_the_question_and_its_answer(asked):
     found = rows(asked[1], "url, question, answer, caption")
     assert len(found) == 180
     assert all(caption == f"{question} {answer}" for _, question, answer, caption in found)
+
+
+def test_an_export_has_picture_question_and_answer(asked, tmp_path):
+    export.write(Manifest.open(asked[1]), None, "datasets", tmp_path / "out")
+    (file,) = (tmp_path / "out" / "data").glob("*.parquet")
+    table = pq.read_table(file, columns=["image", "question", "answer"])
+    assert len(table) == 150
+    assert all(each["image"]["bytes"] and each["answer"] for each in table.to_pylist())
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,8 @@ def test_a_model_is_a_learner_of_questions(asked):
     assert len({trial.setting.seed for trial in own}) == 5
     again = gain.measure(described, storage)
     assert again == found
+    (size,) = found["answering"]["sizes"]
+    assert re.fullmatch(rf"small: {(96 + 32) * 7 + 7} of [\d,]+ parameters train \([\d.]+%\)", size)
     (confusion,) = found["answering"]["confusion"]
     assert len(confusion["rows"]) == len(confusion["answers"]) == 7
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in confusion["rows"])

@@ -46,11 +46,19 @@ def model(size, kind, hidden):
 
 def loss(made):
     ids = torch.tensor([[0, 99, 7, 2, 1, 1], [0, 5, 8, 21, 4, 2]])
-    return torch.nn.functional.cross_entropy(made(torch.rand(2, 3, 224, 224), ids), torch.tensor([3, 9000]))
+    pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.cross_entropy(made(pixels, ids), torch.tensor([3, 9000]))
 
 
 def adapted(size, kind, hidden, settings):
-    """Counts, the adapted modules, and those of them without a gradient."""
+    """Counts, the adapted modules, those of them without a gradient, and the loss before and after one step of Adam."""
     made = model(size, kind, hidden)
     chosen = lora.add(made, settings, 0)
-    return lora.counts(made), chosen, lora.without_gradient(made, lambda: loss(made))
+    dead = lora.without_gradient(made, lambda: loss(made))
+    optimizer = torch.optim.Adam([each for each in made.parameters() if each.requires_grad], lr=1e-3)
+    made.eval()
+    before = loss(made)
+    before.backward()
+    optimizer.step()
+    with torch.no_grad():
+        return lora.counts(made), chosen, dead, (before.item(), loss(made).item())

@@ -36,6 +36,7 @@ def table(gain: Mapping[str, Any]) -> Group:
     for ranked in _ranks(gain["ranks"]):
         parts += [ranked, Text()]
     if gain.get("answering"):
+        parts += [Text(each, "dim") for each in gain["answering"]["sizes"]]
         parts += [*(Text(each["sentence"], "bold") for each in gain["answering"]["alarms"]), Text()]
     parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]
     if gain["versions"]:

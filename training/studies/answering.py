@@ -18,7 +18,7 @@ _SHOWN = ("filtered", False)
 
 
 def summarize(by_name: Mapping[str, Sequence[Trial]], measure: Measure) -> dict[str, Any] | None:
-    """`alarms`, and `confusion` by learner, as JSON; None for another measure."""
+    """The `sizes` of models, `alarms`, and `confusion` by learner, as JSON; None for another measure."""
     if not isinstance(measure, Answering):
         return None
     alarms = [
@@ -32,7 +32,17 @@ def summarize(by_name: Mapping[str, Sequence[Trial]], measure: Measure) -> dict[
         {"learner": name, "answers": names, "rows": _confusion(trials_of(_SHOWN, trials), measure)}
         for name, trials in by_name.items()
     ]
-    return {"alarms": alarms, "confusion": confusion}
+    sizes = [_size(name, trials[0].setting.encoder["size"]) for name, trials in by_name.items()]
+    return {"sizes": sizes, "alarms": alarms, "confusion": confusion}
+
+
+def _size(name: str, size: Any) -> str:
+    """A sentence of what trains."""
+    share = size["trained"] / size["parameters"]
+    sentence = f"{name}: {size['trained']:,} of {size['parameters']:,} parameters train ({share:.2%})"
+    if not size["adapted"]:
+        return sentence
+    return f"{sentence}; of {size['adapted']} adapted modules {size['without_gradient']} get no gradient"
 
 
 def _alarm(name: str, arm: str, augmented: bool, trials: Sequence[Trial], measure: Answering) -> dict[str, Any] | None:

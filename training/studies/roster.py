@@ -122,9 +122,11 @@ class Loaded:
         at = len(self.roster.extractors) + [*self.inputs, *self.asked].index(name)
         features, heldout = known.features[at], known.heldout[at]
         settings, identity = self.roster.answerers[name]
+        assert known.test.vocabulary is not None
+        sized = {**identity, "size": vqa_learner.size(settings, len(known.test.vocabulary.answers))}
         read = vqa_corpus.read(self.asked[name], choice, known, features, self.decoder, self.roster.task.budget)
         test = vqa_learner.VqaTest.of(self.asked[name], choice, known.test, heldout, self.decoder)
-        return Learner(name, "model", identity, features, heldout, at, model=VqaLearner(settings, read, test))
+        return Learner(name, "model", sized, features, heldout, at, model=VqaLearner(settings, read, test))
 
     def _texts(self, inputs: Inputs, known: Pool) -> ModelTexts:
         if known.test.pairs is not None:

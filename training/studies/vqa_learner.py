@@ -50,6 +50,25 @@ def identity(settings: VqaModel) -> dict[str, Any]:
     return {**build.identity(settings), "kind": settings.name, "training": versions}
 
 
+def size(settings: VqaModel, answers: int) -> dict[str, int]:
+    """The `parameters` of a model for so many answers, adapters included, and how many of them are `trained`.
+
+    Of the adapters `adapted` counts the modules, and `without_gradient` those that no gradient reaches.
+    """
+    from training.vqa import build, lora
+
+    model = build.build(settings, answers, 0)
+    adapted = lora.add(model, settings.lora, 0) if settings.lora else []
+    dead = lora.dead(model) if adapted else []
+    counts = lora.counts(model)
+    return {
+        "parameters": counts["parameters"],
+        "trained": counts["trained"],
+        "adapted": len(adapted),
+        "without_gradient": len(dead),
+    }
+
+
 class VqaTest(NamedTuple):
     """The questions of the test set. `pictures` gives features of a frozen image tower in chunks, or pixels."""
 
