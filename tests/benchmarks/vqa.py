@@ -79,13 +79,17 @@ STUDIES = {
         "LoRA at once": LAYER | {"lora": LORA},
         "classifier, then LoRA": LAYER | {"lora": LORA | {"after": 0.5}},
     },
+    "random head": {
+        "LoRA at once": LAYER | {"lora": LORA},
+        "LoRA at once, the head random": LAYER | {"lora": LORA | {"head": False}},
+    },
     "both towers": {
         "classifier alone": SMALL,
         "LoRA at once": SMALL | {"lora": BOTH},
         "classifier, then LoRA": SMALL | {"lora": BOTH | {"after": 0.5}},
     },
 }
-SEEDS = {"choose": 1, "heads": 3, "stages": 2, "both towers": 2}
+SEEDS = {"choose": 1, "heads": 3, "stages": 2, "random head": 2, "both towers": 2}
 
 
 def questions(dev):
