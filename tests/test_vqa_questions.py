@@ -166,6 +166,26 @@ def test_a_trial_gives_predictions_and_the_same_ones_again(text, tmp_path, keys,
     assert not list((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else True
 
 
+@pytest.mark.parametrize("targets", ["key-value", "linear"])
+def test_a_trial_with_adapters_reads_features_and_then_what_is_adapted(text, tmp_path, monkeypatch, targets):
+    pytest.importorskip("peft", reason="adapters need the package peft")
+    made = learner(text, Storage(tmp_path), lora={"after": 0.5, "targets": targets})
+    seen, backward = [], AnswerLoss.backward
+
+    def watched(self, batch):
+        seen.append((batch.asked.images.dtype == torch.uint8, batch.asked.texts is None))
+        return backward(self, batch)
+
+    monkeypatch.setattr(AnswerLoss, "backward", watched)
+    found = made.train(None, None, setting(augmented=True), {"raw": np.arange(24)})
+    assert sorted(found) == [6, 12]
+    assert set(seen[:6]) == {(False, False)}
+    assert set(seen[6:]) == {(targets == "linear", True)}
+    size = vqa_learner.size(made.settings, 4)
+    assert 0 < size["trained"] < size["parameters"]
+    assert size["adapted"] > size["without_gradient"]
+
+
 def test_a_trial_resumes_at_its_checkpoint(text, tmp_path, monkeypatch):
     from training.learners import checkpoint
 

@@ -123,7 +123,8 @@ class Loaded:
         features, heldout = known.features[at], known.heldout[at]
         settings, identity = self.roster.answerers[name]
         assert known.test.vocabulary is not None
-        sized = {**identity, "size": vqa_learner.size(settings, len(known.test.vocabulary.answers))}
+        size = vqa_learner.size(settings, len(known.test.vocabulary.answers))
+        sized = {**identity, "asked": self.roster.task.vqa.model_dump(), "size": size}
         read = vqa_corpus.read(self.asked[name], choice, known, features, self.decoder, self.roster.task.budget)
         test = vqa_learner.VqaTest.of(self.asked[name], choice, known.test, heldout, self.decoder)
         return Learner(name, "model", sized, features, heldout, at, model=VqaLearner(settings, read, test))
