@@ -2,7 +2,7 @@
 
 The training questions of daquar and daquar_more, whose photographs `winnow curate` fetches over loopback HTTP, with two
 filters: questions with one answer only, and photographs that are not among the least sharp. `winnow train` measures a
-model that sees the photographs, and one that does not. FOLDER keeps the source and all results.
+model on all of them, on the kept ones and on a random subset of that size. FOLDER keeps the source and all results.
 """
 
 import subprocess
@@ -47,9 +47,6 @@ name = "sharp"
 sql = "pixels_sharpness >= 150"
 [vqa.small]
 {MODEL}
-[vqa.blind]
-{MODEL}
-picture = false
 [task]
 kind = "vqa"
 [task.test]
@@ -57,8 +54,6 @@ location = "test.parquet"
 folder = "{DATA}"
 [task.learners.small]
 vqa = "small"
-[task.learners.blind]
-vqa = "blind"
 [task.budget]
 seeds = 5
 steps = 372

@@ -1,9 +1,9 @@
 """A learner that answers questions about pictures: a model that is built and trained anew for every trial."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +69,14 @@ def size(settings: VqaModel, answers: int) -> dict[str, int]:
     }
 
 
-class VqaTest(NamedTuple):
-    """The questions of the test set. `pictures` gives features of a frozen image tower in chunks, or pixels."""
+@dataclass(frozen=True)
+class VqaTest:
+    """The questions of the test set. `features` are those of a frozen image tower, `pixels` the pictures, in chunks."""
 
     questions: Questions
     features: "Callable[[], Iterable[torch.Tensor]]"
     pixels: "Callable[[], Iterable[torch.Tensor]]"
+    _read: dict[bool, vqa.Texts] = field(default_factory=dict)
 
     @classmethod
     def of(cls, inputs: VqaInputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name) -> "VqaTest":
@@ -86,7 +88,9 @@ class VqaTest(NamedTuple):
     def predict(self, model: "Answerer", inputs: VqaInputs) -> Predictions:
         """The number of the most probable answer to each question, int64 [questions]."""
         texts, place = np.unique(np.array(self.questions.question, object), return_inverse=True)
-        read = inputs.texts(texts.tolist(), model.text_frozen)
+        if model.text_frozen not in self._read:
+            self._read[model.text_frozen] = inputs.texts(texts.tolist(), model.text_frozen)
+        read = self._read[model.text_frozen]
         pictures = self.features if model.image_frozen else self.pixels
         return vqa.predict(model, pictures, self.questions.picture, read, place.reshape(-1))
 
