@@ -19,11 +19,11 @@ def model(**keys):
     return build(tiny(TEXT, image_blocks="all", text_blocks="all", **keys), 0)
 
 
-def batch(own, pictures=range(8)):
+def batch(own, pictures=range(8), texts=range(8)):
     images = torch.randint(0, 256, (8, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     rows = np.arange(8)
     drawn = Drawn(1, rows, np.zeros_like(rows))
-    return Batch(drawn, images, own.tokenizer(CAPTIONS).ids, torch.tensor(list(pictures)))
+    return Batch(drawn, images, own.tokenizer(CAPTIONS).ids, torch.tensor(list(pictures)), torch.tensor(list(texts)))
 
 
 def gradients(own, pictures=range(8)):

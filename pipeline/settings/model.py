@@ -134,6 +134,7 @@ class Model(Table):
     objective: Literal["softmax", "sigmoid", "soft-targets"] = "softmax"
     bias: Literal["paper", "prior"] = Field("prior", description="sigmoid: starts at -10, or at -ln(batch - 1)")
     same_picture: Literal["match", "negative"] = Field("match", description="other captions of a picture in a batch")
+    same_text: Literal["match", "negative"] = Field("negative", description="other pictures of a text in a batch")
     image_blocks: Blocks = Field(0, description="0: frozen, all, or so many of the last blocks train")
     text_blocks: Blocks = 0
     batch_norm: Literal["eval", "train"] = "eval"
@@ -171,6 +172,8 @@ class Model(Table):
             )
         if self.image_size and self.image.kind != "timm":
             raise ValueError("image_size is for timm; an open_clip tower has its own")
+        if self.same_text == "match" and self.objective == "soft-targets":
+            raise ValueError('soft-targets knows no matches: remove same_text = "match", or choose another objective')
         if self.checkpointing and self.batch_norm == "train" and self.image_blocks != 0:
             raise ValueError(
                 "checkpointing computes each block twice, and batch norm would count its batches twice: "

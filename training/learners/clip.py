@@ -21,22 +21,25 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """The inputs of the two towers, or of their heads, [batch, ...], and the rows that they come from.
 
-    `pictures`, int64 [batch], numbers the pictures: pairs with the same number show the same one.
+    `pictures`, int64 [batch], numbers the pictures: pairs with the same number show the same one. `captions`, int64
+    [batch], numbers the texts in the same way.
     """
 
     drawn: Drawn
     images: "torch.Tensor"
     texts: "torch.Tensor"
     pictures: "torch.Tensor"
+    captions: "torch.Tensor"
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pairs to train or to validate on: both sides, the number of each row's picture, its uid, and the order."""
+    """Pairs to train or to validate on: both sides, the numbers of each row's picture and text, its uid, the order."""
 
     images: Stream
     texts: Stream
     pictures: npt.NDArray[np.int64]
+    captions: npt.NDArray[np.int64]
     uid: Callable[[int], str]
     order: Order
 
@@ -46,4 +49,5 @@ class Data:
 
         images, texts = (side.read(self.order.steps(steps)) for side in (self.images, self.texts))
         for drawn in self.order.steps(steps):
-            yield Batch(drawn, next(images), next(texts), torch.from_numpy(self.pictures[drawn.rows]))
+            shown, written = (torch.from_numpy(each[drawn.rows]) for each in (self.pictures, self.captions))
+            yield Batch(drawn, next(images), next(texts), shown, written)

@@ -41,8 +41,8 @@ class DualLoss:
         whole, size = (batch.images, batch.texts), self.model.settings.cached_batch
         if size:
             parts = list(zip(*(torch.split(side, size) for side in whole), strict=True))
-            return cached_backward(parts, self._embed, partial(self._of, batch.pictures, self.pruning)).item()
-        loss = self._of(batch.pictures, self.pruning, *self._embed(whole))
+            return cached_backward(parts, self._embed, partial(self._of, batch, self.pruning)).item()
+        loss = self._of(batch, self.pruning, *self._embed(whole))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -52,7 +52,7 @@ class DualLoss:
 
         self.model.eval()
         with torch.inference_mode():
-            return self._of(batch.pictures, None, *self._embed((batch.images, batch.texts))).item()
+            return self._of(batch, None, *self._embed((batch.images, batch.texts))).item()
 
     def clamp(self) -> None:
         """As `PairLoss`: the temperature."""
@@ -78,10 +78,10 @@ class DualLoss:
         return normalize(images, dim=-1), normalize(texts, dim=-1)
 
     def _of(
-        self, pictures: "torch.Tensor", pruning: Pruning | None, images: "torch.Tensor", texts: "torch.Tensor"
+        self, batch: Batch, pruning: Pruning | None, images: "torch.Tensor", texts: "torch.Tensor"
     ) -> "torch.Tensor":
         settings = self.model.settings
-        group = pictures.to(images.device) if settings.same_picture == "match" else None
+        group = self._group(batch, images.device)
         if settings.objective == "soft-targets":
             return soft_targets(images, texts)
         scale = self.model.logit_scale.exp()
@@ -89,6 +89,17 @@ class DualLoss:
             assert self.model.logit_bias is not None
             return (pruning.sigmoid if pruning else sigmoid)(images, texts, scale, self.model.logit_bias, group)
         return (pruning.softmax if pruning else softmax)(images, texts, scale, group)
+
+    def _group(self, batch: Batch, device: "torch.device") -> "torch.Tensor | None":
+        """The numbers by which pairs match, int64 [batch, 1 or 2], or None where a pair matches only itself."""
+        import torch
+
+        settings = self.model.settings
+        sides = ((settings.same_picture, batch.pictures), (settings.same_text, batch.captions))
+        chosen = [numbers for rule, numbers in sides if rule == "match"]
+        if len(chosen) == 1:
+            return chosen[0].to(device)
+        return torch.stack(chosen, dim=1).to(device) if chosen else None
 
 
 def project(model: "DualEncoder", branch: "Branch", inputs: "torch.Tensor") -> "torch.Tensor":

@@ -51,7 +51,7 @@ class Corpus:
 
     def data(self, order: Order) -> Data:
         """Some of them, in an order."""
-        return Data(self.images, self.texts, self.pictures, self.uid, order)
+        return Data(self.images, self.texts, self.pictures, self.texts.place[:, 0], self.uid, order)
 
 
 def read(inputs: Inputs, choice: Choice, known: Pool, own: Features, decoder: decoders.Name, policy: str) -> Corpus:

@@ -1,5 +1,6 @@
 """The training of a dual encoder on rows of a pool, ready to run."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -20,7 +21,10 @@ from training.learners.inputs import Inputs
 from training.learners.pair_loss import DualLoss
 from training.learners.training import Training
 from training.objectives.pruning import Pruning
+from training.studies import false_negatives
 from training.studies.corpus import Corpus
+
+log = logging.getLogger(__name__)
 
 LEAST = 2
 """The fewest validation pairs: one pair has no negative."""
@@ -43,6 +47,7 @@ def prepare(
 ) -> Training[Batch]:
     """A training of `inputs.model`, which moves to the device, by its own settings. `pruning` leaves out negatives.
 
+    Logs a warning about negatives that have the text of their pair.
     Raises TrainingError for a batch that is larger than the pool, one picture alone, and a plateau without validation
     pairs.
     """
@@ -56,6 +61,8 @@ def prepare(
     data = pairs.data(Order(drawn.rows, settings.batch, drawn.seed, drawn.versions))
     if len(set(pairs.pictures[drawn.rows].tolist())) < LEAST:
         raise TrainingError("all pairs show one picture: there is nothing to tell apart")
+    if warning := false_negatives.line(pairs, drawn.rows, settings):
+        log.warning("%s", warning)
     validation = None
     if len(drawn.validation) >= LEAST:
         validation = pairs.data(Order(drawn.validation, min(settings.batch, len(drawn.validation)), 0))
