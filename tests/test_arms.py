@@ -217,6 +217,20 @@ def test_a_trial_is_trained_once(tmp_path):
     assert trials.finished(storage) == [f"{setting().key}.json"]
 
 
+def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path):
+    storage, trained = Storage(tmp_path), []
+
+    def train():
+        trained.append(1)
+        return trial(setting())
+
+    claim(storage, 0, host="elsewhere")
+    assert not claims.train_if_free(storage, setting(), train)
+    storage.put_if_absent(f"{setting().key}.json", trial(setting()).to_json())
+    assert claims.train_if_free(storage, setting(), train)
+    assert not trained
+
+
 def test_a_dead_process_s_claim_is_taken_over(tmp_path):
     storage = Storage(tmp_path)
     gone = subprocess.Popen([sys.executable, "-c", ""])

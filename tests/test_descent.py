@@ -10,6 +10,7 @@ from pipeline.errors import ModelError
 from training.learners import descent
 from training.learners.descent import fit, samples
 from training.learners.microbatches import Microbatches
+from training.learners.standardizer import Standardizer
 
 
 def line():
@@ -104,6 +105,16 @@ def test_a_seed_leaves_the_randomness_of_others_alone():
     assert [first, torch.rand(1).item()] == expected
     with descent.seeded(3):
         assert torch.rand(1).item() == inner
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32])
+def test_standardizing_leaves_the_features_as_they_were(kind):
+    views = np.random.default_rng(0).normal(3, 2, (50, 1, 4)).astype(np.float16)
+    features = torch.from_numpy(views[:, 0]).to(kind)
+    before, found = features.clone(), Standardizer.of(views)(features)
+    assert torch.equal(features, before)
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.std(dim=0, correction=0), torch.ones(4))
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -26,13 +26,21 @@ def train_once(storage: Storage, setting: Setting, train: Callable[[], Trial]) -
 
     Reads it if it is stored, waits for it if a living process trains it, or else trains it.
     """
+    while not train_if_free(storage, setting, train):
+        time.sleep(POLL)
+    return Trial.from_json(storage.fetch(f"{setting.key}.json").read_bytes())
+
+
+def train_if_free(storage: Storage, setting: Setting, train: Callable[[], Trial]) -> bool:
+    """Train a setting unless it is stored or a living process trains it. Returns whether it is stored then."""
     result = f"{setting.key}.json"
-    while not storage.done(result):
-        if _claim(storage, setting.key):
-            storage.put_if_absent(result, train().to_json())
-        else:
-            time.sleep(POLL)
-    return Trial.from_json(storage.fetch(result).read_bytes())
+    if storage.done(result):
+        return True
+    if not _claim(storage, setting.key):
+        return False
+    if not storage.done(result):  # the process that had the claim may have stored it and ended meanwhile
+        storage.put_if_absent(result, train().to_json())
+    return True
 
 
 def _claim(storage: Storage, key: str) -> bool:

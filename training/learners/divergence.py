@@ -1,5 +1,6 @@
 """A training that diverges is an error, never a result: losses and scores are checked as they are computed."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 def check_loss(loss: "torch.Tensor") -> "torch.Tensor":
     """The loss of a batch. Raises TrainingError if it is NaN or infinite."""
-    if not loss.isfinite():
-        raise TrainingError(f"the loss is {loss.item()}")
+    if not math.isfinite(value := loss.item()):
+        raise TrainingError(f"the loss is {value}")
     return loss
 
 

@@ -60,7 +60,8 @@ def train(
 
     def loss(sample: "Sample") -> torch.Tensor:
         chosen = torch.from_numpy(sample.rows * versions + sample.versions)
-        return contrastive(project(pictures[chosen]), captions[chosen].float(), caption[chosen])
+        seen, read = pictures.index_select(0, chosen), captions.index_select(0, chosen)
+        return contrastive(project(seen), read.float(), caption.index_select(0, chosen))
 
     def embed(features: npt.NDArray[np.float16]) -> Units:
         check_finite(features, "held-out picture {}".format)

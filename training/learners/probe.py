@@ -40,8 +40,9 @@ def train(
     generator = np.random.default_rng([seed, VERSION])
 
     def loss(sample: "Sample") -> torch.Tensor:
-        seen = flat[torch.from_numpy(sample.rows * versions + sample.versions)]
-        return objective.loss(model(standardized(seen)), objective.targets[torch.from_numpy(sample.rows)])
+        seen = flat.index_select(0, torch.from_numpy(sample.rows * versions + sample.versions))
+        targets = objective.targets.index_select(0, torch.from_numpy(sample.rows))
+        return objective.loss(model(standardized(seen)), targets)
 
     def predict() -> Targets:
         model.eval()

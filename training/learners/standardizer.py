@@ -34,7 +34,9 @@ class Standardizer:
 
     def __call__(self, features: "torch.Tensor") -> "torch.Tensor":
         """float32 [rows, dim]."""
-        return (features.float() - self._mean) / self._deviation
+        import torch
+
+        return features.to(torch.float32, copy=True).sub_(self._mean).div_(self._deviation)
 
 
 def statistics(views: Views) -> tuple[Statistics, Statistics]:

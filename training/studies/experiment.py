@@ -1,10 +1,11 @@
 """The trials of one manifest: every learner on every arm, plain and augmented, for every seed, under one budget."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,19 @@ from training.data.pool import Pool
 from training.data.versions import Versions
 from training.measures.metrics import Predictions, main_metric
 from training.studies.fairness import check_arm, check_leaks
+from training.studies.helpers import assisted
 from training.studies.learner import CELLS, Cell, Learner, Rows
 from training.studies.measuring import AnyMeasure, measure_of
 from training.studies.trainer import Trainer
+
+Planned = tuple[Learner, Setting]
+"""A trial to be trained."""
+
+Train = Callable[[], Trial]
+Result = TypeVar("Result")
+
+_COPIES = 4
+"""How many times a process may hold the features of a pool: its own, those of an arm, and those with all versions."""
 
 
 class Trained(NamedTuple):
@@ -51,22 +62,37 @@ class Experiment:
     versions: Versions | None = None
 
     def run(self, storage: Storage, progress: Progress) -> list[Trial]:
-        """The trials, by seed, learner and cell. Stored ones are not trained again."""
+        """The trials, by seed, learner and cell. Stored ones are not trained again.
+
+        On more than one core, other processes help with a long experiment. They leave learners that are models alone.
+        """
         planned = [
             (learner, self.setting(learner, arm, augmented, seed))
             for seed in range(self.task.budget.seeds)
             for learner in self.learners
             for arm, augmented in self.cells(learner)
         ]
+        heads = [each for each in planned if each[0].model is None]
+        help_out = partial(replace(self, learners=()).train_free, storage, heads)
+        memory = _COPIES * sum(each.views.nbytes for each in self.pool.features)
+        with closing(assisted(planned, help_out, memory, storage, partial(progress, "trials"))) as shared:
+            self.train_free(storage, shared)
+        return list(self.train(storage, planned, claims.train_once))
+
+    def train_free(self, storage: Storage, planned: Iterable[Planned]) -> None:
+        """Train those that are not stored and that no other process trains."""
+        for _ in self.train(storage, planned, claims.train_if_free):
+            pass
+
+    def train(
+        self, storage: Storage, planned: Iterable[Planned], claimed: Callable[[Storage, Setting, Train], Result]
+    ) -> Iterator[Result]:
+        """What a function of `claims` gives for each, which trains where it has to."""
         draw = lru_cache(maxsize=1)(self.draw)
-        trials = []
-        for done, (learner, setting) in enumerate(planned):
-            progress("trials", done, len(planned))
+        for learner, setting in planned:
             if not storage.done(f"{setting.draw}.parquet"):
                 self.record(storage, setting, draw(setting.seed))
-            trials.append(claims.train_once(storage, setting, partial(self.trial, learner, setting, draw)))
-        progress("trials", len(planned), len(planned))
-        return trials
+            yield claimed(storage, setting, partial(self.trial, learner, setting, draw))
 
     def cells(self, learner: Learner) -> list[Cell]:
         """What a learner is trained on: `CELLS`, the task's augmentations, and, for the first learner, ablations."""
