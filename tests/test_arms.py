@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from filters import catalog
 from pipeline.manifest import arms
 from pipeline.store.storage import Storage
 from pipeline.trials import claims, trials
-from pipeline.trials.trials import LearningCurvePoint, Setting, Trial
+from pipeline.trials.trials import EpochLosses, LearningCurvePoint, Setting, Trial
 
 
 def pool(count, kept):
@@ -183,6 +184,8 @@ def trial(of, seconds=1.5):
 
 def test_a_trial_survives_being_written():
     assert Trial.from_json(trial(setting()).to_json()) == trial(setting())
+    model = replace(trial(setting()), losses=(EpochLosses(1, 4, 2.5, None), EpochLosses(2, 8, 1.5, 2.0)))
+    assert Trial.from_json(model.to_json()) == model
     flat = json.loads(trial(setting()).to_json())
     assert flat["arm"] == "raw"
     assert flat["f1_macro"] == flat["score"] == 0.5

@@ -38,6 +38,7 @@ def table(gain: Mapping[str, Any]) -> Group:
     if gain.get("answering"):
         parts += [Text(each, "dim") for each in gain["answering"]["sizes"]]
         parts += [*(Text(each["sentence"], "bold") for each in gain["answering"]["alarms"]), Text()]
+    parts += _learning(gain)
     parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]
     if gain["versions"]:
         parts.append(Text(gain["versions"]["says"]))
@@ -81,6 +82,16 @@ def _ranks(ranks: Sequence[Mapping[str, Any]]) -> list[Table]:
         for each in ranks
     ]
     return ranking.tables(named, "trained")
+
+
+def _learning(gain: Mapping[str, Any]) -> list[RenderableType]:
+    """Of models, the losses of each cell, and warnings."""
+    says = [
+        Text(f"{each['learner']}, {each['arm']} {KINDS[each['augmented']]}: {each['sentence']}", "dim")
+        for each in gain.get("losses", ())
+    ]
+    says += [Text(f"warning: {each}") for each in gain.get("remarks", ())]
+    return [*says, Text()] if says else []
 
 
 def _score(mean: float, deviation: float) -> str:

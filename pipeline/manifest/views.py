@@ -59,13 +59,16 @@ TRIALS = pa.schema(
         "seconds": pa.float64(),
         "seconds_per_point": pa.float64(),
         "curve": pa.list_(pa.struct({"images": pa.int64(), "score": pa.float64()})),
+        "losses": pa.list_(
+            pa.struct({"epoch": pa.int64(), "steps": pa.int64(), "train": pa.float64(), "validation": pa.float64()})
+        ),
     }
 )
 """The minimum columns of the view `trials`. Every other plain value of a trial is a column, too.
 
 `score` is the main score. `images` are seen in `seconds` of training, without the features, which are computed once for
 all trials. A point is a hundredth of the main score above `baseline`, the score of a constant prediction. Energy is not
-measured. `curve` has the score after each number of images.
+measured. `curve` has the score after each number of images, `losses` those of a model by epoch.
 """
 
 

@@ -16,7 +16,7 @@ from pipeline.store.storage import Storage
 FORMAT = 6
 """The version of a trial's JSON."""
 
-GAIN = 12
+GAIN = 13
 """The version of the JSON that summarizes trials as a gain."""
 
 COMPARED = 2
@@ -96,6 +96,16 @@ class LearningCurvePoint:
 
 
 @dataclass(frozen=True)
+class EpochLosses:
+    """The mean losses of an epoch, from 1, which ends after `steps` steps. Without validation pairs one is None."""
+
+    epoch: int
+    steps: int
+    train: float
+    validation: float | None
+
+
+@dataclass(frozen=True)
 class Trial:
     """The result of a setting on the held-out pictures.
 
@@ -104,7 +114,7 @@ class Trial:
     class number or a number for each held-out picture. For captions it has the ranks, or the cosines minus a threshold,
     of `training.measures.matching`. All scores are computed from it. `learning_rate` is the best one on pairs that the
     seed did not draw, if several were tried, and None if none was set. `images` were seen in all tries, including
-    repetitions, and `seconds` is the training time.
+    repetitions, and `seconds` is the training time. Only models have `losses`.
     """
 
     setting: Setting
@@ -118,6 +128,7 @@ class Trial:
     learning_rate: float | None
     images: int
     seconds: float
+    losses: Sequence[EpochLosses] = ()
 
     @property
     def points(self) -> float:
@@ -146,6 +157,7 @@ class Trial:
         setting = Setting(**{name: fields.pop(name) for name in Setting.__dataclass_fields__})
         fields["scores"] = {name: fields.pop(name) for name in fields["scores"]}
         fields["curve"] = [LearningCurvePoint(**look) for look in fields["curve"]]
+        fields["losses"] = tuple(EpochLosses(**each) for each in fields.get("losses", ()))
         return cls(setting, **{name: fields[name] for name in cls.__dataclass_fields__ if name != "setting"})
 
 

@@ -19,7 +19,7 @@ from pipeline.progress import Progress
 from pipeline.settings.task import Task
 from pipeline.store.storage import Storage
 from pipeline.trials import claims
-from pipeline.trials.trials import LearningCurvePoint, Setting, Trial
+from pipeline.trials.trials import EpochLosses, LearningCurvePoint, Setting, Trial
 from training.data.heldout import HeldOut
 from training.data.near_duplicates import NEAR
 from training.data.pool import Pool
@@ -42,11 +42,15 @@ _COPIES = 4
 
 
 class Trained(NamedTuple):
-    """The predictions for the test set by the number of steps, the learning rate that was chosen, and the seconds."""
+    """The predictions for the test set by the number of steps, the learning rate that was chosen, and the seconds.
+
+    Of a model there are losses.
+    """
 
     predictions: Mapping[int, Predictions]
     seconds: float
     learning_rate: float | None = None
+    losses: tuple[EpochLosses, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,9 @@ class Experiment:
         drawn = draw(setting.seed)
         start = time.perf_counter()
         if learner.model is not None:
-            predictions = learner.model.train(self.task, self.pool, setting, drawn)
-            return self.summarize(setting, drawn[setting.arm], Trained(predictions, time.perf_counter() - start))
+            predictions, losses = learner.model.train(self.task, self.pool, setting, drawn)
+            seconds = time.perf_counter() - start
+            return self.summarize(setting, drawn[setting.arm], Trained(predictions, seconds, losses=losses))
         rate, predictions = Trainer(self.task, self.pool, self.test, self.versions).best(learner, setting, drawn)
         trained = Trained(predictions, time.perf_counter() - start, rate)
         return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.candidates))
@@ -196,4 +201,5 @@ class Experiment:
             learning_rate=trained.learning_rate,
             images=final * batch * tries,
             seconds=round(trained.seconds, 3),
+            losses=trained.losses,
         )

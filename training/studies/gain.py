@@ -26,7 +26,7 @@ from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap
 from training.measures.matching import Retrieval
 from training.measures.metrics import Measure
-from training.studies import answering, roster
+from training.studies import answering, learning, roster
 from training.studies.experiment import Experiment
 from training.studies.fairness import check_comparable, check_scorers, check_test
 from training.studies.learner import CELLS
@@ -64,6 +64,7 @@ def measure(
         learners = loaded.learners(choice, known, augmented)
         trials = Experiment(source.name, choice, task, known, known.test, learners, augmented).run(storage, progress)
         made = summary(trials, measure_of(task, known.test), known) | {"published": choice.published}
+        made |= {"remarks": list(learning.remarks(learners))}
         counts = {**augmented.counts, "says": versions.summarize(augmented.counts)} if augmented else None
         storage.put_if_absent(key, canonical_json({**made, "versions": counts}))
     gain: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
@@ -104,6 +105,7 @@ def summary(trials: Sequence[Trial], measure: Measure, known: pool.Pool) -> dict
         "interval": f"{intervals.LEVEL:.0%}, {intervals.METHOD}",
         "ranks": _ranks(by_name, measure, bootstrap),
         "answering": answering.summarize(by_name, measure),
+        "losses": learning.summarize(by_name),
         "learners": [learner_comparisons(own, bootstrap, first.recipe) for own in by_name.values()],
         "filters": filter_comparisons(by_name[first.learner], bootstrap, known.filters),
         "seconds": {name: round(sum(each.seconds for each in own), 1) for name, own in by_name.items()},

@@ -18,22 +18,25 @@ MOST, LEAST = 2000, 20
 AnyMeasure = Classification | Regression | Retrieval | Match | Answering
 
 
-def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Up to `MOST` rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw", ascending.
-
-    Raises CompareError if there are fewer than `LEAST`.
-    """
+def spare(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Up to `MOST` rows of the pool whose pictures no arm of a seed trains on, by the rows of "raw", ascending."""
     table = pool.table
     seen = pc.is_in(table["sha256"], value_set=table["sha256"].take(drawn).combine_chunks()).to_numpy()
     rows = np.flatnonzero(~(pool.leaked | seen))
     if task.kind == "zero-shot":  # those whose captions name a class
         rows = rows[table["label"].to_numpy()[rows] >= 0]
+    return np.sort(np.random.default_rng([seed, len(rows)]).permutation(rows)[:MOST])
+
+
+def undrawn(task: Task, pool: Pool, drawn: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """As `spare`. Raises CompareError if there are fewer than `LEAST`."""
+    rows = spare(task, pool, drawn, seed)
     if len(rows) < LEAST:
         raise CompareError(
             f"only {len(rows)} pairs were not drawn in seed {seed}: too few to choose a threshold or a learning "
             f"rate on ({LEAST}); the source needs more pairs"
         )
-    return np.sort(np.random.default_rng([seed, len(rows)]).permutation(rows)[:MOST])
+    return rows
 
 
 def measure_of(task: Task, test: HeldOut) -> AnyMeasure:

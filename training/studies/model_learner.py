@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.settings.model import Model
 from pipeline.settings.task import Budget, Task
-from pipeline.trials.trials import Setting
+from pipeline.trials.trials import EpochLosses, Setting
 from training.data.heldout import HeldOut
 from training.data.order import Drawn
 from training.data.pairs import Pairs
@@ -22,14 +22,14 @@ from training.measures import matching
 from training.measures.metrics import Predictions, Units
 from training.studies import dual_training
 from training.studies.corpus import Corpus
-from training.studies.measuring import AnyMeasure, measure_of, undrawn
+from training.studies.measuring import AnyMeasure, measure_of, spare, undrawn
 
 if TYPE_CHECKING:
     import torch
 
     from training.dual.encoder import DualEncoder
 
-VERSION = 1
+VERSION = 2
 
 _CHUNK = 256
 
@@ -47,10 +47,14 @@ def identity(settings: Model) -> dict[str, Any]:
 
 
 class Texts(NamedTuple):
-    """What captions or classes are compared by: `values` of `Inputs.texts`; those of a class begin at `starts`."""
+    """What captions or classes are compared by: `values` of `Inputs.texts`; those of a class begin at `starts`.
+
+    `cut` of them are longer than the text tower reads.
+    """
 
     values: npt.NDArray[Any]
     starts: npt.NDArray[np.int64] | None = None
+    cut: int = 0
 
     def embed(self, model: "DualEncoder") -> Units:
         """[texts, dim]; of a class the normalised mean of its wordings."""
@@ -90,19 +94,19 @@ class ModelLearner:
 
     def train(
         self, task: Task, known: Pool, setting: Setting, drawn: Mapping[str, npt.NDArray[np.int64]]
-    ) -> Mapping[int, Predictions]:
-        """Train on the setting's arm; the predictions for the test set, by the number of steps.
+    ) -> tuple[Mapping[int, Predictions], tuple[EpochLosses, ...]]:
+        """Train on the setting's arm; the predictions for the test set, by the number of steps, and the losses.
 
-        A model with a tower that trains is evaluated once, at the end. A killed trial resumes at its checkpoint.
+        The validation loss is of pairs that the seed did not draw, with the captions that they have in the pool. A
+        model with a tower that trains is evaluated once, at the end. A killed trial resumes at its checkpoint.
         """
         from training.dual import build
 
         model = build.build(self.settings, setting.seed)
         inputs = Inputs(model, self.inputs.identity, self.inputs.storage)
         sets, steps = [self.test], self.settings.steps
-        rest = np.zeros(0, np.int64)
-        if task.kind == "match" or self.settings.schedule == "plateau":
-            rest = undrawn(task, known, drawn["raw"], setting.seed)
+        needed = task.kind == "match" or self.settings.schedule == "plateau"
+        rest = (undrawn if needed else spare)(task, known, drawn["raw"], setting.seed)
         if task.kind == "match":
             sets.append(self._validation(task, known, rest, setting.seed))
 
@@ -114,9 +118,10 @@ class ModelLearner:
         saved = Checkpoint(inputs.storage, f"checkpoints/{setting.key.replace('/', '-')}.safetensors")
         looks = evaluation_steps(steps) if model.visual.frozen and model.text.frozen else [steps]
         with located(setting.description, "lower the learning rates of the model"), dual_training.threads(self.pairs):
-            found, _ = dual_training.prepare(inputs, self.pairs, rows, saved).run(looks, evaluate, _silent)
+            found, history = dual_training.prepare(inputs, self.pairs, rows, saved).run(looks, evaluate, _silent)
         saved.remove()
-        return {step: predictions[0] for step, predictions in found.items()}
+        losses = (EpochLosses(each.number, each.step, each.train_loss, each.validation_loss) for each in history.epochs)
+        return {step: predictions[0] for step, predictions in found.items()}, tuple(losses)
 
     def _validation(self, task: Task, known: Pool, rows: npt.NDArray[np.int64], seed: int) -> Evaluation:
         """Pairs that were not drawn, half of them with the caption of another, for the threshold of a match."""

@@ -131,9 +131,11 @@ class Loaded:
 
     def _texts(self, inputs: Inputs, known: Pool) -> ModelTexts:
         if known.test.pairs is not None:
-            return ModelTexts(inputs.texts(list(known.test.pairs.texts)).values)
+            own = inputs.texts(list(known.test.pairs.texts))
+            return ModelTexts(own.values, cut=own.cut)
         starts = np.cumsum([0, *map(len, self._prompts)])[:-1]
-        return ModelTexts(inputs.texts([each for wordings in self._prompts for each in wordings]).values, starts)
+        own = inputs.texts([each for wordings in self._prompts for each in wordings])
+        return ModelTexts(own.values, starts, own.cut)
 
     @property
     def _prompts(self) -> list[list[str]]:

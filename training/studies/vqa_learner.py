@@ -12,7 +12,7 @@ from pipeline.images import decoders
 from pipeline.manifest.arms import Choice
 from pipeline.settings.task import Budget, Task
 from pipeline.settings.vqa import VqaModel
-from pipeline.trials.trials import Setting
+from pipeline.trials.trials import EpochLosses, Setting
 from training.augment import questions as rules
 from training.data.features import Features
 from training.data.heldout import HeldOut
@@ -105,8 +105,8 @@ class VqaLearner:
 
     def train(
         self, task: Task, known: Pool, setting: Setting, drawn: Mapping[str, npt.NDArray[np.int64]]
-    ) -> Mapping[int, Predictions]:
-        """Train on the setting's arm; the predictions for the test set, by the number of steps.
+    ) -> tuple[Mapping[int, Predictions], tuple[EpochLosses, ...]]:
+        """Train on the setting's arm; the predictions for the test set, by the number of steps. No losses are kept.
 
         A model with frozen towers is evaluated along the way, any other one at the end of each stage. A killed trial
         resumes at its checkpoint. Predictions that have collapsed to one or two answers are a warning.
@@ -132,7 +132,7 @@ class VqaLearner:
             predict = partial(self.test.predict, model, inputs)
             evaluate = alarmed(predict, truth, answers, setting.description, len(looks) // 2)
             found, _ = course.run(looks, evaluate)
-        return found
+        return found, ()
 
     def _looks(self, model: "Answerer", course: Course) -> list[int]:
         steps = self.settings.steps
