@@ -286,6 +286,8 @@ class Slow(BaseHTTPRequestHandler):
 
 
 def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):
+    Slow.asked.clear()
+    Slow.go.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as pictures:
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
         (tmp_path / "pictures").mkdir()

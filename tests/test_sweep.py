@@ -55,6 +55,27 @@ def test_cells_that_are_the_same_are_one(tmp_path):
     assert cells[0].values == {"pruning": "none", "masking": 0.0}
 
 
+def test_presets_are_compared_under_the_keys_that_the_model_sets_itself(tmp_path):
+    both = grid({"preset": ["small-clip-study", "small-clip"], "batch": [16, 32]})
+    for named in (model(pooling=None), model(pooling=None, preset="small-clip")):
+        cells = both.cells(named, tmp_path)
+        assert [(each.values["preset"], each.model.batch) for each in cells] == [
+            ("small-clip-study", 16),
+            ("small-clip-study", 32),
+            ("small-clip", 16),
+            ("small-clip", 32),
+        ]
+        study, known = cells[0].model, cells[2].model
+        assert (study.head, study.objective, study.schedule) == ("residual", "soft-targets", "plateau")
+        assert (known.head, known.objective, known.schedule) == ("linear", "softmax", "cosine")
+        assert study.image == known.image == named.image
+        assert study.batch * study.steps == known.batch * known.steps == 16 * 96
+    (alone,) = grid({"batch": [16]}).cells(model(**known.model_dump(exclude={"image", "text", "preset"})), tmp_path)
+    assert alone.model == known.model_copy(update={"steps": alone.model.steps})
+    tiny = grid({"preset": ["small-clip-study", "small-clip"]}, tiny=True).cells(model(pooling=None), tmp_path)
+    assert [(each.model.image_size, each.model.steps) for each in tiny] == [(64, 20)] * 2
+
+
 def test_a_tiny_sweep_has_the_ends_of_each_key(tmp_path):
     tiny = grid({"batch": [16, 64, 256], "dim": [8]}, tiny=True, seeds=5)
     cells = tiny.cells(model(), tmp_path)

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
 from pipeline.errors import did_you_mean
 from pipeline.settings.encoder import SELF_CONTAINED, Network, parse_name
@@ -153,16 +161,20 @@ class Model(Table):
     steps: int = Field(1500, ge=1)
     tiny: bool = Field(False, description="small pictures, batches and few steps, to try a file")
 
-    @model_validator(mode="before")
+    _own: frozenset[str] = PrivateAttr(frozenset())
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults(cls, table: Any) -> Any:
+    def _defaults(cls, table: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(table, dict):
-            return table
+            return validate(table)
         preset = table.get("preset")
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"there is no preset {preset!r}{did_you_mean(str(preset), PRESETS)}")
         whole = {**PRESETS.get(preset, {}), **table} if preset else dict(table)
-        return shrink(whole) if whole.get("tiny") is True else whole
+        model = validate(shrink(whole) if whole.get("tiny") is True else whole)
+        model._own = frozenset(table)
+        return model
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -180,6 +192,16 @@ class Model(Table):
                 'set batch_norm = "eval", or checkpointing = false'
             )
         return self
+
+    def under(self, preset: str | None, tiny: bool) -> "Model":
+        """The same table with another preset, whose keys it does not set itself, and perhaps tiny.
+
+        Raises ValueError for an unknown preset, and for one that does not go with the table.
+        """
+        table = self.model_dump()
+        if preset != self.preset:
+            table = {name: table[name] for name in self._own} | {"preset": preset}
+        return Model.model_validate({**table, "tiny": True} if tiny else table)
 
     @property
     def name(self) -> str:

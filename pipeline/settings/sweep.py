@@ -48,7 +48,7 @@ class Treatment(Table):
         return self
 
 
-VARIED = (set(Model.model_fields) - {"preset", "tiny", "steps"}) | set(Treatment.model_fields)
+VARIED = (set(Model.model_fields) - {"tiny", "steps"}) | set(Treatment.model_fields)
 """The keys that a grid may vary."""
 
 
@@ -102,11 +102,8 @@ class Sweep(Table):
 
         Raises ValueError for values that do not go together.
         """
-        base = model
-        if self.tiny:
-            base = Model.model_validate({**model.model_dump(), "tiny": True})
         grid, tune = (_ends(each) if self.tiny else each for each in (self.grid, self.tune))
-        cells = [self._cell(base, folder, *values) for values in product(_points(grid), _points(tune))]
+        cells = [self._cell(model, folder, *values) for values in product(_points(grid), _points(tune))]
         found: list[Cell] = []
         for cell in cells:
             if not any(cell[2:] == each[2:] for each in found):
@@ -118,12 +115,14 @@ class Sweep(Table):
         """The seeds of every cell."""
         return range(min(self.seeds, TINY_SEEDS) if self.tiny else self.seeds)
 
-    def _cell(self, base: Model, folder: Path, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> Cell:
+    def _cell(self, model: Model, folder: Path, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> Cell:
         given = {**values, **tuned}
+        preset = given.pop("preset", model.preset)
         if self.tiny and "batch" in given:
             given["batch"] = min(given["batch"], TINY_BATCH)
         treated = {name: given.pop(name) for name in Treatment.model_fields if name in given}
         try:
+            base = model.under(preset, self.tiny)
             treatment = Treatment.model_validate(treated)
             changed = {**base.model_dump(), "preset": None, "tiny": False, **given}
             model = Model.model_validate(changed, context={"folder": folder})
@@ -157,6 +156,8 @@ def _points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 def _settled(name: str, value: Any, model: Model, treatment: Treatment) -> Any:
     """A value as it is shown: a tower by its name, and what a treatment became."""
+    if name == "preset":
+        return value
     if name in ("image", "text"):
         return getattr(model, name).name
     return getattr(treatment, name) if name in Treatment.model_fields else getattr(model, name, value)
