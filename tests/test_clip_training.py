@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.console import ranks
 from flows.console.fit import summary
 from pipeline.errors import SourceError, StorageError, TrainingError
 from pipeline.sources import loading
@@ -166,6 +167,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(published, tmp_path, chan
     assert same(weights(resumed), expected)
     assert resumed.record["epochs"] == losses
     assert not storage.keys("checkpoints")
+    assert not [*(storage.root / "models").rglob(".*")]
 
 
 def test_the_command_prints_a_scorer_that_loads(published, tmp_path):
@@ -257,6 +259,7 @@ def test_killed_before_any_write_it_ends_bit_equal(published, tmp_path):
     assert same(weights(resumed), expected)
     assert resumed.record["epochs"] == losses
     assert not storage.keys("checkpoints")
+    assert not [*(storage.root / "models").rglob(".*")]
 
 
 def newest(storage):
@@ -302,7 +305,7 @@ def test_a_loss_that_is_nan_names_the_step_and_pairs(published, tmp_path):
     described, storage = changed(published, tmp_path, head_rate="1e30", warmup=0.0)
     with pytest.raises(
         TrainingError,
-        match=r"model 'small': the loss is nan for the pairs \w{32}, .* and 13 more at step \d+ of 30; the last",
+        match=r"model 'small': the loss is nan for the pairs \w{32}, .* and 13 more at step \d+ of 30; lower",
     ):
         fit(described, storage, Request("small"))
 
@@ -342,6 +345,8 @@ def test_a_gallery_of_one_picture_and_captions_that_are_cut(tmp_path):
     assert record["scores"]["gallery"] == {"pictures": 1, "captions": 2, "captions_cut": 1}
     assert {name: each["queries"] for name, each in record["scores"]["people"].items()} == {"people": 1, "others": 1}
     assert [each["recalls"][0]["times_chance"] for each in record["scores"]["directions"]] == [1, 1]
+    titles = [each.title for each in ranks.tables([("small", record["scores"]["directions"])], "model")]
+    assert [title.endswith("a gallery of 1, where every rank is 1") for title in titles] == [True, False]
 
 
 def test_a_gallery_without_captions_is_one_clear_line(tmp_path):

@@ -178,7 +178,11 @@ def test_damaged_folders_are_one_line(tmp_path, texts):
 
 def test_a_trained_model_trains_on_as_a_tower(tmp_path, texts):
     first = moved(build(tiny(texts["distilbert"], image=PADDED, pooling="first"), 0))
+    killed = tmp_path / ".winnow-killed"
+    killed.mkdir()
+    (killed / ".lock").touch()
     folders.save(first, tmp_path / "first", {})
+    assert not killed.exists()
     name = f"open_clip:local-dir:{tmp_path / 'first'}"
     settings = tiny(name, image=name, image_size=None, image_blocks="all")
     second = build(settings, 1)

@@ -17,7 +17,8 @@ def tables(rows: Sequence[tuple[str, Directions]], heading: str) -> list[Table]:
 def _table(rows: Sequence[tuple[str, Mapping[str, Any]]], heading: str) -> Table:
     first = rows[0][1]
     ranks = (Column(f"Rank@{each['k']}") for each in first["recalls"])
-    title = f"{first['says'].capitalize()}: {first['queries']:,} queries, a gallery of {first['candidates']:,}"
+    always = ", where every rank is 1" if first["candidates"] == 1 else ""
+    title = f"{first['says'].capitalize()}: {first['queries']:,} queries, a gallery of {first['candidates']:,}{always}"
     table = Table((Column(heading, "name"), *ranks, Column("x chance at 1"), Column("median rank")), title)
     for name, direction in rows:
         shares = (_interval(each, ".3f") for each in direction["recalls"])

@@ -17,10 +17,15 @@ _YOUNG = 60.0
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A private folder where temporary files belong, gone afterwards. Removes those that killed processes left."""
-    sweep(Path(tempfile.gettempdir()))
-    folder, lock = _held_folder()
+def temporary_folder(home: Path | None = None) -> Iterator[Path]:
+    """A private folder where temporary files belong, gone afterwards. Removes those that killed processes left.
+
+    With a `home` it is a hidden folder in there, to be on the same disk.
+    """
+    prefix = f".{PREFIX}" if home else PREFIX
+    home = home or Path(tempfile.gettempdir())
+    sweep(home, prefix)
+    folder, lock = _held_folder(home, prefix)
     with lock:
         try:
             yield folder
@@ -28,10 +33,10 @@ def temporary_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _held_folder() -> tuple[Path, IO[str]]:
+def _held_folder(home: Path, prefix: str) -> tuple[Path, IO[str]]:
     """A new folder and its lock. If a sweep takes the lock file first, it removes the folder: then another."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
         lock = (folder / _LOCK).open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock.fileno()).st_nlink:
@@ -39,9 +44,9 @@ def _held_folder() -> tuple[Path, IO[str]]:
         lock.close()
 
 
-def sweep(home: Path) -> None:
+def sweep(home: Path, prefix: str = PREFIX) -> None:
     """Remove this user's folders in `home` that no process holds. The kernel frees the lock of a killed one."""
-    for folder in home.glob(f"{PREFIX}*"):
+    for folder in home.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             state = folder.stat(follow_symlinks=False)
             if state.st_uid == os.getuid() and not folder.is_symlink():

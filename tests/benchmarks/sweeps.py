@@ -1,8 +1,9 @@
 """Sweeps on real photographs: WINNOW_DATA=... python tests/benchmarks/sweeps.py FOLDER [SWEEP ...]
 
 Pairs: flickr8k_more's training photographs, each with five captions. Gallery: its 1,000 test photographs with 5,000
-captions. Towers are frozen: EfficientNet-Lite0 and MiniLM, and, in the sweep `towers`, MobileNetV2 as well. Every grid
-was settled before its first figure was seen. FOLDER keeps the source, its features and all trainings.
+captions. Towers are frozen: EfficientNet-Lite0 and MiniLM, and, in the sweep `towers`, MobileNetV2 as well. In the sweep
+`presets` the towers of the study's preset train, at 96 pixels; ResNet-50 and Inception-v3 start at random weights. Every
+grid was settled before its first figure was seen. FOLDER keeps the source, its features and all trainings.
 """
 
 import os
@@ -78,6 +79,17 @@ masking = [0.5, 0.9]
 model = "small"
 [sweeps.towers.grid]
 image = [{LITE0}, {MOBILENET}]
+[models.presets]
+image = {LITE0}
+image_size = 96
+text = {TEXT}
+context = 32
+[sweeps.presets]
+model = "presets"
+examples = 6_400
+[sweeps.presets.grid]
+image = [{LITE0}, {MOBILENET}, "timm:resnet50@random", "timm:inception_v3@random"]
+preset = ["small-clip-study", "small-clip"]
 """
 
 

@@ -5,8 +5,6 @@ also one of open_clip's (`local-dir:FOLDER`), which a scorer of kind clip takes 
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from pipeline.errors import ModelError, StorageError
 from pipeline.models.clip_folder import IMAGE, MODEL, OPEN_CLIP
 from pipeline.models.training_record import RECORD
+from pipeline.process.scratch import temporary_folder
 from pipeline.settings.encoder import Network
 from pipeline.settings.fields import LOCAL_DIR, Table
 from pipeline.settings.model import Model, OpenClipText, SmallText, TransformersText
@@ -42,18 +41,19 @@ def save(
         raise StorageError(f"{folder} exists, and is not the folder of a model: name another")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            why = _write(model, scratch, folder)
-            _json(scratch / RECORD, record)
+        with temporary_folder(folder.parent) as scratch:
+            new = scratch / "new"
+            new.mkdir()
+            why = _write(model, new, folder)
+            _json(new / RECORD, record)
             if beside:
-                beside(scratch)
-            for written in (*scratch.rglob("*"), scratch):
+                beside(new)
+            for written in (*new.rglob("*"), new):
                 sync(written)
-            _replace(folder, scratch)
+            if folder.exists():
+                folder.rename(scratch / "old")
+            new.rename(folder)
             sync(folder.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
     return why
@@ -138,14 +138,3 @@ def _settings(table: Mapping[str, Any]) -> Model:
 
 def _json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _replace(folder: Path, scratch: Path) -> None:
-    """Put the new folder in the place of the old one."""
-    if not folder.exists():
-        scratch.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
-    scratch.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

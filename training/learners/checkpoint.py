@@ -5,9 +5,10 @@ moments, and the history that the learning rate depends on are all restored bit 
 random numbers of a step depend on the seed and the step alone, and need no state.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,6 +99,15 @@ class Checkpoint:
                 else:
                     arrays[name] = tensor
         return notes, arrays
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """A TrainingError that is raised inside says that the checkpoint is kept, if one was written."""
+        try:
+            yield
+        except TrainingError as error:
+            kept = "; the last checkpoint is kept" if self.storage.done(self.key) else ""
+            raise TrainingError(f"{error}{kept}") from error
 
     def remove(self) -> None:
         """Remove it, when its training is done and its result is stored."""

@@ -99,8 +99,8 @@ class Training(Generic[B]):
     ) -> tuple[Mapping[int, Look], History]:
         """Train. What `evaluate` gives by the number of steps at each of `evaluate_at`, and the losses.
 
-        Raises TrainingError for a loss or weights that are not finite: it names the step and pairs, and the last
-        checkpoint is kept. Raises StorageError on a full disk: the same.
+        Raises TrainingError for a loss or weights that are not finite: it names the step and pairs. Raises StorageError
+        on a full disk. The last checkpoint is kept in both cases.
         """
         import torch
 
@@ -110,7 +110,7 @@ class Training(Generic[B]):
             descent.Rate(self.trainee.optimizer, partial(self.share, history)),
         )
         progress(history.step, self.steps)
-        with torch.random.fork_rng(devices=[]):
+        with self.checkpoint.named(), torch.random.fork_rng(devices=[]):
             clock = time.perf_counter()
             for step in descent.descend(
                 self.trainee.optimizer, self._backward(history), self.data.batches(numbers), rate, numbers

@@ -139,7 +139,7 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
     rows, validation = rows_of(known, drawn)
     seen = known.table.take(np.concatenate([rows, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
-    remedy = "the last checkpoint is kept; lower the learning rates of the model"
+    remedy = "lower the learning rates of the model"
     with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
         _, history = run.run((), list, partial(grounds.progress, "training"))
