@@ -2,8 +2,8 @@
 
 Pairs: flickr8k_more's training photographs, each with five captions. Gallery: its 1,000 test photographs with 5,000
 captions. Towers are frozen: EfficientNet-Lite0 and MiniLM, and, in the sweep `towers`, MobileNetV2 as well. In the sweep
-`presets` the towers of the study's preset train, at 96 pixels; ResNet-50 and Inception-v3 start at random weights. Every
-grid was settled before its first figure was seen. FOLDER keeps the source, its features and all trainings.
+`presets` the image towers of the study's preset train, at 80 pixels; ResNet-50 and Inception-v3 start at random weights.
+Every grid was settled before its first figure was seen. FOLDER keeps the source, its features and all trainings.
 """
 
 import os
@@ -81,12 +81,13 @@ model = "small"
 image = [{LITE0}, {MOBILENET}]
 [models.presets]
 image = {LITE0}
-image_size = 96
+image_size = 80
 text = {TEXT}
+text_blocks = 0
 context = 32
 [sweeps.presets]
 model = "presets"
-examples = 6_400
+examples = 9_600
 [sweeps.presets.grid]
 image = [{LITE0}, {MOBILENET}, "timm:resnet50@random", "timm:inception_v3@random"]
 preset = ["small-clip-study", "small-clip"]
