@@ -70,6 +70,10 @@ def test_presets_are_compared_under_the_keys_that_the_model_sets_itself(tmp_path
         assert (known.head, known.objective, known.schedule) == ("linear", "softmax", "cosine")
         assert study.image == known.image == named.image
         assert study.batch * study.steps == known.batch * known.steps == 16 * 96
+    apart = grid({"preset": ["small-clip-study", "small-clip"]}).cells(
+        Model.model_validate({"image": "timm:test_resnet@random", "text": "small", "pooling": None}), tmp_path
+    )
+    assert [(each.model.batch, each.model.steps) for each in apart] == [(16, 256 * 1500 / 16), (256, 1500)]
     (alone,) = grid({"batch": [16]}).cells(model(**known.model_dump(exclude={"image", "text", "preset"})), tmp_path)
     assert alone.model == known.model_copy(update={"steps": alone.model.steps})
     tiny = grid({"preset": ["small-clip-study", "small-clip"]}, tiny=True).cells(model(pooling=None), tmp_path)

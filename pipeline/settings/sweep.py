@@ -115,14 +115,14 @@ class Sweep(Table):
         """The seeds of every cell."""
         return range(min(self.seeds, TINY_SEEDS) if self.tiny else self.seeds)
 
-    def _cell(self, model: Model, folder: Path, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> Cell:
-        given = {**values, **tuned}
-        preset = given.pop("preset", model.preset)
+    def _cell(self, named: Model, folder: Path, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> Cell:
+        own, given = named.under(named.preset, self.tiny), {**values, **tuned}
+        preset = given.pop("preset", named.preset)
         if self.tiny and "batch" in given:
             given["batch"] = min(given["batch"], TINY_BATCH)
         treated = {name: given.pop(name) for name in Treatment.model_fields if name in given}
         try:
-            base = model.under(preset, self.tiny)
+            base = named.under(preset, self.tiny)
             treatment = Treatment.model_validate(treated)
             changed = {**base.model_dump(), "preset": None, "tiny": False, **given}
             model = Model.model_validate(changed, context={"folder": folder})
@@ -133,7 +133,7 @@ class Sweep(Table):
             raise ValueError(f"{where}: {says}" if where else says) from error
         if treatment.pruning != "none" and model.objective == "soft-targets":
             raise ValueError("soft-targets cannot be pruned: their targets are not matches and negatives")
-        steps = self.steps or max(1, round((self.examples or base.batch * base.steps) / model.batch))
+        steps = self.steps or max(1, round((self.examples or own.batch * own.steps) / model.batch))
         shown = {name: _settled(name, value, model, treatment) for name, value in values.items()}
         return Cell(
             shown,
