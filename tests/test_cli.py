@@ -51,6 +51,12 @@ def run(*words):
     return done.exit_code, done.stdout, done.stderr
 
 
+def test_a_page_of_answers_needs_questions(tmp_path):
+    status, _, says = run("train", "demo", "--root", tmp_path / "none", "--page", tmp_path / "page.html")
+    assert (status, says) == (1, "winnow: demo: --page shows answers to questions; the task is classes\n")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.fixture
 def root(tmp_path):
     """A root with the published source `tiny`; its file is root/tiny.toml."""

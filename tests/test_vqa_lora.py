@@ -15,8 +15,6 @@ from training.learners.vqa import AnswerLoss
 from training.studies.vqa_training import Course
 from training.vqa import lora
 
-pytest.importorskip("peft", reason="adapters need the package peft")
-
 VIT = {"kind": "timm", "model": "test_vit", "weights": "random", "options": {"img_size": 32}}
 
 

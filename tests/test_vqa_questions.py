@@ -156,19 +156,18 @@ def test_versions_of_a_question_have_their_own_wording_and_answer(text, tmp_path
 def test_a_trial_gives_predictions_and_the_same_ones_again(text, tmp_path, keys, augmented):
     made = learner(text, Storage(tmp_path), **keys)
     drawn = {"raw": np.arange(24)}
-    found = made.train(None, None, setting(augmented=augmented), drawn)
+    found, _ = made.train(None, None, setting(augmented=augmented), drawn)
     frozen = "text_blocks" not in keys
     assert sorted(found) == ([1, 2, 3, 6, 9, 12] if frozen else [12])
     assert found[12].shape == (24,)
     assert set(found[12]) <= set(range(4))
-    again = made.train(None, None, setting(augmented=augmented), drawn)
+    again, _ = made.train(None, None, setting(augmented=augmented), drawn)
     assert all(np.array_equal(found[step], again[step]) for step in found)
     assert not list((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else True
 
 
 @pytest.mark.parametrize("targets", ["key-value", "linear"])
 def test_a_trial_with_adapters_reads_features_and_then_what_is_adapted(text, tmp_path, monkeypatch, targets):
-    pytest.importorskip("peft", reason="adapters need the package peft")
     made = learner(text, Storage(tmp_path), lora={"after": 0.5, "targets": targets})
     seen, backward = [], AnswerLoss.backward
 
@@ -177,7 +176,7 @@ def test_a_trial_with_adapters_reads_features_and_then_what_is_adapted(text, tmp
         return backward(self, batch)
 
     monkeypatch.setattr(AnswerLoss, "backward", watched)
-    found = made.train(None, None, setting(augmented=True), {"raw": np.arange(24)})
+    found, _ = made.train(None, None, setting(augmented=True), {"raw": np.arange(24)})
     assert sorted(found) == [6, 12]
     assert set(seen[:6]) == {(False, False)}
     assert set(seen[6:]) == {(targets == "linear", True)}
@@ -191,7 +190,7 @@ def test_a_trial_resumes_at_its_checkpoint(text, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
     drawn, steps, backward = {"raw": np.arange(24)}, [], AnswerLoss.backward
-    whole = learner(text, Storage(tmp_path / "one")).train(None, None, setting(), drawn)
+    whole, _ = learner(text, Storage(tmp_path / "one")).train(None, None, setting(), drawn)
 
     def dying(self, batch):
         steps.append(batch.drawn.step)
@@ -203,7 +202,7 @@ def test_a_trial_resumes_at_its_checkpoint(text, tmp_path, monkeypatch):
     made = learner(text, Storage(tmp_path / "two"))
     with pytest.raises(KeyboardInterrupt):
         made.train(None, None, setting(), drawn)
-    again = made.train(None, None, setting(), drawn)
+    again, _ = made.train(None, None, setting(), drawn)
     assert steps[7:] == [6, 7, 8, 9, 10, 11]
     assert all(np.array_equal(whole[step], again[step]) for step in whole)
 

@@ -12,13 +12,13 @@ from pipeline.errors import CompareError, SourceError
 from pipeline.ledger.asked import agreed, answers_of
 from pipeline.manifest import export
 from pipeline.manifest.manifest import Manifest
-from pipeline.pages import report
+from pipeline.pages import predictions, report
 from pipeline.sources import loading
 from pipeline.trials.trials import Trial, finished
 from training.data.answers import Vocabulary
 from training.data.questions import Questions
 from training.measures.vqa import Answering, soft
-from training.studies import gain
+from training.studies import answer_examples, gain
 
 
 def rows(storage, columns):
@@ -115,7 +115,12 @@ def test_a_model_is_a_learner_of_questions(asked):
     again = gain.measure(described, storage)
     assert again == found
     (size,) = found["answering"]["sizes"]
-    assert re.fullmatch(rf"small: {(96 + 32) * 7 + 7} of [\d,]+ parameters train \([\d.]+%\)", size)
+    assert re.fullmatch(
+        rf"small: {(96 + 32) * 7 + 7} of [\d,]+ parameters train \([\d.]+%\); [\d.]+ s an epoch, [\d,]+ MiB at most",
+        size,
+    )
+    assert all(0 < trial.memory_mb < 100_000 for trial in own)
+    assert len(found["answering"]["wups"]) == 1
     (confusion,) = found["answering"]["confusion"]
     assert len(confusion["rows"]) == len(confusion["answers"]) == 7
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in confusion["rows"])
@@ -139,6 +144,20 @@ def test_no_picture_is_in_two_splits_and_the_vocabulary_is_of_the_pool(tmp_path)
     assert found["counts"]["test_unanswerable"] > 0
     trial = trials(storage)[0]
     assert set(trial.predictions) <= set(range(4))
+    (wrong, right) = answer_examples.examples(described, storage, None, None)
+    assert (wrong.heading, right.heading) == ("Wrong", "Right")
+    assert wrong.predictions
+    for group in (wrong, right):
+        pictures = [each.picture.tobytes() for each in group.predictions]
+        assert len(set(pictures)) == len(pictures) <= answer_examples.EACH
+        for each in group.predictions:
+            (people, true, _), (learner, given, fits) = each.lines
+            assert (people, learner, fits) == ("answer", "small", group is right)
+            assert (given == true) == fits
+    predictions.write("<b>asked", "of tests", [wrong, right], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == len(wrong.predictions) + len(right.predictions)
+    assert "&lt;b&gt;asked" in page
 
 
 @pytest.mark.slow

@@ -3,13 +3,17 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.options import DATA, AsJson, Debug, ManifestId, RecipeName, Root, SourceName
 from flows.commands.printing import echo, print_json
 from pipeline.errors import SourceError
+
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
+    from pipeline.store.storage import Storage
 
 commands = typer.Typer()
 
@@ -35,6 +39,14 @@ def train_learners(
             max=100,
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="kind = vqa: write a page of pictures with questions, answers and predictions to this file.",
+            metavar="FILE",
+            dir_okay=False,
+        ),
+    ] = None,
     root: Root = DATA,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -52,22 +64,37 @@ def train_learners(
     from pipeline.manifest.recipes import find
 
     described, storage = sources.load(source, root)
+    if described.task is None:
+        raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
+    if page and described.task.kind != "vqa":
+        raise SourceError(f"{described.name}: --page shows answers to questions; the task is {described.task.kind}")
     if pools:
-        if manifest or recipe:
-            raise typer.BadParameter("--pools curates each pool, so it takes neither --manifest nor --recipe")
+        if manifest or recipe or page:
+            raise typer.BadParameter("--pools curates each pool, so it takes neither --manifest, --recipe nor --page")
         _over_pools(source, pools, root, as_json, debug)
         return
     found = Manifest.open(storage, manifest)
     if recipe:
         found.check(*find(described, storage, recipe).filters)
-    if described.task is None:
-        raise SourceError(f"{described.name}: there is no [task] to measure the gain on; `winnow report` needs none")
     with server.connect(debug):
         from flows.retrain import retrain
 
         measured = retrain(source, str(root), manifest, recipe)
     show(gain.table(measured), as_json)
+    if page:
+        _answers(described, storage, found.id, recipe, page)
+        echo(str(page), as_json)
     print_json(as_json, measured)
+
+
+def _answers(source: "Source", storage: "Storage", manifest: str, recipe: str | None, page: Path) -> None:
+    """Write the page of questions and answers."""
+    from pipeline.pages import predictions
+    from training.studies.answer_examples import examples
+
+    about = f"Models of the first seed, trained on the filtered pairs; manifest {manifest}"
+    shown = examples(source, storage, manifest, recipe)
+    predictions.write(f"{source.name}: questions and answers", about, shown, page)
 
 
 def _over_pools(source: str, count: int, root: Path, as_json: bool, debug: bool) -> None:

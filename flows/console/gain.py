@@ -36,7 +36,7 @@ def table(gain: Mapping[str, Any]) -> Group:
     for ranked in _ranks(gain["ranks"]):
         parts += [ranked, Text()]
     if gain.get("answering"):
-        parts += [Text(each, "dim") for each in gain["answering"]["sizes"]]
+        parts += [Text(each, "dim") for name in ("sizes", "wups") for each in gain["answering"][name]]
         parts += [*(Text(each["sentence"], "bold") for each in gain["answering"]["alarms"]), Text()]
     parts += _learning(gain)
     parts += [Text(f"Differences in {score}; {gain['interval']}", "italic"), *map(_sentence, first)]

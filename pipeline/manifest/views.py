@@ -58,6 +58,7 @@ TRIALS = pa.schema(
         "images": pa.int64(),
         "seconds": pa.float64(),
         "seconds_per_point": pa.float64(),
+        "memory_mb": pa.int64(),
         "curve": pa.list_(pa.struct({"images": pa.int64(), "score": pa.float64()})),
         "losses": pa.list_(
             pa.struct({"epoch": pa.int64(), "steps": pa.int64(), "train": pa.float64(), "validation": pa.float64()})

@@ -16,7 +16,7 @@ from pipeline.store.storage import Storage
 FORMAT = 6
 """The version of a trial's JSON."""
 
-GAIN = 13
+GAIN = 14
 """The version of the JSON that summarizes trials as a gain."""
 
 COMPARED = 2
@@ -114,7 +114,8 @@ class Trial:
     class number or a number for each held-out picture. For captions it has the ranks, or the cosines minus a threshold,
     of `training.measures.matching`. All scores are computed from it. `learning_rate` is the best one on pairs that the
     seed did not draw, if several were tried, and None if none was set. `images` were seen in all tries, including
-    repetitions, and `seconds` is the training time. Only models have `losses`.
+    repetitions, and `seconds` is the training time. `memory_mb`, MiB, is the peak memory of the process in that time,
+    or that of the GPU if there is one. Only models have `losses`.
     """
 
     setting: Setting
@@ -129,6 +130,7 @@ class Trial:
     images: int
     seconds: float
     losses: Sequence[EpochLosses] = ()
+    memory_mb: int | None = None
 
     @property
     def points(self) -> float:
@@ -158,6 +160,7 @@ class Trial:
         fields["scores"] = {name: fields.pop(name) for name in fields["scores"]}
         fields["curve"] = [LearningCurvePoint(**look) for look in fields["curve"]]
         fields["losses"] = tuple(EpochLosses(**each) for each in fields.get("losses", ()))
+        fields.setdefault("memory_mb", None)  # of older trials
         return cls(setting, **{name: fields[name] for name in cls.__dataclass_fields__ if name != "setting"})
 
 

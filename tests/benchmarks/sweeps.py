@@ -1,9 +1,10 @@
 """Sweeps on real photographs: WINNOW_DATA=... python tests/benchmarks/sweeps.py FOLDER [SWEEP ...]
 
 Pairs: flickr8k_more's training photographs, each with five captions. Gallery: its 1,000 test photographs with 5,000
-captions. Towers are frozen: EfficientNet-Lite0 and MiniLM, and, in the sweep `towers`, MobileNetV2 as well. In the sweep
-`presets` the image towers of the study's preset train, at 80 pixels; ResNet-50 and Inception-v3 start at random weights.
-Every grid was settled before its first figure was seen. FOLDER keeps the source, its features and all trainings.
+captions. Towers are frozen: EfficientNet-Lite0 and MiniLM, and, in the sweep `towers`, MobileNetV2 as well. In the
+sweep `presets` the image towers of the study's preset train, at 80 pixels; ResNet-50 and Inception-v3 start at random
+weights. Every grid was settled before its first figure was seen. FOLDER keeps the source, its features and all
+trainings.
 """
 
 import os

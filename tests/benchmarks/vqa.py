@@ -2,7 +2,7 @@
 
 daquar and daquar_more together: 5,944 questions about 758 photographs train, and 3,439 about 409 others are the test.
 Settings are chosen on the 279 questions of daquar's dev split ("choose"). FOLDER keeps features and results: what has
-run is not run again. "stages" needs the package peft.
+run is not run again.
 """
 
 import hashlib

@@ -1,11 +1,13 @@
-"""What the report says of models that answer questions: which of them collapsed, and what they confuse."""
+"""What the report says of models that answer questions: what trains, what it costs, what collapsed or is confused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pipeline.ledger.asked import agreed
 from pipeline.trials.trials import Trial
+from training.measures import wups
 from training.measures.metrics import Measure
 from training.measures.vqa import Answering
 from training.studies.learner import CELLS
@@ -14,11 +16,12 @@ from training.studies.summary import trials_of
 CONFUSED = 8
 """The number of answers in the confusion table: the most frequent right ones."""
 
-_SHOWN = ("filtered", False)
+SHOWN = ("filtered", False)
+"""The cell whose answers are looked at: plain pictures of the filtered pairs."""
 
 
 def summarize(by_name: Mapping[str, Sequence[Trial]], measure: Measure) -> dict[str, Any] | None:
-    """The `sizes` of models, `alarms`, and `confusion` by learner, as JSON; None for another measure."""
+    """The `sizes` of models, `alarms`, `confusion` by learner, and `wups`, as JSON; None for another measure."""
     if not isinstance(measure, Answering):
         return None
     alarms = [
@@ -29,20 +32,48 @@ def summarize(by_name: Mapping[str, Sequence[Trial]], measure: Measure) -> dict[
     ]
     names = measure.most_frequent(CONFUSED)
     confusion = [
-        {"learner": name, "answers": names, "rows": _confusion(trials_of(_SHOWN, trials), measure)}
+        {"learner": name, "answers": names, "rows": _confusion(trials_of(SHOWN, trials), measure)}
         for name, trials in by_name.items()
     ]
-    sizes = [_size(name, trials[0].setting.encoder["size"]) for name, trials in by_name.items()]
-    return {"sizes": sizes, "alarms": alarms, "confusion": confusion}
+    sizes = [_size(name, trials_of(SHOWN, trials)) for name, trials in by_name.items()]
+    distances = [_wups(name, trials_of(SHOWN, trials), measure) for name, trials in by_name.items()]
+    return {
+        "sizes": sizes,
+        "alarms": alarms,
+        "confusion": confusion,
+        "wups": distances if wups.version() else [wups.MISSING],
+    }
 
 
-def _size(name: str, size: Any) -> str:
-    """A sentence of what trains."""
+def _size(name: str, trials: Sequence[Trial]) -> str:
+    """A sentence of what trains, and what it costs."""
+    size: Any = trials[0].setting.encoder["size"]
     share = size["trained"] / size["parameters"]
     sentence = f"{name}: {size['trained']:,} of {size['parameters']:,} parameters train ({share:.2%})"
-    if not size["adapted"]:
-        return sentence
-    return f"{sentence}; of {size['adapted']} adapted modules {size['without_gradient']} get no gradient"
+    if size["adapted"]:
+        sentence += f"; of {size['adapted']} adapted modules {size['without_gradient']} get no gradient"
+    seconds = np.median([each.seconds * each.pairs / each.images for each in trials])
+    peaks = [each.memory_mb for each in trials if each.memory_mb]
+    return f"{sentence}; {seconds:.3g} s an epoch" + (f", {max(peaks):,} MiB at most" if peaks else "")
+
+
+def _wups(name: str, trials: Sequence[Trial], measure: Answering) -> str:
+    """A sentence of the mean WUPS over questions and seeds; without WordNet, empty."""
+    if not wups.version():
+        return ""
+    answers, right = measure.vocabulary.answers, [agreed(each) or "" for each in measure.questions.answers]
+    means = [
+        np.mean(
+            [
+                wups.wups(answers[int(given)], true, threshold)
+                for each in trials
+                for given, true in zip(each.predictions, right, strict=True)
+            ]
+        )
+        for threshold in wups.THRESHOLDS
+    ]
+    figures = ", ".join(f"{mean:.3f} at {threshold}" for mean, threshold in zip(means, wups.THRESHOLDS, strict=True))
+    return f"{name}: WUPS {figures}"
 
 
 def _alarm(name: str, arm: str, augmented: bool, trials: Sequence[Trial], measure: Answering) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ from training.measures.intervals import Mean
 from training.studies import cost, gain
 from training.studies.candidates import toml, weights_of
 from training.studies.fairness import check_test
+from training.studies.measurement import task_of
 from training.studies.measuring import measure_of
 from training.studies.probing import Probing
 
@@ -67,7 +68,7 @@ def compare(
     Raises SourceError if the source has no task or test set, CompareError for a task that no probe can be trained on
     or a comparison that would not be fair, and ModelError if no encoder works.
     """
-    task = gain.task_of(source)
+    task = task_of(source)
     if task.kind not in KINDS:
         raise CompareError(f"encoders are compared by probes, on tasks of kind {', '.join(KINDS)}, not {task.kind}")
     choice = Choice.open(storage, scope.manifest)

@@ -17,16 +17,15 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.engine import machine
 from pipeline.engine.machine import cores
 from pipeline.errors import ModelError
 from pipeline.images import decoders
-from pipeline.models import device
 from pipeline.process import lifeline
 from pipeline.settings.encoder import Encoder, Network
 from training.data import features
 from training.encoders import encoders
 from training.encoders.encoders import LoadedEncoder, Tower
+from training.studies import memory
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
     """
     if isinstance(encoder, Network):
         import_module(encoder.kind)  # the memory of its library is not counted
-    before = _peak()
+    before = memory.peak_mb()
     loaded = encoders.load(encoder)
     window = [loaded.prepare(_open_picture(picture)) for picture in pictures[: features.WINDOW]]
     dim = loaded.encode(window).shape[1]
@@ -100,7 +99,7 @@ def measure(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name 
         flops,
         loaded.batch if isinstance(loaded, Tower) else None,
         isinstance(loaded, Tower) and (loaded.batch or 0) < loaded.default_batch(window[0]),
-        _peak() - before,
+        memory.peak_mb() - before,
         len(window) / seconds,
         one_by_one,
         streamed,
@@ -162,12 +161,3 @@ def _named(pictures: Sequence[bytes]) -> Iterator[features.NamedPicture]:
 def _open_picture(picture: bytes) -> Image.Image:
     with Image.open(io.BytesIO(picture)) as image:
         return image.convert("RGB")
-
-
-def _peak() -> int:
-    """The memory peak in MiB of the process, or of the GPU if there is one."""
-    import torch
-
-    if device.kind() == "cuda":
-        return torch.cuda.max_memory_allocated() >> 20
-    return machine.peak_memory_mb()

@@ -25,6 +25,7 @@ from training.data.near_duplicates import NEAR
 from training.data.pool import Pool
 from training.data.versions import Versions
 from training.measures.metrics import Predictions, main_metric
+from training.studies import memory
 from training.studies.fairness import check_arm, check_leaks
 from training.studies.helpers import assisted
 from training.studies.learner import CELLS, Cell, Learner, Rows
@@ -44,13 +45,14 @@ _COPIES = 4
 class Trained(NamedTuple):
     """The predictions for the test set by the number of steps, the learning rate that was chosen, and the seconds.
 
-    Of a model there are losses.
+    Of a model there are losses. `memory_mb` is the peak memory.
     """
 
     predictions: Mapping[int, Predictions]
     seconds: float
     learning_rate: float | None = None
     losses: tuple[EpochLosses, ...] = ()
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,15 @@ class Experiment:
     def trial(self, learner: Learner, setting: Setting, draw: Callable[[int], Rows]) -> Trial:
         """Train and evaluate."""
         drawn = draw(setting.seed)
+        memory.reset()
         start = time.perf_counter()
         if learner.model is not None:
             predictions, losses = learner.model.train(self.task, self.pool, setting, drawn)
             seconds = time.perf_counter() - start
-            return self.summarize(setting, drawn[setting.arm], Trained(predictions, seconds, losses=losses))
+            trained = Trained(predictions, seconds, losses=losses, memory_mb=memory.peak_mb())
+            return self.summarize(setting, drawn[setting.arm], trained)
         rate, predictions = Trainer(self.task, self.pool, self.test, self.versions).best(learner, setting, drawn)
-        trained = Trained(predictions, time.perf_counter() - start, rate)
+        trained = Trained(predictions, time.perf_counter() - start, rate, memory_mb=memory.peak_mb())
         return self.summarize(setting, drawn[setting.arm], trained, len(self.task.budget.candidates))
 
     def summarize(self, setting: Setting, rows: npt.NDArray[np.int64], trained: Trained, tries: int = 1) -> Trial:
@@ -202,4 +206,5 @@ class Experiment:
             images=final * batch * tries,
             seconds=round(trained.seconds, 3),
             losses=trained.losses,
+            memory_mb=trained.memory_mb,
         )

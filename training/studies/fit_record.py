@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engine import machine
 from pipeline.models import device
 from training.data.pairs import Pairs
 from training.learners.history import History
 from training.measures import person_search, ranking
 from training.measures.intervals import Bootstrap
 from training.measures.metrics import Predictions
+from training.studies import memory
 from training.studies.corpus import Gallery
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def cost(model: "DualEncoder", history: History) -> dict[str, Any]:
         "seconds": round(history.seconds, 3),
         "validation_seconds": round(history.validation_seconds, 3),
         "images_per_second": round(seen / history.seconds, 1),
-        "peak_memory_mb": machine.peak_memory_mb(),
+        "peak_memory_mb": memory.peak_mb(),
         "device": device.describe(settings.precision),
         "parameters": measured.parameters,
         **asdict(measured),

@@ -9,27 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import SourceError
-from pipeline.manifest import arms, recipes
 from pipeline.progress import Progress, silent
-from pipeline.scorers.clip import ClipSpec
-from pipeline.settings.task import Task
 from pipeline.sources.source import Source
-from pipeline.store.digests import canonical_json, digest
+from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
-from pipeline.trials.trials import FORMAT, GAIN, Trial
+from pipeline.trials.trials import GAIN, Trial
 from training.data import near_duplicates, pool, versions
-from training.data.heldout import HeldOut
-from training.data.version_maker import VersionMaker
-from training.learners import dual_encoder, probe
 from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap
 from training.measures.matching import Retrieval
 from training.measures.metrics import Measure
-from training.studies import answering, learning, roster
-from training.studies.experiment import Experiment
-from training.studies.fairness import check_comparable, check_scorers, check_test
+from training.studies import answering, learning
+from training.studies.fairness import check_comparable
 from training.studies.learner import CELLS
+from training.studies.measurement import Measurement
 from training.studies.measuring import measure_of
 from training.studies.summary import filter_comparisons, learner_comparisons, trials_of
 
@@ -47,27 +40,14 @@ def measure(
     nothing, and after a crash the next run resumes at the missing trial. Raises SourceError if the source has no task
     or test set, and CompareError for a comparison that would not be fair.
     """
-    task, chosen = task_of(source), recipes.find(source, storage, recipe) if recipe else None
-    choice = arms.Choice.open(storage, manifest_id, chosen)
-    test = HeldOut.read(task.test, task) if task.test else None
-    if test:
-        check_test(test, task)
-    planned = roster.plan(source, storage)
-    maker = VersionMaker(storage, task.budget, _clip(source)) if task.budget.augmentations else None
-    key = f"gains/{_digest(choice, task, test, planned, maker)}.json"
-    if not storage.done(key):
-        loaded = planned.load(source, storage)
-        known = pool.read(choice, task, loaded.extractors, test, progress)
-        check_test(known.test, task)
-        check_scorers(source.scorers, known.test)
-        augmented = versions.read(choice, known, task, loaded.extractors, maker, progress) if maker else None
-        learners = loaded.learners(choice, known, augmented)
-        trials = Experiment(source.name, choice, task, known, known.test, learners, augmented).run(storage, progress)
-        made = summary(trials, measure_of(task, known.test), known) | {"published": choice.published}
-        made |= {"remarks": list(learning.remarks(learners))}
+    measurement = Measurement.open(source, storage, manifest_id, recipe)
+    if not storage.done(measurement.key):
+        trials, known, learners, augmented = measurement.run(progress)
+        made = summary(trials, measure_of(measurement.task, known.test), known)
+        made |= {"published": measurement.choice.published, "remarks": list(learning.remarks(learners))}
         counts = {**augmented.counts, "says": versions.summarize(augmented.counts)} if augmented else None
-        storage.put_if_absent(key, canonical_json({**made, "versions": counts}))
-    gain: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
+        storage.put_if_absent(measurement.key, canonical_json({**made, "versions": counts}))
+    gain: dict[str, Any] = json.loads(storage.fetch(measurement.key).read_bytes())
     return gain
 
 
@@ -135,39 +115,3 @@ def baseline(known: pool.Pool, measure: Measure) -> dict[str, Any]:
     """The scores of a learner that sees no picture, and its description."""
     says, scores = measure.baseline(known.table["label"].to_numpy())
     return {"says": says, **scores}
-
-
-def task_of(source: Source) -> Task:
-    """The task that the gain is measured on. Raises SourceError if it is missing or incomplete."""
-    if source.task is None:
-        raise SourceError(f"{source.name}: there is no [task] to measure the gain on")
-    if source.task.test is None and source.task.split is None:
-        raise SourceError(f"{source.name}: [task.test] is missing: a gain needs held-out pictures (or [task.split])")
-    roster.check_augmentations(source.task, source.name)
-    if "guarded" in source.task.budget.augmentations and not _clip(source):
-        raise SourceError(f"{source.name}: task.budget.augmentations: a guard needs a scorer of kind clip")
-    return source.task
-
-
-def _clip(source: Source) -> ClipSpec | None:
-    """The first of the source's scorers that is a CLIP."""
-    return next((spec for spec in source.scorers.values() if isinstance(spec, ClipSpec)), None)
-
-
-def _digest(
-    choice: arms.Choice,
-    task: Task,
-    test: HeldOut | None,
-    planned: roster.Roster,
-    maker: VersionMaker | None,
-) -> str:
-    """A digest of all inputs of the gain."""
-    classes = [[name, list(words)] for name, words in task.classes.items()]
-    parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, choice.key, task.kind, task.column, classes]
-    parts += [maker.made_by] if maker else []
-    parts += [task.budget.model_dump(), planned.identities]
-    if test is not None:
-        parts.append(test.digest)
-    else:
-        parts.append(task.split.model_dump() if task.split else None)
-    return digest(parts)[:32]

@@ -24,10 +24,10 @@ from training.data.pool import Pool
 from training.learners import finetune
 from training.learners.divergence import located
 from training.measures.intervals import Bootstrap, Mean
-from training.studies import gain
 from training.studies.experiment import Experiment, Trained
 from training.studies.fairness import check_test
 from training.studies.learner import Learner
+from training.studies.measurement import task_of
 
 ARM = "filtered"
 """The arm of the probes: the pairs that the manifest keeps."""
@@ -40,7 +40,7 @@ class Probing:
         self, source: Source, storage: Storage, choice: Choice, test: HeldOut | None, progress: Progress
     ) -> None:
         self._source, self._storage, self._choice, self._progress = source.name, storage, choice, progress
-        self._task, self._test, self.decoder = gain.task_of(source), test, source.decoder
+        self._task, self._test, self.decoder = task_of(source), test, source.decoder
         self.pool: Pool | None = None
 
     def experiment(self, encoder: Encoder, workers: int) -> Experiment:

@@ -12,7 +12,7 @@ from training.dual import build as dual_build
 from training.dual import hub_folder, image_towers, tokens, transformers_text
 from training.dual.freezing import train_only
 from training.dual.pictures import Preparation
-from training.vqa import heads, lora, transformers_image
+from training.vqa import heads, transformers_image
 from training.vqa.model import Answerer
 from training.vqa.towers import ImageTokens, TextTokens
 
@@ -49,7 +49,7 @@ def identity(settings: VqaModel) -> dict[str, Any]:
     else:
         own = {"kind": image.kind, **hub_folder.identity(image, hub_folder.find(image))}
     libraries = ("timm", "open_clip_torch", "transformers", "torch", "torchvision", "pillow")
-    versions = {name: version(name) for name in libraries} | ({"peft": lora.version()} if settings.lora else {})
+    versions = {name: version(name) for name in libraries} | ({"peft": version("peft")} if settings.lora else {})
     return {
         "code": VERSION,
         **settings.model_dump(mode="json", exclude={"image", "text"}),

@@ -5,7 +5,6 @@ MultiheadAttention is such a module, and so is the pooler of a tower whose last 
 """
 
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -25,12 +24,6 @@ RENAMED = ("q_proj", "k_proj", "v_proj", "o_proj")
 """What transformers 5 calls DINOv2's query, key, value and dense."""
 
 _HEAD = "head."
-
-
-def version() -> str:
-    """That of peft. Raises ModelError where it is not installed."""
-    _peft()
-    return metadata.version("peft")
 
 
 def targets(model: nn.Module, settings: Lora) -> list[str]:
@@ -60,14 +53,15 @@ def add(model: nn.Module, settings: Lora, seed: int) -> list[str]:
 
     Returns the names of the modules. The model gives the same answers as before. Raises ModelError.
     """
-    inject, configure = _peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
     chosen = targets(model, settings)
-    made = configure(
+    made = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=chosen, bias="none"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject(made, model)
+        inject_adapter_in_model(made, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or (settings.head and name.startswith(_HEAD)))
     return chosen
@@ -128,12 +122,3 @@ def _adaptable(module: nn.Module) -> bool:
 def _named(settings: Lora) -> str:
     wanted = settings.targets
     return repr(wanted) if isinstance(wanted, str) else " or ".join(wanted)
-
-
-def _peft() -> tuple[Any, Any]:
-    """peft's function that puts adapters into a model, and the class of its settings. Raises ModelError."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ModelError("[vqa.NAME.lora] needs the package peft: pip install peft, or remove the table") from error
-    return inject_adapter_in_model, LoraConfig
