@@ -246,6 +246,7 @@ def test_scores_of_other_scorers_are_not_taken(tmp_path):
     assert scored(described.model_copy(update={"download": other}), storage, labels) is None
 
 
+@pytest.mark.slow
 def test_more_digits_where_three_would_cost_too_much(tmp_path):
     """Blurred are 10000 to 10039: 10000 would find none of them, and 10039 all but one."""
     labels = {number: "blurred" if number < 10040 else "clean" for number in range(10000, 10100)}

@@ -234,6 +234,7 @@ def test_sql_as_csv_and_json(root):
     assert json.loads(run("sql", query, "--root", root, "--format", "json")[1]) == told
 
 
+@pytest.mark.slow
 def test_sql_into_a_file(root, tmp_path):
     query = "select uid, caption, dropped_by, pixels_sharpness from rows order by uid"
     for form in ("parquet", "csv", "json"):
@@ -278,6 +279,7 @@ def test_bad_sql_is_one_line(root):
     assert "'other'" in fails("sql", "select 1", "--root", root, "--source", "other")
 
 
+@pytest.mark.slow
 def test_sql_asks_which_source(root, tmp_path):
     other = published_sources.listed(tmp_path / "lists", range(10), name="other")
     published_sources.published(other, Storage(root / "other"))

@@ -70,6 +70,7 @@ def changed_record(folder, **changed):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
+@pytest.mark.slow
 def test_each_shard_has_the_scores_of_its_folds_model(prepared):
     described, storage, shards, models = prepared
     alone = {f"alone{fold}": clip(models / f"fold-{fold}") for fold in range(2)}

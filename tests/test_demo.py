@@ -222,6 +222,7 @@ def test_the_second_time_nothing_is_drawn(small, storage):
     assert {path: path.stat().st_mtime_ns for path in world.folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_after_a_kill_only_what_is_missing_is_drawn_and_the_same(small, storage):
     world = World(small.demo, storage)
     before = {path: path.read_bytes() for path in sorted(world.folder.rglob("*.*")) if path.is_file()}
@@ -330,6 +331,7 @@ def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_demo_clip_tells_matched_from_swapped_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matched, swapped = clip.similarities(clip.FOLDER, 200)

@@ -379,6 +379,7 @@ def explored(described, store):
         held.close()
 
 
+@pytest.mark.slow
 def test_an_explored_recipe_is_published_under_its_own_name(own):
     _, store = own
     with explored(*own) as client:
@@ -432,6 +433,7 @@ def test_the_token_is_in_a_file_of_its_owner_and_on_no_command_line(tmp_path):
     assert 'url=http://127.0.0.1:9/#a-token"' in page.read_text()
 
 
+@pytest.mark.slow
 def test_labels_are_a_sample_that_calibrate_reads(own):
     _, store = own
     with explored(*own) as client:

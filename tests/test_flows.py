@@ -249,6 +249,7 @@ def test_a_score_is_added_from_what_is_stored(api, tmp_path, httpserver_folder):
     assert curated(toml, root) == {**{key: done[key] for key in first}, "new": False}
 
 
+@pytest.mark.slow
 def test_missing_weights_are_told_before_anything_is_fetched(api, tmp_path, httpserver_folder):
     toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="lacking")
     (toml.parent / "empty").mkdir()
@@ -271,6 +272,7 @@ def test_two_runs_of_one_source(api, tmp_path, httpserver_folder):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_empty_list_is_one_line(api, tmp_path, httpserver_folder):
     toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="empty")
     (toml.parent / "empty.tsv").write_text("")

@@ -473,6 +473,7 @@ def shows(pictures, held):
     }
 
 
+@pytest.mark.slow
 def test_pictures_of_the_test_set_do_not_train(tmp_path):
     """An exact copy, a copy encoded again and smaller, and one at two addresses of the list: by what the store says."""
     exact, near = training_sources.picture("stripes", 10_004), training_sources.picture("cross", 10_005)

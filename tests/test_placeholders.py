@@ -31,6 +31,7 @@ def ask(store, name):
     return sandbox.run(named.resolve(name), [store]).to_pylist()
 
 
+@pytest.mark.slow
 def test_a_placeholder_is_found_told_and_dropped(tmp_path, store):
     """Five sites and a second caption show picture 7, four sites picture 8."""
     many = [(f"a thing that is gone from site {n}", f"http://site-{n}/7.jpg") for n in range(5)]

@@ -175,6 +175,7 @@ def test_growing_reordered_and_shrunken_sources(tmp_path, store):
     assert urls == [("http://host/45.jpg", False), ("http://host/55.jpg", True), ("http://host/99.jpg", True)]
 
 
+@pytest.mark.slow
 def test_a_source_that_grows_by_a_part_keeps_the_first(tmp_path, store):
     published_sources.published(published_sources.listed(tmp_path, range(100), shard_size=1), store)
     first = Manifest.open(store).parts

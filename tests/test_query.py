@@ -38,6 +38,7 @@ def ask(store, sql, **settings):
     return sandbox.run(sql, [store], **settings).to_pylist()
 
 
+@pytest.mark.slow
 def test_views(store):
     (row,) = ask(
         store, "SELECT count(*) AS rows, count(*) FILTER (kept) AS kept, any_value(source) AS source FROM rows"
@@ -301,6 +302,7 @@ def test_tables_of_a_select(sql, tables):
     assert statement.check(sql) == tables
 
 
+@pytest.mark.slow
 def test_history_that_is_no_table_is_text(store):
     assert ask(store, "SELECT count(*) AS history FROM rows WHERE caption <> 'history'") == [{"history": 25}]
     assert ask(store, "WITH history AS (SELECT 1 AS one) FROM history") == [{"one": 1}]
@@ -324,6 +326,7 @@ def test_a_named_query_runs_where_its_columns_are(folder, name):
     )
 
 
+@pytest.mark.slow
 def test_figures_of_named_queries(store):
     assert ask(store, named.resolve("@funnel")) == [
         {"filter": "sharp", "drops": 11, "alone_drops": 10, "unscored": 1},

@@ -333,6 +333,7 @@ def test_drift_is_told_against_the_manifest_before(tmp_path, page):
     assert "pixels_sharpness 0.000 0.000" in shown
 
 
+@pytest.mark.slow
 def test_labels_show_what_each_filter_caught(tmp_path):
     store = Storage(tmp_path / "store")
     published_sources.published(published_sources.listed(tmp_path, range(40, 60)), store, failed={41})

@@ -338,6 +338,7 @@ def test_the_next_shard_is_decoded_while_this_one_is_scored(tmp_path):
     assert prepared["pictures"] == 20
 
 
+@pytest.mark.slow
 def test_only_a_few_windows_of_pictures_are_in_memory(tmp_path):
     class Prepared:
         pass

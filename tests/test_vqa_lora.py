@@ -113,6 +113,7 @@ def test_two_stages_train_the_head_and_then_the_adapters(text, tmp_path):
     assert not any(Storage(tmp_path).done(f"checkpoints/{name}") for name in ("head", "whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [5, 12])
 def test_a_killed_training_of_two_stages_ends_with_the_same_bits(text, tmp_path, monkeypatch, dies):
     keys = {"image": VIT, "lora": {"after": 0.5, "dropout": 0.1}, "steps": 16, "dropout": 0.5}
