@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import downloaded_sources
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.errors import ModelError
+from pipeline.models import certificate
 from pipeline.models.batches import in_batches
 from pipeline.models.clip_weights import find_model
 from pipeline.scorers.clip import ClipSpec
@@ -132,6 +134,10 @@ def test_a_tower_that_cannot_be_cut_is_not(tmp_path, tower):
     with torch.inference_mode():
         whole = model.encode_text(scorer.tokenizer(CAPTIONS), normalize=True).numpy()
     assert np.abs(scorer.encode_captions(CAPTIONS) - whole).max() < 2e-6
+    if len(tower) == 4:  # of a text that is padded to another length the last position is another
+        scorer.tokenizer = partial(scorer.tokenizer, context_length=16)
+        with pytest.raises(ModelError, match=r"padded to 64 tokens, and its tokenizer pads to 16, which changes"):
+            certificate.check_padding(scorer)
 
 
 def test_a_score_does_not_depend_on_its_neighbours(folder):

@@ -20,6 +20,7 @@ from pipeline.errors import ModelError
 from pipeline.models import device
 from pipeline.models.clip import STEP, Clip
 from pipeline.models.clip_weights import ModelFiles
+from pipeline.models.text_tower import EXACT
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 """The largest difference of a cosine from open_clip's in float32. bfloat16 has 8 bits of precision, and errors of a
@@ -81,8 +82,32 @@ def deviation(clip: Clip, expected: Cosines) -> float:
     return largest
 
 
+def check_padding(clip: Clip) -> None:
+    """Texts of a tower that reads padding, and pools at the last position, as SigLIP's, must be as long as in training.
+
+    Raises ModelError if the tokenizer pads to another length, and embeddings change by that.
+    """
+    tower = getattr(clip.model, "text", clip.model)
+    context, tokens = getattr(tower, "context_length", None), clip.tokenizer(list(GOLDEN_CAPTIONS[:2]))
+    causal = getattr(tower, "attn_mask", None) is not None
+    if causal or getattr(tower, "pool_type", None) != "last" or tokens.shape[1] == context:
+        return
+    change = float("inf")
+    if context and tokens.shape[1] < context:
+        whole = torch.nn.functional.pad(tokens, (0, context - tokens.shape[1]), value=getattr(tower, "pad_id", 0))
+        with torch.inference_mode():
+            one, other = (clip.model.encode_text(each, normalize=True) for each in (tokens, whole))
+        change = float((one - other).abs().max())
+    if change > EXACT:
+        raise ModelError(
+            f"{clip.name} was trained on texts padded to {context} tokens, and its tokenizer pads to "
+            f"{tokens.shape[1]}, which changes embeddings by up to {change:.2g}: set context_length in text_cfg"
+        )
+
+
 def certify(clip: Clip, files: ModelFiles, kind: str, precision: str) -> Mapping[str, Any]:
     """Check the Clip in float32, place it and check it again. JSON for the manifest's card. Raises ModelError."""
+    check_padding(clip)
     expected = reference(clip)
     deviations = {"float32": deviation(clip, expected)}
     clip.place(kind, precision)

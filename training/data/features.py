@@ -192,9 +192,7 @@ def decode(
         yield Prefetched(windows(), reading)
 
 
-def prepare(
-    encoder: encoders.LoadedEncoder, resize: Resize, policy: str, views: int, picture: NamedPicture
-) -> Prepared:
+def prepare(encoder: encoders.Preparing, resize: Resize, policy: str, views: int, picture: NamedPicture) -> Prepared:
     """A picture and its augmented `views`, prepared for an encoder. Raises StorageError if it cannot be decoded."""
     name, content = picture
     try:

@@ -13,7 +13,7 @@ from pipeline.manifest.arms import Choice
 from pipeline.store.tarfiles import Tars
 from training.data import features
 from training.data.heldout import HeldOut
-from training.encoders.encoders import Tower
+from training.encoders.encoders import Preparing
 
 Place = tuple[int, str]
 """A shard, and the member of its tar that is a picture."""
@@ -27,16 +27,18 @@ class Pictures:
     heldout: Callable[[], Iterable[features.NamedPicture]]
     resize: features.Resize
 
-    def prepare(self, tower: Tower, places: Sequence[Place]) -> dict[Place, Any]:
+    def prepare(self, tower: Preparing, places: Sequence[Place]) -> dict[Place, Any]:
         """The tower's prepared inputs of stored pictures. Raises StorageError for a missing picture."""
         windows = self._windows(tower, partial(stored, self.tars, places))
         return dict(zip(places, (each for window in windows for each in window), strict=True))
 
-    def prepare_heldout(self, tower: Tower) -> Iterator[list[Any]]:
+    def prepare_heldout(self, tower: Preparing) -> Iterator[list[Any]]:
         """The tower's prepared inputs of the held-out pictures, window by window."""
         return self._windows(tower, self.heldout)
 
-    def _windows(self, tower: Tower, pictures: Callable[[], Iterable[features.NamedPicture]]) -> Iterator[list[Any]]:
+    def _windows(
+        self, tower: Preparing, pictures: Callable[[], Iterable[features.NamedPicture]]
+    ) -> Iterator[list[Any]]:
         make = partial(features.prepare, tower, self.resize, "", 0)
         with features.decode([("", pictures)], make) as windows:
             for _, window in windows:

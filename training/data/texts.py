@@ -9,15 +9,11 @@ import numpy.typing as npt
 
 from pipeline.models.clip_weights import find_model
 from pipeline.settings.encoder import Network
-from training.data.labels import Classes
 from training.data.versions import Versions
 from training.encoders.finite import to_float16
 
 if TYPE_CHECKING:
     from pipeline.models.clip import Clip
-
-PROMPT = "a photo of a {}"
-"""The embedding of a class is the mean of its words in this sentence."""
 
 Embeddings = npt.NDArray[np.float16]
 
@@ -70,8 +66,3 @@ class Texts:
 
 def _embed(clip: "Clip", captions: Sequence[str]) -> Embeddings:
     return to_float16(clip.encode_captions(captions), lambda row: f"the caption {captions[row]!r}")
-
-
-def prompts(classes: Classes) -> list[list[str]]:
-    """The wordings of each class: `PROMPT` with each of its words."""
-    return [[PROMPT.format(word) for word in words] for words in classes.values()]

@@ -27,11 +27,15 @@ which halves the speed of convolutional networks."""
 _OPENCV = "opencv-python-headless"
 
 
-class LoadedEncoder(Protocol):
-    """An encoder that is ready to run: `prepare` each picture, then `encode` any number of them."""
+class Preparing(Protocol):
+    """What prepares pictures for an encoder."""
 
     def prepare(self, image: Image.Image) -> Any:
-        """From an upright RGB picture to the input of `encode`."""
+        """From an upright RGB picture to the input of the encoder."""
+
+
+class LoadedEncoder(Preparing, Protocol):
+    """An encoder that is ready to run: `prepare` each picture, then `encode` any number of them."""
 
     def encode(self, pictures: Sequence[Any]) -> npt.NDArray[np.float32]:
         """Features [pictures, dim]. Raises ModelError."""

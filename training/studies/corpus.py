@@ -19,7 +19,7 @@ from training.data.features import Extractor, Features
 from training.data.heldout import HeldOut
 from training.data.order import Order
 from training.data.pool import Pool
-from training.encoders.encoders import Tower
+from training.encoders.encoders import Preparing
 from training.learners.clip import Data
 from training.learners.inputs import Inputs, chunks, embed
 from training.measures.matching import Retrieval
@@ -113,7 +113,7 @@ def test_pictures(
 
 
 def test_pixels(
-    storage: Storage, tower: Tower, choice: Choice, test: HeldOut, decoder: decoders.Name
+    storage: Storage, tower: Preparing, choice: Choice, test: HeldOut, decoder: decoders.Name
 ) -> "Callable[[], Iterable[torch.Tensor]]":
     """The held-out pictures in their order, prepared for a tower, uint8 in chunks, again at every call."""
     tars = Tars(storage, choice.manifest.stages.shards)

@@ -19,7 +19,8 @@ from pipeline.store.storage import Storage
 from training.data import pool
 from training.data.features import Extractor
 from training.data.pool import Pool
-from training.data.texts import Texts, prompts
+from training.data.templates import prompts
+from training.data.texts import Texts
 from training.data.versions import Versions
 from training.learners.inputs import Inputs
 from training.learners.vqa_inputs import VqaInputs
