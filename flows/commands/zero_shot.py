@@ -60,14 +60,15 @@ def classify_zero_shot(
     from flows.console.output import show
     from flows.console.zero_shot import table
     from flows.progress import bars
+    from pipeline.demo import world
     from training.data.templates import SETS
     from training.studies import pair_encoders, zero_shot
 
     described, storage = sources.load(source, root)
     encoder = pair_encoders.find(described, storage, model)
-    with bars() as progress:
-        asked = zero_shot.Asked(names, tuple(dict.fromkeys(templates or SETS)))
-        found = zero_shot.evaluate(described, storage, encoder, asked, progress)
+    asked = zero_shot.Asked(names, tuple(dict.fromkeys(templates or SETS)))
+    with world.served(described, storage) as served, bars() as progress:
+        found = zero_shot.evaluate(served, storage, encoder, asked, progress)
     show(table(found.figures), as_json)
     if page:
         from pipeline.pages import predictions
