@@ -40,6 +40,7 @@ COMMANDS = (
     "serve",
     "bench",
     "doctor",
+    "zero-shot",
 )
 
 

@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipeline.errors import ModelError, SourceError
 from training.data import templates
+from training.dual import build
+from training.dual import folder as folders
 from training.measures.zero_shot import ZeroShot
 from training.studies import pair_encoders, zero_shot
 from training.studies.zero_shot import Asked
 
 NAMES = ("disc", "cross", "bars")
+DUAL = {"dual": ("dual", '{ kind = "open_clip", model = "ViT-B-32", weights = "random" }')}
 
 
 def measured(cosines, truth):
@@ -129,6 +132,25 @@ def test_embeddings_are_those_of_the_weights_that_the_model_has_now(taught, tmp_
     )
     after = cosines(pair_encoders.find(described, storage, name))
     assert np.abs(after - before).max() > 1e-3
+
+
+def test_a_model_that_open_clip_cannot_hold_ranks_captions(tmp_path):
+    retrieval = '[task]\nkind = "retrieval"\n[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
+    described, storage = training_sources.task(tmp_path / "source", 40, test=12, measured=retrieval, learners=DUAL)
+    text = tiny_towers.write_text(tmp_path / "text")
+    model = build.build(tiny_towers.tiny(text, head="residual"), 0)
+    assert folders.save(model, tmp_path / "own", {})
+    encoder = pair_encoders.find(described, storage, f"local-dir:{tmp_path / 'own'}")
+    found = zero_shot.evaluate(described, storage, encoder, Asked())
+    to_text, to_image = found.figures["captions"]["directions"]
+    assert {to_text["queries"], to_image["queries"]} == {12, 24}
+    assert not found.sets
+    image = Image.open(next(described.task.test.folder.glob("*.jpg"))).convert("RGB")
+    with torch.inference_mode():
+        expected = model.encode_image(model.pictures.stack([model.pictures.prepare(image)]), normalize=True)
+        words = model.encode_text(model.tokenizer(["a dog runs"]).ids.long(), normalize=True)
+    assert encoder.encode_pictures([encoder.prepare(image)]) == pytest.approx(expected.numpy(), abs=1e-6)
+    assert encoder.encode_captions(["a dog runs"]) == pytest.approx(words.numpy(), abs=1e-6)
 
 
 def test_names_that_mean_no_model_are_one_line(taught):
