@@ -95,7 +95,6 @@ def test_a_tiny_sweep_has_the_ends_of_each_key(tmp_path):
         ('grid = { pruning = ["hard"] }', 'sweeps.batches: pruning = "hard" needs masking'),
         ('grid = { noise = ["texts"] }', 'sweeps.batches: noise = "texts" needs noise_share'),
         ("grid = { batch = [16] }\ntune = { dim = [8] }", "dim cannot be tuned, only "),
-        ("grid = { batch = [16] }\nexamples = 10\nsteps = 10", "give examples or steps, not both"),
         ('grid = { image = ["timm:a@none.safetensors"] }', "sweeps.batches: image"),
     ],
 )

@@ -16,6 +16,8 @@ def table(found: Mapping[str, Any]) -> Group:
     named = [(each["name"], each["directions"]) for each in found["cells"]]
     for ranked in ranks.tables(named, "cell"):
         parts += [ranked, Text()]
+    if found["cells"][0]["classes"]:
+        parts += [_classes(found), Text()]
     parts += _findings(found)
     if found["efficient"]:
         parts += [Text(), _encoders(found["efficient"]), Text(_choice(found["efficient"]))]
@@ -49,6 +51,18 @@ def _cells(found: Mapping[str, Any]) -> Table:
             f"{each['seconds']:,.1f}",
         )
     table.add("chance", *[""] * len(tuned), "", f"{found['chance']:.3f}", "", "", "", "", style="dim")
+    return table
+
+
+def _classes(found: Mapping[str, Any]) -> Table:
+    """Accuracy by the names of classes, those that trained and the others apart."""
+    names = ("trained classes", "95 %", "untrained classes", "95 %")
+    table = Table((Column("cell", "text"), *map(Column, names)), "Zero-shot accuracy, among the names of all classes")
+    for each in found["cells"]:
+        shown = list[str]()
+        for part in (each["classes"]["trained"], each["classes"]["untrained"]):
+            shown += [f"{part['value']:.3f}", f"{part['low']:.3f} to {part['high']:.3f}"] if part else ["", ""]
+        table.add(each["name"], *shown)
     return table
 
 

@@ -134,12 +134,17 @@ class Model(Table):
         None, description="transformers: of the last hidden states: the first token, the mean over the caption, its end"
     )
     context: int = Field(32, ge=4, description="tokens that the text tower reads; a longer caption is cut")
-    head: Literal["linear", "residual"] = Field(
-        "linear", description="residual: Linear, GELU, Linear, dropout, the sum with the first, LayerNorm"
+    head: Literal["linear", "residual", "own"] = Field(
+        "linear",
+        description="residual: Linear, GELU, Linear, dropout, the sum with the first, LayerNorm; own: the projections, "
+        "the temperature and the bias of the checkpoint, whose embeddings decide dim",
     )
     dim: int = Field(256, ge=1, description="numbers of an embedding")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the heads")
     objective: Literal["softmax", "sigmoid", "soft-targets"] = "softmax"
+    texts: Literal["captions", "template"] = Field("captions", description="template: the name of the pair's class")
+    template: str = "a photo of a {name}"
+    train_classes: int = Field(0, ge=0, description="pairs of the first classes of the task train; 0: all pairs")
     bias: Literal["paper", "prior"] = Field("prior", description="sigmoid: starts at -10, or at -ln(batch - 1)")
     same_picture: Literal["match", "negative"] = Field("match", description="other captions of a picture in a batch")
     same_text: Literal["match", "negative"] = Field("negative", description="other pictures of a text in a batch")
@@ -184,6 +189,10 @@ class Model(Table):
             )
         if self.image_size and self.image.kind != "timm":
             raise ValueError("image_size is for timm; an open_clip tower has its own")
+        if self.head == "own":
+            self._check_own()
+        if self.texts == "template" and self.template.count("{name}") != 1:
+            raise ValueError(f"template = {self.template!r} needs {{name}} once, where the name of the class stands")
         if self.same_text == "match" and self.objective == "soft-targets":
             raise ValueError('soft-targets knows no matches: remove same_text = "match", or choose another objective')
         if self.checkpointing and self.batch_norm == "train" and self.image_blocks != 0:
@@ -192,6 +201,20 @@ class Model(Table):
                 'set batch_norm = "eval", or checkpointing = false'
             )
         return self
+
+    def _check_own(self) -> None:
+        """Raises ValueError for towers that do not share a space already."""
+        if self.image.kind != "open_clip" or self.text.kind != "open_clip":
+            raise ValueError('head = "own" is for the two towers of one open_clip model')
+        if (self.image.model, self.image.weights) != (self.text.model, self.text.weights):
+            raise ValueError(f'head = "own" needs both towers of one model: {self.image.name} is not {self.text.name}')
+        if self.dropout:
+            raise ValueError('head = "own" has no dropout: remove it')
+
+    @property
+    def classes_only(self) -> bool:
+        """Whether only pairs with a class of the task train."""
+        return self.texts == "template" or self.train_classes > 0
 
     def under(self, preset: str | None, tiny: bool) -> "Model":
         """The same table with another preset, whose keys it does not set itself, and perhaps tiny.

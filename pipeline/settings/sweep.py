@@ -80,13 +80,15 @@ class Sweep(Table):
     examples: int | None = Field(
         None, ge=1, description="pairs that each training sees, so that steps = examples / batch; default: the model's"
     )
-    steps: int | None = Field(None, ge=1, description="in place of examples, steps of every training")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="in place of examples, steps of every training; with both, each cell is trained under either",
+    )
     tiny: bool = Field(False, description="the first and the last value of each key, few steps, to try a file")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.examples and self.steps:
-            raise ValueError("give examples or steps, not both")
         for name in (*self.grid, *self.tune):
             if name not in VARIED:
                 raise ValueError(f"no key {name!r} can be varied{did_you_mean(name, VARIED)}")
@@ -100,8 +102,16 @@ class Sweep(Table):
     def cells(self, model: Model, folder: Path) -> list[Cell]:
         """The cells, each once, with as many steps as `examples` or `steps` ask for. Files are relative to `folder`.
 
+        With both, all cells at equal examples come before all at equal steps, which the value `equal` tells apart.
+
         Raises ValueError for values that do not go together.
         """
+        if self.examples and self.steps:
+            return [
+                cell._replace(values={**cell.values, "equal": name})
+                for name, other in (("examples", "steps"), ("steps", "examples"))
+                for cell in self.model_copy(update={other: None}).cells(model, folder)
+            ]
         grid, tune = (_ends(each) if self.tiny else each for each in (self.grid, self.tune))
         cells = [self._cell(model, folder, *values) for values in product(_points(grid), _points(tune))]
         found: list[Cell] = []
@@ -133,6 +143,8 @@ class Sweep(Table):
             raise ValueError(f"{where}: {says}" if where else says) from error
         if treatment.pruning != "none" and model.objective == "soft-targets":
             raise ValueError("soft-targets cannot be pruned: their targets are not matches and negatives")
+        if treatment.noise in ("texts", "both", "all") and model.texts == "template":
+            raise ValueError('noise in texts is for captions: set texts = "captions"')
         steps = self.steps or max(1, round((self.examples or own.batch * own.steps) / model.batch))
         shown = {name: _settled(name, value, model, treatment) for name, value in values.items()}
         return Cell(

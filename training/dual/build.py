@@ -10,7 +10,7 @@ from pipeline.models import clip_weights
 from pipeline.settings.encoder import RANDOM, Network
 from pipeline.settings.model import Model, OpenClipText, TransformersText
 from training.dual import hub_folder, image_towers, open_clip_text, tokens, trained, transformers_text
-from training.dual.assembly import branch, start
+from training.dual.assembly import branch, sized, start
 from training.dual.encoder import DualEncoder
 from training.dual.freezing import freeze
 from training.dual.parts import Part
@@ -29,6 +29,7 @@ def build(model: Model, seed: int) -> DualEncoder:
     """
     image, preparation = _image(model)
     text, tokenizer = _text(model)
+    model = sized(model, image, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         branches = branch(model, image, model.image.name), branch(model, text, model.text.name)

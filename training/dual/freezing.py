@@ -12,7 +12,10 @@ Blocks = int | Literal["all"]
 
 
 def freeze(model: DualEncoder) -> None:
-    """Let train what the settings name; the heads and the temperature always do. Raises ModelError."""
+    """Let train what the settings name; the temperature always does. Raises ModelError.
+
+    Heads train as well. The own projection of a frozen tower does not, so that its embeddings do not move.
+    """
     settings = model.settings
     for name, trunk, wanted in (
         ("image", model.visual.trunk, settings.image_blocks),
@@ -21,6 +24,11 @@ def freeze(model: DualEncoder) -> None:
         train_only(trunk, wanted, name)
     if settings.checkpointing:
         _checkpoint(model)
+    if settings.head == "own":
+        for branch in (model.visual, model.text):
+            branch.head.requires_grad_(not branch.frozen)
+        if model.visual.frozen and model.text.frozen:
+            raise ModelError('nothing would train: both towers are frozen, with head = "own"; raise text_blocks')
     heads = [*model.visual.head.parameters(), *model.text.head.parameters()]
     if not heads and model.visual.frozen and model.text.frozen:
         raise ModelError("nothing would train: both towers are frozen, and neither has a head; raise text_blocks")

@@ -1,6 +1,7 @@
 """Image towers: any timm model, or the image tower of an open_clip model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -105,7 +106,9 @@ def _open_clip(image: Network) -> tuple[Part, Preparation]:
         "embed_dim": config["embed_dim"],
         "quick_gelu": bool(config.get("quick_gelu", False)),
     }
-    return _native_part(model.visual, recipe, identity), pictures.of_open_clip(model)
+    part, bias = _native_part(model.visual, recipe, identity), getattr(model, "logit_bias", None)
+    scaled = replace(part, scale=model.logit_scale.item(), bias=None if bias is None else bias.item())
+    return scaled, pictures.of_open_clip(model)
 
 
 def _native_part(visual: Any, recipe: Mapping[str, Any], identity: Mapping[str, Any]) -> Part:

@@ -29,7 +29,7 @@ _TEXT: Renames = {
 def obstacle(model: DualEncoder) -> str | None:
     """Why open_clip cannot hold the model, as the end of a sentence; None if it can."""
     image, text = model.towers
-    if model.settings.head != "linear":
+    if model.settings.head == "residual":
         return f"it has no {model.settings.head} head"
     for part in (image, text):
         if part.obstacle:

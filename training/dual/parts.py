@@ -16,7 +16,8 @@ class Part:
     """A trunk that gives features [batch, width], float32, on the CPU.
 
     `projection` [dim, width] is the pretrained map into the embedding space of an open_clip tower. `fixed` is set for a
-    tower that includes its projection and cannot be parted from it: `width` is the size of its embeddings.
+    tower that includes its projection and cannot be parted from it: `width` is the size of its embeddings. `scale`, a
+    logarithm, and `bias` are those of its checkpoint's logits.
     """
 
     trunk: nn.Module
@@ -28,6 +29,15 @@ class Part:
     quick_gelu: bool | None = None
     obstacle: str | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    scale: float | None = None
+    bias: float | None = None
+
+    @property
+    def dim(self) -> int | None:
+        """The size of the embeddings of its own projection; None without one."""
+        if self.fixed:
+            return self.width
+        return None if self.projection is None else len(self.projection)
 
 
 def of_open_clip(

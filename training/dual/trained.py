@@ -37,7 +37,9 @@ def image(model: Model, folder: Path) -> tuple[Part, Preparation]:
     loaded = folders.load(folder)
     if model.image_size and model.image_size != loaded.preparation.size:
         raise ModelError(f"{model.image.name} sees {loaded.preparation.size} pixels: remove image_size")
-    return _part(loaded.towers[0], loaded.visual.head, folder), loaded.preparation
+    bias = None if loaded.logit_bias is None else loaded.logit_bias.item()
+    part = _part(loaded.towers[0], loaded.visual.head, folder)
+    return replace(part, scale=loaded.logit_scale.item(), bias=bias), loaded.preparation
 
 
 def text(model: Model, folder: Path) -> tuple[Part, Tokenizer]:

@@ -23,7 +23,7 @@ from training.encoders.encoders import Preparing
 from training.learners.clip import Data
 from training.learners.inputs import Inputs, chunks, embed
 from training.measures.matching import Retrieval
-from training.measures.metrics import Predictions
+from training.measures.metrics import Predictions, Units
 
 if TYPE_CHECKING:
     import torch
@@ -88,12 +88,14 @@ class Gallery:
     texts: npt.NDArray[np.generic]
     cut: int
 
-    def ranks(self, inputs: Inputs) -> Predictions:
+    def images(self, inputs: Inputs) -> Units:
+        """The embeddings of the pictures. Raises TrainingError for one that is not finite."""
+        return embed(inputs.model, inputs.model.visual, self.pictures())
+
+    def ranks(self, inputs: Inputs, images: Units | None = None) -> Predictions:
         """As of `Retrieval`. Raises TrainingError for embeddings that are not finite."""
-        model = inputs.model
-        return self.measure.predict(
-            embed(model, model.visual, self.pictures()), embed(model, model.text, chunks(self.texts))
-        )
+        model, shown = inputs.model, self.images(inputs) if images is None else images
+        return self.measure.predict(shown, embed(model, model.text, chunks(self.texts)))
 
 
 def gallery(inputs: Inputs, choice: Choice, test: HeldOut, own: Features, decoder: decoders.Name) -> Gallery:

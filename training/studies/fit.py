@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import CompareError, SourceError, did_you_mean
 from pipeline.models.training_record import FOLDER, RECORD, Fold, Learned
@@ -135,8 +136,9 @@ def _stage(grounds: Grounds, identity: Mapping[str, Any], request: Request) -> S
 
 def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) -> tuple[dict[str, Any], Learned]:
     """Train `inputs.model`; the record of the training, and what the model has seen."""
-    known, pairs, _, gallery = grounds.of(inputs)
-    rows, validation = rows_of(known, drawn)
+    ground = grounds.of(inputs)
+    known, pairs, gallery = ground.known, ground.pairs, ground.gallery
+    rows, validation = rows_of(known, drawn, ground.trains(inputs.model.settings))
     seen = known.table.take(np.concatenate([rows, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     remedy = "lower the learning rates of the model"
@@ -159,9 +161,12 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
     return record, learned
 
 
-def rows_of(known: Pool, drawn: Request) -> tuple[Rows, Rows]:
-    """The rows of the pool to train on, and those to validate on. No picture is on both sides."""
-    free = ~known.leaked
+def rows_of(known: Pool, drawn: Request, trains: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Rows]:
+    """The rows of the pool to train on, and those to validate on. No picture is on both sides.
+
+    `trains` are the rows that the model's settings let train; None: all.
+    """
+    free = ~known.leaked if trains is None else ~known.leaked & trains
     wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
     hashes = known.features[0].phash
     if drawn.fold is not None:

@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.manifest import recipes
 from pipeline.manifest.arms import Choice
 from pipeline.models import device
 from pipeline.progress import Progress
+from pipeline.settings.model import Model
 from pipeline.settings.task import Task
 from pipeline.sources.source import Source
 from pipeline.store.digests import digest
@@ -17,20 +21,27 @@ from training.data import pool
 from training.data.heldout import HeldOut
 from training.data.pool import Pool
 from training.learners.inputs import Inputs
-from training.studies import corpus
+from training.studies import class_texts, corpus
+from training.studies.class_texts import Classes
 from training.studies.corpus import Corpus, Gallery
 
 
 class Ground(NamedTuple):
     """The pool of a manifest, its pairs, how the caption of each row is read, and the gallery of the test set.
 
-    The gallery is None without a test set that has captions.
+    The gallery is None without a test set that has captions, and the classes are None
+    without a task that has some.
     """
 
     known: Pool
     pairs: Corpus
     captions: Callable[[], Sequence[str]]
     gallery: Gallery | None
+    classes: Classes | None
+
+    def trains(self, settings: Model) -> npt.NDArray[np.bool_] | None:
+        """Which rows the settings let train; None: all."""
+        return self.classes.trains(settings) if self.classes else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Grounds:
             "manifest": self.choice.manifest.id,
             "choice": self.choice.key,
             "heldout": self.test.digest if self.test else (split.model_dump() if split else None),
+            "classes": _classes(self.source.task),
             "decoder": self.source.decoder,
             "device": device.kind(),
         }
@@ -70,6 +82,7 @@ class Grounds:
         model, identity = inputs.model.settings, inputs.identity
         frozen = [model.image_blocks == 0, model.text_blocks == 0]
         reads = [identity["image"], identity["text"], model.image_size, model.context, model.pooling, frozen]
+        reads += [model.texts, model.template]
         key = digest(reads)
         if key not in self._known:
             self._known[key] = self._read(inputs)
@@ -88,7 +101,17 @@ class Grounds:
             found: list[str] = pool.captions(self.choice, known.table["uid"])["caption"].to_pylist()
             return found
 
-        return Ground(known, pairs, captions, gallery)
+        classes = class_texts.of(self.choice, self.source.task, known, inputs.model.settings)
+        if classes and inputs.model.settings.texts == "template":
+            pairs = classes.texts(inputs, pairs)
+        return Ground(known, pairs, captions, gallery, classes)
+
+
+def _classes(own: Task | None) -> list[Any] | None:
+    """All that decides the classes of pairs and pictures, as JSON."""
+    if own is None or not own.has_classes:
+        return None
+    return [own.kind, list(own.classes.items()), own.column, own.test and [own.test.column, own.test.agree]]
 
 
 def task_for(task: Task | None) -> Task:

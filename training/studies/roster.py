@@ -152,6 +152,11 @@ def plan(source: Source, storage: Storage) -> Roster:
         if learner.encoder and learner.encoder not in encoders:
             encoders.append(learner.encoder)
         if learner.model:
+            if source.models[learner.model].classes_only:
+                raise SourceError(
+                    f'learners.{name}: texts = "template" and train_classes are for winnow fit and winnow sweep: '
+                    f"remove them from [models.{learner.model}]"
+                )
             settings = model_learner.under(source.models[learner.model], source.task.budget)
             models[name] = settings, model_learner.identity(settings)
         if learner.vqa:

@@ -22,7 +22,7 @@ from training.studies.dual_training import Drawn
 from training.studies.fit import Request, rows_of
 from training.studies.ground import Ground, Grounds
 
-VERSION = 1
+VERSION = 2
 
 
 def key_of(grounds: Grounds, cell: Cell, seed: int) -> str:
@@ -62,7 +62,7 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
     ground = grounds.of(inputs)
     gallery = gallery_of(ground, grounds.source.name)
     measured = asdict(size.measure(inputs.model))
-    rows, validation = rows_of(ground.known, Request("", seed=seed))
+    rows, validation = rows_of(ground.known, Request("", seed=seed), ground.trains(settings))
     pairs = ground.pairs
     if cell.treatment.noise != "none":
         pairs = noisy.corrupt(ground, inputs, rows, cell.treatment.noise, cell.treatment.noise_share, seed)
@@ -70,7 +70,9 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
     with located(f"the cell {describe(cell)}, seed {seed}", "lower its learning rates"), dual_training.threads(pairs):
         run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, seed), saved, pruning)
         _, history = run.run((), list, partial(progress, "training"))
-        ranks = gallery.ranks(inputs)
+        images = gallery.images(inputs)
+        ranks = gallery.ranks(inputs, images)
+        named = ground.classes.ranks(inputs, images).tolist() if ground.classes else None
     saved.remove()
     return {
         "seed": seed,
@@ -78,6 +80,7 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
         "steps": history.step,
         "batch": settings.batch,
         "ranks": ranks.tolist(),
+        "class_ranks": named,
         "epochs": [asdict(each) for each in history.epochs],
         "train_loss": history.epochs[-1].train_loss,
         "validation_loss": history.validation_losses[-1] if history.validation_losses else None,

@@ -15,8 +15,8 @@ from training.learners.inputs import Inputs
 from training.measures import intervals, ranking
 from training.measures.intervals import Bootstrap, Mean
 from training.measures.matching import Retrieval
-from training.studies import comparison, cost, efficiency, observations, published, sweep_cell
-from training.studies.ground import Grounds
+from training.studies import class_texts, comparison, cost, efficiency, observations, published, sweep_cell
+from training.studies.ground import Ground, Grounds
 from training.studies.observations import Scored
 
 FAILED = "failed"
@@ -69,14 +69,14 @@ def summary(grounds: Grounds, settings: Sweep, trained: Sequence[Trained]) -> di
     means = [bootstrap.mean(each) for each in ranks]
     chance = measure.baseline(np.array([]))[1]["mean_recall"]
     rows = [
-        _row(each, mean, ranking.summarize(measure, own, bootstrap))
+        _row(each, mean, ranking.summarize(measure, own, bootstrap), _named(grounds.of(inputs), measure, each))
         for each, mean, own in zip(trained, means, ranks, strict=True)
     ]
     scored = [Scored(_all_values(each.cell), mean) for each, mean in zip(trained, means, strict=True)]
     return {
         "recipe": grounds.choice.recipe.name,
         "model": settings.model,
-        "keys": list(settings.grid),
+        "keys": [*settings.grid, *(["equal"] if settings.examples and settings.steps else [])],
         "seeds": len(settings.seed_numbers),
         "pairs": trained[0].results[0]["pairs"],
         "gallery": {"pictures": measure.pictures, "captions": len(measure.pairs.picture)},
@@ -101,7 +101,7 @@ def _all_values(cell: Cell) -> dict[str, Any]:
     return {**known, **cell.values}
 
 
-def _row(trained: Trained, mean: Mean, directions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(trained: Trained, mean: Mean, directions: Sequence[Mapping[str, Any]], named: Any) -> dict[str, Any]:
     low, high = np.quantile(mean.resampled, [(1 - intervals.LEVEL) / 2, (1 + intervals.LEVEL) / 2]).tolist()
     cell, results = trained
     return {
@@ -111,6 +111,7 @@ def _row(trained: Trained, mean: Mean, directions: Sequence[Mapping[str, Any]]) 
         "image": cell.model.image.name,
         "steps": results[0]["steps"],
         "batch": results[0]["batch"],
+        "classes": named,
         "score": mean.point,
         "low": low,
         "high": high,
@@ -123,6 +124,15 @@ def _row(trained: Trained, mean: Mean, directions: Sequence[Mapping[str, Any]]) 
         "parameters": results[0]["image"] + results[0]["text"] + results[0]["heads"],
         "flops": results[0]["image_flops"],
     }
+
+
+def _named(ground: Ground, measure: Retrieval, trained: Trained) -> dict[str, Any] | None:
+    """Zero-shot accuracy on classes that trained and on others; None without labelled test pictures."""
+    if ground.classes is None or not len(ground.classes.truth):
+        return None
+    ranks = np.array([each["class_ranks"] for each in trained.results])
+    bootstrap = Bootstrap(measure, ranks.shape[1], len(ranks))
+    return class_texts.accuracies(ranks, ground.classes.truth, trained.cell.model, bootstrap)
 
 
 def _metrics(directions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, float]]]:
