@@ -26,8 +26,8 @@ def file(tmp_path):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_whole_model_and_other_keys_override_it(name):
     plain = Model(preset=name)
-    other = Model(preset=name, dim=17, text="small", pooling=None)
-    assert plain.image.kind == "timm"
+    other = Model(preset=name, dim=17, text="small", pooling=None, head="linear")
+    assert plain.image.kind == ("open_clip" if plain.head == "own" else "timm")
     assert (other.dim, other.text.kind, other.objective) == (17, "small", plain.objective)
 
 

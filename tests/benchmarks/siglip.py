@@ -51,12 +51,12 @@ seeds = 5
 examples = {examples}
 steps = {steps}
 [sweeps.{0}_batches.grid]
-batch = [4, 16, 64, 128]
+batch = [4, 64]
 [sweeps.{0}_classes]
 model = "{0}"
 seeds = 5
 [sweeps.{0}_classes.grid]
-train_classes = [{all}, {half}, 2, 1]
+train_classes = [{all}, 1]
 same_text = ["negative", "match"]
 """
 
@@ -146,7 +146,7 @@ def write_scenes(folder):
     text = HEAD.format(folder="test", agree=1) + named(captions.SHAPE_WORDS)
     for name, preset, where, rate, steps in models:
         text += TUNED.format(name=name, preset=preset, folder=where, rate=rate, steps=steps)
-        text += SWEEPS.format(name, all=8, half=4, examples=64 * 50, steps=50)
+        text += SWEEPS.format(name, all=8, examples=64 * 50, steps=50)
     return text, [(text, jpeg) for jpeg, text in pairs], {at: jpeg for at, (jpeg, _) in enumerate(pairs)}
 
 
@@ -162,7 +162,7 @@ def write_flickr(folder):
     pq.write_table(test, folder / "test.parquet")
     text = HEAD.format(folder=sweeps.PACK / "images", agree=2) + named(flickr_photographs.CLASSES)
     text += HEADS.format(image=sweeps.LITE0, text=sweeps.TEXT)
-    text += SWEEPS.format("heads", all=6, half=3, examples=64 * 75, steps=75)
+    text += SWEEPS.format("heads", all=6, examples=64 * 75, steps=75)
     return text, pairs, {at: (sweeps.PACK / "images" / name).read_bytes() for name, at in number.items()}
 
 
