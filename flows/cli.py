@@ -5,7 +5,19 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from flows.commands import choosing, curation, demo, fitting, learning, machine, reading, searching, sweeping, zero_shot
+from flows.commands import (
+    choosing,
+    composition,
+    curation,
+    demo,
+    fitting,
+    learning,
+    machine,
+    reading,
+    searching,
+    sweeping,
+    zero_shot,
+)
 from flows.console import stdout
 from pipeline.errors import WinnowError
 from pipeline.process import user_code
@@ -61,7 +73,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for each in (demo, curation, learning, fitting, sweeping, zero_shot, reading, searching, choosing, machine):
+for each in (
+    demo,
+    curation,
+    learning,
+    fitting,
+    sweeping,
+    zero_shot,
+    composition,
+    reading,
+    searching,
+    choosing,
+    machine,
+):
     for command in each.commands.registered_commands:
         command.cls = OwnOutput
     app.add_typer(each.commands)

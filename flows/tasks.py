@@ -32,7 +32,7 @@ from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import gain_of
 from pipeline.upkeep import retry, reuse
-from training.studies import gain, plot
+from training.studies import composition, gain, plot
 
 REPORT = "report.html"
 PLOT = "gain.svg"
@@ -134,8 +134,8 @@ def measure_gain(served: Source, storage: Storage, manifest: str | None, recipe:
 def write_report(described: Source, storage: Storage, manifest: str | None) -> None:
     """Write the report beside the source's results, and add new trials to the catalogue."""
     found = Manifest.open(storage, manifest)
-    pairs = labelled_pairs(described, storage)
-    report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT, pairs)
+    pairs, seen = labelled_pairs(described, storage), composition.part(described, storage)
+    report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT, pairs, seen)
     database.refresh(storage)
 
 

@@ -41,6 +41,7 @@ COMMANDS = (
     "bench",
     "doctor",
     "zero-shot",
+    "composition",
 )
 
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.demo import captions, pool, rendering, scenes, web
+from pipeline.demo import captions, pool, web
 from pipeline.demo.hold import hold
 from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
 from pipeline.ledger import ingest
+from pipeline.scenes import rendering, scenes
 from pipeline.settings.encoder import Hog
 from pipeline.settings.pairs import Demo
 from pipeline.settings.task import Learner, Task

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.demo import rendering, scenes
 from pipeline.errors import ModelError, SourceError
+from pipeline.scenes import rendering, scenes
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec, mean_direction
 from pipeline.scorers.recorded import RecordedSpec

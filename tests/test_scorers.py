@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
-from pipeline.demo import pool, rendering
+from pipeline.demo import pool
 from pipeline.errors import ModelError
 from pipeline.images.decode_process import Limits
 from pipeline.images.sandbox import Decoder
 from pipeline.models.pinned import fetch
+from pipeline.scenes import rendering
 from pipeline.scorers.captions import MARKS, CaptionsSpec
 from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.spec import Batch

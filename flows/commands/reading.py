@@ -83,17 +83,21 @@ def query(
 def write_report(
     source: SourceName, manifest: ManifestId = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Write a page to look at: funnel, histograms, kept and dropped pairs, failures by cause, and the gain."""
+    """Write a page to look at: funnel, histograms, pairs, failures, the gain, and what the first CLIP cannot see."""
     from flows import sources
     from flows.labels import labelled_pairs
+    from flows.progress import bars
     from pipeline.manifest.manifest import Manifest
     from pipeline.pages import report
     from pipeline.trials.trials import gain_of
+    from training.studies import composition
 
     described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
     path = storage.root / "report.html"
-    report.write(storage, found, gain_of(storage, found.id), path, labelled_pairs(described, storage))
+    with bars() as progress:
+        seen = composition.part(described, storage, progress)
+    report.write(storage, found, gain_of(storage, found.id), path, labelled_pairs(described, storage), seen)
     echo(str(path), as_json)
     print_json(as_json, {"report": str(path), "manifest": found.id})
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.demo.scenes import Scene, Thing
+from pipeline.scenes.scenes import Scene, Thing
 
 VERSION = 1
 """Raised when the same scene and seed get another caption."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.demo.rendering import Picture
+from pipeline.scenes.rendering import Picture
 
 _SIGNS = ("STOCK PHOTO", "© imagebank", "PREVIEW", "SAMPLE", "pixdepot", "for approval", "© 2016 toyfoto", "COPYRIGHT")
 

@@ -12,9 +12,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from pipeline.demo import faults, rendering, scenes
+from pipeline.demo import faults
 from pipeline.demo.captions import caption
 from pipeline.demo.spam import spam
+from pipeline.scenes import rendering, scenes
 
 VERSION = 2
 """Raised when the same seed gives another plan, or another file for a picture."""

@@ -17,9 +17,10 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.demo import captions, pool, scenes, web
+from pipeline.demo import captions, pool, web
 from pipeline.demo.hold import hold
 from pipeline.process import lifeline
+from pipeline.scenes import scenes
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import TestSet
 from pipeline.sources.loading import with_test_set

@@ -42,14 +42,15 @@ class Group:
 
 def write(title: str, about: str, groups: Sequence[Group], path: Path) -> None:
     """Write the page to `path`; `about` says in a sentence what is shown. Raises StorageError if it cannot be."""
-    shown = [(group.heading, [(each, _data_uri(each.picture)) for each in group.predictions]) for group in groups]
+    shown = [(group.heading, [(each, data_uri(each.picture)) for each in group.predictions]) for group in groups]
     try:
         write_page("predictions.html.jinja", path, {"title": title, "about": about, "groups": shown})
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+def data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """A picture, RGB [height, width, 3], as the source of an img element."""
     data, image = io.BytesIO(), Image.fromarray(pixels)
     image.thumbnail((LONGER, LONGER))
     image.save(data, "JPEG", quality=80)

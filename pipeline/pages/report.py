@@ -18,6 +18,7 @@ from pipeline.manifest import remarks
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts, failures, galleries
+from pipeline.pages.predictions import data_uri
 from pipeline.pages.rendering import write_page
 from pipeline.review import caught, diff
 from pipeline.review.diff import Difference
@@ -39,18 +40,21 @@ def write(
     gain: Mapping[str, Any] | None,
     path: Path,
     labels: Labelled | None = None,
+    composition: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page of a manifest to `path`. `gain` is what `training.studies.gain.measure` returns, or None.
 
-    With `labels` of the manifest's pairs the page says what each filter caught. It shows the comparison of encoders if
-    its files are beside `path`.
+    With `labels` of the manifest's pairs the page says what each filter caught. `composition` is what
+    `training.studies.composition.part` returns: what the scorer cannot see. The page shows the comparison of encoders
+    if its files are beside `path`.
     """
     facts = {
         **_facts(storage, manifest, gain),
         "caught": _caught(manifest, labels) if labels else None,
         "encoders": _encoders(path.parent),
+        "composition": composition,
     }
-    write_page("report.html.jinja", path, facts | {"charts": charts})
+    write_page("report.html.jinja", path, facts | {"charts": charts, "data_uri": data_uri})
 
 
 def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import training_sources
 
 from flows.console.sweep import table
-from pipeline.demo import captions, rendering, scenes
+from pipeline.demo import captions
 from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
+from pipeline.scenes import rendering, scenes
 from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
@@ -34,7 +35,7 @@ from training.data import labels
 from training.studies import sweep
 from training.studies.sweep_files import write
 
-CLIP = Path(scenes.__file__).parents[1] / "demo" / "clip"
+CLIP = Path(captions.__file__).parent / "clip"
 TRAIN, TEST = 1500, 400
 """Rendered scenes that are drawn, before those whose caption names no class or several are left out."""
 

@@ -90,8 +90,21 @@ context = 32
 model = "presets"
 examples = 9_600
 [sweeps.presets.grid]
-image = [{LITE0}, {MOBILENET}, "timm:resnet50@random", "timm:inception_v3@random"]
+image = [{LITE0}, {MOBILENET}]
 preset = ["small-clip-study", "small-clip"]
+[sweeps.resnet]
+model = "presets"
+examples = 9_600
+[sweeps.resnet.grid]
+image = ["timm:resnet50@random"]
+preset = ["small-clip-study"]
+[sweeps.inception]
+model = "presets"
+examples = 9_600
+seeds = 1
+[sweeps.inception.grid]
+image = ["timm:inception_v3@random"]
+preset = ["small-clip-study"]
 """
 
 

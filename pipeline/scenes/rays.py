@@ -1,6 +1,6 @@
 """A ray caster: which rays of the camera meet a thing, and how much light reaches the floor past it.
 
-Points and directions are float32; a thing's surface is where its signed distance is 0 (`pipeline.demo.shapes`).
+Points and directions are float32; a thing's surface is where its signed distance is 0 (`pipeline.scenes.shapes`).
 """
 
 # mypy: disable-error-code=no-any-return
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.demo.scenes import Thing
-from pipeline.demo.shapes import Floats, Shape
+from pipeline.scenes.scenes import Thing
+from pipeline.scenes.shapes import Floats, Shape
 
 TRACED = 192
 """Rays a side of a picture."""

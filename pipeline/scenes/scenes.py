@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.demo.shapes import SHAPES, Shape
-from pipeline.demo.surfaces import COLOURS, FLOORS, PATTERNS
+from pipeline.scenes.shapes import SHAPES, Shape
+from pipeline.scenes.surfaces import COLOURS, FLOORS, PATTERNS
 
 VERSION = 1
 """Raised when the same seed gives another picture."""
@@ -26,11 +26,12 @@ class Thing:
     z: float
     turn: float
     pose: Shape = field(repr=False)
+    lift: float = 0.0  # above the floor
 
     @property
     def height(self) -> float:
         """Height of its origin above the floor, in units."""
-        return self.pose.rest * self.scale
+        return self.pose.rest * self.scale + self.lift
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.demo.rays import TRACED, View, camera, march, normals, skylight, sunlight, to_thing
-from pipeline.demo.scenes import Scene, Thing
-from pipeline.demo.shapes import Floats
-from pipeline.demo.surfaces import COLOURS, FLOORS, PATTERNS, grain
+from pipeline.scenes.rays import TRACED, View, camera, march, normals, skylight, sunlight, to_thing
+from pipeline.scenes.scenes import Scene, Thing
+from pipeline.scenes.shapes import Floats
+from pipeline.scenes.surfaces import COLOURS, FLOORS, PATTERNS, grain
 
 SIZE = 128
 """Pixels a side. Rays are averaged down to them, which smooths the edges."""

@@ -1,4 +1,4 @@
-"""Colours, floors and patterns of the demo world: functions from a point of a surface to its colour."""
+"""Colours, floors and patterns of scenes: functions from a point of a surface to its colour."""
 
 # mypy: disable-error-code=no-any-return
 # numpy types arithmetic on float32 arrays as Any.
@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from pipeline.demo.shapes import Floats
+from pipeline.scenes.shapes import Floats
 
 COLOURS: Mapping[str, tuple[float, float, float]] = {
     "red": (0.78, 0.06, 0.07),

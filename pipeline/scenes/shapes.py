@@ -1,4 +1,4 @@
-"""The eight shapes of the demo world, as signed distances in a thing's own space (y up, about 1 unit across).
+"""The eight shapes of scenes, as signed distances in a thing's own space (y up, about 1 unit across).
 
 A distance may be too short, never too long, so that a ray may always advance by it.
 """
