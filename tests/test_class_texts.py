@@ -1,7 +1,5 @@
 """Texts of classes, and models with the projections of their checkpoint: what trains, on what, and what is measured."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -21,6 +19,7 @@ from training.learners.inputs import Inputs
 from training.studies import roster, sweep
 from training.studies.fit import Request, rows_of
 from training.studies.ground import Grounds
+from training.studies.sweep_files import write
 
 SMALL = (
     '[models.small]\nimage = "timm:test_resnet@random"\nimage_size = 32\n'
@@ -120,7 +119,9 @@ def test_a_sweep_tells_trained_classes_from_others(tmp_path):
         assert (parts["trained"]["pictures"], parts["untrained"]["pictures"]) == (10, 5)
         assert parts["trained"]["low"] <= parts["trained"]["value"] <= parts["trained"]["high"]
         assert three["classes"]["untrained"] is None
-    json.dumps(found)
+    plot = write(found, storage)[-1]
+    assert plot.name == "some-classes.svg"
+    assert "zero-shot accuracy on classes that trained" in plot.read_text()
 
 
 def test_classes_that_are_not_there_are_one_line(tmp_path):

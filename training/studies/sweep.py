@@ -15,7 +15,7 @@ from training.studies.fit import model_of
 from training.studies.ground import Grounds
 from training.studies.sweep_summary import FAILED, Trained, chosen, summary
 
-VERSION = 4
+VERSION = 5
 
 
 def run(source: Source, storage: Storage, name: str, progress: Progress = silent) -> dict[str, Any]:

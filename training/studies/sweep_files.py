@@ -23,5 +23,19 @@ def write(found: Mapping[str, Any], storage: Storage) -> list[Path]:
         sweep_plot.scores(found, paths[1])
         if found["efficient"]:
             paths.append(folder / f"{name}-encoders.svg")
-            sweep_plot.trade_off(found["efficient"], found["score"], paths[2])
+            sweep_plot.trade_off(found["efficient"], found["score"], paths[-1])
+        if all(each["classes"] and each["classes"]["trained"] for each in found["cells"]):
+            paths.append(folder / f"{name}-classes.svg")
+            sweep_plot.scores(_by_name(found), paths[-1])
     return paths
+
+
+def _by_name(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same sweep with the zero-shot accuracy on classes that trained as its score."""
+    cells = []
+    for each in found["cells"]:
+        part = each["classes"]["trained"]
+        cells.append({**each, "score": part["value"], "low": part["low"], "high": part["high"]})
+    score = "zero-shot accuracy on classes that trained"
+    shown = sum(part["pictures"] for part in found["cells"][0]["classes"].values() if part)
+    return {**found, "gallery": {"pictures": shown}, "cells": cells, "score": score, "chance": 1 / found["classes"]}

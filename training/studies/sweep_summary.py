@@ -81,6 +81,7 @@ def summary(grounds: Grounds, settings: Sweep, trained: Sequence[Trained]) -> di
         "pairs": trained[0].results[0]["pairs"],
         "gallery": {"pictures": measure.pictures, "captions": len(measure.pairs.picture)},
         "interval": f"{intervals.LEVEL:.0%}, over seeds and test pictures; {intervals.RESAMPLES} resamples",
+        "classes": len(classes.names) if (classes := grounds.of(inputs).classes) else 0,
         "score": Retrieval.metrics["mean_recall"],
         "chance": chance,
         "device": trained[0].results[0]["device"],
