@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.demo import world
 from pipeline.errors import ModelError, SourceError
 from pipeline.scenes import rendering, scenes
 from pipeline.scorers.clip import ClipSpec
@@ -18,7 +19,7 @@ from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
 from pipeline.sources import loading
 
-FOLDER = Path(scenes.__file__).parent / "clip"
+FOLDER = Path(world.__file__).parent / "clip"
 CLIP = ClipSpec.model_validate({"kind": "clip", "model": f"local-dir:{FOLDER}", "precision": "float32"})
 BALL = {"positive": ["a red ball", "a red sphere"], "negative": ["a blue cube", "a blue block", "a blue box"]}
 
