@@ -97,11 +97,10 @@ model = "presets"
 examples = 9_600
 [sweeps.resnet.grid]
 image = ["timm:resnet50@random"]
-preset = ["small-clip-study"]
+preset = ["small-clip-study", "small-clip"]
 [sweeps.inception]
 model = "presets"
 examples = 9_600
-seeds = 1
 [sweeps.inception.grid]
 image = ["timm:inception_v3@random"]
 preset = ["small-clip-study"]
