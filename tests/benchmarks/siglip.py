@@ -52,12 +52,12 @@ seeds = 5
 examples = {examples}
 steps = {steps}
 [sweeps.{0}_batches.grid]
-batch = [4, 64]
+batch = [{batches}]
 [sweeps.{0}_classes]
 model = "{0}"
 seeds = 5
 [sweeps.{0}_classes.grid]
-train_classes = [{all}, 1]
+train_classes = [{classes}]
 same_text = ["negative", "match"]
 """
 
@@ -147,7 +147,7 @@ def write_scenes(folder):
     text = HEAD.format(folder="test", agree=1) + named(captions.SHAPE_WORDS)
     for name, preset, where, rate, steps in models:
         text += TUNED.format(name=name, preset=preset, folder=where, rate=rate, steps=steps)
-        text += SWEEPS.format(name, all=8, examples=64 * 50, steps=50)
+        text += SWEEPS.format(name, all=8, classes="8, 1", batches="4, 64", examples=64 * 50, steps=50)
     return text, [(text, jpeg) for jpeg, text in pairs], {at: jpeg for at, (jpeg, _) in enumerate(pairs)}
 
 
@@ -163,7 +163,8 @@ def write_flickr(folder):
     pq.write_table(test, folder / "test.parquet")
     text = HEAD.format(folder=sweeps.PACK / "images", agree=2) + named(flickr_photographs.CLASSES)
     text += HEADS.format(image=sweeps.LITE0, text=sweeps.TEXT)
-    text += SWEEPS.format("heads", all=6, examples=64 * 75, steps=75)
+    grid = {"classes": "6, 5, 4, 3, 2, 1", "batches": "4, 8, 16, 32, 64, 128"}
+    text += SWEEPS.format("heads", all=6, **grid, examples=64 * 75, steps=75)
     return text, pairs, {at: (sweeps.PACK / "images" / name).read_bytes() for name, at in number.items()}
 
 
