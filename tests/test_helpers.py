@@ -30,10 +30,10 @@ def until(condition):
 
 
 def of(storage):
-    """The stored trials, without their seconds, and the processes that trained them."""
+    """The stored trials, without seconds and memory, and the processes that trained them."""
     found = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
     claims = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("trials") if ".claim-" in key]
-    return [dataclasses.replace(each, seconds=0) for each in found], [each["pid"] for each in claims]
+    return [dataclasses.replace(each, seconds=0, memory_mb=None) for each in found], [each["pid"] for each in claims]
 
 
 @pytest.mark.slow
