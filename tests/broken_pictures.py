@@ -23,7 +23,7 @@ from PIL import Image, ImageCms
 
 from pipeline.failure import RowError
 from pipeline.images.decode_process import Limits
-from pipeline.images.sandbox import Decoder
+from pipeline.images.sandbox import Decoders
 
 LIMITS = Limits(image_size=256, quality=95, max_pixels=50_000_000)
 CAUSES = ("undecodable", "too_many_pixels", "decode_timeout", "decode_crash")
@@ -160,7 +160,7 @@ def tally(pictures: Iterable[tuple[str, bytes]], workers: int = 2) -> Tally:
     found, lock, coming = Tally(), threading.Lock(), iter(pictures)
 
     def work() -> None:
-        with Decoder(LIMITS) as decoder:
+        with Decoders(LIMITS) as decoder:
             while True:
                 with lock:
                     name, data = next(coming, (None, b""))
@@ -181,7 +181,7 @@ def tally(pictures: Iterable[tuple[str, bytes]], workers: int = 2) -> Tally:
     return found
 
 
-def _outcome(decoder: Decoder, data: bytes) -> tuple[str | None, str | None]:
+def _outcome(decoder: Decoders, data: bytes) -> tuple[str | None, str | None]:
     """The cause, None for a picture; and what is wrong with the answer."""
     try:
         made = decoder.decode(data)

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from pipeline.failure import RowError
 from pipeline.images.decode_process import Limits
-from pipeline.images.sandbox import Decoder
+from pipeline.images.sandbox import Decoders
 
 SCENE = np.array(
     [(200, 60, 50), (60, 160, 70), (50, 70, 180), (128, 128, 128), (230, 200, 160), (20, 20, 25), (255, 255, 255)]
@@ -100,7 +100,7 @@ def ink_profile():
 
 @pytest.fixture(scope="module")
 def decoder():
-    with Decoder(Limits(image_size=512, quality=100, max_pixels=50_000_000)) as decoder:
+    with Decoders(Limits(image_size=512, quality=100, max_pixels=50_000_000)) as decoder:
         yield decoder
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from PIL import Image
 
 from pipeline.failure import RowError
 from pipeline.images.decode_process import Limits
-from pipeline.images.sandbox import Decoder
+from pipeline.images.sandbox import Decoders
 
 CAUSES = {"undecodable", "too_many_pixels", "decode_timeout", "decode_crash"}
 LIMITS = Limits(image_size=64, quality=95, max_pixels=50_000_000)
@@ -27,8 +28,20 @@ LIMITS = Limits(image_size=64, quality=95, max_pixels=50_000_000)
 
 @pytest.fixture(scope="module")
 def decoder():
-    with Decoder(LIMITS) as decoder:
+    with Decoders(LIMITS) as decoder:
         yield decoder
+
+
+def processes(decoder):
+    """The process numbers of its decoders."""
+    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    each = [tuple(map(int, line.split())) for line in lines.splitlines()]
+    return {child for child, parent in each if parent == decoder.pid}
+
+
+def only(decoder):
+    (process,) = processes(decoder)
+    return process
 
 
 def encoded(image, kind="PNG", **options):
@@ -223,33 +236,33 @@ def test_a_jpeg_that_lacks_its_end_marker_only_is_whole(decoder, options):
 
 
 def test_a_picture_that_takes_too_long_costs_one_row(heavy):
-    with Decoder(Limits(64, 95, 50_000_000, seconds=0.1)) as decoder:
+    with Decoders(Limits(64, 95, 50_000_000, seconds=0.1)) as decoder:
         good = decoder.decode(picture(1))
-        first = decoder.pid
+        first = only(decoder)
         begun = time.monotonic()
         assert cause_of(decoder, heavy) == "decode_timeout"
         assert time.monotonic() - begun < 2
         assert decoder.decode(picture(1)) == good
-        assert decoder.pid != first
+        assert only(decoder) != first
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not limit a process's memory")
 def test_a_picture_that_takes_too_much_memory_costs_one_row(heavy):
-    with Decoder(Limits(64, 95, 50_000_000, memory=150 << 20)) as decoder:
+    with Decoders(Limits(64, 95, 50_000_000, memory=150 << 20)) as decoder:
         assert cause_of(decoder, heavy) == "undecodable"
         assert decoder.decode(picture(1)).jpeg
 
 
 def test_a_picture_that_kills_the_decoder_costs_one_row(decoder, heavy):
     decoder.decode(picture(1))
-    threading.Timer(0.1, os.kill, (decoder.pid, signal.SIGSEGV)).start()
+    threading.Timer(0.1, os.kill, (only(decoder), signal.SIGSEGV)).start()
     assert cause_of(decoder, heavy) == "decode_crash"
     assert decoder.decode(picture(1)).jpeg
 
 
 def test_a_decoder_that_died_between_two_pictures_costs_none(decoder):
     good = decoder.decode(picture(1))
-    os.kill(decoder.pid, signal.SIGKILL)
+    os.kill(only(decoder), signal.SIGKILL)
     time.sleep(0.1)
     assert decoder.decode(picture(1)) == good
 
@@ -262,12 +275,42 @@ def test_many_threads_get_their_own_pictures(decoder):
 
 
 def test_a_closed_decoder_leaves_no_process():
-    decoder = Decoder(LIMITS)
+    decoder = Decoders(LIMITS, 3)
     decoder.decode(picture(1))
-    pid = decoder.pid
+    started = {decoder.pid, *processes(decoder)}
+    assert len(started) == 4
     decoder.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    until = time.monotonic() + 5
+    while (left := [pid for pid in started if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert left == []
+
+
+def test_a_pool_decodes_several_pictures_at_once_for_forks_too(heavy):
+    """One picture takes half a second and holds one decoder; the others go to the other one, and none is mixed up."""
+    with Decoders(LIMITS, 2) as pool, ThreadPoolExecutor(6) as threads:
+        alone = [pool.decode(picture(number)) for number in range(16)]
+        slow = threads.submit(pool.decode, heavy)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if [pool.decode(picture(number)) for number in range(16)] == alone else 1)
+        assert list(threads.map(lambda number: pool.decode(picture(number % 16)), range(96))) == alone * 6
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not slow.exception()
+
+
+def test_each_picture_that_kills_a_decoder_costs_its_own_row(heavy):
+    """Five deaths among forty pictures: five rows, each with its cause, and all decoders are there again."""
+    with Decoders(Limits(64, 95, 50_000_000, seconds=0.1), 2) as pool, ThreadPoolExecutor(8) as threads:
+        good = pool.decode(picture(1))
+        asked = [heavy if number % 8 == 3 else picture(1) for number in range(40)]
+        outcomes = [threads.submit(pool.decode, data) for data in asked]
+        for data, outcome in zip(asked, outcomes, strict=True):
+            if data is heavy:
+                assert outcome.exception().cause == "decode_timeout"
+            else:
+                assert outcome.result() == good
+        assert len(processes(pool)) == 2
 
 
 def test_hostile_files_have_the_outcome_that_a_careful_loader_gives():
@@ -277,7 +320,7 @@ def test_hostile_files_have_the_outcome_that_a_careful_loader_gives():
     rows = pq.read_table(folder / "index.parquet").to_pylist()
     assert len(rows) == 258
     wrong = []
-    with Decoder(Limits(256, 95, 50_000_000)) as decoder:
+    with Decoders(Limits(256, 95, 50_000_000)) as decoder:
         for row in rows:
             begun = time.monotonic()
             outcome = outcome_of(decoder, (folder / row["file"]).read_bytes())

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from pipeline.demo import pool
 from pipeline.errors import ModelError
 from pipeline.images.decode_process import Limits
-from pipeline.images.sandbox import Decoder
+from pipeline.images.sandbox import Decoders
 from pipeline.models.pinned import fetch
 from pipeline.scenes import rendering
 from pipeline.scorers.captions import MARKS, CaptionsSpec
@@ -121,7 +121,7 @@ def test_blockiness_tells_compressed_uploads_although_they_are_stored_anew(side,
     random = np.random.default_rng(5)
     photographs = [Image.fromarray(pool.photograph(11, pool.CALIBRATION, number)) for number in range(24)]
     found = []
-    with Decoder(Limits(side, 95, 10**6)) as decoder:
+    with Decoders(Limits(side, 95, 10**6)) as decoder:
         for lowest, highest in ((3, 12), (82, 96)):
             uploads = [encoded(each, int(random.integers(lowest, highest + 1))) for each in photographs]
             stored = [opened(decoder.decode(upload).jpeg) for upload in uploads]

@@ -1,9 +1,12 @@
-"""The process that decodes: bytes from the web into a clean JPEG, with little memory and little time.
+"""The processes that decode: bytes from the web into a clean JPEG, with little memory and little time.
 
-`python -m pipeline.images.decode_process LIMITS` runs it. It imports Pillow and two small modules, so it starts in a
-tenth of a second. `pipeline.images.sandbox` starts it, sends pictures and restarts it.
+`python -m pipeline.images.decode_process LIMITS COUNT REQUESTS CONTROL` runs them; the last two are inherited
+descriptors (`pipeline.process.unnamed`). It imports Pillow and a few small modules, so it starts in a tenth of a second,
+and forks COUNT decoders. When one dies it forks another. `pipeline.images.sandbox` starts it and sends pictures.
 
-Standard input is a socket. A request is the size of a file and the file. A reply is two sizes, a JSON head and a JPEG.
+A decoder takes one connection at a time. It sends its process number, reads the size of a file and the file, and sends
+two sizes, a JSON head and a JPEG. A connection to CONTROL kills the decoder that the first message names and gets the
+status that it died with.
 """
 
 import contextlib
@@ -11,6 +14,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -19,19 +23,26 @@ import time
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 from PIL import AvifImagePlugin, Image, PngImagePlugin
 
 from pipeline.images import colours, grey
+from pipeline.process import lifeline
+from pipeline.process.unnamed import Acceptor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "ICO", "PPM")
 """The formats that are decoded. No EPS (it starts Ghostscript), no JPEG 2000, none that browsers never showed."""
 
+PROCESS = struct.Struct(">I")
 REQUEST = struct.Struct(">Q")
 REPLY = struct.Struct(">II")
+STATUS = struct.Struct(">i")
 READY = b"+"
-"""Sent once, before the first request."""
+"""Printed once, when requests can be sent."""
+
+Resample = Literal["hamming", "lanczos"]
+"""How a picture becomes smaller, in the words of Pillow."""
 
 MAX_SIDE = 65_500
 """px of a JPEG, as libjpeg writes it."""
@@ -48,12 +59,13 @@ class Limits:
     """What a picture may cost, and what is made of it.
 
     `image_size`: px of the shorter side at most. `quality`: of the JPEG. `seconds` of processor time and `memory` in
-    bytes are for the process.
+    bytes are for a process.
     """
 
     image_size: int
     quality: int
     max_pixels: int
+    resample: Resample = "hamming"
     seconds: float = 2
     memory: int = 1 << 30
 
@@ -68,34 +80,88 @@ class Picture:
 
 
 def receive(wire: socket.socket, size: int, deadline: float | None = None) -> bytes:
-    """Exactly `size` bytes. Raises TimeoutError after the deadline, ConnectionError if the other side is gone."""
-    data = bytearray()
-    while len(data) < size:
+    """So many bytes. Raises TimeoutError at the deadline, ConnectionError if the other side is gone."""
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
         if deadline is not None:
             wire.settimeout(max(0.001, deadline - time.monotonic()))
-        block = wire.recv(min(size - len(data), 1 << 20))
-        if not block:
+        count = wire.recv_into(rest)
+        if not count:
             raise ConnectionResetError
-        data += block
+        rest = rest[count:]
     return bytes(data)
 
 
-def _serve(limits: Limits) -> None:
-    """Answer requests on standard input until it ends."""
-    wire = socket.socket(fileno=os.dup(0))
-    wire.sendall(READY)
+class Supervisor:
+    """Keeps `count` decoders running."""
+
+    def __init__(self, limits: Limits, count: int, requests: Acceptor, control: Acceptor) -> None:
+        self._limits, self._requests, self._control = limits, requests, control
+        self._decoders: set[int] = set()
+        self._died: dict[int, int] = {}
+        self._woken, self._alarm = socket.socketpair()
+        for end in (self._woken, self._alarm):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        for _ in range(count):
+            self._fork()
+
+    def run(self) -> NoReturn:
+        """Replace decoders that died, and answer questions about them, until this process is killed."""
+        while True:
+            readable, _, _ = select.select([self._woken, self._control], [], [])
+            if self._woken in readable:
+                self._woken.recv(1 << 10)
+                self._reap()
+            if self._control in readable:
+                message, asking = self._control.accept()
+                with asking, contextlib.suppress(OSError):
+                    asking.sendall(STATUS.pack(self._end(PROCESS.unpack(message)[0])))
+
+    def _fork(self) -> None:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for end in (self._woken, self._alarm, self._control):
+                    end.close()
+                _serve(self._requests, self._limits)
+            os._exit(1)
+        self._decoders.add(child)
+
+    def _reap(self, block: int | None = None) -> None:
+        """Replace those that died; wait for the one of that number."""
+        for decoder in [block] if block else tuple(self._decoders):
+            done, status = os.waitpid(decoder, 0 if block else os.WNOHANG)
+            if done:
+                self._decoders.remove(decoder)
+                self._died[decoder] = os.waitstatus_to_exitcode(status)
+                self._fork()
+
+    def _end(self, decoder: int) -> int:
+        """Kill a decoder unless it is dead. The status that it died with."""
+        if decoder in self._decoders:
+            os.kill(decoder, signal.SIGKILL)
+            self._reap(decoder)
+        return self._died.pop(decoder, 0)
+
+
+def _serve(requests: Acceptor, limits: Limits) -> None:
+    """Answer requests until this process is killed. A client that has ended costs nothing."""
     while True:
-        try:
-            size = REQUEST.unpack(receive(wire, REQUEST.size))[0]
-            data = receive(wire, size)
-        except ConnectionError:
-            return
-        # Processor time, not the clock: the load of the machine must not decide about a row. The signal kills.
-        signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-        head, jpeg = _outcome(data, limits)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        text = json.dumps(head).encode()
-        wire.sendall(REPLY.pack(len(text), len(jpeg)) + text + jpeg)
+        _, wire = requests.accept()
+        with wire, contextlib.suppress(ConnectionError):
+            wire.sendall(PROCESS.pack(os.getpid()))
+            data = receive(wire, REQUEST.unpack(receive(wire, REQUEST.size))[0])
+            # Processor time, not the clock: the load of the machine must not decide about a row. The signal kills.
+            signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+            head, jpeg = _outcome(data, limits)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            text = json.dumps(head).encode()
+            wire.sendall(REPLY.pack(len(text), len(jpeg)) + text + jpeg)
 
 
 def _outcome(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
@@ -138,7 +204,7 @@ def _picture(data: bytes, limits: Limits) -> Picture:
         image.load()
         plain = _eight_bits(image)
         if plain.size != size:
-            plain = plain.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+            plain = plain.resize(size, Image.Resampling[limits.resample.upper()], reducing_gap=3)
         plain = colours.to_srgb(plain, image.info.get("icc_profile"))
         if plain.mode == "RGBA":
             plain = Image.alpha_composite(Image.new("RGBA", size, "white"), plain).convert("RGB")
@@ -199,7 +265,14 @@ def _confine(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
 
 
-if __name__ == "__main__":
-    limits = Limits(**json.loads(sys.argv[1]))
+def main(limits: Limits, count: int, requests: int, control: int) -> NoReturn:
+    """Confine this process and run decoders."""
+    lifeline.hold()
     _confine(limits)
-    _serve(limits)
+    supervisor = Supervisor(limits, count, Acceptor.of(requests), Acceptor.of(control))
+    os.write(1, READY)
+    supervisor.run()
+
+
+if __name__ == "__main__":
+    main(Limits(**json.loads(sys.argv[1])), *map(int, sys.argv[2:]))

@@ -13,7 +13,7 @@ from pipeline.errors import ModelError, SourceError, StorageError, did_you_mean
 from pipeline.failure import RowError
 from pipeline.images import decoders
 from pipeline.images.decode_process import Limits
-from pipeline.images.sandbox import Decoder
+from pipeline.images.sandbox import Decoders
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.clip import ClipSpec
 from pipeline.sources.source import Source
@@ -116,7 +116,7 @@ def _stored_jpeg(path: Path, source: Source) -> bytes:
     if len(data) > limits.max_bytes:
         raise SourceError(f"{path} has more than {limits.max_bytes:,} bytes, the download.max_bytes of the source")
     try:
-        with Decoder(Limits(limits.image_size, limits.quality, limits.max_pixels)) as decoder:
+        with Decoders(Limits(limits.image_size, limits.quality, limits.max_pixels)) as decoder:
             return decoder.decode(data).jpeg
     except RowError as error:
         raise SourceError(f"{path} is no picture that can be decoded: {error}") from None
