@@ -1,5 +1,6 @@
 """The command line. Heavy libraries are imported inside commands, so that --help answers at once."""
 
+import sys
 from typing import Any
 
 import typer
@@ -21,6 +22,7 @@ from flows.commands import (
 from flows.console import stdout
 from pipeline.errors import WinnowError
 from pipeline.process import user_code
+from pipeline.query import sandbox
 from pipeline.store.disk import disk_broken
 
 
@@ -94,6 +96,8 @@ for each in (
 def main() -> None:
     """The console script. Exit status 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: Ctrl-C."""
     try:
+        if sys.argv[1:2] == ["sql"] and len(sys.argv) > 2 and not {"-h", "--help", "--list"} & set(sys.argv):
+            sandbox.prepare()
         app()
     except SystemExit as end:
         user_code.end_process(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -68,12 +68,13 @@ def query(
     text = sys.stdin.read() if query == "-" else resolve(query)
     answer = sandbox.run(text, sources.published(root, source or []), deadline=deadline)
     from flows.console import answers
-    from flows.console.output import show
 
     if out is not None:
         answers.write_file(answer, form, out)
         echo(f"{len(answer):,} rows in {out}", to_stderr=True)
     elif form is Format.table:
+        from flows.console.output import show
+
         show(answers.table(answer), to_stderr=False)
     else:
         answers.write(answer, form, stdout.answers())

@@ -5,14 +5,16 @@ import os
 import tempfile
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
 
 from flows.console import values
-from flows.console.layout import Column, Table
 from flows.console.output import dumps, printable, show_json
 from pipeline.errors import StorageError
+
+if TYPE_CHECKING:
+    from flows.console.layout import Table
 
 SHOWN = 50
 """Rows that a table shows."""
@@ -21,8 +23,10 @@ LONGEST = 200
 """Characters of one text or list that a table shows. Numbers are never cut."""
 
 
-def table(answer: pa.Table) -> Table:
+def table(answer: pa.Table) -> "Table":
     """The first `SHOWN` rows; a list of columns for each row where the terminal is too narrow."""
+    from flows.console.layout import Column, Table
+
     columns = [Column(printable(field.name), "number" if _is_number(field.type) else "text") for field in answer.schema]
     note = f"the first {SHOWN} of {len(answer):,} rows" if len(answer) > SHOWN else ""
     made = Table(columns, note=note, by_row=True)

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, TextIO
-
-from rich.console import Console, RenderableType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flows.console.stdout import answers
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 PIPED = 100_000
 """Columns of what is no terminal: a file or a pipe gets every table at its natural width."""
@@ -19,8 +20,10 @@ EXACT = 2**64
 """Integers from here on are strings in JSON: few programs read them as numbers without loss."""
 
 
-def show(thing: RenderableType, to_stderr: bool) -> None:
+def show(thing: "RenderableType", to_stderr: bool) -> None:
     """Print a table or text as wide as the terminal, or as COLUMNS says; at its natural width where neither is."""
+    from rich.console import Console
+
     stream = sys.stderr if to_stderr else answers()
     has_width = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
     Console(file=stream, width=None if has_width else PIPED).print(thing)

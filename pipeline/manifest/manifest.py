@@ -119,14 +119,18 @@ class Manifest:
 
     @cached_property
     def _rows(self) -> list[Path]:
+        if not self.complete:
+            self._check_not_taken_down()
+        return [self.storage.fetch(part.rows) for part in self.parts]
+
+    def _check_not_taken_down(self) -> None:
         from pipeline.ledger.blocklist import FOLDER
 
-        if not self.complete and self.storage.keys(FOLDER):
+        if self.storage.keys(FOLDER):
             raise StorageError(
                 f"manifest {self.id[:12]} is no longer complete: pairs of it were taken down by `winnow forget`; take "
                 "a newer one, or run `winnow curate` if this is the newest"
             )
-        return [self.storage.fetch(part.rows) for part in self.parts]
 
     def row_files(self) -> list[Path]:
         """The files with its rows, in ledger order, without verdicts."""

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence, Set
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import duckdb
@@ -68,7 +69,8 @@ def _bound(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
 def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], names: Set[str]) -> list[Path]:
     """Create the views that the SQL may refer to, and give the files that they read.
 
-    `history` and `trained_on` open the files of every manifest and every trial, so they exist for SQL that names them.
+    All but the views of the newest manifests read a file for each manifest or trial, so they exist for SQL that names
+    them.
     """
     newest = [Manifest.open(storage) for storage in storages]
     selects, files = views.newest(newest), [path for manifest in newest for path in manifest.files()]
@@ -78,8 +80,10 @@ def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], n
     if "trained_on" in names:
         selects |= views.trained_on(storages)
         files += views.draws(storages)
-    con.from_arrow(views.manifests(storages)).create("manifests")
-    con.from_arrow(views.trials(storages)).create("trials")
+    if "manifests" in names:
+        con.from_arrow(views.manifests(storages)).create("manifests")
+    if names & {"trials", "trained_on"}:
+        con.from_arrow(views.trials(storages)).create("trials")
     for name, select in selects.items():
         con.execute(f"CREATE VIEW {name} AS {select}")
     return files
@@ -112,11 +116,20 @@ def _one_line(error: BaseException) -> str:
     return f"{first} Did you mean {hint[1].rstrip('?')}?" if hint else first
 
 
+class _WithoutPandas(MetaPathFinder):
+    """Hides pandas, which Arrow imports for 0.2 s to ask whether a list is one of its Series."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
 def _main() -> None:
     lifeline.hold()
     job = Job(**json.load(sys.stdin))
     confinement.limit(4 * MEMORY, SPILL)
     confinement.forbid_writing([Path(job.folder)])
+    sys.meta_path.insert(0, _WithoutPandas())
     try:
         _answer(job)
     except (duckdb.Error, pa.ArrowException, WinnowError, MemoryError, OSError) as error:

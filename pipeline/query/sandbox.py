@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DEADLINE = 30.0
-"""Seconds from the start of the process to its last row."""
+"""Seconds from the job to its last row."""
+
+_prepared: "list[subprocess.Popen[bytes]]" = []
+"""At most one process that waits for its job."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Job:
     roots: Sequence[str]
     folder: str
     limit: int | None
+
+
+def prepare() -> None:
+    """Start the process of the next `run` now. It imports DuckDB while this process still reads its command line."""
+    _prepared[:] = [_start()]
 
 
 def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadline: float = DEADLINE) -> "pa.Table":
@@ -53,12 +61,7 @@ def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadlin
 def _supervise(job: Job, deadline: float) -> None:
     """Run the job in a process of its own. Raises QueryError, in one line, for whatever goes wrong there."""
     try:
-        with lifeline.start(
-            lifeline.python("pipeline.query.answering"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
+        with _prepared.pop() if _prepared else _start() as process:
             import pyarrow as pa  # noqa: F401 - while the process starts
 
             try:
@@ -73,3 +76,12 @@ def _supervise(job: Job, deadline: float) -> None:
     if process.returncode != 0:
         reason = (err.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise QueryError(f"the query ended its process with status {process.returncode}: {reason}")
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    return lifeline.start(
+        lifeline.python("pipeline.query.answering"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )

@@ -11,6 +11,9 @@ from pipeline.filtering.functions import STEADY, words
 VIEWS = words("rows kept dropped failed manifests trials history trained_on")
 """The tables that a query can name (`pipeline.manifest.views`)."""
 
+_EVERY = '"tables"'
+"""What SHOW TABLES reads."""
+
 _FUNCTIONS = STEADY | words(
     """
     ago approx_quantile approx_top_k current_date current_localtime current_localtimestamp error gen_random_uuid
@@ -24,7 +27,7 @@ _TABLE_FUNCTIONS = words("generate_series json_each json_tree range repeat unnes
 
 
 def check(sql: str) -> Set[str]:
-    """Check that the SQL is one SELECT over the views, and give the views that it names.
+    """Check that the SQL is one SELECT over the views, and give the views that it names; all of them for SHOW TABLES.
 
     Nothing of it is bound or run. Raises QueryError, in one line. A kind of node, a function or a table that is not
     known to only read the views is refused.
@@ -33,8 +36,9 @@ def check(sql: str) -> Set[str]:
     try:
         tree = syntax.parse(sql)["statements"]
         syntax.check_kinds(tree)
-        for name in syntax.tables(tree, VIEWS):
-            if name != '"tables"':  # SHOW TABLES
+        tables = set(syntax.tables(tree, VIEWS))
+        for name in sorted(tables):
+            if name != _EVERY:
                 raise QueryError(f"there is no table {name!r} here: there is {', '.join(sorted(VIEWS))}")
         for name in syntax.table_functions(tree):
             if name not in _TABLE_FUNCTIONS:
@@ -42,6 +46,8 @@ def check(sql: str) -> Set[str]:
         for name in syntax.calls(tree):
             if name not in _FUNCTIONS:
                 raise QueryError(f"the function {name} cannot be used here")
+        if _EVERY in tables:
+            return VIEWS
         return {name for node in syntax.nodes(tree) if (name := str(node.get("table_name", "")).lower()) in VIEWS}
     except ValueError as error:
         raise QueryError(str(error)) from None
