@@ -214,13 +214,8 @@ def _picture(data: bytes, limits: Limits) -> Picture:
     """The first frame, upright, on white, no larger than the limits allow."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        scale = min(1.0, limits.image_size / min(width, height), MAX_SIDE / max(width, height))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at about twice the size needed
-        image.load()
-        plain = _eight_bits(image)
-        if plain.size != size:
-            plain = plain.resize(size, Image.Resampling[limits.resample.upper()], reducing_gap=3)
+        size = load(image, limits)
+        plain = resize(_eight_bits(image), size, limits)
         plain = colours.to_srgb(plain, image.info.get("icc_profile"))
         if plain.mode == "RGBA":
             plain = Image.alpha_composite(Image.new("RGBA", size, "white"), plain).convert("RGB")
@@ -230,9 +225,31 @@ def _picture(data: bytes, limits: Limits) -> Picture:
         if turn >= 5:
             width, height = height, width
     plain.info = {}  # else the comment would be written
+    return Picture(encode(plain, limits), width, height)
+
+
+def load(image: Image.Image, limits: Limits) -> tuple[int, int]:
+    """Decode, a JPEG at about twice the size that is needed. Returns the width and height to store."""
+    width, height = image.size
+    scale = min(1.0, limits.image_size / min(width, height), MAX_SIDE / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image.draft(None, (2 * size[0], 2 * size[1]))
+    image.load()
+    return size
+
+
+def resize(image: Image.Image, size: tuple[int, int], limits: Limits) -> Image.Image:
+    """The picture at this size."""
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling[limits.resample.upper()], reducing_gap=3)
+
+
+def encode(image: Image.Image, limits: Limits) -> bytes:
+    """The JPEG that is stored."""
     encoded = BytesIO()
-    plain.save(encoded, "JPEG", quality=limits.quality)
-    return Picture(encoded.getvalue(), width, height)
+    image.save(encoded, "JPEG", quality=limits.quality)
+    return encoded.getvalue()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

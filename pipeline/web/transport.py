@@ -12,7 +12,6 @@ import certifi
 
 from pipeline.web.guard import seconds_left
 
-
 _STEP = 0.01
 """Seconds after which a socket's own time limit is set again. It costs as much as a read, and a body has many reads."""
 
