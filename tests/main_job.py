@@ -40,7 +40,7 @@ def bring_in(described: Source, storage: Storage, guard: Guard | None = None, te
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}
         tell("download")
-        for shard, error in local.run(lambda: download.make(served, storage, guard), ledger.shards):
+        for shard, error in local.run_wide(download.Downloading(served, storage, guard), ledger.shards):
             tell(f"downloaded {shard.number}")
             if error:
                 quarantined[shard.number] = str(error)

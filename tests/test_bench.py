@@ -14,8 +14,8 @@ from flows.cli import app
 from pipeline.bench import choosing, scoring, synthetic, synthetic_manifest
 from pipeline.bench.scoring import Repeat
 from pipeline.download import download
-from pipeline.engine import machine
 from pipeline.errors import ModelError
+from pipeline.process import machine
 from pipeline.store.storage import Storage
 
 
@@ -34,7 +34,7 @@ def test_ratios_are_those_inside_a_repeat():
 def test_the_peak_of_memory_is_that_of_the_process_alone():
     """Not what the one that started it held."""
     held = b"1" * (400 << 20)
-    told = "from pipeline.engine import machine; taken = b'1' * (100 << 20); print(machine.peak_memory_mb())"
+    told = "from pipeline.process import machine; taken = b'1' * (100 << 20); print(machine.peak_memory_mb())"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert 100 < int(done.stdout) < 400 < machine.peak_memory_mb()
     assert held

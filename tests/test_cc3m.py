@@ -136,7 +136,7 @@ def fetched(tmp_path_factory):
         )
         ledger = ingest.update(source, storage)
         begun = time.monotonic()
-        for _, error in local.run(lambda: download.make(source, storage, guard), ledger.shards):
+        for _, error in local.run_wide(download.Downloading(source, storage, guard), ledger.shards):
             assert error is None
         print(f"{ROWS / (time.monotonic() - begun):.0f} URLs/s")
         yield Fetched(source, storage, guard, ledger, web, listed)

@@ -318,7 +318,7 @@ def test_the_download_tells_every_fault_by_its_cause(small, storage, truth, tmp_
     fault = {row["url"]: row["label"] for row in truth}
     with served(small, storage) as filled:
         ledger = ingest.update(filled, store)
-        errors = [error for _, error in local.run(lambda: download.make(filled, store), ledger.shards)]
+        errors = [error for _, error in local.run_wide(download.Downloading(filled, store), ledger.shards)]
     assert errors == [None]
     made = pq.read_table(store.fetch(download.stage(filled).item(0, ".parquet"))).to_pylist()
     asked = pq.read_table(store.fetch(ledger.shards[0].key)).to_pylist()

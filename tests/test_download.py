@@ -49,13 +49,13 @@ def downloaded(source, storage, guard):
     """The rows of all shards, with the pairs' URLs."""
     ledger = ingest.update(source, storage)
     rows = []
-    for shard, error in local.run(lambda: download.make(source, storage, guard), ledger.shards):
+    for shard, error in local.run_wide(download.Downloading(source, storage, guard), ledger.shards):
         assert error is None
         urls = pq.read_table(storage.fetch(shard.key))["url"].to_pylist()
         made = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet")))
         assert made.schema == job.COLUMNS
         rows += [{"url": url, "shard": shard.number, **row} for url, row in zip(urls, made.to_pylist(), strict=True)]
-    return rows
+    return sorted(rows, key=lambda row: row["shard"])
 
 
 def stored(source, storage):
@@ -201,7 +201,8 @@ def test_a_dead_process_quarantines_its_shard_and_no_other(web, tmp_path):
     storage = Storage(tmp_path / "store")
     guard = web.guard([HOST], resolve=Deadly(web.http, web.https, web.canary_port))
     ledger = ingest.update(source, storage)
-    (_, first), (_, second) = local.run(lambda: download.make(source, storage, guard), ledger.shards)
+    outcomes = local.run_wide(download.Downloading(source, storage, guard), ledger.shards)
+    first, second = (error for _, error in sorted(outcomes, key=lambda outcome: outcome[0].number))
     assert isinstance(first, ShardError)
     assert str(first) == "download, shard 00000: its process died of SIGKILL"
     assert second is None
@@ -243,12 +244,15 @@ def test_a_shard_that_takes_too_long_is_stopped(web, tmp_path):
     told = tmp_path / "told"
     resolve = Telling(web.http, web.https, web.canary_port, told=str(told))
     (shard,) = ingest.update(source, storage).shards
-    fetch = download.make(source, storage, web.guard([HOST], resolve=resolve, timeout=60))
-    begun = time.monotonic()
-    with pytest.raises(ShardError, match="shard 00000: it took more than 5 s and was stopped"):
-        fetch(shard)
-    assert time.monotonic() - begun < 60  # the timeout of the request, which would have ended it
-    assert gone(list(map(int, told.read_text().split())))
+    with download.Downloading(source, storage, web.guard([HOST], resolve=resolve, timeout=60)) as fetch:
+        begun = time.monotonic()
+        with pytest.raises(ShardError, match="shard 00000: it took more than 5 s and was stopped"):
+            fetch(shard)
+        assert time.monotonic() - begun < 60  # the timeout of the request, which would have ended it
+        server, process = map(int, told.read_text().split())
+        assert gone([process])
+        assert alive(server)  # the other shards go on
+    assert gone([server])
     assert leftovers(storage) == []
 
 
@@ -264,7 +268,7 @@ source, storage = load(sys.argv[1]), Storage(Path(sys.argv[2]))
 (shard,) = ingest.update(source, storage).shards
 print("begins", flush=True)
 try:
-    download.make(source, storage)(shard)
+    download.Downloading(source, storage)(shard)
 except Exception as error:
     print(type(error).__name__, error)
 """

@@ -13,7 +13,7 @@ import pytest
 from loopback_web import Web, picture_of
 
 from pipeline.download import download
-from pipeline.engine.local import run
+from pipeline.engine.local import run_wide
 from pipeline.errors import SourceError, StorageError
 from pipeline.ledger import blocklist, ingest
 from pipeline.ledger.ledger import committed
@@ -296,7 +296,7 @@ HOST = "pictures.test"
 def downloaded(source, storage, guard):
     """The causes by URL and caption."""
     found = {}
-    for shard, error in run(lambda: download.make(source, storage, guard), ingest.update(source, storage).shards):
+    for shard, error in run_wide(download.Downloading(source, storage, guard), ingest.update(source, storage).shards):
         assert error is None
         listed = pq.read_table(storage.fetch(shard.key)).to_pylist()
         rows = pq.read_table(storage.fetch(download.stage(source).item(shard.number, ".parquet"))).to_pylist()

@@ -18,7 +18,7 @@ from pipeline.sources.source import Source
 from pipeline.web.client import Opener
 from pipeline.web.guard import Guard
 from pipeline.web.robots import Rules, robot_name
-from pipeline.web.throttle import FIRST_BACKOFF, Host, retry_after
+from pipeline.web.throttle import FIRST_BACKOFF, Backoff, retry_after
 
 ROBOTS = """
 User-agent: otherbot
@@ -233,21 +233,21 @@ def test_a_host_that_names_no_time_rests_all_the_same(site):
 
 
 def test_rests_double_until_the_host_serves_again(monkeypatch):
-    host, now, rests = Host(1), [100.0], []
+    host, now, rests = Backoff(), [100.0], []
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: now[0])
         for _ in range(8):
-            host.record_refusal(None)
+            host.record_refusal(0)
             host.record_success()  # what was under way
             host.record_refusal(0)
-            rests.append(host.backoff)
-            now[0] += host.backoff
+            rests.append(host.seconds)
+            now[0] += host.seconds
         assert rests == [1, 2, 4, 8, 16, 32, 60, 60]
         host.record_success()
-        host.record_refusal(None)
-        assert host.backoff == 1
+        host.record_refusal(0)
+        assert host.seconds == 1
         host.record_refusal(30)
-        assert host.backoff == 30
+        assert host.seconds == 30
 
 
 def test_few_requests_at_once_go_to_one_host(site):

@@ -26,9 +26,8 @@ import pyarrow as pa
 from filters import image, pair, text
 from filters.core import Recipe
 from pipeline.bench.synthetic_manifest import publish_rows, table
-from pipeline.engine import machine
 from pipeline.manifest.manifest import Manifest
-from pipeline.process import lifeline
+from pipeline.process import lifeline, machine
 from pipeline.store.storage import Storage
 
 RECIPE = Recipe(

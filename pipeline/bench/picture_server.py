@@ -1,8 +1,8 @@
 """A web server for `winnow bench --download`: pictures from memory, over connections that stay open.
 
-Run as `python -m pipeline.bench.picture_server FOLDER DELAY`. It serves the files of the folder on loopback, again and
-again: `/N/...` is the file of number N modulo their count. DELAY is the time in seconds before each response, and before
-a connection is first read. It prints its port, and ends with its standard input.
+Run as `python -m pipeline.bench.picture_server FOLDER DELAY`. It serves the files of the folder on loopback: `/N/...`
+is the file of number N modulo their count. DELAY is the time in seconds before each response, and before a connection
+is first read. It prints its port, and ends with its standard input.
 
 `/processor` is the processor time in seconds that this process has used, `/connections` how many it has accepted.
 """

@@ -29,10 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.bench import synthetic
 from pipeline.bench.reference import BATCH, Reference
 from pipeline.bench.weights import random_model
-from pipeline.engine import local, machine
+from pipeline.engine import local
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
 from pipeline.models import device
+from pipeline.process import machine
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW

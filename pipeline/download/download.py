@@ -4,19 +4,20 @@
 a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last, and marks the shard as done.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 
 import PIL
 import pyarrow.parquet as pq
 
 from pipeline.download.fork_server import ForkServer
 from pipeline.download.job import COLUMNS, Job
-from pipeline.errors import ShardError
+from pipeline.errors import ShardError, WinnowError
 from pipeline.images.decode_process import Limits
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Shard
+from pipeline.process import machine
 from pipeline.settings.download import OPT_OUTS
 from pipeline.sources.source import Source
 from pipeline.store import tarfiles
@@ -25,6 +26,9 @@ from pipeline.store.storage import Storage
 from pipeline.web.guard import Guard
 
 VERSION = 2
+
+THREADS = 32
+"""Requests at once of one shard, at least. By default there are so many for each core."""
 
 TAR, PARQUET = "shard.tar", "shard.parquet"
 """The files that a `Job` writes to its folder."""
@@ -39,6 +43,7 @@ def stage(source: Source) -> Stage:
         "pillow": PIL.__version__,
         "image_size": settings.image_size,
         "quality": settings.quality,
+        "resample": settings.resample,
         "max_bytes": settings.max_bytes,
         "max_pixels": settings.max_pixels,
     }
@@ -70,25 +75,45 @@ def missing_contact(source: Source, storage: Storage, shards: Iterable[Shard]) -
     return None
 
 
-def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callable[[Shard], None]:
-    """A function that downloads one shard unless it is stored. `guard` defaults to the policy of the source.
+class Downloading:
+    """Downloads shards of one source, `at_once` of them at the same time, each in a process of its own.
 
-    The function raises ShardError if the process of the shard dies or takes more than `download.shard_seconds`.
+    A call with a shard downloads it unless it is stored. Raises ShardError if its process dies or takes more than
+    `download.shard_seconds`. All calls share decoders, what is known of hosts, and the number of requests at once.
+    `guard` defaults to the policy of the source. After a `with`, calls raise WinnowError.
     """
-    made_by = stage(source)
-    settings = source.download
-    policy = guard or Guard.of(settings)
-    limits = Limits(settings.image_size, settings.quality, settings.max_pixels)
-    server, taken_down = ForkServer(), blocklist.in_force(source, storage)
 
-    def download(shard: Shard) -> None:
-        tar, parquet = made_by.item(shard.number, ".tar"), made_by.item(shard.number, ".parquet")
+    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None) -> None:
+        settings, cores = source.download, machine.cores()
+        threads = settings.threads or THREADS * cores
+        self.at_once = max(1, min(cores, threads // THREADS))
+        self._threads = threads // self.at_once
+        self._storage, self._seconds, self._made_by = storage, settings.shard_seconds, stage(source)
+        self._guard = guard or Guard.of(settings)
+        self._blocked = blocklist.in_force(source, storage)
+        limits = Limits(settings.image_size, settings.quality, settings.max_pixels, settings.resample)
+        self._server = ForkServer(limits, cores)
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self.close()
+
+    def __call__(self, shard: Shard) -> None:
+        """Store the tar and the rows of the shard."""
+        storage = self._storage
+        tar, parquet = (self._made_by.item(shard.number, suffix) for suffix in (".tar", ".parquet"))
         if storage.done(tar) and storage.done(parquet):
             return
-        made_by.describe(storage)
+        if self._ended:
+            raise WinnowError("the download was stopped; run the same command to resume")
+        self._made_by.describe(storage)
         with storage.scratch() as folder:
-            job = Job(storage.fetch(shard.key), folder, policy, limits, settings.threads, taken_down)
-            fault = server.run(job, settings.shard_seconds)
+            job = Job(storage.fetch(shard.key), folder, self._guard, self._threads, self._blocked)
+            fault = self._server.run(job, self._seconds)
             if isinstance(fault, OSError):
                 raise fault  # a disk error: the scratch folder turns it into a message
             fault = fault or _misfit(job)
@@ -97,7 +122,9 @@ def make(source: Source, storage: Storage, guard: Guard | None = None) -> Callab
             storage.put_file(tar, folder / TAR)
             storage.put_file(parquet, folder / PARQUET)
 
-    return download
+    def close(self) -> None:
+        """End its processes, and with them the shards that they download."""
+        self._server.close()
 
 
 def _misfit(job: Job) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import weakref
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from pipeline.download.job import Job
+from pipeline.download.job import SECONDS, Job
 from pipeline.errors import WinnowError
-from pipeline.process import lifeline
+from pipeline.images.decode_process import Limits
+from pipeline.process import lifeline, unnamed
 from pipeline.process.scratch import temporary_folder
 
 _START = 120
@@ -22,75 +24,84 @@ _START = 120
 class ForkServer:
     """A process that imports img2dataset (3 s) and forks a process for each job. It ends with this object.
 
-    The fork server of multiprocessing would import the caller's main program again in every fork.
+    Its jobs share `decoders` processes that decode under the limits, and what is known of hosts. The fork server of
+    multiprocessing would import the caller's main program again in every fork.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, decoders: int) -> None:
+        self._limits, self._decoders = limits, decoders
         self._end: weakref.finalize[..., ForkServer] | None = None
-        self._line: Connection | None = None
+        self._jobs: unnamed.Caller | None = None
         self._lock = threading.Lock()
 
     def run(self, job: Job, seconds: float) -> OSError | str | None:
-        """Run a job with a time limit.
+        """Run a job with a time limit. Any number of threads may run one at the same time.
 
-        Returns None, an error message, or an OSError of the disk. Jobs run one at a time.
+        Returns None, an error message, or an OSError of the disk.
         """
-        with self._lock:
-            return self._run(job, seconds)
-
-    def _run(self, job: Job, seconds: float) -> OSError | str | None:
         fault: OSError | str | None
-        line = self._line or self._open()
         try:
-            line.send(job)
-            if line.poll(seconds):
+            with self._line(seconds) as line:
+                line.send(job)
                 fault = line.recv()
                 return fault
-            fault = f"it took more than {seconds:g} s and was stopped"
-        except (EOFError, ConnectionError):
-            fault = "the process that img2dataset runs in ended"
-        except BaseException:
+        except (EOFError, OSError, pickle.UnpicklingError):
             self.close()
-            raise
-        self.close()
-        return fault
+            return "the process that img2dataset runs in ended"
 
     def close(self) -> None:
-        """End all its processes."""
+        """End all its processes. The next job starts them again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._end is not None:
             self._end()
-        self._line = self._end = None
+        self._jobs = self._end = None
 
-    def _open(self) -> Connection:
+    def _line(self, seconds: float) -> Connection:
+        """A connection to a process that waits for its job."""
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = self._open()
+            return Connection(self._jobs.connect(SECONDS.pack(seconds)).detach())
+
+    def _open(self) -> unnamed.Caller:
         """Start the process. Raises WinnowError if that fails, because no shard is the cause."""
-        self._line, theirs = Pipe()
+        line, theirs = Pipe()
+        jobs, accepting = unnamed.pair()
         held = contextlib.ExitStack()
         folder = held.enter_context(
             temporary_folder()
         )  # libraries that img2dataset imports leave temporary folders behind
-        with theirs:
-            process = lifeline.start(
-                lifeline.python("pipeline.download.worker", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # img2dataset prints, and standard output is for results
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"TMPDIR": str(folder)},
-                start_new_session=True,  # its own process group, which is killed together and does not see Ctrl-C
-            )
-        self._end = weakref.finalize(self, _end, process, self._line, held)
-        self._line.send(sys.path)
+        ends = [theirs.fileno(), accepting.fileno()]
+        process = lifeline.start(
+            lifeline.python("pipeline.download.worker", *map(str, ends)),
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # img2dataset prints, and standard output is for results
+            pass_fds=ends,
+            env=os.environ | {"TMPDIR": str(folder)},
+            start_new_session=True,  # its own process group, which is killed together and does not see Ctrl-C
+        )
+        theirs.close()
+        accepting.close()
+        self._end = weakref.finalize(self, _end, process, line, jobs, held)
         try:
-            ready = self._line.poll(_START) and self._line.recv()
-        except EOFError:
+            line.send((sys.path, self._limits, self._decoders))
+            ready = line.poll(_START) and line.recv()
+        except (EOFError, ConnectionError):
             ready = False
         if not ready:
-            self.close()
+            self._close()
             raise WinnowError("img2dataset cannot be started: run `winnow doctor`")
-        return self._line
+        return jobs
 
 
-def _end(process: "subprocess.Popen[bytes]", line: Connection, held: contextlib.ExitStack) -> None:
+def _end(
+    process: "subprocess.Popen[bytes]", line: Connection, jobs: unnamed.Caller, held: contextlib.ExitStack
+) -> None:
     line.close()
+    jobs.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,11 +1,11 @@
 """The job of a download process: one shard and its limits; and the columns of its result."""
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.images.decode_process import Limits
 from pipeline.ledger.blocklist import Blocked
 from pipeline.schema import MADE
 from pipeline.web.guard import Guard
@@ -16,13 +16,19 @@ COLUMNS = pa.schema(
 """The schema of a shard's Parquet file."""
 
 
+SECONDS = struct.Struct(">d")
+"""The first message of a job: how long it may take."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """The job of one process: results of the pairs file `pairs` go to `folder`; `blocked` is the block list."""
+    """The job of one process: results of the pairs file `pairs` go to `folder`; `blocked` is the block list.
+
+    `threads` is the number of requests at once.
+    """
 
     pairs: Path
     folder: Path
     guard: Guard
-    limits: Limits
     threads: int
     blocked: Blocked

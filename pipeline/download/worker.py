@@ -1,21 +1,23 @@
-"""Downloads one shard with img2dataset, in a process that may be killed at any time. `fork_server` starts it.
+"""Downloads shards with img2dataset, each in a process that may be killed at any time. `fork_server` starts it.
 
-Importing this module imports img2dataset (3 s). It is imported once, and each shard runs in a fork.
+Importing this module imports img2dataset (3 s). It is imported once, and each shard runs in a fork. So does the
+throttle that all shards share. The decoders are processes of their own.
 """
 
 import contextlib
 import hashlib
 import os
-import signal
+import struct
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from email.message import Message
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
+from urllib.response import addinfourl
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # img2dataset imports it, and it would call the network
 
@@ -23,43 +25,51 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from img2dataset.downloader import Downloader
 
+from pipeline.download.children import Children
 from pipeline.download.download import PARQUET, TAR
 from pipeline.download.job import COLUMNS, Job
 from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, parse_row_error
-from pipeline.images.sandbox import Decoder
-from pipeline.process import lifeline
+from pipeline.images.sandbox import Decoders
+from pipeline.process import lifeline, unnamed
 from pipeline.store import tarfiles
+from pipeline.web import throttle
 from pipeline.web.client import Opener
+from pipeline.web.throttle import Hosts
 
 Abort: TypeAlias = Callable[[Exception], NoReturn]
 """Reports an error to the parent and ends the process. img2dataset would catch the exception and lose the row."""
 
 
-def serve(line: Connection) -> None:
-    """Run each Job that arrives in a fork, until the connection closes.
+def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
+    """Run each job that arrives in a fork, until the parent ends.
 
     Sends True once, then a reply for each job: None if it is done, an OSError of the disk, or an error message.
     """
-    sys.path[:] = line.recv()
+    sys.path[:], limits, count = line.recv()
+    decoders = Decoders(limits, count)
+    decoders.start()
+    hosts = _start_throttle()
     line.send(True)
-    while True:
-        job = line.recv()
-        child = os.fork()
-        if child == 0:
-            _run(job, line)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status:
-            line.send(f"its process died of {signal.Signals(-status).name if status < 0 else f'status {status}'}")
+    Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply)).run(line)
 
 
-def _run(job: Job, line: Connection) -> NoReturn:
+def _start_throttle() -> unnamed.Caller:
+    """Fork a process that knows the hosts of all jobs."""
+    calling, accepting = unnamed.pair()
+    if os.fork() == 0:
+        calling.close()
+        throttle.serve(accepting)
+    accepting.close()
+    return calling
+
+
+def _run(decoders: Decoders, hosts: Hosts, line: Connection) -> NoReturn:
     def abort(error: Exception) -> NoReturn:
         line.send(error if type(error) is OSError else f"{type(error).__name__}: {error}")
         os._exit(0)
 
     try:
-        with Decoder(job.limits) as decoder:
-            _fetch(job, decoder, abort)
+        _fetch(line.recv(), decoders, hosts, abort)
         line.send(None)
         os._exit(0)
     except Exception as error:  # noqa: BLE001 - the parent handles it
@@ -68,29 +78,30 @@ def _run(job: Job, line: Connection) -> NoReturn:
         os._exit(1)
 
 
-def _fetch(job: Job, decoder: Decoder, abort: Abort) -> None:
+def _fetch(job: Job, decoders: Decoders, hosts: Hosts, abort: Abort) -> None:
     pairs = pq.read_table(job.pairs, columns=["uid", "url", "url_number"])
-    urllib.request.install_opener(Opener(job.guard, Path(tempfile.gettempdir(), "robots")))
+    opener = Opener(job.guard, Path(tempfile.gettempdir(), "robots"), hosts)
+    urllib.request.install_opener(Pictures(opener, decoders, job.blocked.pictures, abort))
     spool = Spool(job.folder / "spool", abort)
     distinct = dict(zip(pairs["url_number"].to_pylist(), pairs["url"].to_pylist(), strict=True))
     for row in pairs.to_pylist() if job.blocked else ():
         if job.blocked.covers(row["uid"], row["url"]) and distinct.pop(row["url_number"], None) is not None:
             spool.fail(row["url_number"], RowError(FORGOTTEN, TAKEN_DOWN))
     if distinct:
-        _download(job, spool, Resizer(decoder, job.blocked.pictures, abort), distinct)
+        _download(job, spool, distinct)
     tarfiles.write(job.folder / TAR, spool.pictures())
     numbered = zip(pairs["uid"].to_pylist(), pairs["url_number"].to_pylist(), strict=True)
     rows = [{"uid": uid, **spool.rows[number]} for uid, number in numbered]
     pq.write_table(pa.Table.from_pylist(rows, COLUMNS), job.folder / PARQUET, compression="zstd")
 
 
-def _download(job: Job, spool: "Spool", resizer: "Resizer", distinct: dict[int, str]) -> None:
+def _download(job: Job, spool: "Spool", distinct: dict[int, str]) -> None:
     """Let img2dataset fetch the URLs, by number. Raises RuntimeError if it loses one."""
     listed = job.folder / "urls.arrow"
     _list(listed, distinct)
     Downloader(
         sample_writer_class=lambda *_: spool,
-        resizer=resizer,
+        resizer=unpack,
         thread_count=job.threads,
         save_caption=False,
         extract_exif=False,
@@ -117,35 +128,42 @@ def _list(path: Path, distinct: dict[int, str]) -> None:
         writer.write_table(table)
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A result of the Resizer, for the Spool. `sha256` and `size` are of the downloaded bytes."""
-
-    jpeg: bytes
-    sha256: str
-    size: int
+_HEAD = struct.Struct(">32sQII")
+"""Before a decoded JPEG: sha256 and bytes of the file that was downloaded, its width and height."""
 
 
-class Resizer:
-    """Replaces img2dataset's resizer, which decodes in its own process and checks sizes afterwards."""
+class Pictures(urllib.request.OpenerDirector):
+    """GETs for `urlopen` that return decoded pictures, for `unpack`.
 
-    def __init__(self, decoder: Decoder, blocked: Collection[str], abort: Abort) -> None:
-        self._decoder, self._blocked, self._abort = decoder, blocked, abort
+    img2dataset decodes in the one thread that collects what its other threads have fetched. Here each of them waits for
+    a decoder itself, so that a shard has as many at work as are free.
+    """
 
-    def __call__(self, stream: BytesIO, boxes: object = None) -> tuple[Any, ...]:
-        """(picture, width, height, original width, original height, error)."""
-        data = stream.getvalue()
-        sha256 = hashlib.sha256(data).hexdigest()
+    def __init__(self, opener: Opener, decoders: Decoders, blocked: Collection[str], abort: Abort) -> None:
+        super().__init__()
+        self._opener, self._decoders, self._blocked, self._abort = opener, decoders, blocked, abort
+
+    def open(self, fullurl: str | urllib.request.Request, data: Any = None, timeout: float | None = None) -> addinfourl:
+        """One picture. Raises RowError."""
         try:
-            if sha256 in self._blocked:
+            body = self._opener.open(fullurl).read()
+            digest = hashlib.sha256(body)
+            if digest.hexdigest() in self._blocked:
                 raise RowError(FORGOTTEN, TAKEN_DOWN)
-            picture = self._decoder.decode(data)
-        except RowError as failure:
-            return None, None, None, None, None, str(failure)
-        except Exception as error:  # noqa: BLE001 - if the decoder does not start, the picture is not the cause
+            picture = self._decoders.decode(body)
+        except RowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - if a decoder does not start, the picture is not the cause
             self._abort(error)
-        made = Fetched(picture.jpeg, sha256, len(data))
-        return made, picture.width, picture.height, picture.width, picture.height, None
+        head = _HEAD.pack(digest.digest(), len(body), picture.width, picture.height)
+        return addinfourl(BytesIO(head + picture.jpeg), Message(), "")
+
+
+def unpack(stream: BytesIO, boxes: object = None) -> tuple[Any, ...]:
+    """In the place of img2dataset's resizer: (picture, width, height, original width, original height, error)."""
+    made = stream.getvalue()
+    _, _, width, height = _HEAD.unpack_from(made)
+    return made, width, height, width, height, None
 
 
 class Spool:
@@ -157,25 +175,26 @@ class Spool:
         self._places: dict[int, tuple[int, int]] = {}
         self._abort = abort
 
-    def write(self, picture: Fetched | None, key: str, caption: object, meta: dict[str, Any]) -> None:
+    def write(self, made: bytes | None, key: str, caption: object, meta: dict[str, Any]) -> None:
         """img2dataset calls it from one thread, once for each URL."""
         number = meta["url_number"]
-        if picture is None:
+        if made is None:
             words = meta["error_message"] or ""
             # Other errors are urllib's, which refuses some URLs before the opener sees them, and may quote them.
             self.fail(number, parse_row_error(words) or RowError("invalid_url", "this is no http or https address"))
             return
+        digest, size, width, height = _HEAD.unpack_from(made)
         try:
-            self._places[number] = self._file.tell(), len(picture.jpeg)
-            self._file.write(picture.jpeg)
+            self._places[number] = self._file.tell(), len(made) - _HEAD.size
+            self._file.write(memoryview(made)[_HEAD.size :])
         except OSError as error:
             self._abort(error)
         self.rows[number] = {
             "status": "ok",
-            "sha256": picture.sha256,
-            "width": meta["width"],
-            "height": meta["height"],
-            "bytes": picture.size,
+            "sha256": digest.hex(),
+            "width": width,
+            "height": height,
+            "bytes": size,
             "member": tarfiles.member_name(number),
         }
 
@@ -197,4 +216,4 @@ class Spool:
 if __name__ == "__main__":
     lifeline.hold()  # also for the forks, which are in its process group
     with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
-        serve(Connection(int(sys.argv[1])))
+        serve(Connection(int(sys.argv[1])), unnamed.Acceptor.of(int(sys.argv[2])))

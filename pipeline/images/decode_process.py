@@ -1,16 +1,17 @@
 """The processes that decode: bytes from the web into a clean JPEG, with little memory and little time.
 
 `python -m pipeline.images.decode_process LIMITS COUNT REQUESTS CONTROL` runs them; the last two are inherited
-descriptors (`pipeline.process.unnamed`). It imports Pillow and a few small modules, so it starts in a tenth of a second,
-and forks COUNT decoders. When one dies it forks another. `pipeline.images.sandbox` starts it and sends pictures.
+descriptors (`pipeline.process.unnamed`). It imports Pillow and a few small modules, so it starts in a tenth of a
+second, and forks COUNT decoders. When one dies it forks another. `pipeline.images.sandbox` starts it.
 
-A decoder takes one connection at a time. It sends its process number, reads the size of a file and the file, and sends
-two sizes, a JSON head and a JPEG. A connection to CONTROL kills the decoder that the first message names and gets the
-status that it died with.
+A decoder takes one connection at a time, whose first message is the size of a file. It sends its process number, reads
+the file, and sends a head and a JPEG, or a head, a cause and the words of an error. The first message of a connection
+to CONTROL is the number of a decoder that has died. The reply is the status that it died with.
 """
 
 import contextlib
 import json
+import mmap
 import os
 import re
 import resource
@@ -23,7 +24,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from PIL import AvifImagePlugin, Image, PngImagePlugin
 
@@ -36,8 +37,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "ICO", "PPM")
 
 PROCESS = struct.Struct(">I")
 REQUEST = struct.Struct(">Q")
-REPLY = struct.Struct(">II")
+HEAD = struct.Struct(">?QII")
+"""Of a reply: whether a JPEG follows, the bytes of what follows, and width and height of the picture."""
 STATUS = struct.Struct(">i")
+CLOCK = struct.Struct("d")
+
+WALL = 5
+
 READY = b"+"
 """Printed once, when requests can be sent."""
 
@@ -59,7 +65,7 @@ class Limits:
     """What a picture may cost, and what is made of it.
 
     `image_size`: px of the shorter side at most. `quality`: of the JPEG. `seconds` of processor time and `memory` in
-    bytes are for a process.
+    bytes are for a process. It is killed after `WALL` times as many seconds by the clock: other processes compute too.
     """
 
     image_size: int
@@ -79,48 +85,52 @@ class Picture:
     height: int
 
 
-def receive(wire: socket.socket, size: int, deadline: float | None = None) -> bytes:
-    """So many bytes. Raises TimeoutError at the deadline, ConnectionError if the other side is gone."""
+def receive(wire: socket.socket, size: int) -> bytes:
+    """So many bytes, or fewer if the other side ends before."""
     data = bytearray(size)
     rest = memoryview(data)
-    while rest:
-        if deadline is not None:
-            wire.settimeout(max(0.001, deadline - time.monotonic()))
-        count = wire.recv_into(rest)
-        if not count:
-            raise ConnectionResetError
+    while rest and (count := wire.recv_into(rest, len(rest), socket.MSG_WAITALL)):
         rest = rest[count:]
-    return bytes(data)
+    return bytes(data[: size - len(rest)])
 
 
 class Supervisor:
-    """Keeps `count` decoders running."""
+    """Keeps `count` decoders at work, and kills those that take too long."""
 
     def __init__(self, limits: Limits, count: int, requests: Acceptor, control: Acceptor) -> None:
         self._limits, self._requests, self._control = limits, requests, control
-        self._decoders: set[int] = set()
+        self._began = memoryview(mmap.mmap(-1, CLOCK.size * count))
+        self._decoders: dict[int, int] = {}
         self._died: dict[int, int] = {}
         self._woken, self._alarm = socket.socketpair()
         for end in (self._woken, self._alarm):
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
-        for _ in range(count):
-            self._fork()
+        for place in range(count):
+            self._fork(place)
 
     def run(self) -> NoReturn:
         """Replace decoders that died, and answer questions about them, until this process is killed."""
+        wall = WALL * self._limits.seconds
         while True:
-            readable, _, _ = select.select([self._woken, self._control], [], [])
+            readable, _, _ = select.select([self._woken, self._control], [], [], wall / 4)
+            self._kill_late(wall)
             if self._woken in readable:
                 self._woken.recv(1 << 10)
-                self._reap()
+                for decoder in tuple(self._decoders):
+                    self._reap(decoder, os.WNOHANG)
             if self._control in readable:
                 message, asking = self._control.accept()
+                decoder = PROCESS.unpack(message)[0]
+                if decoder in self._decoders:
+                    self._reap(decoder, 0)
                 with asking, contextlib.suppress(OSError):
-                    asking.sendall(STATUS.pack(self._end(PROCESS.unpack(message)[0])))
+                    asking.sendall(STATUS.pack(self._died.pop(decoder, 0)))
 
-    def _fork(self) -> None:
+    def _fork(self, place: int) -> None:
+        began = self._began[place * CLOCK.size : (place + 1) * CLOCK.size]
+        CLOCK.pack_into(began, 0, 0.0)
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
@@ -128,51 +138,57 @@ class Supervisor:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for end in (self._woken, self._alarm, self._control):
                     end.close()
-                _serve(self._requests, self._limits)
+                _serve(self._requests, self._limits, began)
             os._exit(1)
-        self._decoders.add(child)
+        self._decoders[child] = place
 
-    def _reap(self, block: int | None = None) -> None:
-        """Replace those that died; wait for the one of that number."""
-        for decoder in [block] if block else tuple(self._decoders):
-            done, status = os.waitpid(decoder, 0 if block else os.WNOHANG)
-            if done:
-                self._decoders.remove(decoder)
-                self._died[decoder] = os.waitstatus_to_exitcode(status)
-                self._fork()
+    def _kill_late(self, wall: float) -> None:
+        for decoder, place in self._decoders.items():
+            began = CLOCK.unpack_from(self._began, place * CLOCK.size)[0]
+            if began and time.monotonic() - began > wall:
+                os.kill(decoder, signal.SIGPROF)  # as at the limit of processor time
 
-    def _end(self, decoder: int) -> int:
-        """Kill a decoder unless it is dead. The status that it died with."""
-        if decoder in self._decoders:
-            os.kill(decoder, signal.SIGKILL)
-            self._reap(decoder)
-        return self._died.pop(decoder, 0)
+    def _reap(self, decoder: int, options: int) -> None:
+        """Replace a decoder that died."""
+        done, status = os.waitpid(decoder, options)
+        if done:
+            self._died[decoder] = os.waitstatus_to_exitcode(status)
+            self._fork(self._decoders.pop(decoder))
 
 
-def _serve(requests: Acceptor, limits: Limits) -> None:
+def _serve(requests: Acceptor, limits: Limits, began: memoryview) -> None:
     """Answer requests until this process is killed. A client that has ended costs nothing."""
     while True:
-        _, wire = requests.accept()
+        message, wire = requests.accept()
         with wire, contextlib.suppress(ConnectionError):
             wire.sendall(PROCESS.pack(os.getpid()))
-            data = receive(wire, REQUEST.unpack(receive(wire, REQUEST.size))[0])
+            size = REQUEST.unpack(message)[0]
+            data = receive(wire, size)
+            if len(data) < size:
+                continue
+            CLOCK.pack_into(began, 0, time.monotonic())
             # Processor time, not the clock: the load of the machine must not decide about a row. The signal kills.
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-            head, jpeg = _outcome(data, limits)
+            reply = _reply(data, limits)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            text = json.dumps(head).encode()
-            wire.sendall(REPLY.pack(len(text), len(jpeg)) + text + jpeg)
+            CLOCK.pack_into(began, 0, 0.0)
+            wire.sendall(reply)
 
 
-def _outcome(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
+def _reply(data: bytes, limits: Limits) -> bytes:
     try:
         picture = _whole_picture(data, limits)
     except Image.DecompressionBombError:
-        return {"cause": "too_many_pixels", "error": f"more than {limits.max_pixels} pixels"}, b""
+        return _refusal("too_many_pixels", f"more than {limits.max_pixels} pixels")
     except Exception as error:  # noqa: BLE001 - Pillow raises dozens of classes
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return {"cause": "undecodable", "error": words.split(" <_io.")[0]}, b""  # without the address of an object
-    return {"cause": None, "width": picture.width, "height": picture.height}, picture.jpeg
+        return _refusal("undecodable", words.split(" <_io.")[0])  # without the address of an object
+    return HEAD.pack(True, len(picture.jpeg), picture.width, picture.height) + picture.jpeg
+
+
+def _refusal(cause: str, error: str) -> bytes:
+    words = f"{cause}: {error}".encode(errors="replace")
+    return HEAD.pack(False, len(words), 0, 0) + words
 
 
 def _whole_picture(data: bytes, limits: Limits) -> Picture:
@@ -198,13 +214,8 @@ def _picture(data: bytes, limits: Limits) -> Picture:
     """The first frame, upright, on white, no larger than the limits allow."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        scale = min(1.0, limits.image_size / min(width, height), MAX_SIDE / max(width, height))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at about twice the size needed
-        image.load()
-        plain = _eight_bits(image)
-        if plain.size != size:
-            plain = plain.resize(size, Image.Resampling[limits.resample.upper()], reducing_gap=3)
+        size = load(image, limits)
+        plain = resize(_eight_bits(image), size, limits)
         plain = colours.to_srgb(plain, image.info.get("icc_profile"))
         if plain.mode == "RGBA":
             plain = Image.alpha_composite(Image.new("RGBA", size, "white"), plain).convert("RGB")
@@ -214,9 +225,31 @@ def _picture(data: bytes, limits: Limits) -> Picture:
         if turn >= 5:
             width, height = height, width
     plain.info = {}  # else the comment would be written
+    return Picture(encode(plain, limits), width, height)
+
+
+def load(image: Image.Image, limits: Limits) -> tuple[int, int]:
+    """Decode, a JPEG at about twice the size that is needed. Returns the width and height to store."""
+    width, height = image.size
+    scale = min(1.0, limits.image_size / min(width, height), MAX_SIDE / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image.draft(None, (2 * size[0], 2 * size[1]))
+    image.load()
+    return size
+
+
+def resize(image: Image.Image, size: tuple[int, int], limits: Limits) -> Image.Image:
+    """The picture at this size."""
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling[limits.resample.upper()], reducing_gap=3)
+
+
+def encode(image: Image.Image, limits: Limits) -> bytes:
+    """The JPEG that is stored."""
     encoded = BytesIO()
-    plain.save(encoded, "JPEG", quality=limits.quality)
-    return Picture(encoded.getvalue(), width, height)
+    image.save(encoded, "JPEG", quality=limits.quality)
+    return encoded.getvalue()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

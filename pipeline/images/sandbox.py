@@ -9,19 +9,13 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import threading
-import time
 from dataclasses import asdict
-from typing import Any
 
-from pipeline.failure import RowError
-from pipeline.images.decode_process import PROCESS, READY, REPLY, REQUEST, STATUS, Limits, Picture, receive
+from pipeline.failure import RowError, parse_row_error
+from pipeline.images.decode_process import HEAD, PROCESS, READY, REQUEST, STATUS, Limits, Picture, receive
 from pipeline.process import lifeline, unnamed
-
-_WALL = 5
-"""A process is killed from outside after this many times its processor seconds: other processes compute too."""
 
 _TRIES = 10
 
@@ -53,18 +47,18 @@ class Decoders:
         """Raises RowError: undecodable, too_many_pixels, decode_timeout or decode_crash."""
         if self._requests is None:
             self.start()
-        wire, decoder = self._free()
-        with wire:
-            try:
-                wire.settimeout(self.limits.seconds * _WALL)
-                wire.sendall(REQUEST.pack(len(data)))
-                wire.sendall(data)
-                head, jpeg = self._reply(wire, time.monotonic() + self.limits.seconds * _WALL)
-            except OSError as error:
-                raise self._explain(decoder, error) from error
-        if head["cause"]:
-            raise RowError(head["cause"], head["error"])
-        return Picture(jpeg, head["width"], head["height"])
+        for _ in range(_TRIES):
+            process, head, content = self._ask(data)
+            if process:
+                break
+        else:
+            raise RuntimeError("the decoders do not run: run `winnow doctor`")
+        if len(head) < HEAD.size or len(content) < HEAD.unpack(head)[1]:
+            raise self._explain(process)
+        decoded, _, width, height = HEAD.unpack(head)
+        if not decoded:
+            raise parse_row_error(content.decode()) or AssertionError("it has a cause")
+        return Picture(content, width, height)
 
     def start(self) -> None:
         """Start the processes, unless they run. Raises RuntimeError if they do not start."""
@@ -116,29 +110,28 @@ class Decoders:
                 end.close()
         self._process = self._requests = self._control = None
 
-    def _free(self) -> tuple[socket.socket, int]:
-        """A connection to the first decoder that is free, and its process number."""
+    def _ask(self, data: bytes) -> tuple[int, bytes, bytes]:
+        """The process number of the first decoder that is free, and head and content of its reply.
+
+        What a decoder that dies has not sent is missing; all of it, if it had taken no request yet.
+        """
         assert self._requests is not None
-        for _ in range(_TRIES):
-            with contextlib.ExitStack() as held:
-                wire = held.enter_context(self._requests.connect())
-                with contextlib.suppress(ConnectionError):  # it died while it had nothing to do
-                    decoder = PROCESS.unpack(receive(wire, PROCESS.size))[0]
-                    held.pop_all()
-                    return wire, decoder
-        raise RuntimeError("the decoders do not run: run `winnow doctor`")
+        with self._requests.connect(REQUEST.pack(len(data))) as wire:
+            with contextlib.suppress(ConnectionError):
+                wire.sendall(data)
+            with contextlib.suppress(ConnectionError):
+                start = receive(wire, PROCESS.size + HEAD.size)
+                process, head = start[: PROCESS.size], start[PROCESS.size :]
+                content = receive(wire, HEAD.unpack(head)[1]) if len(head) == HEAD.size else b""
+                return PROCESS.unpack(process)[0] if process else 0, head, content
+        return 0, b"", b""
 
-    def _reply(self, wire: socket.socket, deadline: float) -> tuple[dict[str, Any], bytes]:
-        sizes = REPLY.unpack(receive(wire, REPLY.size, deadline))
-        head, jpeg = (receive(wire, size, deadline) for size in sizes)
-        return json.loads(head), jpeg
-
-    def _explain(self, decoder: int, error: OSError) -> RowError:
-        """Why the process failed, as the cause of a row. Ends the process."""
+    def _explain(self, decoder: int) -> RowError:
+        """Why the decoder died, as the cause of a row."""
         assert self._control is not None
         with self._control.connect(PROCESS.pack(decoder)) as asking:
             status = STATUS.unpack(receive(asking, STATUS.size))[0]
-        if isinstance(error, TimeoutError) or status == -signal.SIGPROF:
+        if status == -signal.SIGPROF:
             return RowError("decode_timeout", f"decoding takes more than {self.limits.seconds:g} s")
         return RowError("decode_crash", f"the decoder died of {_status_name(status)}")
 

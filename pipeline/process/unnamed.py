@@ -1,4 +1,4 @@
-"""Connections between related processes over a socket without an address: only processes that inherit it can connect."""
+"""Connections between related processes, over a socket without an address: only those that inherit it can connect."""
 
 import contextlib
 import socket

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine.machine import cores
 from pipeline.errors import StorageError
 from pipeline.neighbours.nearest import Exact, Floats, Places, Vectors, exact_products, inner_products, nearest
+from pipeline.process.machine import cores
 from pipeline.store.storage import Storage
 
 _PICTURE = 0

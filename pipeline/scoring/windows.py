@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.engine.machine import cores
 from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import ShardError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
+from pipeline.process.machine import cores
 from pipeline.scorers.spec import WINDOW, Scorer
 from pipeline.scoring.pictures import Pictures
 from pipeline.store.stage import Stage

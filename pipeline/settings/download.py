@@ -34,8 +34,13 @@ class Download(Table):
     image_size: int = Field(
         256, ge=32, le=4096, description="shorter side of the stored JPEG; smaller pictures are kept as they are"
     )
+    resample: Literal["hamming", "lanczos"] = Field(
+        "hamming", description="how a picture becomes smaller: lanczos is a little sharper and takes twice the time"
+    )
     quality: int = Field(95, ge=50, le=100, description="of the stored JPEG")
-    threads: int = Field(32, ge=1, le=512)
+    threads: int | None = Field(
+        None, ge=1, le=4096, description="requests at once, over all shards; by default 32 for each core"
+    )
     timeout: float = Field(10, gt=0, description="seconds for one whole request, redirects included")
     retries: int = Field(2, ge=0, le=10, description="for 429, 5xx, resets and DNS; never for 404 or an opt-out")
     max_bytes: int = Field(20_000_000, ge=1000, description="of one body")

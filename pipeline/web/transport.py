@@ -3,6 +3,7 @@
 import functools
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,27 +12,40 @@ import certifi
 
 from pipeline.web.guard import seconds_left
 
+_STEP = 0.01
+"""Seconds after which a socket's own time limit is set again. It costs as much as a read, and a body has many reads."""
 
-class PlainSocket(socket.socket):
-    """A socket with a deadline, in seconds of `time.monotonic`."""
 
-    deadline: float
+class _Deadline(socket.socket):
+    """A socket whose reads end at a deadline, in seconds of `time.monotonic`, or `_STEP` later."""
+
+    _deadline: float
+    _set_at: float
+
+    @property
+    def deadline(self) -> float:
+        """When reads end."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline, self._set_at = deadline, 0.0
 
     def recv_into(self, *args: Any) -> int:
         """As the base class's. Raises TimeoutError after the deadline."""
-        self.settimeout(seconds_left(self.deadline))
+        now = time.monotonic()
+        if now - self._set_at > _STEP:
+            self.settimeout(seconds_left(self._deadline))
+            self._set_at = now
         return super().recv_into(*args)
 
 
-class TlsSocket(ssl.SSLSocket):
+class PlainSocket(_Deadline):
+    """A socket with a deadline."""
+
+
+class TlsSocket(_Deadline, ssl.SSLSocket):
     """The same under TLS."""
-
-    deadline: float
-
-    def recv_into(self, *args: Any) -> int:
-        """As the base class's. Raises TimeoutError after the deadline."""
-        self.settimeout(seconds_left(self.deadline))
-        return super().recv_into(*args)
 
 
 Socket: TypeAlias = PlainSocket | TlsSocket

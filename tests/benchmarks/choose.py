@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.bench import choosing, synthetic_manifest
-from pipeline.engine import machine
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
+from pipeline.process import machine
 from pipeline.query import sandbox
 from pipeline.query.named import QUERIES
 from pipeline.review import audit, diff

@@ -19,11 +19,11 @@ from choose import timed
 
 from filters.core import Filter
 from pipeline.bench import choosing, synthetic_manifest
-from pipeline.engine import machine
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore import app
 from pipeline.pages.explore.explorer import Choice, Explorer
 from pipeline.pages.explore.rows import Rows
+from pipeline.process import machine
 from pipeline.store import parquet
 from pipeline.store.storage import Storage
 

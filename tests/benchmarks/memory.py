@@ -14,7 +14,8 @@ from pathlib import Path
 import open_clip
 
 from pipeline.bench import synthetic, weights
-from pipeline.engine import local, machine
+from pipeline.engine import local
+from pipeline.process import machine
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring

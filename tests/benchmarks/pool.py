@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.core import Distinct, Filter
-from pipeline.engine import machine
 from pipeline.filtering import distinct
 from pipeline.filtering.distinct import Neighbours
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.neighbours import cosine, hamming
+from pipeline.process import machine
 from pipeline.scorers.edges import EDGES
 from pipeline.scorers.neg_clip_loss import neg_clip_loss
 from pipeline.scoring import pool

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine import machine
 from pipeline.neighbours import kmeans
+from pipeline.process import machine
 from pipeline.scorers import clusters
 from pipeline.scorers.entries import Entries
 

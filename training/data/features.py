@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.engine.machine import cores
+from pipeline.process.machine import cores
 from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import StorageError
 from pipeline.images import decoders

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub.utils import logging as hub
 
-from pipeline.engine.machine import cores
+from pipeline.process.machine import cores
 from pipeline.errors import CompareError, ModelError
 from pipeline.manifest.arms import Choice
 from pipeline.manifest.manifest import Manifest

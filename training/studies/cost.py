@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.engine.machine import cores
+from pipeline.process.machine import cores
 from pipeline.errors import ModelError
 from pipeline.images import decoders
 from pipeline.process import lifeline

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.engine.machine import cores
+from pipeline.process.machine import cores
 from pipeline.process import lifeline
 from pipeline.progress import StepProgress
 from pipeline.store.storage import Storage

@@ -1,6 +1,6 @@
 """The peak memory of what this process computes: of the GPU if there is one, else of the process."""
 
-from pipeline.engine import machine
+from pipeline.process import machine
 from pipeline.models import device
 
 
