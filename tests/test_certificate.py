@@ -57,7 +57,7 @@ def test_what_the_certificate_says(folder, precision):
 
 
 def wrong_mean(clip):
-    clip._mean += 0.05
+    clip._standard.mean += 0.05
 
 
 def one_weight(clip):

@@ -151,6 +151,7 @@ def test_a_score_does_not_depend_on_its_neighbours(folder):
 
 def test_pictures_and_captions_are_encoded_once(folder):
     scorer = spec(folder, batch=2).load()
+    assert scorer.embed_captions  # it tries the text tower first
     seen = []
     scorer.model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     scorer.model.token_embedding.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
@@ -213,6 +214,9 @@ def test_memory_that_ends_halves_the_batch_and_goes_on(largest):
     sizes.clear()
     assert (in_batches(encode, items, 16, fill=True) == np.array(items) * 2).all()
     assert len(set(sizes)) == 1
+    sizes.clear()
+    assert (in_batches(encode, items, 16, split=True) == np.array(items) * 2).all()
+    assert set(sizes) == {1: {1}, 3: {2}, 100: {16, 4}}[largest]  # 37 are 16, 16, 4 and 1, which is filled up to 4
 
 
 def test_one_item_that_is_too_large_is_an_error():

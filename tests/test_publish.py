@@ -280,6 +280,7 @@ def test_the_card_tells_what_made_it(tmp_path, store):
     published_sources.published(published_sources.listed(tmp_path, range(20)), store, unscored={19})
     card = Manifest.open(store).card
     assert card["ranges"]["pixels_sharpness"] == {"count": 19, "min": 0, "mean": 9, "max": 18}
+    assert card["repeats"] == {"pairs": 20, "pictures": 20, "captions": 20}
     assert {"python", "duckdb", "pyarrow", "torch"} <= set(card["versions"])
     assert all(made_by for made_by in card["made_by"].values())
 

@@ -18,6 +18,7 @@ from pipeline.engine import local
 from pipeline.errors import StorageError
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
+from pipeline.models.recent import Recent
 from pipeline.scorers.captions import CaptionsSpec
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scoring.plan import Plan
@@ -159,3 +160,37 @@ def test_two_workers_leave_what_one_leaves(tmp_path):
         assert here == pytest.approx(there, abs=1e-6)
         key = stage.item(shard.number, ".parquet")
         assert alone.fetch(key).read_bytes() == beside.fetch(key).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_caption_that_comes_again_in_another_shard_is_encoded_once_and_scores_the_same_bits(tmp_path, precision):
+    made = [(f"http://host/{n // 2}.jpg", WORDS[n % 3], downloaded_sources.picture(n // 2)) for n in range(24)]
+    made = [(url, f"{caption} {n // 16}", picture) for n, (url, caption, picture) in enumerate(made)]
+    stored = []
+    for name, shared in (("shared", True), ("alone", False)):
+        described, storage, shards = downloaded_sources.downloaded(tmp_path / name, made, {"clip": spec(precision)}, 7)
+        scoring = Scoring(Plan.of(described), storage)
+        clip = scoring.load("clip")
+        if not shared:
+            clip.embed_captions = clip.encode_captions
+        list(local.run(lambda scoring=scoring: scoring, shards))
+        stored.append([downloaded_sources.embeddings(described, storage, shard, "clip").tobytes() for shard in shards])
+        if shared:
+            assert len(shards) > 2
+            assert clip.embed_captions.encoded == len({caption for _, caption, _ in made}) == 6
+    assert stored[0] == stored[1]
+
+
+def test_only_the_last_captions_are_held():
+    asked = []
+
+    def encode(captions):
+        asked.extend(captions)
+        return np.array([[len(caption)] for caption in captions], np.float32)
+
+    recent = Recent(encode, most=2)
+    assert recent(["a", "bb", "a", "ccc"]).tolist() == [[1], [2], [1], [3]]
+    assert recent(["bb"]).tolist() == [[2]]
+    assert recent(["dddd", "bb"]).tolist() == [[4], [2]]
+    assert recent(["ccc", "a"]).tolist() == [[3], [1]]
+    assert (asked, recent.encoded) == (["a", "bb", "ccc", "dddd", "ccc", "a"], 6)

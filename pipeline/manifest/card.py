@@ -29,7 +29,10 @@ def key(manifest: str) -> str:
 
 
 def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: "Results", rows: Sequence[Path]) -> dict[str, Any]:
-    """The stages, versions, certificates and trainings behind the rows in these files, and the range of every score."""
+    """The stages, versions, certificates and trainings behind the rows in these files, and the range of every score.
+
+    `repeats` counts the downloaded pairs, and their different pictures (a URL in a shard has one) and captions.
+    """
     plan = made.plan
     certified = {name: plan.certificate(name) for name in plan.scores}
     return {
@@ -40,12 +43,20 @@ def describe(con: duckdb.DuckDBPyConnection, storage: Storage, made: "Results", 
         "trainings": chain.records(plan.source.scorers),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         "ranges": _ranges(con, rows, _numbers(plan.source)),
+        "repeats": _repeats(con, rows),
     }
 
 
 def why(recipe: Recipe) -> dict[str, Any]:
     """The sentences of the recipe's filters, by name."""
     return {"why": {each.name: each.why for each in recipe.filters}}
+
+
+def _repeats(con: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict[str, int]:
+    """Digests are counted, of 64 bits: captions of ten million pairs would fill memory."""
+    counts = "count(*), count(DISTINCT hash(shard, member)), count(DISTINCT hash(caption))"
+    row = con.execute(f"SELECT {counts} FROM {duck.parquet(paths)} WHERE status = 'ok'").fetchone() or ()
+    return dict(zip(("pairs", "pictures", "captions"), row, strict=True))
 
 
 def _ranges(

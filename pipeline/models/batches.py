@@ -13,19 +13,27 @@ MIN_BATCH = 8
 """The smallest batch. A processor spends more on each item of a smaller one than padding costs."""
 
 
+SPLIT = 4
+"""The smallest batch of a last one that is split."""
+
+
 def in_batches(
-    encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], size: int, fill: bool = False
+    encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any], size: int, fill: bool = False, split: bool = False
 ) -> npt.NDArray[np.float32]:
     """`encode` on `size` items at a time, and on half as many after an out-of-memory error.
 
     The last batch is padded with copies of its last item: with `fill` to `size`, else to the next power of two from
-    `MIN_BATCH` on. Raises torch's error if one item does not fit.
+    `MIN_BATCH` on. With `split` it is divided into powers of two down to `SPLIT`, and only the last of them is padded.
+    Raises torch's error if one item does not fit.
     """
     done: list[Tensor] = []
     start = 0
     while start < len(items):
         part = items[start : start + size]
-        filled = size if fill else min(size, max(MIN_BATCH, 1 << (len(part) - 1).bit_length()))
+        if split and SPLIT < len(part) < size:
+            part = part[: 1 << (len(part).bit_length() - 1)]
+        least = SPLIT if split else MIN_BATCH
+        filled = size if fill else min(size, max(least, 1 << (len(part) - 1).bit_length()))
         padding = [part[-1]] * (filled - len(part))
         try:
             with torch.inference_mode():

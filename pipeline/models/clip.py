@@ -3,7 +3,8 @@
 A caption is cut to its own length, rounded up to a multiple of 8 tokens. In a causal tower that pools at the
 end-of-text token, later tokens cannot change the result, and neither can the other captions of a device batch. On a GPU
 device batches are padded to a fixed size, because the size selects the kernel, and with it the last bits. On a
-processor they are padded to a power of two, because a kernel is compiled and kept for every size, 3 MB each.
+processor they have the sizes of powers of two, because a kernel is compiled and kept for every size, 3 MB each: the
+last one is padded in float32 and split in bfloat16, where no bit depends on the size.
 """
 
 from collections import defaultdict
@@ -19,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.errors import ModelError
-from pipeline.models.batches import exact_math, in_batches
+from pipeline.models.batches import SPLIT, exact_math, in_batches
 from pipeline.models.clip_weights import HUB, ModelFiles, first_line
+from pipeline.models.preprocessing import on_device, preprocessing
 from pipeline.models.text_tower import TextTower
 from pipeline.settings.fields import LOCAL_DIR
 
@@ -46,7 +48,7 @@ class Clip:
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         self.logit_bias = None if bias is None else bias.item()
         self.tokenizer: Callable[..., Tensor] = _tokenizer(files)
-        self._geometry, self._mean, self._std = _preprocessing(self.model)
+        self._geometry, self._standard = preprocessing(self.model)
         self._requested_batch = batch
         self.certificate: Mapping[str, Any] = {}
         self.place("cpu", "float32")
@@ -61,7 +63,6 @@ class Clip:
         self.dtype: torch.dtype = getattr(torch, precision)
         self.model.to(device=device, dtype=self.dtype)
         self.model.visual.to(memory_format=torch.channels_last)
-        self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._tower = TextTower(self.model)
         self.batch = self._requested_batch or (ON_CPU if device == "cpu" else self._largest())
 
@@ -73,7 +74,7 @@ class Clip:
         """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""
         distinct, places = _distinct(prepared, key=id)
         with exact_math(self.dtype):
-            return in_batches(self._embed_pictures, distinct, self.batch, fill=self.device != "cpu")[places]
+            return self._in_batches(self._embed_pictures, distinct)[places]
 
     def encode_captions(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [captions, dim], L2-normalised. The same caption twice is encoded once."""
@@ -82,8 +83,22 @@ class Clip:
         encoded = np.empty((len(distinct), self.embedding_dim), np.float32)
         with exact_math(self.dtype):
             for rows, tokens in self.tokenize(distinct):
-                encoded[rows] = in_batches(self._embed_tokens, list(tokens), self.batch, fill=self.device != "cpu")
+                encoded[rows] = self._in_batches(self._embed_tokens, list(tokens))
         return encoded[places]
+
+    def is_steady(self) -> bool:
+        """Whether a caption gets the same bits in the smallest batch and in a full one, tried on two lengths.
+
+        On a GPU all batches have one size.
+        """
+        if self.device != "cpu":
+            return True
+        with exact_math(self.dtype):
+            return all(self._is_steady(tokens[0]) for _, tokens in self.tokenize(_PROBES[:2]))
+
+    def _is_steady(self, tokens: Tensor) -> bool:
+        few, full = (self._in_batches(self._embed_tokens, [tokens] * size) for size in (SPLIT, self.batch))
+        return bool((few == full[0]).all() and (full == full[0]).all())
 
     def tokens_cut(self, text: str) -> int:
         """How many tokens of a text are not read, because it is longer than the model's context."""
@@ -117,11 +132,12 @@ class Clip:
     @torch.inference_mode()
     def picture_features(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """The output of the picture tower for results of `prepare`, in one pass; not normalised."""
-        # Memory in the order [n, height, width, 3], viewed as [n, 3, height, width], is channels-last.
-        stacked = self._on_device(torch.from_numpy(np.stack(pictures))).permute(0, 3, 1, 2)
-        standard = stacked.float().div_(255).sub_(self._mean).div_(self._std)
-        encoded: Tensor = self.model.encode_image(standard.to(self.dtype))
+        encoded: Tensor = self.model.encode_image(self._standard(pictures, self.device, self.dtype))
         return encoded
+
+    def _in_batches(self, encode: Callable[[Sequence[Any]], Tensor], items: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """In float32 the last bits depend on small sizes of a batch, so there a last batch is padded, not split."""
+        return in_batches(encode, items, self.batch, fill=self.device != "cpu", split=self.dtype == torch.bfloat16)
 
     def _largest(self) -> int:
         """The largest power of two up to `ON_GPU` for which a pass over pictures fits into free memory."""
@@ -140,11 +156,7 @@ class Clip:
         return normalize(self.picture_features(pictures).float(), dim=-1)
 
     def _embed_tokens(self, tokens: Sequence[Tensor]) -> Tensor:
-        return normalize(self.text_features(self._on_device(torch.stack(list(tokens)))).float(), dim=-1)
-
-    def _on_device(self, items: Tensor) -> Tensor:
-        """From pinned memory a copy to a GPU runs beside the passes that are under way."""
-        return items if self.device == "cpu" else items.pin_memory().to(self.device, non_blocking=True)
+        return normalize(self.text_features(on_device(torch.stack(list(tokens)), self.device)).float(), dim=-1)
 
 
 def _distinct(values: Sequence[Any], key: Callable[[Any], Hashable]) -> tuple[list[Any], list[int]]:
@@ -155,21 +167,6 @@ def _distinct(values: Sequence[Any], key: Callable[[Any], Hashable]) -> tuple[li
     for place, value in zip(places, values, strict=True):
         distinct.setdefault(place, value)
     return list(distinct.values()), places
-
-
-def _preprocessing(model: Any) -> tuple[Callable[[Image.Image], Image.Image], Tensor, Tensor]:
-    """The model's own preprocessing: its geometry, and mean and standard deviation as [3, 1, 1]."""
-    from open_clip import get_model_preprocess_cfg
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-    from torchvision.transforms import Compose, Normalize, ToTensor
-
-    *geometry, tensor, standard = image_transform_v2(
-        PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False
-    ).transforms
-    assert isinstance(tensor, ToTensor)
-    assert isinstance(standard, Normalize)
-    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (standard.mean, standard.std))
-    return Compose(geometry), mean, std
 
 
 def _tokenizer(files: ModelFiles) -> Callable[[list[str]], Tensor]:
