@@ -81,14 +81,15 @@ def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> 
             for number in range(1, workload.repeats + 1):
                 tell(f"repeat {number} of {workload.repeats}")
                 repeats.append(bench.once(number))
+        phases = bench.phases()
         about = {
-            "phases": bench.phases(),
+            "phases": phases,
             "kilobytes": round(bench.bytes / 1000),
             "processor": machine.processor(),
             "cores": cores,
             "load": [round(load, 2), round(os.getloadavg()[0], 2)],
         }
-    return figures(repeats, cores, about["phases"]) | {"plan": asdict(workload)} | about
+    return figures(repeats, cores, phases) | {"plan": asdict(workload)} | about
 
 
 def figures(repeats: Sequence[Repeat], cores: int, phases: Mapping[str, float]) -> dict[str, Any]:

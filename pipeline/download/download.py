@@ -80,11 +80,12 @@ class Downloading:
 
     A call with a shard downloads it unless it is stored. Raises ShardError if its process dies or takes more than
     `download.shard_seconds`. All calls share decoders, what is known of hosts, and the number of requests at once.
-    `guard` defaults to the policy of the source. After a `with`, calls raise WinnowError.
+    `guard` defaults to the policy of the source, `cores` to those of this machine. After a `with`, calls raise
+    WinnowError.
     """
 
-    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None) -> None:
-        settings, cores = source.download, machine.cores()
+    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None, cores: int | None = None) -> None:
+        settings, cores = source.download, cores or machine.cores()
         threads = settings.threads or THREADS * cores
         self.at_once = max(1, min(cores, threads // THREADS))
         self._threads = threads // self.at_once
