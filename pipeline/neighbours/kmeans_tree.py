@@ -113,7 +113,7 @@ def grow(vectors: Vectors, count: int, progress: StepProgress) -> Tree:
 def _shares(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """Centroids of each group, in proportion to its vectors and never more than these."""
     exact = sizes * count / sizes.sum()
-    shares = np.floor(exact).astype(np.int64)
-    missing = count - shares.sum()
+    shares: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    missing = count - int(shares.sum())
     shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1
     return shares
