@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import sources, tasks
 from flows.events import announce
 from flows.labels import labelled_source
-from flows.progress import warn
+from flows.progress import DISPLAY, warn
 from pipeline.demo import world
 from pipeline.download import download
+from pipeline.download.download import Downloading
+from pipeline.engine.arrivals import Arrivals
 from pipeline.errors import WinnowError
 from pipeline.ledger.ledger import Ledger, Shard, committed
 from pipeline.manifest.manifest import Manifest
@@ -26,11 +30,21 @@ from pipeline.upkeep.backfill import add_scorer
 BLOCK = 100
 """Shards of one task. A task for each shard would give thousands, which nobody can read."""
 
+SETTINGS: dict[str, Any] = {
+    "persist_result": True,
+    "result_serializer": "json",
+    "task_runner": ThreadPoolTaskRunner(max_workers=1),  # one block of downloads at a time
+}
+"""Of every flow."""
+
+Downloaded: TypeAlias = PrefectFuture[dict[str, str]]
+"""The errors of a block of downloads."""
+
 EXPLAINED = 5
 """Quarantined shards whose reasons are printed. Prefect's tasks have all of them."""
 
 
-@flow(name="curate", persist_result=True, result_serializer="json")
+@flow(name="curate", **SETTINGS)
 def curate(source: str, root: str = "data") -> dict[str, Any]:
     """Bring a source's manifest up to date: fetch and score new pairs, apply the recipe, publish.
 
@@ -43,7 +57,7 @@ def curate(source: str, root: str = "data") -> dict[str, Any]:
     return published | {"held": _announce(described, Path(root), published)}
 
 
-@flow(name="retry", persist_result=True, result_serializer="json")
+@flow(name="retry", **SETTINGS)
 def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     """Fetch the pairs again that failed with these causes, and curate. Without causes: those that may pass.
 
@@ -57,7 +71,7 @@ def retry(source: str, causes: list[str], root: str = "data") -> dict[str, Any]:
     return published | {"held": _announce(described, Path(root), published), "retried": retried}
 
 
-@flow(name="score", persist_result=True, result_serializer="json")
+@flow(name="score", **SETTINGS)
 def score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     """Publish the newest manifest's pairs with the columns of one more scorer of the source file.
 
@@ -67,14 +81,14 @@ def score(source: str, scorer: str, root: str = "data") -> dict[str, Any]:
     with writing(storage, described):
         added = add_scorer(described, Manifest.open(storage), scorer)
         for block in _blocks(added.shards):
-            errors = _score(added.plan, storage, block)
+            errors = _score(added.plan, storage, block, Arrivals.of(block))
             if errors:
                 raise WinnowError(f"{next(iter(errors.values()))}; nothing was published")
         published = _publish(added.plan, storage, added.ledger, added.quarantined)
     return published | {"held": _announce(described, Path(root), published)}
 
 
-@flow(name="sample", persist_result=True, result_serializer="json")
+@flow(name="sample", **SETTINGS)
 def sample(source: str, root: str = "data", labels: str | None = None) -> dict[str, Any]:
     """Fetch and score the labelled sample of a source, as a small source of its own that is never trained on.
 
@@ -94,24 +108,41 @@ def bring_up_to_date(described: Source, storage: Storage) -> dict[str, Any]:
             tasks.reuse_shards(plan, storage, ledger)
         if line := download.missing_contact(served, storage, ledger.shards):
             warn(line)
-        quarantined: dict[int, str] = {}
-        for block in _blocks(ledger.shards):
-            quarantined |= _download(served, storage, block)
-        for block in _blocks([shard for shard in ledger.shards if shard.number not in quarantined]):
-            quarantined |= _score(plan, storage, block)
+        with Downloading(served, storage) as downloading:
+            quarantined = _download_and_score(plan, storage, ledger.shards, downloading)
         for line in _explanations(quarantined):
             warn(line)
         return _publish(plan, storage, ledger, quarantined)
 
 
-def _download(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[int, str]:
+def _download_and_score(
+    plan: Plan, storage: Storage, shards: Sequence[Shard], downloading: Downloading
+) -> dict[int, str]:
+    """Score each shard as soon as it is downloaded, while others are. Returns why shards are quarantined, by number.
+
+    Downloads run in the thread of the flow's task runner, a block after another, and scorers in this one.
+    """
+    quarantined: dict[int, str] = {}
+    with DISPLAY.used({"download": len(shards), "score": len(shards)}):
+        parts = [(block, *_begin_download(downloading, block)) for block in _blocks(shards)]
+        for block, arrivals, downloaded in parts:
+            quarantined |= _score(plan, storage, block, arrivals)
+            quarantined |= _numbered(downloaded.result())
+    return quarantined
+
+
+def _begin_download(downloading: Downloading, shards: Sequence[Shard]) -> tuple[Arrivals, Downloaded]:
+    """Queue the download of a block. Returns where its shards arrive, and its errors in the future."""
+    arrivals = Arrivals()
     named = tasks.download_shards.with_options(task_run_name=f"download_shards {_span(shards)}")
-    return _numbered(named(served, storage, shards))
+    downloaded = named.submit(downloading, shards, arrivals)
+    downloaded.add_done_callback(lambda _: arrivals.end())  # also when it failed
+    return arrivals, downloaded
 
 
-def _score(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[int, str]:
+def _score(plan: Plan, storage: Storage, shards: Sequence[Shard], arrivals: Arrivals) -> dict[int, str]:
     named = tasks.score_shards.with_options(task_run_name=f"score_shards {_span(shards)}")
-    return _numbered(named(plan, storage, shards))
+    return _numbered(named(plan, storage, shards, arrivals))
 
 
 def _publish(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:

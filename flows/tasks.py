@@ -3,7 +3,7 @@
 import atexit
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -15,8 +15,9 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from flows.labels import labelled_pairs
 from flows.progress import bars, track, warn
-from pipeline.download import download
+from pipeline.download.download import Downloading
 from pipeline.engine import local
+from pipeline.engine.arrivals import Arrivals
 from pipeline.errors import WinnowError
 from pipeline.ledger import ingest
 from pipeline.ledger.ledger import Ledger, Shard
@@ -60,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "cache_policy": NO_CACHE,  # storage knows what is done
     "result_serializer": "json",
 }
-"""Of every task."""
+"""Of every task. The keys of the errors of shards are text: JSON has no numbers for keys."""
 
 
 @task(**SETTINGS)
@@ -84,17 +85,25 @@ def retry_pairs(described: Source, storage: Storage, causes: Sequence[str]) -> i
 
 
 @task(persist_result=True, **SETTINGS)
-def download_shards(served: Source, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
-    """Download a block of shards. Returns the errors of those that failed, by number."""
-    return _errors("download", local.run(partial(download.make, served, storage), shards), shards)
+def download_shards(downloading: Downloading, shards: Sequence[Shard], arrivals: Arrivals) -> dict[str, str]:
+    """Download a block of shards. Returns the errors of those that failed, by number; the others arrive."""
+    errors = {}
+    for shard, error in track("download", local.run_wide(downloading, shards), of=shards):
+        if error:
+            errors[str(shard.number)] = str(error)
+        else:
+            arrivals.add(shard)
+    return errors
 
 
 @task(persist_result=True, **SETTINGS)
-def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard]) -> dict[str, str]:
-    """Score a block of shards on every GPU of this machine. Returns the errors of those that failed, by number."""
-    return _errors(
-        "score", local.run_on_devices(partial(Scoring, plan, storage), shards, device.visible_gpus()), shards
-    )
+def score_shards(plan: Plan, storage: Storage, shards: Sequence[Shard], arrivals: Arrivals) -> dict[str, str]:
+    """Score a block of shards as they arrive, on every GPU of this machine.
+
+    Returns the errors of those that failed, by number.
+    """
+    outcomes = local.run_on_devices(partial(Scoring, plan, storage), arrivals, device.visible_gpus())
+    return {str(shard.number): str(error) for shard, error in track("score", outcomes, of=shards) if error}
 
 
 @task(**SETTINGS)
@@ -137,11 +146,6 @@ def write_report(described: Source, storage: Storage, manifest: str | None) -> N
     pairs, seen = labelled_pairs(described, storage), composition.part(described, storage)
     report.write(storage, found, gain_of(storage, found.id), storage.root / REPORT, pairs, seen)
     database.refresh(storage)
-
-
-def _errors(step: str, outcomes: Iterable[local.Outcome], shards: Sequence[Shard]) -> dict[str, str]:
-    """JSON has no numbers for keys."""
-    return {str(shard.number): str(error) for shard, error in track(step, outcomes, of=shards) if error}
 
 
 def _table(rows: list[dict[str, Any]], described: Source, name: str, description: str) -> None:

@@ -5,12 +5,14 @@ python tests/main_job.py SOURCE.toml ROOT prints a line as each step begins, and
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.demo import world
 from pipeline.download import download
 from pipeline.engine import local
+from pipeline.engine.arrivals import Arrivals
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.manifest.publish import Published
@@ -39,17 +41,27 @@ def bring_in(described: Source, storage: Storage, guard: Guard | None = None, te
         tell("ledger")
         ledger = ingest.update(served, storage)
         quarantined: dict[int, str] = {}
+        arrivals = Arrivals()
+
+        def fetch() -> None:
+            try:
+                for shard, error in local.run_wide(downloading, ledger.shards):
+                    tell(f"downloaded {shard.number}")
+                    if error:
+                        quarantined[shard.number] = str(error)
+                    else:
+                        arrivals.add(shard)
+            finally:
+                arrivals.end()
+
         tell("download")
-        for shard, error in local.run_wide(download.Downloading(served, storage, guard), ledger.shards):
-            tell(f"downloaded {shard.number}")
-            if error:
-                quarantined[shard.number] = str(error)
-        rest = [shard for shard in ledger.shards if shard.number not in quarantined]
-        tell("score")
-        for shard, error in local.run(lambda: Scoring(plan, storage), rest):
-            tell(f"scored {shard.number}")
-            if error:
-                quarantined[shard.number] = str(error)
+        with download.Downloading(served, storage, guard) as downloading, ThreadPoolExecutor(1) as thread:
+            fetched = thread.submit(fetch)
+            for shard, error in local.run(lambda: Scoring(plan, storage), arrivals):
+                tell(f"scored {shard.number}")
+                if error:
+                    quarantined[shard.number] = str(error)
+            fetched.result()
         tell("pool")
         pool.run(plan, storage, ledger, quarantined)
         tell("publish")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.bench import choosing, scoring, synthetic, synthetic_manifest
+from pipeline.bench import choosing, downloading, scoring, synthetic, synthetic_manifest
 from pipeline.bench.scoring import Repeat
 from pipeline.download import download
 from pipeline.errors import ModelError
@@ -29,6 +29,45 @@ def test_ratios_are_those_inside_a_repeat():
     assert found["share_of_ceiling"] == pytest.approx(0.6)
     assert found["share_of_matmul"] == pytest.approx(0.5)
     assert sum(found["seconds_per_pair"].values()) == pytest.approx(1 / found["pairs_per_second"])
+
+
+def test_parts_of_a_download_are_those_of_all_cores():
+    """Two cores, 100 pictures in one second: 20 ms of a picture, of which 5 are idle."""
+    processor = {"server": 0.1, "downloads": 0.4, "hosts": 0.1, "decoders": 0.9}
+    ours = downloading.Side(100, 1.0, processor, 8)
+    theirs, alone = downloading.Side(100, 0.8, {"server": 0.1}, 100), downloading.Side(50, 0.9, processor, 4)
+    repeat = downloading.Repeat(ours, theirs, alone)
+    found = downloading.figures([repeat], 2, {"decode": 0.004, "resize": 0.003, "encode": 0.001})
+    assert (found["pictures_per_second"], found["img2dataset_per_second"]) == (100, 125)
+    assert (found["ratio_to_img2dataset"], found["scaling"]) == (0.8, pytest.approx(1.8))
+    assert found["seconds_per_picture"] == pytest.approx(
+        {
+            "server": 0.001,
+            "requests, files": 0.004,
+            "hosts": 0.001,
+            "decode": 0.004,
+            "resize": 0.003,
+            "encode": 0.001,
+            "to and from decoders": 0.001,
+            "idle": 0.005,
+        }
+    )
+    assert "scaling" not in downloading.figures([replace(repeat, alone=None)], 2, {"decode": 0.02})
+
+
+@pytest.mark.slow
+def test_downloads_are_measured_beside_img2dataset():
+    done = CliRunner().invoke(
+        app, ["bench", "--download", "--pictures", "320", "--delay", "1", "--repeats", "1", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["img2dataset_connections"] >= 320  # one for each picture
+    assert found["connections"] <= 9 * 32
+    assert all(found[name] > 0 for name in ("pictures_per_second", "img2dataset_per_second", "alone_per_second"))
+    assert found["phases"].keys() == {"decode", "resize", "encode"}
+    both = CliRunner().invoke(app, ["bench", "--download", "--choose"])
+    assert both.exit_code == 2
 
 
 def test_the_peak_of_memory_is_that_of_the_process_alone():

@@ -8,7 +8,7 @@ from scipy.cluster.vq import kmeans2
 from pipeline.errors import ModelError, SourceError
 from pipeline.manifest import publish
 from pipeline.manifest.manifest import Manifest
-from pipeline.neighbours import kmeans
+from pipeline.neighbours import kmeans, kmeans_tree
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.store.storage import Storage
@@ -59,6 +59,39 @@ def test_a_centroid_of_nobody_stays_until_somebody_is_nearest():
     """Two centroids begin on one spot: in the first round all vectors are nearest to one of them."""
     vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float16)
     assert sorted(kmeans.k_means(vectors, 2, lambda *_: None).tolist()) == [[0, 1], [1, 0]]
+
+
+def square_distances(vectors, centroids, cluster):
+    return float(((vectors - centroids[cluster]) ** 2).sum())
+
+
+@pytest.mark.parametrize("topics", [0, 300])
+def test_two_levels_are_as_good_as_one(monkeypatch, topics):
+    """Vectors without any structure, and around topics; 400 centroids, as plain k-means finds them and in 20 groups."""
+    random = np.random.default_rng(1)
+    about = random.normal(size=(topics, 16))[random.integers(0, topics, 8000)] if topics else 0
+    vectors = unit(about + random.normal(size=(8000, 16)) * (0.4 if topics else 1)).astype(np.float16)
+    plain = kmeans_tree.grow(vectors, 400, lambda *_: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(kmeans_tree, "ONE_LEVEL", 10)
+        told = []
+        tree = kmeans_tree.grow(vectors, 400, lambda *progress: told.append(progress))
+    assert told[-1][0] == told[-1][1]
+    assert (len(plain.ends), len(tree.ends), tree.ends[-1], tree.centroids.shape) == (1, 20, 400, (400, 16))
+    exact = [kmeans.assign(vectors, each.centroids, (each.centroids**2).sum(axis=1) / 2) for each in (plain, tree)]
+    ours = tree.assign(vectors, nearest=True)
+    theirs = square_distances(vectors, plain.centroids, exact[0])
+    assert square_distances(vectors, tree.centroids, ours) < (1.02 if topics else 1.03) * theirs
+    assert (ours == exact[1]).mean() > 0.99
+    assert (tree.assign(vectors) == kmeans.assign(vectors, tree.centroids)).mean() > 0.97
+
+
+def test_no_group_gets_more_centroids_than_it_has_vectors():
+    sizes = np.array([1, 0, 7, 100, 2])
+    for count in (1, 5, 50, 109, 110):
+        shares = kmeans_tree._shares(sizes, count)
+        assert shares.sum() == count
+        assert (shares <= sizes).all()
 
 
 def test_pictures_share_a_cluster_with_a_target(tmp_path):

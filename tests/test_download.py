@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -155,6 +157,59 @@ def test_the_same_web_makes_the_same_bytes_off_the_main_thread_too(fetched, tmp_
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(downloaded, source, again, guard).result() == rows
     assert stored(source, again) == stored(source, storage)
+
+
+class Crowded(BaseHTTPRequestHandler):
+    """Counts who is here at once. The first picture is refused, and the host names two seconds."""
+
+    def do_GET(self):
+        server = self.server
+        with server.lock:
+            server.paths.append((self.path, time.monotonic()))
+            refused = self.path.endswith(".jpg") and not server.refused_at
+            if refused:
+                server.refused_at = time.monotonic()
+            server.now += 1
+            server.most = max(server.most, server.now)
+        time.sleep(0.03)
+        with server.lock:
+            server.now -= 1
+        body = b"" if self.path == "/robots.txt" or refused else picture_of(self.path)
+        self.send_response(429 if refused else 200)
+        self.send_header("Content-Length", str(len(body)))
+        if refused:
+            self.send_header("Retry-After", "2")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_four_shards_at_once_are_as_polite_as_one(tmp_path):
+    """Requests at once, the rest that a host asked for and its robots.txt are those of all processes together."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Crowded) as server:
+        server.paths, server.now, server.most, server.refused_at, server.lock = [], 0, 0, 0, threading.Lock()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        source = listed(
+            tmp_path,
+            [(f"http://{place}/{number}.jpg", "") for number in range(100)],
+            **{"shard_size": 25, "per_host": 3, "allow_hosts": [place], "robots": ["robots.txt"], "threads": 128},
+        )
+        storage = Storage(tmp_path / "store")
+        shards = ingest.update(source, storage).shards
+        with download.Downloading(source, storage, cores=4) as downloading:
+            assert downloading.at_once == 4
+            assert [error for _, error in local.run_wide(downloading, shards)] == [None] * 4
+        server.shutdown()
+    items = [download.stage(source).item(shard.number, ".parquet") for shard in shards]
+    states = [pq.read_table(storage.fetch(item))["status"].to_pylist() for item in items]
+    assert states == [["ok"] * 25] * 4
+    assert server.most == 3
+    assert [path for path, _ in server.paths].count("/robots.txt") == 1
+    after = [when - server.refused_at for path, when in server.paths if when > server.refused_at + 0.5]
+    assert min(after) > 1.9
 
 
 def test_who_asks_strangers_without_a_contact_is_told(tmp_path):

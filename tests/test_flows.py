@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -28,6 +31,36 @@ def api(tmp_path_factory):
     finally:
         os.environ.clear()
         os.environ |= before
+
+
+class Late(SimpleHTTPRequestHandler):
+    """The pictures of the last shard come when the first one has been scored."""
+
+    def do_GET(self):
+        number = re.search(r"/(\d+)\.jpg", self.path)
+        end = time.monotonic() + 60
+        while number and int(number[1]) >= 20 and not list(self.server.root.glob("tiny/scores/*/00000.parquet")):
+            if time.monotonic() > end:
+                return self.send_error(404)
+            time.sleep(0.05)
+        return super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.slow
+def test_a_shard_is_scored_while_others_are_downloaded(api, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Late, directory=str(pictures))) as web:
+        web.root = tmp_path / "root"
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        toml = served_sources.described(tmp_path / "lists", (pictures, f"http://127.0.0.1:{web.server_address[1]}"))
+        toml.write_text(toml.read_text().replace("shard_size = 10", "shard_size = 10\n        timeout = 60"))
+        found = curated(toml, web.root)
+        web.shutdown()
+    assert (found["counts"]["kept"], found["counts"]["failed"]) == (served_sources.COUNT, served_sources.GONE)
 
 
 def winnow(*words, check=True):

@@ -1,5 +1,9 @@
 """How politely hosts are asked: robots.txt, Retry-After, few requests at once."""
 
+import contextlib
+import os
+import signal
+import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +15,18 @@ import pytest
 
 from pipeline.download import download
 from pipeline.failure import RowError
+from pipeline.process import unnamed
 from pipeline.settings.download import OPT_OUTS, Download
 from pipeline.settings.pairs import Pairs
 from pipeline.sources.loading import load
 from pipeline.sources.source import Source
+from pipeline.web import throttle
 from pipeline.web.client import Opener
+from pipeline.web.connections import IDLE, Connections
 from pipeline.web.guard import Guard
 from pipeline.web.robots import Rules, robot_name
-from pipeline.web.throttle import FIRST_BACKOFF, Backoff, retry_after
+from pipeline.web.throttle import FIRST_BACKOFF, Backoff, Hosts, retry_after
+from pipeline.web.url import Url
 
 ROBOTS = """
 User-agent: otherbot
@@ -255,3 +263,133 @@ def test_few_requests_at_once_go_to_one_host(site):
     with ThreadPoolExecutor(12) as pool:
         assert set(pool.map(lambda number: cause_of(opened, site, f"/open/{number}"), range(24))) == {None}
     assert site.most <= 3
+
+
+def forked(work):
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            work()
+        os._exit(1)
+    return child
+
+
+def test_what_a_process_held_is_free_when_it_is_killed():
+    """One slot: a process has it, this one waits, and the first is killed."""
+    calling, accepting = unnamed.pair()
+    ready, has = os.pipe()
+
+    def hold():
+        with Hosts(calling).slot("a:80", 1):
+            os.write(has, b"+")
+            time.sleep(60)
+
+    def take():
+        with Hosts(calling).slot("a:80", 1) as backoff:
+            return backoff
+
+    processes = [forked(lambda: throttle.serve(accepting)), forked(hold)]
+    os.read(ready, 1)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(take)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        os.kill(processes[1], signal.SIGKILL)
+        assert waiting.result(10) == 0
+    os.kill(processes[0], signal.SIGKILL)
+    for process in processes:
+        os.waitpid(process, 0)
+
+
+class Kept(socketserver.StreamRequestHandler):
+    """HTTP/1.1: counts connections and requests. The last part of a path says what happens after the response."""
+
+    def handle(self):
+        self.server.connections += 1
+        with contextlib.suppress(ConnectionError):
+            self.answer(self.server)
+
+    def answer(self, server):
+        while line := self.rfile.readline():
+            while self.rfile.readline().strip():
+                pass
+            path = line.split()[1].decode()
+            server.asked.append(path)
+            body = path.encode()
+            close = "Connection: close\r\n" if path.endswith("closes") else ""
+            extra = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong" if path.endswith("more") else b""
+            self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{close}\r\n".encode() + body)
+            self.wfile.flush()
+            time.sleep(0.05)  # so that what comes after the body is no part of the same segment
+            self.wfile.write(extra)
+            if path.endswith(("ends", "closes")):
+                return
+
+
+@pytest.fixture
+def kept():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Kept) as server:
+        server.asked, server.connections, server.daemon_threads = [], 0, True
+        server.place = f"127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("after", "connections"), [("", 1), ("closes", 4), ("ends", 4), ("more", 4)])
+def test_a_connection_serves_the_next_request_if_the_host_lets_it(kept, after, connections):
+    """One that the host has closed, or on which more came than was asked for, serves nothing."""
+    opened = opener(kept, retries=0)
+    for number in range(4):
+        path = f"/{number}/{after}"
+        assert opened.open(f"http://{kept.place}{path}").read() == path.encode()
+        time.sleep(0.1)
+    assert len(kept.asked) == 4
+    assert kept.connections == connections
+
+
+def test_a_connection_serves_no_other_host(kept):
+    """Two names of one address, of which one is private."""
+    places = frozenset({f"a.test:{kept.server_address[1]}"})
+    guard = Guard(allow_hosts=places, resolve=lambda host, port: [("127.0.0.1", port)], retries=0, timeout=3)
+    opened = Opener(guard)
+    for _ in range(2):
+        assert opened.open(f"http://a.test:{kept.server_address[1]}/1/").read() == b"/1/"
+    with pytest.raises(RowError, match="blocked_address"):
+        opened.open(f"http://b.test:{kept.server_address[1]}/2/")
+    assert (kept.connections, kept.asked) == (1, ["/1/", "/1/"])
+
+
+def test_a_name_is_looked_up_once_a_minute(kept, monkeypatch):
+    asked, now = [], [1000.0]
+
+    def resolve(host, port):
+        asked.append(host)
+        return [("127.0.0.1", port)]
+
+    url = Url.parse(f"http://a.test:{kept.server_address[1]}/1/")
+    connections = Connections(Guard(allow_hosts=frozenset({url.authority}), resolve=resolve))
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: now[0])
+        for seconds in (0, 30, 29, 2):
+            now[0] += seconds
+            connections.open(url, now[0] + 3).close()
+    assert asked == ["a.test", "a.test"]
+
+
+def test_idle_connections_are_bounded_and_not_kept_for_long(kept, monkeypatch):
+    place = kept.server_address[1]
+    hosts = [Url.parse(f"http://{name}.test:{place}/") for name in "abc"]
+    allowed = frozenset(host.authority for host in hosts)
+    connections = Connections(Guard(allow_hosts=allowed, resolve=lambda host, port: [("127.0.0.1", port)]), most=2)
+    now = time.monotonic()
+    wires = [connections.open(host, now + 5) for host in hosts]
+    for host, wire in zip(hosts, wires, strict=True):
+        connections.keep(host, wire)
+    assert wires[0].fileno() == -1  # the oldest
+    assert connections.take(hosts[0], now + 5) is None
+    assert connections.take(hosts[1], now + 5) is wires[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: now + IDLE + 1)
+        assert connections.take(hosts[2], now + 99) is None
+    assert wires[2].fileno() == -1

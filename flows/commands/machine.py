@@ -72,14 +72,25 @@ def measure_speed(
         bool, typer.Option("--choose", help="Measure a funnel and a selection instead, compared with masks in pandas.")
     ] = False,
     rows: Annotated[int, typer.Option(help="Rows of the manifest that --choose generates.", min=1)] = 1_000_000,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Measure downloads from a server on loopback instead, beside img2dataset's."),
+    ] = False,
+    pictures: Annotated[int, typer.Option(help="Pictures that --download fetches in each repeat.", min=64)] = 4_000,
+    delay: Annotated[
+        float, typer.Option(help="Milliseconds that the server of --download waits before each response.", min=0)
+    ] = 0.0,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Measure how fast this machine scores pairs, compared with the model alone and with a simple loop.
 
     It generates everything: no network, no data, no weights. Takes some minutes on a processor. With --choose it
-    measures how fast six filters count and select --rows published rows, compared with masks in pandas.
+    measures how fast six filters count and select --rows published rows, compared with masks in pandas. With --download
+    it measures how fast --pictures are fetched, decoded and stored, compared with img2dataset and with one core.
     """
+    if choose and download:
+        raise typer.BadParameter("take one of --choose and --download")
     from flows.console import bench
     from flows.console.output import show
 
@@ -91,6 +102,11 @@ def measure_speed(
 
         found = choosing.run(rows, repeats, tell=progress)
         show(bench.choosing(found), as_json)
+    elif download:
+        from pipeline.bench import downloading
+
+        found = downloading.run(downloading.Workload(pictures, delay=delay / 1000, repeats=repeats), tell=progress)
+        show(bench.downloading(found), as_json)
     else:
         from pipeline.bench import scoring
 

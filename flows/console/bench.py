@@ -11,7 +11,7 @@ from flows.console.layout import Column, Table
 BAR = 60
 """Characters of the bar that shows where the time goes."""
 
-COLOURS = ("blue", "cyan", "magenta", "yellow", "green")
+COLOURS = ("blue", "cyan", "magenta", "yellow", "green", "red", "white", "bright_black")
 
 
 def scoring(found: Mapping[str, Any]) -> Group:
@@ -59,18 +59,51 @@ def choosing(found: Mapping[str, Any]) -> Group:
     return Group(table, Text(facts))
 
 
+def downloading(found: Mapping[str, Any]) -> Group:
+    """Pictures a second, beside img2dataset and one core, and where the time of all cores goes."""
+    plan, cores = found["plan"], found["cores"]
+    size = f"{plan['side']} px and {found['kilobytes']} kB"
+    wait = f", {1000 * plan['delay']:g} ms before each response" if plan["delay"] else ""
+    table = Table(
+        (Column("", "name"), Column("pictures/s"), Column("connections"), Column("", "text")),
+        f"{plan['repeats']} times {plan['pictures']:,} pictures of {size} from loopback{wait}",
+    )
+    table.add(
+        f"winnow, {cores} cores",
+        f"{found['pictures_per_second']:,.0f}",
+        f"{found['connections']:,.0f}",
+        f"{found['ratio_to_img2dataset']:.2f} times img2dataset",
+    )
+    table.add(
+        f"img2dataset, {cores} processes",
+        f"{found['img2dataset_per_second']:,.0f}",
+        f"{found['img2dataset_connections']:,.0f}",
+        "",
+    )
+    if "scaling" in found:
+        table.add(
+            "winnow, 1 core",
+            f"{found['alone_per_second']:,.0f}",
+            "",
+            f"{cores} cores are {found['scaling']:.2f} times as fast",
+        )
+    parts = found["seconds_per_picture"]
+    bar = _bar(parts, sum(parts.values()), "all cores spend on a picture")
+    return Group(table, Text(), *bar, Text(), Text(_machine(found)))
+
+
 def _machine(found: Mapping[str, Any]) -> str:
     load = " to ".join(map(str, found["load"]))
     return f"{found['cores']} cores of {found['processor']}, load {load}"
 
 
-def _bar(parts: Mapping[str, float], seconds: float) -> Iterator[Text]:
+def _bar(parts: Mapping[str, float], seconds: float, of: str = "a pair takes") -> Iterator[Text]:
     """A bar, and what its colours stand for. `parts` are seconds by step, `seconds` the time of a pair."""
     bar, legend = Text(), Text()
     total = sum(parts.values())
-    for (step, spent), colour in zip(parts.items(), COLOURS, strict=True):
+    for (step, spent), colour in zip(parts.items(), COLOURS, strict=False):
         bar.append("█" * round(BAR * spent / total), colour)
         legend.append("█ ", colour).append(f"{step} {spent / total:.1%}   ")
-    yield Text(f"Where the {1000 * seconds:.1f} ms of a pair go:")
+    yield Text(f"Where the {1000 * seconds:.1f} ms go that {of}:")
     yield bar
     yield legend

@@ -74,7 +74,7 @@ def img2dataset(listed: Path, shard_size: int, cores: int) -> dict[str, Any]:
 
 def _processor() -> Counter[str]:
     """Processor seconds of this process and all below it, those that ended included, by what they do."""
-    spent: Counter[str] = Counter({"downloads": 0.0, "decoders": 0.0, "hosts": 0.0})  # type: ignore[dict-item]
+    spent: Counter[str] = Counter({"downloads": 0.0, "decoders": 0.0, "hosts": 0.0})
     for process in (own := psutil.Process(), *own.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # a shard that ends just now
             times, command = process.cpu_times(), " ".join(process.cmdline())

@@ -81,14 +81,15 @@ def run(workload: Workload, tell: Callable[[str], None] = lambda line: None) -> 
             for number in range(1, workload.repeats + 1):
                 tell(f"repeat {number} of {workload.repeats}")
                 repeats.append(bench.once(number))
+        phases = bench.phases()
         about = {
-            "phases": bench.phases(),
+            "phases": phases,
             "kilobytes": round(bench.bytes / 1000),
             "processor": machine.processor(),
             "cores": cores,
             "load": [round(load, 2), round(os.getloadavg()[0], 2)],
         }
-    return figures(repeats, cores, about["phases"]) | {"plan": asdict(workload)} | about
+    return figures(repeats, cores, phases) | {"plan": asdict(workload)} | about
 
 
 def figures(repeats: Sequence[Repeat], cores: int, phases: Mapping[str, float]) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class Bench:
             (self._pictures / f"{number:03d}.jpg").write_bytes(synthetic.jpeg(number, workload.side)[0])
         self.bytes = sum(path.stat().st_size for path in self._pictures.iterdir()) / DISTINCT
         self._size = -(-workload.pictures // (SHARDS * cores))
-        self._port = 0
+        self.port = 0
 
     @contextlib.contextmanager
     def server(self) -> Iterator[None]:
@@ -158,7 +159,7 @@ class Bench:
         command = lifeline.python("pipeline.bench.picture_server", str(self._pictures), str(self._workload.delay))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            self._port = int(process.stdout.readline())
+            self.port = int(process.stdout.readline())
             try:
                 yield
             finally:
@@ -196,7 +197,7 @@ class Bench:
         folder.mkdir()
         listed = folder / "pairs.parquet"
         count = pictures + self._size  # the first shard starts the programs and does not count
-        urls = [f"http://127.0.0.1:{self._port}/{each}/{number}.jpg" for each in range(count)]
+        urls = [f"http://127.0.0.1:{self.port}/{each}/{number}.jpg" for each in range(count)]
         pq.write_table(pa.table({"url": urls, "caption": list(map(str, range(count)))}), listed)
         before = self._ask("processor"), self._ask("connections")
         done = subprocess.run(
@@ -217,5 +218,5 @@ class Bench:
         )
 
     def _ask(self, what: str) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/{what}/") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{what}/") as answer:
             return float(answer.read())

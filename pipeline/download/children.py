@@ -14,6 +14,8 @@ from typing import NoReturn
 from pipeline.download.job import SECONDS
 from pipeline.process import unnamed
 
+_End = socket.socket | unnamed.Acceptor | Connection
+
 
 @dataclass(frozen=True)
 class Child:
@@ -38,8 +40,9 @@ class Children:
         """Serve until the other end of `line` is closed."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        ends: tuple[_End, ...] = (line, self._jobs, self._woken)
         while True:
-            readable, _, _ = select.select([line, self._jobs, self._woken], [], [], self._patience())
+            readable, _, _ = select.select(ends, [], [], self._patience())
             if line in readable:
                 return
             if self._woken in readable:
@@ -60,7 +63,9 @@ class Children:
         if process == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (self._woken, self._alarm, self._jobs, *(child.line for child in self._children.values())):
+            lines = [child.line for child in self._children.values()]
+            ends: tuple[_End, ...] = (self._woken, self._alarm, self._jobs, *lines)
+            for end in ends:
                 end.close()
             self._work(line)
         seconds = SECONDS.unpack(message)[0]

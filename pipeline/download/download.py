@@ -5,6 +5,7 @@ a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from pipeline.download.job import COLUMNS, Job
 from pipeline.errors import ShardError, WinnowError
 from pipeline.images.decode_process import Limits
 from pipeline.ledger import blocklist
+from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.ledger import Shard
 from pipeline.process import machine
 from pipeline.settings.download import OPT_OUTS
@@ -80,17 +82,17 @@ class Downloading:
 
     A call with a shard downloads it unless it is stored. Raises ShardError if its process dies or takes more than
     `download.shard_seconds`. All calls share decoders, what is known of hosts, and the number of requests at once.
-    `guard` defaults to the policy of the source. After a `with`, calls raise WinnowError.
+    `guard` defaults to the policy of the source, `cores` to those of this machine. After a `with`, calls raise
+    WinnowError.
     """
 
-    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None) -> None:
-        settings, cores = source.download, machine.cores()
+    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None, cores: int | None = None) -> None:
+        settings, cores = source.download, cores or machine.cores()
         threads = settings.threads or THREADS * cores
         self.at_once = max(1, min(cores, threads // THREADS))
         self._threads = threads // self.at_once
-        self._storage, self._seconds, self._made_by = storage, settings.shard_seconds, stage(source)
+        self._source, self._storage, self._made_by = source, storage, stage(source)
         self._guard = guard or Guard.of(settings)
-        self._blocked = blocklist.in_force(source, storage)
         limits = Limits(settings.image_size, settings.quality, settings.max_pixels, settings.resample)
         self._server = ForkServer(limits, cores)
         self._ended = False
@@ -113,7 +115,7 @@ class Downloading:
         self._made_by.describe(storage)
         with storage.scratch() as folder:
             job = Job(storage.fetch(shard.key), folder, self._guard, self._threads, self._blocked)
-            fault = self._server.run(job, self._seconds)
+            fault = self._server.run(job, self._source.download.shard_seconds)
             if isinstance(fault, OSError):
                 raise fault  # a disk error: the scratch folder turns it into a message
             fault = fault or _misfit(job)
@@ -121,6 +123,11 @@ class Downloading:
                 raise ShardError("download", shard.number, fault)
             storage.put_file(tar, folder / TAR)
             storage.put_file(parquet, folder / PARQUET)
+
+    @cached_property
+    def _blocked(self) -> Blocked:
+        """The block list at the first shard. No takedown begins while a run writes."""
+        return blocklist.in_force(self._source, self._storage)
 
     def close(self) -> None:
         """End its processes, and with them the shards that they download."""

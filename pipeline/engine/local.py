@@ -42,11 +42,14 @@ class Wide(Work, Protocol):
         ...
 
 
+Shards: TypeAlias = Supply | Arrivals | Iterable[Shard]
+"""Shards to work on: all at once, or as they arrive."""
+
 Outcome: TypeAlias = tuple[Shard, ShardError | None]
 """A shard and its error; None if its result is stored."""
 
 
-def run(make_stage: Callable[[], Work], shards: Supply | Iterable[Shard]) -> Iterator[Outcome]:
+def run(make_stage: Callable[[], Work], shards: Shards) -> Iterator[Outcome]:
     """Yield the outcome of each shard, in their order.
 
     `make_stage` is called once: what it loads serves all shards. ShardError quarantines the shard. Any other error ends
@@ -63,7 +66,7 @@ def run(make_stage: Callable[[], Work], shards: Supply | Iterable[Shard]) -> Ite
         shard = following or supply.take()
 
 
-def run_wide(stage: Wide, shards: Supply | Iterable[Shard]) -> Iterator[Outcome]:
+def run_wide(stage: Wide, shards: Shards) -> Iterator[Outcome]:
     """As `run`, with several shards at the same time. Outcomes come as shards are finished.
 
     If one raises another error than ShardError, or the caller ends early, the stage is closed.
@@ -94,8 +97,10 @@ def run_wide(stage: Wide, shards: Supply | Iterable[Shard]) -> Iterator[Outcome]
         raise
 
 
-def _supply(shards: Supply | Iterable[Shard]) -> Supply:
-    return shards if isinstance(shards, Supply) else Arrivals.of(shards)
+def _supply(shards: Shards) -> Supply:
+    if isinstance(shards, Supply):
+        return shards
+    return (shards if isinstance(shards, Arrivals) else Arrivals.of(shards)).supply()
 
 
 def _try_twice(stage: Work, shard: Shard, stopping: threading.Event | None = None) -> ShardError | None:
@@ -111,9 +116,7 @@ def _try_twice(stage: Work, shard: Shard, stopping: threading.Event | None = Non
     return None
 
 
-def run_on_devices(
-    make_stage: Callable[[], Work], shards: Supply | Iterable[Shard], devices: Sequence[str]
-) -> Iterator[Outcome]:
+def run_on_devices(make_stage: Callable[[], Work], shards: Shards, devices: Sequence[str]) -> Iterator[Outcome]:
     """As `run`, with a worker process for each device, which is a value of `CUDA_VISIBLE_DEVICES`.
 
     With one device it runs in this process. Outcomes come as shards are finished. `make_stage` is pickled, and each

@@ -94,6 +94,9 @@ def receive(wire: socket.socket, size: int) -> bytes:
     return bytes(data[: size - len(rest)])
 
 
+_End = socket.socket | Acceptor
+
+
 class Supervisor:
     """Keeps `count` decoders at work, and kills those that take too long."""
 
@@ -113,8 +116,9 @@ class Supervisor:
     def run(self) -> NoReturn:
         """Replace decoders that died, and answer questions about them, until this process is killed."""
         wall = WALL * self._limits.seconds
+        ends: tuple[_End, ...] = (self._woken, self._control)
         while True:
-            readable, _, _ = select.select([self._woken, self._control], [], [], wall / 4)
+            readable, _, _ = select.select(ends, [], [], wall / 4)
             self._kill_late(wall)
             if self._woken in readable:
                 self._woken.recv(1 << 10)

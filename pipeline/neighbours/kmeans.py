@@ -30,7 +30,7 @@ def k_means(vectors: Vectors, count: int, progress: StepProgress) -> npt.NDArray
         cluster = assign(vectors, centroids, half_squares=(centroids**2).sum(axis=1) / 2)
         if np.array_equal(cluster, before):
             break
-        centroids, before = _means(vectors, cluster, centroids), cluster
+        centroids, before = means(vectors, cluster, centroids), cluster
     progress(ROUNDS, ROUNDS)
     return centroids
 
@@ -56,7 +56,7 @@ def assign(
     return np.concatenate(found)
 
 
-def _means(
+def means(
     vectors: Vectors, cluster: npt.NDArray[np.int64], centroids: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """The means of the clusters, added up on the processor in a fixed order: a GPU's sums differ from run to run."""

@@ -2,7 +2,8 @@
 
 DataComp's image-based filtering (Gadre et al. 2023, arXiv 2304.14108, section 3.1, and its published code): k-means,
 20 rounds, finds 100,000 centroids of a pool of 12.8 million pictures; pictures of the pool and target pictures belong
-to the centroid with the largest inner product.
+to the centroid with the largest inner product. Above 1,024 centroids k-means has two levels here, and a picture is
+compared with the centroids of its nearest groups (`pipeline.neighbours.kmeans_tree`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +16,14 @@ from pydantic import Field
 
 from pipeline.images import picture_sets
 from pipeline.models import device
-from pipeline.neighbours.kmeans import assign, k_means
+from pipeline.neighbours import kmeans_tree
 from pipeline.progress import StepProgress
 from pipeline.scorers import gathering, targets
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.settings.fields import ExistingPath
 from pipeline.uids import random_bits
 
-VERSION = 1
+VERSION = 2
 
 PICTURES, MOST = 128, 100_000
 """Pictures for each centroid, and the most centroids, as published for 12.8 million pictures."""
@@ -92,10 +93,10 @@ class Clusters:
             count = min(self._count or min(max(len(rows) // PICTURES, 1), MOST), len(rows))
             sample = _sample(pool, self._of, rows, count * self._sample)
             targets.check_width(self._targets, sample.shape[1])
-            centroids = k_means(sample, count, progress)
-            cluster = np.concatenate([assign(images, centroids) for images in gathering.images(pool, self._of)])
+            tree = kmeans_tree.grow(sample, count, progress)
+            cluster = np.concatenate([tree.assign(images) for images in gathering.images(pool, self._of)])
             size = np.bincount(cluster, minlength=count)[cluster]
-            near = np.isin(cluster, assign(self._targets, centroids))
+            near = np.isin(cluster, tree.assign(self._targets))
         found = {
             "cluster": pa.array(cluster, pa.int32()),
             "size": pa.array(size, pa.int32()),

@@ -1,7 +1,8 @@
 """How long entries and clusters take: python tests/benchmarks/subjects.py [ROWS]
 
 Captions of ten words, as common as words are (the n-th as 1 / n), against a list of 100,000 of them; then k-means over
-pictures of 512 numbers, one centroid for 128. Prints seconds, seconds of the processor, and the memory at its peak.
+pictures of 512 numbers, one centroid for 128, and the cluster of every picture. Prints seconds, seconds of the
+processor, and the memory at its peak.
 """
 
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.neighbours import kmeans
+from pipeline.neighbours import kmeans, kmeans_tree
 from pipeline.process import machine
 from pipeline.scorers import clusters
 from pipeline.scorers.entries import Entries
@@ -70,9 +71,10 @@ def main(rows):
             vectors[start : start + kmeans.BLOCK] = random.normal(size=vectors[start : start + kmeans.BLOCK].shape)
         count = max(rows // clusters.PICTURES, 1)
         with timed(f"clusters: {count:,} centroids of {sample:,} pictures of {DIM} numbers"):
-            centroids = kmeans.k_means(vectors, count, nothing)
-        with timed(f"the nearest of them to {sample:,} pictures"):
-            kmeans.assign(vectors, centroids)
+            tree = kmeans_tree.grow(vectors, count, nothing)
+        with timed(f"the cluster of {rows:,} pictures"):
+            for start in range(0, rows, sample):
+                tree.assign(vectors[: rows - start])
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.process.machine import cores
 from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import StorageError
 from pipeline.images import decoders
 from pipeline.images.phash import phash
+from pipeline.process.machine import cores
 from pipeline.settings.encoder import Encoder
 from pipeline.settings.task import Budget
 from pipeline.store import tarfiles

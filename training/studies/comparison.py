@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from huggingface_hub.utils import logging as hub
 
-from pipeline.process.machine import cores
 from pipeline.errors import CompareError, ModelError
 from pipeline.manifest.arms import Choice
 from pipeline.manifest.manifest import Manifest
 from pipeline.models import device
+from pipeline.process.machine import cores
 from pipeline.progress import Progress, silent
 from pipeline.settings.encoder import Encoder, Network
 from pipeline.sources.source import Source

@@ -17,10 +17,10 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.process.machine import cores
 from pipeline.errors import ModelError
 from pipeline.images import decoders
 from pipeline.process import lifeline
+from pipeline.process.machine import cores
 from pipeline.settings.encoder import Encoder, Network
 from training.data import features
 from training.encoders import encoders

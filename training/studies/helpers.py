@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.process.machine import cores
 from pipeline.process import lifeline
+from pipeline.process.machine import cores
 from pipeline.progress import StepProgress
 from pipeline.store.storage import Storage
 

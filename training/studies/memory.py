@@ -1,7 +1,7 @@
 """The peak memory of what this process computes: of the GPU if there is one, else of the process."""
 
-from pipeline.process import machine
 from pipeline.models import device
+from pipeline.process import machine
 
 
 def reset() -> None:
