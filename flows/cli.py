@@ -22,7 +22,6 @@ from flows.commands import (
 from flows.console import stdout
 from pipeline.errors import WinnowError
 from pipeline.process import user_code
-from pipeline.query import sandbox
 from pipeline.store.disk import disk_broken
 
 
@@ -97,6 +96,8 @@ def main() -> None:
     """The console script. Exit status 0: done; 1: failed, one line on stderr; 2: wrong usage; 130: Ctrl-C."""
     try:
         if sys.argv[1:2] == ["sql"] and len(sys.argv) > 2 and not {"-h", "--help", "--list"} & set(sys.argv):
+            from pipeline.query import sandbox
+
             sandbox.prepare()
         app()
     except SystemExit as end:

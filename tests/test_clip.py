@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.models import certificate
 from pipeline.models.batches import in_batches
 from pipeline.models.clip_weights import find_model
+from pipeline.models.preprocessing import Standard
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.spec import Batch
 from pipeline.scoring.plan import Plan
@@ -159,6 +160,17 @@ def test_pictures_and_captions_are_encoded_once(folder):
     found = scorer.score(Batch(list("abcd"), [one, one, two, one], ["a dog", "a cat", "a dog", "a dog"], None))
     assert seen == [2, 2]
     assert found["similarity"][0] == found["similarity"][3] != found["similarity"][2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pictures_one_at_a_time_have_the_bits_of_all_at_once(dtype):
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 32, 24, 3), dtype=np.uint8))
+    values = torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2).float().div(255)
+    expected = values.sub(torch.tensor(mean)[:, None, None]).div(torch.tensor(std)[:, None, None]).to(dtype)
+    found = Standard(mean, std)(pictures, "cpu", dtype)
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_bfloat16_is_near_float32(folder):

@@ -18,13 +18,19 @@ from statistics import median
 import numpy as np
 import torch
 from PIL import Image
-from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
+from torch.ao.quantization import PlaceholderObserver, QConfig, default_per_channel_weight_observer, quantize_dynamic
 
 from pipeline.bench import synthetic, weights
 from pipeline.models.clip import Clip
 from pipeline.models.clip_weights import find_model
 
 REPEATS = 3
+
+CHANNELS = QConfig(
+    PlaceholderObserver.with_args(dtype=torch.quint8, quant_min=0, quant_max=255, is_dynamic=True),
+    default_per_channel_weight_observer,
+)
+"""Weights have a scale for each channel, and inputs all of 8 bits, where torch's default leaves one of them out."""
 
 
 def loaded(model, precision):
@@ -38,7 +44,7 @@ def loaded(model, precision):
     clip.place("cpu", "float32" if precision == "int8" else precision)
     if precision == "int8":
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        wide = {name: default_dynamic_qconfig for name, _ in clip.model.named_modules() if ".mlp.c_" in name}
+        wide = {name: CHANNELS for name, _ in clip.model.named_modules() if ".mlp.c_" in name}
         clip.model = quantize_dynamic(copy.deepcopy(clip.model), wide, torch.qint8)
         for tower in (clip.model, clip.model.visual):
             if hasattr(tower, "transformer"):  # open_clip asks a layer's weight for it
