@@ -234,7 +234,8 @@ def test_settings_that_change_pictures_change_the_key(fetched):
         settings = source.download.model_copy(update=changed)
         return download.stage(source.model_copy(update={"download": settings})).key
 
-    assert len({key(), key(image_size=65), key(quality=94), key(max_bytes=1), key(max_pixels=1)}) == 5
+    changes = ({}, {"image_size": 65}, {"quality": 94}, {"max_bytes": 1}, {"max_pixels": 1}, {"resample": "lanczos"})
+    assert len({key(**changed) for changed in changes}) == 6
     assert key(threads=1, timeout=1, retries=0, shard_seconds=1, shard_size=1) == key()
 
 

@@ -100,6 +100,16 @@ def test_shrinking_is_smooth(decoder):
         assert pixels.std() < 3
 
 
+def test_lanczos_is_sharper_than_hamming():
+    """Stripes of four pixels, at a little more than half their size: which way keeps more of their contrast."""
+    stripes = encoded(Image.fromarray(np.tile(np.repeat(np.uint8([40, 210]), 4), (120, 15))).convert("RGB"))
+    contrast = {}
+    for resample in ("hamming", "lanczos"):
+        with Decoders(Limits(64, 95, 10**6, resample)) as pool:
+            contrast[resample] = np.asarray(decoded(pool, stripes).convert("L"), float).std()
+    assert contrast["lanczos"] > contrast["hamming"] + 1
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_pictures_stand_upright(decoder, orientation, kind):

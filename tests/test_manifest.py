@@ -76,6 +76,35 @@ def test_a_quantile_of_the_rest_moves_with_the_filters_before_it(manifest):
     assert len(manifest.select(Recipe("turned", (rest, SHARP)))) == 12
 
 
+def test_a_funnel_of_many_filters_counts_each(manifest):
+    """More answers than fit one number: 50 filters, of which the n-th drops what is less sharp than 40 + n / 2."""
+    filters = tuple(Filter(f"at_least_{n}", f"pixels_sharpness >= {40 + n / 2}") for n in range(50))
+    steps = manifest.funnel(Recipe("many", filters))
+    values = np.array([*range(40, 63), np.nan])
+    for step, each in zip(steps, range(50), strict=True):
+        passes = int((values >= 40 + each / 2).sum())
+        assert (step.alone, step.fails, step.unscored, step.sequence) == (passes, 23 - passes, 1, passes)
+
+
+@pytest.mark.parametrize("column", ["pixels_sharpness", "width", "captions_words", "bytes", "pixels_phash"])
+@pytest.mark.parametrize("operator", ["<", "<=", ">", ">="])
+def test_a_quantile_is_the_same_as_a_number(manifest, column, operator):
+    """A float, integers, and text, whose quantile is an error in both forms."""
+    quantile = f"(SELECT quantile_cont({column}, 0.37) FROM rows)"
+    short, long = Filter("one", f'"{column}" {operator} {quantile}'), Filter("one", f"({column} {operator} {quantile})")
+    outcomes = []
+    for each in (short, long):  # the second is no plain comparison, and stays as it is
+        try:
+            (step,) = manifest.funnel(Recipe("one", (each,)))
+            chosen = manifest.select(Recipe("one", (each,)))["uid"].to_pylist()
+            outcomes.append(((step.alone, step.fails, step.unscored, step.sequence, step.costs), chosen))
+            assert step.sql == each.sql
+        except RecipeError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    assert len(manifest._quantiles) == (0 if isinstance(outcomes[0], str) else 1)
+
+
 def test_a_quantile_of_the_rest_is_published_so(tmp_path, store):
     rest = f"pixels_sharpness >= (SELECT quantile_cont(pixels_sharpness, 0.5) FROM rows WHERE {REST})"
     chosen = published_sources.listed(

@@ -70,6 +70,8 @@ def find(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str])
     found = []
     for each in recipe.filters:
         for column in columns:
+            if column not in each.sql:
+                continue
             found += [Threshold(each.name, column, value) for value in _values(con, each, column)]
     return found
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from filters.core import DISTINCT, Distinct, Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
-from pipeline.filtering import distinct, funnel, predicates
+from pipeline.filtering import distinct, funnel, predicates, quantiles
 from pipeline.filtering.distinct import Losers, Neighbours
 from pipeline.filtering.funnel import Comparison, Step
 from pipeline.filtering.reasons import Reasons, where
@@ -160,8 +160,17 @@ class Manifest:
     def compare(self, recipes: Sequence[Recipe]) -> Comparison:
         """The effects of recipes on this manifest's pairs, in one pass over the columns they name."""
         with self._opened(recipes) as con:
-            counts = [part.count for part in self.parts]
-            return funnel.compare(con, self._rows, counts, recipes, lambda recipe: self._losers(con, recipe))
+            counts, numbered = [part.count for part in self.parts], [self._numbered(con, each) for each in recipes]
+            found = funnel.compare(con, self._rows, counts, numbered, lambda recipe: self._losers(con, recipe))
+        return found.in_words_of(recipes)
+
+    @cached_property
+    def _quantiles(self) -> dict[tuple[str, str], str]:
+        """Of its rows, which do not change: what `quantiles.with_numbers` has found so far."""
+        return {}
+
+    def _numbered(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Recipe:
+        return replace(recipe, filters=quantiles.with_numbers(con, recipe.filters, self._quantiles))
 
     def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
         assert recipe.distinct
@@ -175,6 +184,7 @@ class Manifest:
                 return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
+            recipe = self._numbered(con, recipe)
             evaluated = predicates.evaluation_query(self._rows, recipe.filters)
             wanted = "uid, file_index, file_row_number" if recipe.distinct else "uid"
             kept = con.sql(f"SELECT {wanted} FROM ({evaluated}) WHERE {passes}").to_arrow_table()
@@ -194,7 +204,7 @@ class Manifest:
             return con.sql(
                 "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
                 f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, {failed} AS no "
-                f"FROM ({predicates.evaluation_query(self._rows, recipe.filters)}) WHERE ok) j "
+                f"FROM ({predicates.evaluation_query(self._rows, self._numbered(con, recipe).filters)}) WHERE ok) j "
                 "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
             ).to_arrow_table()
 

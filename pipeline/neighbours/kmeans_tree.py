@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.neighbours.kmeans import Vectors, assign, k_means, means
 from pipeline.progress import StepProgress
 
-ONE_LEVEL = 1024
+ONE_LEVEL = 256
 """Centroids up to which there is one group: plain k-means, and the nearest of all."""
 
 HEADS_SAMPLE = 256

@@ -2,7 +2,7 @@
 
 DataComp's image-based filtering (Gadre et al. 2023, arXiv 2304.14108, section 3.1, and its published code): k-means,
 20 rounds, finds 100,000 centroids of a pool of 12.8 million pictures; pictures of the pool and target pictures belong
-to the centroid with the largest inner product. Above 1,024 centroids k-means has two levels here, and a picture is
+to the centroid with the largest inner product. Above 256 centroids k-means has two levels here, and a picture is
 compared with the centroids of its nearest groups (`pipeline.neighbours.kmeans_tree`).
 """
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,12 +20,12 @@ from choose import timed
 
 from filters.core import Filter
 from pipeline.bench import choosing, synthetic_manifest
+from pipeline.manifest.document import StageKeys
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore import app
 from pipeline.pages.explore.explorer import Choice, Explorer
 from pipeline.pages.explore.rows import Rows
 from pipeline.process import machine
-from pipeline.store import parquet
 from pipeline.store.storage import Storage
 
 MORE = 20
@@ -45,21 +46,14 @@ def wide(start, count):
 
 
 def manifest(store, total):
-    """Only what the page reads of one: no verdicts, no log."""
-    made = [
-        parquet.put_parquet(store, "rows", table.schema, [table])
-        for table in (
-            wide(start, min(synthetic_manifest.PART, total - start))
-            for start in range(0, total, synthetic_manifest.PART)
-        )
-    ]
-    document = {
-        "source": "benchmark",
-        "rows": [{"key": part.key, "count": part.count} for part in made],
-        "verdicts": [None for _ in made],
-        "stages": {"shards": "none", "scores": dict.fromkeys(("captions", "clip", "pixels", "more", "score"), "none")},
-    }
-    return Manifest(store, "benchmark", document)
+    """A published one with these rows; the scorers of its columns are named, so that they get histograms."""
+    found = synthetic_manifest.publish_rows(store, total, choosing.RECIPE, make=wide)
+    stages = StageKeys("", dict.fromkeys(("captions", "clip", "pixels", "more", "score"), "none"))
+    inputs = replace(found.document.inputs, stages=stages)
+    made = Manifest(store, found.id, replace(found.document, inputs=inputs))
+    scores = [name for name in made.columns.names if name.partition("_")[0] in stages.scores]
+    vars(made)["card"] = {**found.card, "ranges": dict.fromkeys(scores)}
+    return made
 
 
 def asked(client, question, what):

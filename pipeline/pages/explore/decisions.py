@@ -4,6 +4,8 @@ DuckDB evaluates each filter, so every count is the one that publishing the reci
 the filter's SQL: while one threshold moves, the other filters are not evaluated again. The rest is numpy.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -64,7 +66,8 @@ class Decisions:
 
     def __init__(self, rows: Rows) -> None:
         self._rows, self._manifest = rows, rows.manifest
-        self._verdict = lru_cache(CACHED)(self._evaluate)
+        self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
+        self._lock = threading.Lock()
         self._lines = lru_cache(CACHED)(self._read_lines)
         self._near = lru_cache(4)(self._read_near)
         self._ranking = lru_cache(4)(self._rank)
@@ -78,7 +81,13 @@ class Decisions:
 
     def verdicts(self, recipe: Recipe) -> list[Verdict]:
         """The verdict of each filter in the sequence of the recipe. Raises RecipeError, as `kept` does."""
-        return [self._named_verdict(each) for each in in_sequence(recipe.filters)]
+        sequenced = in_sequence(recipe.filters)
+        known = {each.sql: self._known(each.sql) for each in sequenced}
+        new = [each for each in sequenced if known[each.sql] is None]
+        if new:
+            known |= dict(zip([each.sql for each in new], self._evaluate(new), strict=True))
+        found = [known[each.sql] for each in sequenced]
+        return [verdict for verdict in found if verdict is not None]
 
     def funnel(self, recipe: Recipe) -> list[Step]:
         """The same as `Manifest.funnel`. Raises RecipeError, as `kept` does."""
@@ -119,20 +128,40 @@ class Decisions:
         best[ranked[distinct.has_better_neighbour(near.pictures[ranked], near.low, near.high)]] = False
         return best, int(np.count_nonzero(pairs & ~near.known))
 
-    def _evaluate(self, sql: str) -> Verdict:
-        moved = Comparison.of(sql) or Comparison.of_quantile(sql)
-        if moved is None or moved.column not in {axis.column for axis in self._rows.axes}:
-            self._manifest.check(Filter("typed", sql))
-        answers = self._rows.column(f"coalesce((\n{sql}\n)::TINYINT, -1::TINYINT)").to_numpy()
-        return Verdict(answers, int(np.count_nonzero(answers == 1)), int(np.count_nonzero(answers == -1)))
+    def _known(self, sql: str) -> Verdict | None:
+        """The cached verdict of a filter."""
+        with self._lock:
+            if sql in self._verdicts:
+                self._verdicts.move_to_end(sql)
+            return self._verdicts.get(sql)
 
-    def _named_verdict(self, each: Filter) -> Verdict:
+    def _evaluate(self, filters: Sequence[Filter]) -> list[Verdict]:
+        """The verdicts of filters, in one pass over their columns. Caches them."""
         try:
-            return self._verdict(each.sql)
-        except RecipeError as error:
-            raise RecipeError(str(error).replace("'typed'", repr(each.name), 1)) from None
+            columns = self._answers(filters)
+        except (RecipeError, duckdb.Error):
+            columns = [answers for each in filters for answers in self._named_answers(each)]  # which of them is it?
+        found = [Verdict(each, int(np.count_nonzero(each == 1)), int(np.count_nonzero(each == -1))) for each in columns]
+        with self._lock:
+            self._verdicts.update(zip([each.sql for each in filters], found, strict=True))
+            while len(self._verdicts) > CACHED:
+                self._verdicts.popitem(last=False)
+        return found
+
+    def _answers(self, filters: Sequence[Filter]) -> list[npt.NDArray[np.int8]]:
+        self._manifest.check(*(each for each in filters if not self._is_moved(each.sql)))
+        return self._rows.columns([f"coalesce((\n{each.sql}\n)::TINYINT, -1::TINYINT)" for each in filters])
+
+    def _named_answers(self, each: Filter) -> list[npt.NDArray[np.int8]]:
+        try:
+            return self._answers([each])
         except duckdb.Error as error:
             raise RecipeError(f"filter {each.name!r} fails on a row: {str(error).splitlines()[0]}") from None
+
+    def _is_moved(self, sql: str) -> bool:
+        """Whether it compares a number that has a histogram, so that it need not be checked while a slider moves."""
+        moved = Comparison.of(sql) or Comparison.of_quantile(sql)
+        return moved is not None and moved.column in {axis.column for axis in self._rows.axes}
 
     def _read_near(self, of: str, radius: float) -> Near:
         among = distinct.among(of, self._manifest.neighbours)
