@@ -55,17 +55,18 @@ def test_a_query_imports_nothing_but_duckdb_and_arrow():
 
 
 COUNTED = """
-import runpy, sys
+import sys
 started = []
 sys.addaudithook(lambda event, _: event in ("subprocess.Popen", "os.fork", "os.posix_spawn") and started.append(event))
 sys.argv = {argv!r}
 try:
-    runpy.run_module({module!r}, run_name="__main__")
+    from {module} import {main} as main
+    main()
 except SystemExit:
     pass
 print(len(started), *[name for name in {names!r} if name in sys.modules], file=sys.stderr)
 """
-"""A program that runs a module, and prints how many processes it started and which modules it has then."""
+"""A program that calls a function, and prints how many processes it started and which modules it has then."""
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,9 @@ def root(tmp_path_factory):
     return root
 
 
-def counted(module, *words, names, text=""):
+def counted(module, main, *words, names, text=""):
     """What the program printed on stdout, the number of processes, and the modules."""
-    program = COUNTED.format(argv=[module, *map(str, words)], module=module, names=names)
+    program = COUNTED.format(argv=[module, *map(str, words)], module=module, main=main, names=names)
     done = subprocess.run([sys.executable, "-c", program], input=text, capture_output=True, text=True, check=True)
     started, *modules = done.stderr.splitlines()[-1].split()
     return done.stdout, int(started), modules
@@ -86,20 +87,20 @@ def counted(module, *words, names, text=""):
 def test_a_query_starts_one_process_and_leaves_duckdb_and_the_manifest_to_it(root):
     heavy = (*(set(HEAVY) - {"pyarrow", "numpy"}), "pyarrow.compute", "pipeline.manifest.manifest", "pipeline.sources")
     command = ("sql", "SELECT count(*) AS n FROM rows", "--root", root, "--json")
-    answer, started, modules = counted("flows", *command, names=(*sorted(heavy), "rich.console"))
+    answer, started, modules = counted("flows.cli", "main", *command, names=(*sorted(heavy), "rich.console"))
     assert (json.loads(answer)["rows"], started, modules) == ([{"n": 3}], 1, [])
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--list"], []])
 def test_no_process_is_started_without_a_query(words):
-    assert counted("flows", "sql", *words, names=("duckdb", "pyarrow"))[1:] == (0, [])
+    assert counted("flows.cli", "main", "sql", *words, names=("duckdb", "pyarrow"))[1:] == (0, [])
 
 
 @pytest.mark.parametrize("view", ["rows", "trials"])
 def test_the_process_of_a_query_starts_no_other_and_imports_no_pandas(root, tmp_path, view):
     job = {"sql": f"FROM {view}", "roots": [str(root / "tiny")], "folder": str(tmp_path), "limit": None}
     heavy = ("prefect", "torch", "pandas", "PIL", "pydantic", "pyarrow.compute", "cv2", "rich", "typer")
-    found = counted("pipeline.query.answering", names=heavy, text=json.dumps(job))
+    found = counted("pipeline.query.answering", "_main", names=heavy, text=json.dumps(job))
     assert found == ("", 0, [])
     assert (tmp_path / "result").stat().st_size > 0
 
