@@ -5,6 +5,7 @@ throttle that all shards share. The decoders are processes of their own.
 """
 
 import contextlib
+import gc
 import hashlib
 import os
 import struct
@@ -49,6 +50,8 @@ def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
     decoders = Decoders(limits, count)
     decoders.start()
     hosts = _start_throttle()
+    gc.collect()
+    gc.freeze()  # else every fork's collector would walk, and thereby copy, all that img2dataset imports
     line.send(True)
     Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply)).run(line)
 
