@@ -36,6 +36,8 @@ from pipeline.store import tarfiles
 from pipeline.web import throttle
 from pipeline.web.client import Opener
 from pipeline.web.throttle import Hosts
+from pipeline.web.transport import tls_context
+from pipeline.web.url import Url
 
 Abort: TypeAlias = Callable[[Exception], NoReturn]
 """Reports an error to the parent and ends the process. img2dataset would catch the exception and lose the row."""
@@ -50,6 +52,8 @@ def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
     decoders = Decoders(limits, count)
     decoders.start()
     hosts = _start_throttle()
+    tls_context(None)  # 30 ms, which every fork would need again
+    Url.parse("http://localhost/")
     gc.collect()
     gc.freeze()  # else every fork's collector would walk, and thereby copy, all that img2dataset imports
     line.send(True)
