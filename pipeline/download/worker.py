@@ -44,30 +44,34 @@ Abort: TypeAlias = Callable[[Exception], NoReturn]
 
 
 def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
-    """Run each job that arrives in a fork, until the parent ends.
+    """Run each job that arrives in a fork, until the parent ends, or the decoders or the throttle.
 
     Sends True once, then a reply for each job: None if it is done, an OSError of the disk, or an error message.
     """
     sys.path[:], limits, count = line.recv()
     decoders = Decoders(limits, count)
     decoders.start()
-    hosts = _start_throttle()
+    hosts, hosts_process = _start_throttle(line, jobs)
     tls_context(None)  # 30 ms, which every fork would need again
     Url.parse("http://localhost/")
     gc.collect()
     gc.freeze()  # else every fork's collector would walk, and thereby copy, all that img2dataset imports
     line.send(True)
-    Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply)).run(line)
+    children = Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply))
+    children.run(line, {decoders.pid, hosts_process})
 
 
-def _start_throttle() -> unnamed.Caller:
-    """Fork a process that knows the hosts of all jobs."""
+def _start_throttle(line: Connection, jobs: unnamed.Acceptor) -> tuple[unnamed.Caller, int]:
+    """Fork a process that knows the hosts of all jobs. Returns the way to it, and its number."""
     calling, accepting = unnamed.pair()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         calling.close()
+        line.close()
+        jobs.close()
         throttle.serve(accepting)
     accepting.close()
-    return calling
+    return calling, process
 
 
 def _run(decoders: Decoders, hosts: Hosts, line: Connection) -> NoReturn:
