@@ -212,6 +212,24 @@ def test_four_shards_at_once_are_as_polite_as_one(tmp_path):
     assert min(after) > 1.9
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the processes are found in /proc")
+@pytest.mark.parametrize("which", ["decode_process", "worker"])
+def test_a_helper_that_is_killed_costs_one_try(web, tmp_path, which):
+    """The process that forks decoders, and the one that knows the hosts: the next try starts all of them again."""
+    rows = [(f"http://{HOST}/fine/{number}.jpg", "") for number in range(4)]
+    source = listed(tmp_path, rows, shard_size=2)
+    storage = Storage(tmp_path / "store")
+    first, second = ingest.update(source, storage).shards
+    with download.Downloading(source, storage, web.guard([HOST])) as downloading:
+        assert [error for _, error in local.run_wide(downloading, [first])] == [None]
+        server = next(pid for pid in below(os.getpid()) if "pipeline.download.worker" in command_of(pid))
+        helper = next(pid for pid in below(server) if f".{which} " in command_of(pid))
+        os.kill(helper, signal.SIGKILL)
+        assert gone([server])
+        assert [error for _, error in local.run_wide(downloading, [second])] == [None]
+
+
 def test_who_asks_strangers_without_a_contact_is_told(tmp_path):
     rows = [("http://mine.test/a.jpg", "mine"), ("http://strangers.test/b.jpg", "theirs")]
 
@@ -351,6 +369,10 @@ def below(pid):
     for each in found:
         found += [child for child, parent in children if parent == each]
     return found[1:]
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NoReturn
@@ -36,8 +36,8 @@ class Children:
         for end in (self._woken, self._alarm):
             end.setblocking(False)
 
-    def run(self, line: Connection) -> None:
-        """Serve until the other end of `line` is closed."""
+    def run(self, line: Connection, vital: Collection[int | None]) -> None:
+        """Serve until the other end of `line` is closed, or one of the `vital` processes has ended."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
         ends: tuple[_End, ...] = (line, self._jobs, self._woken)
@@ -47,6 +47,8 @@ class Children:
                 return
             if self._woken in readable:
                 self._woken.recv(1 << 10)
+                if any(process and os.waitpid(process, os.WNOHANG)[0] for process in vital):
+                    return
             self._stop_late()
             self._reap()
             if self._jobs in readable:

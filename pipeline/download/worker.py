@@ -5,6 +5,7 @@ throttle that all shards share. The decoders are processes of their own.
 """
 
 import contextlib
+import gc
 import hashlib
 import os
 import struct
@@ -35,32 +36,42 @@ from pipeline.store import tarfiles
 from pipeline.web import throttle
 from pipeline.web.client import Opener
 from pipeline.web.throttle import Hosts
+from pipeline.web.transport import tls_context
+from pipeline.web.url import Url
 
 Abort: TypeAlias = Callable[[Exception], NoReturn]
 """Reports an error to the parent and ends the process. img2dataset would catch the exception and lose the row."""
 
 
 def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
-    """Run each job that arrives in a fork, until the parent ends.
+    """Run each job that arrives in a fork, until the parent ends, or the decoders or the throttle.
 
     Sends True once, then a reply for each job: None if it is done, an OSError of the disk, or an error message.
     """
     sys.path[:], limits, count = line.recv()
     decoders = Decoders(limits, count)
     decoders.start()
-    hosts = _start_throttle()
+    hosts, hosts_process = _start_throttle(line, jobs)
+    tls_context(None)  # 30 ms, which every fork would need again
+    Url.parse("http://localhost/")
+    gc.collect()
+    gc.freeze()  # else every fork's collector would walk, and thereby copy, all that img2dataset imports
     line.send(True)
-    Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply)).run(line)
+    children = Children(jobs, lambda reply: _run(decoders, Hosts(hosts), reply))
+    children.run(line, {decoders.pid, hosts_process})
 
 
-def _start_throttle() -> unnamed.Caller:
-    """Fork a process that knows the hosts of all jobs."""
+def _start_throttle(line: Connection, jobs: unnamed.Acceptor) -> tuple[unnamed.Caller, int]:
+    """Fork a process that knows the hosts of all jobs. Returns the way to it, and its number."""
     calling, accepting = unnamed.pair()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         calling.close()
+        line.close()
+        jobs.close()
         throttle.serve(accepting)
     accepting.close()
-    return calling
+    return calling, process
 
 
 def _run(decoders: Decoders, hosts: Hosts, line: Connection) -> NoReturn:
