@@ -45,13 +45,18 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 def parse(sql: str) -> Node:
     """The statements of `sql`, each a SELECT. Raises ValueError, with a message of one line, for anything else."""
-    with _parser().cursor() as con:
-        row = con.execute("SELECT json_serialize_sql($text)", {"text": sql}).fetchone()
     with deep():
-        parsed: Node = json.loads(row[0]) if row else {}
+        parsed: Node = json.loads(_serialized(sql))
     if parsed.get("error"):
         raise ValueError(str(parsed["error_message"]).splitlines()[0])
     return parsed
+
+
+@lru_cache(maxsize=256)  # every check of a filter parses it
+def _serialized(sql: str) -> str:
+    with _parser().cursor() as con:
+        row = con.execute("SELECT json_serialize_sql($text)", {"text": sql}).fetchone()
+    return str(row[0]) if row else "{}"
 
 
 def unparse(parsed: Mapping[str, Any]) -> str:
