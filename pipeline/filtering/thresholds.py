@@ -81,7 +81,7 @@ def _values(con: duckdb.DuckDBPyConnection, each: Filter, column: str) -> list[f
     numbers = re.findall(plain + _NUMBER + r"(?![\w.]|\s*[-+*/%])", each.sql)
     quantile = rf"\(\s*SELECT\s+quantile_cont\(\s*{re.escape(column)}\s*,\s*{_NUMBER}\s*\)\s+FROM\s+rows\s*\)"
     values = [float(number) for _, number in numbers]
-    for _, share in re.findall(plain + quantile, each.sql, re.IGNORECASE):
+    for _, share in re.findall(plain + quantile, each.sql, re.IGNORECASE) if "quantile" in each.sql.lower() else ():
         row = con.execute(f'SELECT quantile_cont("{column}", {float(share)}) FROM rows').fetchall()[0]
         values += [float(row[0])] if row[0] is not None else []
     return values

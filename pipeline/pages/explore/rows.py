@@ -78,8 +78,8 @@ class Rows:
     def columns(self, expressions: Sequence[str]) -> list[npt.NDArray[np.int8]]:
         """The values of SQL expressions without NULL, one a downloaded pair, in one pass."""
         named = ", ".join(f"{sql} AS value_{number}" for number, sql in enumerate(expressions))
-        table = self.query(f"SELECT {named} FROM rows")
-        return [column.to_numpy()[self._numbers] for column in table.columns]
+        table = self.query(f"SELECT {named} FROM rows WHERE status = 'ok'")
+        return [column.to_numpy() for column in table.columns]
 
     def places(self, numbers: npt.NDArray[np.int64]) -> Places:
         """The places of these row numbers, in their order, less those of pairs that were not downloaded."""
