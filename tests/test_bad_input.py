@@ -59,6 +59,7 @@ def test_one_row(tmp_path, pictures):
     assert (counts.input, counts.kept) == (1, 1)
 
 
+@pytest.mark.slow
 def test_lines_that_are_no_pairs_and_bytes_that_are_no_text_are_counted(tmp_path, pictures):
     lines = [
         *good(pictures, range(4)),

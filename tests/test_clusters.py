@@ -71,10 +71,12 @@ def test_two_levels_are_as_good_as_one(monkeypatch, topics):
     random = np.random.default_rng(1)
     about = random.normal(size=(topics, 16))[random.integers(0, topics, 8000)] if topics else 0
     vectors = unit(about + random.normal(size=(8000, 16)) * (0.4 if topics else 1)).astype(np.float16)
-    plain = kmeans_tree.grow(vectors, 400, lambda *_: None)
+    told = []
     with monkeypatch.context() as patched:
-        patched.setattr(kmeans_tree, "ONE_LEVEL", 10)
-        told = []
+        patched.setattr(kmeans_tree, "ONE_LEVEL", 400)
+        plain = kmeans_tree.grow(vectors, 400, lambda *_: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(kmeans_tree, "ONE_LEVEL", 399)
         tree = kmeans_tree.grow(vectors, 400, lambda *progress: told.append(progress))
     assert told[-1][0] == told[-1][1]
     assert (len(plain.ends), len(tree.ends), tree.ends[-1], tree.centroids.shape) == (1, 20, 400, (400, 16))

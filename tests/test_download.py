@@ -186,6 +186,7 @@ class Crowded(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_four_shards_at_once_are_as_polite_as_one(tmp_path):
     """Requests at once, the rest that a host asked for and its robots.txt are those of all processes together."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Crowded) as server:

@@ -30,6 +30,7 @@ class Noted:
     def __call__(self, shard):
         while len(list(self.folder.glob("began-*"))) < self.workers:
             time.sleep(0.01)
+        time.sleep(0.2 if self.workers > 1 else 0)  # so that the first has not done all before the second asks
         if shard.number == self.bad:
             raise ShardError("test", shard.number, "it is bad")
         if shard.number == self.fatal:

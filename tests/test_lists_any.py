@@ -141,7 +141,8 @@ PLACES = st.lists(st.integers(0, 10**6), min_size=1, max_size=4)
 DAMAGE = st.sampled_from([b"", b'"', b"\0", b"\xff", b"\n", b"\r", b",", b"\t"])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WRITTEN)
 def test_any_table_is_read_back_equal(written):
     is_read_back_equal(written)
