@@ -39,7 +39,7 @@ class Late(SimpleHTTPRequestHandler):
     def do_GET(self):
         number = re.search(r"/(\d+)\.jpg", self.path)
         end = time.monotonic() + 60
-        while number and int(number[1]) >= 20 and not list(self.server.root.glob("tiny/scores/*/00000.parquet")):
+        while number and int(number[1]) >= 20 and not list(self.server.root.glob("late/scores/*/00000.parquet")):
             if time.monotonic() > end:
                 return self.send_error(404)
             time.sleep(0.05)
@@ -56,7 +56,8 @@ def test_a_shard_is_scored_while_others_are_downloaded(api, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Late, directory=str(pictures))) as web:
         web.root = tmp_path / "root"
         threading.Thread(target=web.serve_forever, daemon=True).start()
-        toml = served_sources.described(tmp_path / "lists", (pictures, f"http://127.0.0.1:{web.server_address[1]}"))
+        served = pictures, f"http://127.0.0.1:{web.server_address[1]}"
+        toml = served_sources.described(tmp_path / "lists", served, name="late")
         toml.write_text(toml.read_text().replace("shard_size = 10", "shard_size = 10\n        timeout = 60"))
         found = curated(toml, web.root)
         web.shutdown()
