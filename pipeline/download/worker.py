@@ -112,7 +112,7 @@ def _download(job: Job, spool: "Spool", distinct: dict[int, str]) -> None:
     _list(listed, distinct)
     Downloader(
         sample_writer_class=lambda *_: spool,
-        resizer=unpack,
+        resizer=as_it_is,
         thread_count=job.threads,
         save_caption=False,
         extract_exif=False,
@@ -144,7 +144,7 @@ _HEAD = struct.Struct(">32sQII")
 
 
 class Pictures(urllib.request.OpenerDirector):
-    """GETs for `urlopen` that return decoded pictures, for `unpack`.
+    """GETs for `urlopen` that return decoded pictures, for the `Spool`.
 
     img2dataset decodes in the one thread that collects what its other threads have fetched. Here each of them waits for
     a decoder itself, so that a shard has as many at work as are free.
@@ -170,11 +170,9 @@ class Pictures(urllib.request.OpenerDirector):
         return addinfourl(BytesIO(head + picture.jpeg), Message(), "")
 
 
-def unpack(stream: BytesIO, boxes: object = None) -> tuple[Any, ...]:
-    """In the place of img2dataset's resizer: (picture, width, height, original width, original height, error)."""
-    made = stream.getvalue()
-    _, _, width, height = _HEAD.unpack_from(made)
-    return made, width, height, width, height, None
+def as_it_is(stream: BytesIO, boxes: object = None) -> tuple[Any, ...]:
+    """In the place of img2dataset's resizer: the picture, four sizes that the `Spool` reads from it, and no error."""
+    return stream.getvalue(), None, None, None, None, None
 
 
 class Spool:

@@ -70,18 +70,18 @@ def find(con: duckdb.DuckDBPyConnection, recipe: Recipe, columns: Iterable[str])
     found = []
     for each in recipe.filters:
         for column in columns:
-            if column not in each.sql:
-                continue
             found += [Threshold(each.name, column, value) for value in _values(con, each, column)]
     return found
 
 
 def _values(con: duckdb.DuckDBPyConnection, each: Filter, column: str) -> list[float]:
+    if column not in each.sql:  # of dozens of columns a filter names one or two, and each has patterns of its own
+        return []
     plain = rf'(?<![\w.])"?{re.escape(column)}"?\s*{_OPERATOR}\s*'
     numbers = re.findall(plain + _NUMBER + r"(?![\w.]|\s*[-+*/%])", each.sql)
     quantile = rf"\(\s*SELECT\s+quantile_cont\(\s*{re.escape(column)}\s*,\s*{_NUMBER}\s*\)\s+FROM\s+rows\s*\)"
     values = [float(number) for _, number in numbers]
-    for _, share in re.findall(plain + quantile, each.sql, re.IGNORECASE) if "quantile" in each.sql.lower() else ():
+    for _, share in re.findall(plain + quantile, each.sql, re.IGNORECASE):
         row = con.execute(f'SELECT quantile_cont("{column}", {float(share)}) FROM rows').fetchall()[0]
         values += [float(row[0])] if row[0] is not None else []
     return values

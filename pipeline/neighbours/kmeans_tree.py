@@ -7,6 +7,7 @@ recognition with a vocabulary tree"; Vo et al. 2024, arXiv 2405.15613.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -73,11 +74,11 @@ class Tree:
             best[mine[better]], found[mine[better]] = value[better], first + place[better]
         return found
 
-    @property
+    @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
         return np.concatenate([[0], self.ends[:-1]])
 
-    @property
+    @cached_property
     def _heads(self) -> npt.NDArray[np.float32]:
         """The mean of the centroids of each group [groups, dim]."""
         sizes = (self.ends - self._starts)[:, None]

@@ -1,6 +1,5 @@
 """Connections between related processes, over a socket without an address: only those that inherit it can connect."""
 
-import contextlib
 import socket
 from typing import Self
 
@@ -60,6 +59,4 @@ class Acceptor:
 def pair() -> tuple[Caller, Acceptor]:
     """Both ends. Connections that nobody has accepted are closed with the last acceptor."""
     calling, accepting = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with contextlib.suppress(OSError):
-        calling.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     return Caller(calling), Acceptor(accepting)

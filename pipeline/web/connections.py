@@ -65,12 +65,6 @@ class Connections:
         if full and (found := self._pop(oldest, 0)) is not None:
             found[0].close()
 
-    def close(self) -> None:
-        """Close all idle connections."""
-        while self._idle:
-            if found := self._pop(next(iter(self._idle))):
-                found[0].close()
-
     def _pop(self, key: _Key, place: int = -1) -> tuple[Socket, float] | None:
         with self._lock:
             idle = self._idle.get(key)
