@@ -21,6 +21,7 @@ from PIL import Image
 from pipeline.failure import RowError
 from pipeline.images.decode_process import Limits
 from pipeline.images.sandbox import Decoders
+from pipeline.settings.download import Download
 
 CAUSES = {"undecodable", "too_many_pixels", "decode_timeout", "decode_crash"}
 LIMITS = Limits(image_size=64, quality=95, max_pixels=50_000_000)
@@ -98,6 +99,11 @@ def test_shrinking_is_smooth(decoder):
         pixels = np.asarray(decoded(decoder, encoded(fine, kind, **options)).convert("L"), int)
         assert abs(pixels.mean() - 127.5) < 3
         assert pixels.std() < 3
+
+
+def test_limits_are_those_of_the_source_file():
+    settings = Download(image_size=100, quality=90, max_pixels=5000, resample="lanczos")
+    assert Limits.of(settings) == Limits(100, 90, 5000, "lanczos")
 
 
 def test_lanczos_is_sharper_than_hamming():

@@ -176,8 +176,7 @@ class Bench:
 
     def phases(self) -> dict[str, float]:
         """Seconds of decoding, resizing and encoding one picture, in this process."""
-        settings = Download()
-        limits = decode_process.Limits(settings.image_size, settings.quality, settings.max_pixels, settings.resample)
+        limits = decode_process.Limits.of(Download())
         spent = dict.fromkeys(("decode", "resize", "encode"), 0.0)
         for path in self._pictures.iterdir():
             data, times = path.read_bytes(), [time.perf_counter()]

@@ -12,9 +12,10 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from pipeline.download.job import SECONDS
-from pipeline.process import unnamed
+from pipeline.process import endings, unnamed
+from pipeline.process.endings import Endings
 
-_End = socket.socket | unnamed.Acceptor | Connection
+_End = Endings | unnamed.Acceptor | Connection
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,17 @@ class Children:
     def __init__(self, jobs: unnamed.Acceptor, work: Callable[[Connection], NoReturn]) -> None:
         self._jobs, self._work = jobs, work
         self._children: dict[int, Child] = {}
-        self._woken, self._alarm = socket.socketpair()
-        for end in (self._woken, self._alarm):
-            end.setblocking(False)
+        self._endings = Endings()
 
     def run(self, line: Connection, vital: Collection[int | None]) -> None:
         """Serve until the other end of `line` is closed, or one of the `vital` processes has ended."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
-        ends: tuple[_End, ...] = (line, self._jobs, self._woken)
+        ends: tuple[_End, ...] = (line, self._jobs, self._endings)
         while True:
             readable, _, _ = select.select(ends, [], [], self._patience())
             if line in readable:
                 return
-            if self._woken in readable:
-                self._woken.recv(1 << 10)
+            if self._endings in readable:
+                self._endings.clear()
                 if any(process and os.waitpid(process, os.WNOHANG)[0] for process in vital):
                     return
             self._stop_late()
@@ -63,12 +60,10 @@ class Children:
         line = Connection(wire.detach())
         process = os.fork()
         if process == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            lines = [child.line for child in self._children.values()]
-            ends: tuple[_End, ...] = (self._woken, self._alarm, self._jobs, *lines)
-            for end in ends:
-                end.close()
+            self._endings.leave()
+            self._jobs.close()
+            for child in self._children.values():
+                child.line.close()
             self._work(line)
         seconds = SECONDS.unpack(message)[0]
         self._children[process] = Child(line, seconds, time.monotonic() + seconds)
@@ -92,5 +87,4 @@ def _fault(child: Child, status: int) -> str | None:
     """Why a process ended without a reply. With status 0 it has sent one."""
     if status and time.monotonic() >= child.deadline:
         return f"it took more than {child.seconds:g} s and was stopped"
-    name = signal.Signals(-status).name if status < 0 else f"status {status}"
-    return f"its process died of {name}" if status else None
+    return f"its process died of {endings.name(status)}" if status else None

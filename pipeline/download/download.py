@@ -93,8 +93,7 @@ class Downloading:
         self._threads = threads // self.at_once
         self._source, self._storage, self._made_by = source, storage, stage(source)
         self._guard = guard or Guard.of(settings)
-        limits = Limits(settings.image_size, settings.quality, settings.max_pixels, settings.resample)
-        self._server = ForkServer(limits, cores)
+        self._server = ForkServer(Limits.of(settings), cores)
         self._ended = False
 
     def __enter__(self) -> Self:

@@ -24,13 +24,17 @@ import time
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
 from PIL import AvifImagePlugin, Image, PngImagePlugin
 
 from pipeline.images import colours, grey
 from pipeline.process import lifeline
+from pipeline.process.endings import Endings
 from pipeline.process.unnamed import Acceptor
+
+if TYPE_CHECKING:
+    from pipeline.settings.download import Download
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "ICO", "PPM")
 """The formats that are decoded. No EPS (it starts Ghostscript), no JPEG 2000, none that browsers never showed."""
@@ -75,6 +79,11 @@ class Limits:
     seconds: float = 2
     memory: int = 1 << 30
 
+    @classmethod
+    def of(cls, download: "Download") -> Self:
+        """The limits that a source file sets."""
+        return cls(download.image_size, download.quality, download.max_pixels, download.resample)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -94,7 +103,7 @@ def receive(wire: socket.socket, size: int) -> bytes:
     return bytes(data[: size - len(rest)])
 
 
-_End = socket.socket | Acceptor
+_End = Endings | Acceptor
 
 
 class Supervisor:
@@ -105,23 +114,19 @@ class Supervisor:
         self._began = memoryview(mmap.mmap(-1, CLOCK.size * count))
         self._decoders: dict[int, int] = {}
         self._died: dict[int, int] = {}
-        self._woken, self._alarm = socket.socketpair()
-        for end in (self._woken, self._alarm):
-            end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        self._endings = Endings()
         for place in range(count):
             self._fork(place)
 
     def run(self) -> NoReturn:
         """Replace decoders that died, and answer questions about them, until this process is killed."""
         wall = WALL * self._limits.seconds
-        ends: tuple[_End, ...] = (self._woken, self._control)
+        ends: tuple[_End, ...] = (self._endings, self._control)
         while True:
             readable, _, _ = select.select(ends, [], [], wall / 4)
             self._kill_late(wall)
-            if self._woken in readable:
-                self._woken.recv(1 << 10)
+            if self._endings in readable:
+                self._endings.clear()
                 for decoder in tuple(self._decoders):
                     self._reap(decoder, os.WNOHANG)
             if self._control in readable:
@@ -138,10 +143,8 @@ class Supervisor:
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for end in (self._woken, self._alarm, self._control):
-                    end.close()
+                self._endings.leave()
+                self._control.close()
                 _serve(self._requests, self._limits, began)
             os._exit(1)
         self._decoders[child] = place

@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 from pipeline.failure import RowError, parse_row_error
 from pipeline.images.decode_process import HEAD, PROCESS, READY, REQUEST, STATUS, Limits, Picture, receive
-from pipeline.process import lifeline, unnamed
+from pipeline.process import endings, lifeline, unnamed
 
 _TRIES = 10
 
@@ -133,8 +133,4 @@ class Decoders:
             status = STATUS.unpack(receive(asking, STATUS.size))[0]
         if status == -signal.SIGPROF:
             return RowError("decode_timeout", f"decoding takes more than {self.limits.seconds:g} s")
-        return RowError("decode_crash", f"the decoder died of {_status_name(status)}")
-
-
-def _status_name(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"status {status}"
+        return RowError("decode_crash", f"the decoder died of {endings.name(status)}")

@@ -116,7 +116,7 @@ def _stored_jpeg(path: Path, source: Source) -> bytes:
     if len(data) > limits.max_bytes:
         raise SourceError(f"{path} has more than {limits.max_bytes:,} bytes, the download.max_bytes of the source")
     try:
-        with Decoders(Limits(limits.image_size, limits.quality, limits.max_pixels)) as decoder:
+        with Decoders(Limits.of(limits)) as decoder:
             return decoder.decode(data).jpeg
     except RowError as error:
         raise SourceError(f"{path} is no picture that can be decoded: {error}") from None
