@@ -54,7 +54,7 @@ simd: $(STAMP)
 
 # Pins and hashes only: no index address is written, so the lock works with any registry.
 lock: $(STAMP)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
 # Known vulnerabilities of what the lock pins. pip-audit has an environment of its own, and asks the package index about
 # each; --strict, since it says "none found" of packages that it was told nothing about. Where nobody can be asked, it is

@@ -1,6 +1,6 @@
 """Filters and recipes as values.
 
-A filter is a named SQL predicate. A recipe is a list of filters, and may end in `Distinct`.
+A filter is a named SQL predicate. A recipe is a list of filters, and may end in `Distinct` and in a selection.
 
 This module computes and reads nothing. `pipeline.manifest.manifest` binds the SQL to the rows and counts.
 """
@@ -8,15 +8,20 @@ This module computes and reads nothing. `pipeline.manifest.manifest` binds the S
 import re
 from dataclasses import dataclass, replace
 
+from filters.selections import Selection
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 REST = "{rest}"
 """In a filter's SQL: the downloaded pairs that pass every filter before it, as in `FROM rows WHERE {rest}`."""
 
 MOST_FILTERS = 63
-"""A row's verdict is one 64-bit integer with a bit for each filter, `Distinct` included."""
+"""A row's verdict is one 64-bit integer with a bit for each filter, `Distinct` and a selection included."""
 
 DISTINCT = "distinct"
 """The name of `Distinct` in verdicts and funnels."""
+
+SELECTION = "selection"
+"""The name of a selection in verdicts and funnels."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Distinct:
 class Recipe:
     """Keep the rows that pass every filter. With `distinct`, keep only the best of near-duplicates among them.
 
+    With `selection`, choose a set of what is then left (`filters.selections`), perhaps with repetitions.
+
     The order of the filters is the order of the funnel, and decides what `{rest}` means. Raises ValueError if two
     filters have the same name, or if there are more than `MOST_FILTERS`.
     """
@@ -77,6 +84,7 @@ class Recipe:
     name: str
     filters: tuple[Filter, ...] = ()
     distinct: Distinct | None = None
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -90,20 +98,33 @@ class Recipe:
 
     @property
     def reasons(self) -> list[str]:
-        """The reasons to drop a row: the filters' names, then "distinct" if it is set.
+        """The reasons to drop a row: the filters' names, then "distinct" and "selection" if they are set.
 
         Bit i of a verdict is reason i.
         """
-        return [*(each.name for each in self.filters), *([DISTINCT] if self.distinct else [])]
+        return [*(each.name for each in self.filters), *self.endings]
+
+    @property
+    def endings(self) -> list[str]:
+        """The steps after the filters: "distinct" and "selection", if they are set."""
+        return [*([DISTINCT] if self.distinct else []), *([SELECTION] if self.selection else [])]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it may keep a row more than once."""
+        return self.selection is not None and self.selection.repeats
 
     def without(self, name: str) -> "Recipe":
-        """The recipe without one filter, or without its `distinct`, for an ablation.
+        """The recipe without one filter, or without its `distinct` or `selection`, for an ablation.
 
         Raises ValueError if it has no such filter.
         """
+        renamed = replace(self, name=f"{self.name}-without-{name}"[:64])
         if name == DISTINCT and self.distinct:
-            return replace(self, name=f"{self.name}-without-{name}"[:64], distinct=None)
+            return replace(renamed, distinct=None)
+        if name == SELECTION and self.selection:
+            return replace(renamed, selection=None)
         kept = tuple(each for each in self.filters if each.name != name)
         if len(kept) == len(self.filters):
             raise ValueError(f"recipe {self.name!r} has no filter {name!r}")
-        return replace(self, name=f"{self.name}-without-{name}"[:64], filters=kept)
+        return replace(renamed, filters=kept)

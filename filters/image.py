@@ -107,6 +107,30 @@ unblocky = blockiness(1.6)
 unframed = border(0.4)
 
 
+def faces(most: int) -> Filter:
+    """Maximum number of faces, by a faces scorer named `faces`."""
+    return Filter("few-faces", f"faces_count <= {most}", why=f"the picture shows at most {most} faces")
+
+
+def largest_face(most: float) -> Filter:
+    """Maximum share of the picture that its largest face takes, 0 to 1, by a faces scorer named `faces`."""
+    why = f"no face takes more than {most:.0%} of the picture"
+    return Filter("no-portrait", f"faces_largest <= {most}", why=why)
+
+
+def text_area(most: float) -> Filter:
+    """Maximum share of the picture that boxes around text cover, 0 to 1, by a text scorer named `text`."""
+    return Filter("little-text", f"text_area <= {most}", why=f"text covers at most {most:.0%} of the picture")
+
+
+def text_lines(most: int) -> Filter:
+    """Maximum number of lines of text, by a text scorer named `text`. A texture may look like one line."""
+    return Filter("few-lines", f"text_boxes <= {most}", why=f"at most {most} lines of text stand in the picture")
+
+
+faceless = Filter("faceless", "faces_count = 0", why="the picture shows no face that the detector is sure of")
+
+
 def aesthetic(least: float) -> Filter:
     """Minimum of LAION's aesthetic score, about 1 to 10. LAION-Aesthetics v2 used 4.5 to 6.5."""
     return Filter("aesthetic", f"aesthetic_score >= {least}", why=f"the aesthetic score is at least {least:g}")

@@ -39,6 +39,33 @@ def learned_of_rest(share: float) -> Filter:
     return best.of_rest("learned-of-rest", "learned_similarity", share, why)
 
 
+def best_mixed(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by the scorer `mixed`, a learned mix of score columns."""
+    why = f"the pair is among the best {share:.0%} of the pool by a mix of scores, learned without it"
+    return best.of_pool("best-mixed", "mixed_score", share, why)
+
+
+def best_mixed_of_rest(share: float) -> Filter:
+    """The best `share` (0 to 1) by the scorer `mixed` of the pairs that pass the filters before this one."""
+    why = f"the pair is among the best {share:.0%} of those that pass the earlier filters, by a learned mix of scores"
+    return best.of_rest("best-mixed-of-rest", "mixed_score", share, why)
+
+
+def most_aligned_masked(share: float) -> Filter:
+    """The best `share` (0 to 1) of all scored pairs by the cosine without text, by a text scorer named `text`."""
+    why = f"the pair is among the best {share:.0%} of the pool by cosine when text in the picture is masked"
+    return best.of_pool("most-aligned-masked", "text_masked_similarity", share, why)
+
+
+def unread(most: float) -> Filter:
+    """Maximum share of the caption's words that stand in the picture, 0 to 1, by a text scorer named `text`."""
+    return Filter(
+        "unread",
+        f"text_words_read <= {most}",
+        why=f"at most {most:.0%} of the caption's words are written in the picture: it does not only repeat them",
+    )
+
+
 def particular(least: float) -> Filter:
     """Minimum negCLIPLoss, at most about 0: the cosine minus what matches everything.
 

@@ -10,6 +10,11 @@ targeted = Filter(
     "clusters_near_target",
     why="DataComp's image-based filter: the picture is in a cluster that is also the nearest of some target picture",
 )
+uncontradicted = Filter(
+    "uncontradicted",
+    "NOT label_errors_contradicted",
+    why="a learner that was trained on other pictures is confident of another label",
+)
 balanced = Filter(
     "balanced",
     "entries_draw < entries_probability",

@@ -7,6 +7,7 @@ not valid for another model.
 
 from filters import image, pair, pool, text
 from filters.core import Recipe
+from filters.selections import DensityPruning, Matching, SoftCap
 
 everything = Recipe("everything")
 """Every downloaded pair: the baseline that other recipes are compared with."""
@@ -68,6 +69,11 @@ neg_clip_loss_norm_sim = Recipe("neg-clip-loss-norm-sim", (pair.most_particular(
 """negCLIPLoss and NormSim (Wang et al. 2024, arXiv 2405.19547, section 4): the best 30 % of the pool by negCLIPLoss,
 and the two thirds of these that are nearest to a target picture: 20 % of the pool."""
 
+t_mars = Recipe("t-mars-like", (pair.most_aligned_masked(0.5),))
+"""T-MARS (Maini et al. 2023, arXiv 2307.03132): text in the picture is masked, and the pairs with the highest cosine of
+caption and masked picture are kept, here the better half of the pool. The scorer `text` masks, with `of = "clip"`.
+PP-OCR's detector replaces FAST, and a box is filled with its own mean colour."""
+
 semdedup = Recipe("semdedup", (pool.hardest(0.05),))
 """SemDeDup (Abbas et al. 2023, arXiv 2303.09540, section 3): k-means over image embeddings. A picture is dropped if a
 less central one of its cluster is within eps of it. The paper chooses eps by the share of pictures to keep, and has
@@ -75,10 +81,34 @@ less central one of its cluster is within eps of it. The paper chooses eps by th
 It lacks a guarantee of `Distinct`: a pair may be dropped for one that is dropped itself, or that fails another filter.
 The scores of a pair do not decide whether it is kept."""
 
+density_pruning = Recipe(
+    "density-pruning-like", (pool.hardest(0.05),), selection=DensityPruning(budget=0.4, unit="survivors")
+)
+"""Density-based pruning (Abbas et al. 2024, arXiv 2401.04578): SemDeDup, then k-means with at most 500 clusters, and of
+each cluster the pairs that are farthest from its centroid, as many as its quota says. The authors cut LAION from 277
+million deduplicated pairs to 112 million, 0.4 of them. The scorer `clip` replaces DINOv2, and eps is that of
+`semdedup`. Their pool was filtered by captions before; this recipe does not do that."""
+
+target_matching = Recipe("target-matching-top30", selection=Matching(budget=0.3))
+"""30 % of the pool, chosen greedily so that the pictures are distributed like a target set, which you give to a scorer
+`target_features` of that kind. winnow's own, after submodular selection of training data (Wei et al. 2014, Shinohara
+2014)."""
+
+soft_cap = Recipe("soft-cap-like", selection=SoftCap(by="clip_similarity", penalty=0.02, temperature=0.01))
+"""Soft cap sampling (M-FLYT, Shechter and Carmon 2025, arXiv 2503.08805): as many samples as the pool has pairs, drawn
+by score, with repetition. The cosine of the scorer `clip` replaces the learned score, whose logits need no temperature.
+The temperature is CLIP's own. The penalty is winnow's: about half of a pool is then kept, its best pairs up to ten
+times."""
+
 learned_filter = Recipe("learned-filter", (pair.learned(0.7),))
 """The best 70 % of the pool by a scorer `learned` of kind cross_fitted: dual encoders that were trained on other shards
 of the source. Such a filter is bootstrapped from noisy data, as in data filtering networks (Fang et al. 2023, arXiv
 2309.17425, which trains on separate clean data). The share is winnow's own: set it to what you expect to be right."""
+
+mixed_top30 = Recipe("mixed-top30", (pair.best_mixed(0.3),))
+"""The best 30 % of the pool by a scorer `mixed`, a mix of score columns that is learned for a reference set, after
+M-FLYT (Shechter and Carmon 2025, arXiv 2503.08805). M-FLYT samples from its scores with repetition, and learns from
+large sets of downstream tasks. Here the best share is kept once."""
 
 default = Recipe("default", (text.worded, text.plain, image.shaped, pair.most_aligned(0.5)))
 """A careful start for a new source: remove captions that describe nothing, keep the better half."""

@@ -11,12 +11,17 @@ from flows.commands import (
     composition,
     curation,
     demo,
+    deploying,
+    exporting,
     fitting,
+    labelling,
     learning,
     machine,
     reading,
     searching,
     sweeping,
+    upkeep,
+    watching,
     zero_shot,
 )
 from flows.console import stdout
@@ -43,7 +48,7 @@ class OneLineErrors(TyperGroup):
         except Exception as error:
             if ctx.obj or hasattr(error, "exit_code"):  # an exit code means wrong usage
                 raise
-            if broken := disk_broken(error):
+            if broken := disk_broken(error) or _server_went_away(error):
                 _fail(broken)
             _fail(f"{type(error).__name__}: {error} (this is a bug in winnow: report it with the output of --debug)")
 
@@ -55,6 +60,14 @@ class OwnOutput(TyperCommand):
         """Run the command."""
         stdout.reserve()
         return super().invoke(ctx)
+
+
+def _server_went_away(error: Exception) -> str | None:
+    if "prefect" not in sys.modules:
+        return None
+    from flows import server
+
+    return server.went_away(error)
 
 
 def _fail(message: str, status: int = 1) -> None:
@@ -77,7 +90,9 @@ app = typer.Typer(
 for each in (
     demo,
     curation,
+    upkeep,
     learning,
+    exporting,
     fitting,
     sweeping,
     zero_shot,
@@ -85,7 +100,10 @@ for each in (
     reading,
     searching,
     choosing,
+    labelling,
+    watching,
     machine,
+    deploying,
 ):
     for command in each.commands.registered_commands:
         command.cls = OwnOutput

@@ -1,77 +1,39 @@
 """Every source file as a Prefect deployment, and automatic retraining on new manifests."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
-from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from flows import interrupted
 from flows.curate import curate
 from flows.events import PUBLISHED
 from flows.retrain import reconcile, retrain
 from pipeline.errors import SourceError
-from pipeline.process import lifeline
 from pipeline.sources import loading
 from pipeline.sources.source import Source
+from pipeline.store.places import Place
 
 RECONCILE = timedelta(hours=1)
 
-AT_ONCE = 4
-"""Runs of all deployments together. Two runs of one source do not work side by side: the second one fails."""
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+"""Of the runs of one source: a second one waits for the first. It is not cancelled, because the list may have grown
+since the first one read it; if nothing is new it ends within seconds."""
 
 
-class _Runner(Runner):
-    """Ends at SIGTERM as at Ctrl-C. Prefect 3.8's own handler leaves runs at work, and prints tracebacks."""
+def deployments(
+    root: Place, echo: Callable[[str], None], files: Sequence[Path] | None = None
+) -> list[RunnerDeployment]:
+    """curate/<name> for each of these source files, by default all; retrain/on-manifest and reconcile/hourly.
 
-    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
-        """Work until cancelled."""
-        self._loop, self._working = asyncio.get_running_loop(), asyncio.current_task()
-        await super().start(run_once, webserver)
-
-    def handle_sigterm(self, *_: Any) -> None:
-        """Cancel `start`. SIGINT would not do: a shell's background job ignores it."""
-        if self._loop and self._working:
-            self._loop.call_soon_threadsafe(self._working.cancel)
-
-
-def run(root: Path, echo: Callable[[str], None], own: bool) -> None:
-    """Serve all deployments until Ctrl-C or SIGTERM, on the API of the environment. `echo` prints a line.
-
-    If the server is this command's `own`, runs that its end interrupts are scheduled again, and so are those that an
-    earlier end left unfinished. On another server they may be at work elsewhere.
-    """
-    served = deployments(root.resolve(), echo)
-    for each in served:
-        description = f"   {each.description}" if each.description else ""
-        echo(f"  {each.flow_name}/{each.name}{description}")
-    runner = _Runner(pause_on_shutdown=True, limit=AT_ONCE)
-    added = [cast(UUID, runner.add_deployment(each)) for each in served]
-    if own and (count := interrupted.schedule_again(added)):
-        echo(f"{count} runs that were interrupted are resumed")
-    lifeline.lead()
-    try:
-        asyncio.run(runner.start())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        echo("stopping")
-    finally:
-        if own:
-            interrupted.schedule_again(added)
-
-
-def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeployment]:
-    """curate/<name> for each source file, retrain/on-manifest and reconcile/hourly.
-
-    A source file that cannot be served is reported in one line, and does not stop the others.
+    A source file that cannot be read is reported in one line, and does not stop the others.
     """
     found: dict[str, RunnerDeployment] = {}
-    for path in loading.source_files():
+    for path in loading.source_files() if files is None else files:
         try:
             described = loading.load(path)
             if described.name in found:
@@ -85,18 +47,19 @@ def deployments(root: Path, echo: Callable[[str], None]) -> list[RunnerDeploymen
     return [*found.values(), _on_manifest(root), _hourly(root)]
 
 
-def _curate(described: Source, root: Path) -> RunnerDeployment:
+def _curate(described: Source, root: Place) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
         curate,
         name=described.name,
         parameters={"source": str(described.path), "root": str(root)},
         cron=described.schedule,
+        concurrency_limit=ONE_AT_A_TIME,
         entrypoint_type=EntrypointType.MODULE_PATH,
         description=f"at {described.schedule} UTC" if described.schedule else "when asked",
     )
 
 
-def _on_manifest(root: Path) -> RunnerDeployment:
+def _on_manifest(root: Place) -> RunnerDeployment:
     parameters: dict[str, Any] = {
         name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{name} }}}}"}
         for name in ("source", "root", "manifest")
@@ -117,11 +80,12 @@ def _on_manifest(root: Path) -> RunnerDeployment:
     )
 
 
-def _hourly(root: Path) -> RunnerDeployment:
+def _hourly(root: Place) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
         reconcile,
         name="hourly",
         interval=RECONCILE,
+        concurrency_limit=ONE_AT_A_TIME,
         parameters={"root": str(root)},
         entrypoint_type=EntrypointType.MODULE_PATH,
         description="every hour, for manifests that no run measured",

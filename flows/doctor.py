@@ -11,6 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from pipeline.extras import EXTRAS, command, missing
+from pipeline.store.places import BucketUrl, Place
+
 FREE = 20 * 2**30
 """Free bytes that a run of a million pairs needs at least."""
 
@@ -28,31 +31,51 @@ class Finding:
     fix: str = ""
 
 
-def examine(root: Path) -> Iterator[Finding]:
+def examine(root: Place) -> Iterator[Finding]:
     """Run all checks, quick ones first. `root` is the folder for results."""
     yield python(sys.version_info[:3])
     yield pillow(distributions())
     yield backport(sys.path)
     yield fastapi(_version("fastapi"))
     yield sqlalchemy(_version("sqlalchemy"))
-    yield disk(root, FREE)
+    yield disk(root, FREE) if isinstance(root, Path) else bucket(root)
     yield _prefect()
     yield _device()
+    yield from extras(EXTRAS)
     yield from sources()
+    yield from lost(root)
 
 
-def stored(root: Path) -> Iterator[Finding]:
+def lost(root: Place) -> Iterator[Finding]:
+    """Objects that the newest manifest or the last finished run of each source names, and that do not exist."""
+    from pipeline.errors import WinnowError
+    from pipeline.status.watch import Watch
+    from pipeline.store.storage import Storage, sources
+
+    try:
+        for name in sources(root, "log"):
+            if missing := Watch(Storage(root / name)).look().missing:
+                more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+                text = f"{missing[0]}{more} missing"
+                yield Finding(f"results of {name}", "note", text, f"winnow curate {name}   # makes them again")
+    except WinnowError as error:
+        yield Finding("results", "note", str(error))
+
+
+def stored(root: Place) -> Iterator[Finding]:
     """Compare the bytes of every object that is named by its content with its name. Reads all of them."""
     from pipeline.store.damage import damaged
-    from pipeline.store.storage import Storage
+    from pipeline.store.storage import Storage, sources
 
-    for folder in sorted(path.parent for path in root.glob("*/log") if path.is_dir()):
-        found = damaged(Storage(folder))
+    for name in sources(root, "log"):
+        storage = Storage(root / name)
+        found = damaged(storage)
         if not found:
-            yield Finding(f"results of {folder.name}", "ok", "every object has the content of its name")
+            yield Finding(f"results of {name}", "ok", "every object has the content of its name")
         for key in found:
-            fix = f"rm {folder / key}; winnow curate {folder.name}"
-            yield Finding(f"results of {folder.name}", "fault", f"{folder / key} is damaged", fix)
+            where = storage.address(key)
+            remove = f"rm {where}" if isinstance(root, Path) else f"remove {where} with the tools of the store"
+            yield Finding(f"results of {name}", "fault", f"{where} is damaged", f"{remove}; winnow curate {name}")
 
 
 def python(found: tuple[int, ...]) -> Finding:
@@ -111,6 +134,20 @@ def _version(name: str) -> str | None:
         return None
 
 
+def bucket(root: BucketUrl) -> Finding:
+    """Whether the store answers, lets this machine write, and honours the conditions of a write."""
+    from pipeline.errors import WinnowError
+    from pipeline.store.bucket import Bucket
+    from pipeline.store.cache import of_user
+
+    try:
+        Bucket(root).probe()
+        cache = of_user()
+    except WinnowError as error:
+        return Finding("bucket", "fault", str(error), "see docs/buckets.md")
+    return Finding("bucket", "ok", f"{root} can be written, on conditions too; copies are in {cache.folder}")
+
+
 def disk(root: Path, least: int) -> Finding:
     """Whether the folder for results can be written, and its disk has room."""
     where = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
@@ -153,10 +190,22 @@ def _device() -> Finding:
     return Finding("device", "ok", device.describe())
 
 
+def extras(names: Iterable[str]) -> Iterator[Finding]:
+    """Each extra, and what it is for. All else works without it."""
+    for name in names:
+        purpose = EXTRAS[name].purpose
+        if absent := missing(name):
+            text = f"{', '.join(absent)} not installed; only needed for {purpose}"
+            yield Finding(f"extra {name}", "note", text, command(name))
+        else:
+            yield Finding(f"extra {name}", "ok", f"installed; {purpose}")
+
+
 def sources() -> Iterator[Finding]:
     """Each source file, and whether the weights that it names are on this machine."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # checks download nothing
-    from pipeline.errors import WinnowError
+    from pipeline.download import by_source
+    from pipeline.errors import MissingExtraError, WinnowError
     from pipeline.sources import loading
     from training.dual import build
     from training.encoders import encoders
@@ -170,6 +219,7 @@ def sources() -> Iterator[Finding]:
             continue
         learners = described.task.learners.values() if described.task else ()
         needed: list[tuple[str, Callable[[], object]]] = [
+            ("curate", partial(by_source.stage, described)),
             *(("curate", spec.identity) for spec in described.scorers.values()),
             *(("train", partial(encoders.identity, each.encoder)) for each in learners if each.encoder),
             *(("fit", partial(build.identity, model)) for model in described.models.values()),
@@ -178,11 +228,13 @@ def sources() -> Iterator[Finding]:
         try:
             for command, identity in needed:  # noqa: B007 - the command that downloads what is missing
                 identity()
+        except MissingExtraError as error:
+            yield Finding(what, "note", str(error), error.command)
         except WinnowError as error:
             fix = f"winnow {command} {path.stem}   # downloads them if there is a network"
             yield Finding(what, "note", str(error), fix)
         else:
-            yield Finding(what, "ok", "valid; its weights are here" if needed else "valid")
+            yield Finding(what, "ok", "valid; its weights are here" if len(needed) > 1 else "valid")
 
 
 def _pip() -> str:

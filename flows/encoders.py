@@ -28,8 +28,10 @@ def compare(
     with world.served(described, storage) as served, bars() as progress:
         scope = comparison.Scope(manifest, pictures, finetune)
         found = comparison.compare(served, storage, _chosen(described, names), scope, progress)
-    plot.pareto(found, storage.root / report.PARETO)
-    (storage.root / report.ENCODERS).write_text(json.dumps(found, indent=1) + "\n")
+    with storage.making(report.PARETO) as path:
+        plot.pareto(found, path)
+    with storage.making(report.ENCODERS) as path:
+        path.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 

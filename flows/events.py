@@ -1,20 +1,19 @@
 """The event that starts retraining on a new manifest."""
 
-from pathlib import Path
-
 from prefect.events import emit_event
 
 from flows.server import send_events
 from pipeline.manifest.manifest import Manifest
 from pipeline.review import drift
 from pipeline.sources.source import Source
+from pipeline.store.places import Place
 from pipeline.store.storage import Storage
 
 PUBLISHED = "winnow.manifest.published"
 """The event after a commit. Its payload: source (a path), root and manifest, which are the parameters of `retrain`."""
 
 
-def announce(described: Source, root: Path, manifest: str) -> str | None:
+def announce(described: Source, root: Place, manifest: str) -> str | None:
     """Emit the event for a new manifest, unless its inputs drifted beyond the source's bound.
 
     Returns why no training follows, or None if the event was sent.
@@ -26,7 +25,7 @@ def announce(described: Source, root: Path, manifest: str) -> str | None:
     return held
 
 
-def emit(described: Source, root: Path, manifest: str) -> None:
+def emit(described: Source, root: Place, manifest: str) -> None:
     """Emit the event, and wait until the server has it."""
     emit_event(
         event=PUBLISHED,

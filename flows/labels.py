@@ -1,9 +1,14 @@
-"""Which labels a command checks against: those of a file, of the source file, or those that the demo has itself."""
+"""Which labels a command checks against.
+
+Those of a file, of the source file, those that the demo has itself, or else those of the table of labels, which
+`winnow explore` and `winnow labels` fill.
+"""
 
 from pathlib import Path
 
 from pipeline.demo import truth
 from pipeline.errors import SourceError
+from pipeline.review.labels import KEY
 from pipeline.review.sample import Labelled
 from pipeline.review.sample_source import sample_source, sample_storage
 from pipeline.sources.source import Source
@@ -11,12 +16,20 @@ from pipeline.store.storage import Storage
 
 
 def labels(described: Source, storage: Storage, file: Path | None) -> Path:
-    """The labels of a source's own pairs: `file`, or the source file's, or those of the demo. Raises SourceError."""
+    """The labels of a source's own pairs: `file`, the source file's, those of the demo, or the table of labels.
+
+    Raises SourceError.
+    """
     path = _named(described, file)
     if path is None and described.demo is not None:
         path = truth.labels(described, storage)
+    if path is None and storage.done(KEY):
+        path = storage.fetch(KEY)
     if path is None:
-        raise SourceError(f"{described.name}: there are no labels: name them with --labels, or as calibration.labels")
+        raise SourceError(
+            f"{described.name}: there are no labels: name them with --labels, or as calibration.labels; give some in "
+            "`winnow explore`, or take them in with `winnow labels`"
+        )
     return path
 
 

@@ -1,6 +1,5 @@
 """The flow `train-pools`: the gain on several pools of a source that can draw them anew."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -10,6 +9,7 @@ from flows.curate import bring_up_to_date
 from pipeline.demo import world
 from pipeline.errors import SourceError
 from pipeline.sources.source import Source
+from pipeline.store.places import place
 from pipeline.store.storage import Storage
 from training.studies import pools
 
@@ -24,7 +24,7 @@ def train_pools(source: str, count: int, root: str = "data") -> dict[str, Any]:
     Returns the differences over pools, with their intervals. Does nothing twice. Raises SourceError for a source that
     cannot draw pools.
     """
-    described, storage = sources.load(source, Path(root))
+    described, storage = sources.load(source, place(root))
     gains = []
     for number in range(count):
         drawn, own = draw(described, storage, number)
@@ -43,4 +43,4 @@ def draw(described: Source, storage: Storage, number: int) -> tuple[Source, Stor
     if number == 0:
         return described, storage
     demo = described.demo.model_copy(update={"seed": described.demo.seed + number * APART})
-    return described.model_copy(update={"demo": demo}), Storage(storage.root / "pools" / f"{number}")
+    return described.model_copy(update={"demo": demo}), storage.below(f"pools/{number}")

@@ -1,28 +1,23 @@
-"""Progress of a task: a bar on stderr for a person at the terminal, an artifact for a person at Prefect's page."""
+"""Progress of a step: a bar on stderr for a person at the terminal, an artifact for a person at Prefect's page."""
 
 import logging
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from flows import artifacts
 from pipeline.progress import Progress
 
 T = TypeVar("T")
-
-EVERY = 2.0
-"""Seconds between two updates of an artifact. Each update is a request."""
 
 
 class Display:
@@ -35,12 +30,12 @@ class Display:
         self._users = 0
 
     @contextmanager
-    def used(self, totals: Mapping[str, int] | None = None) -> Iterator[None]:
-        """Keep the bars on the screen meanwhile. `totals` are those of steps that are done in parts."""
+    def used(self, totals: Mapping[str, int] | None = None, source: str | None = None) -> Iterator[None]:
+        """Keep the bars on the screen meanwhile. `totals` are those of steps of a source that are done in parts."""
         with self._lock:
             self._users += 1
             for name, total in (totals or {}).items():
-                self._rows[name] = Row(total)
+                self._rows[name] = Row(total, artifact=_artifact(source, name))
         try:
             yield
         finally:
@@ -59,6 +54,11 @@ class Display:
             if row and row.total is None and row.bar is not None and self._bars is not None:
                 self._bars.reset(row.bar)
 
+    def has_parts(self, name: str) -> bool:
+        """Whether the step is done in parts, which share one artifact."""
+        row = self._rows.get(name)
+        return row is not None and row.total is not None
+
     def move(self, name: str, done: int, total: int) -> None:
         """So many more of a step are done. `total` is that of the step if it is not done in parts; 0 if unknown."""
         with self._lock:
@@ -70,30 +70,35 @@ class Display:
             if row.bar is None:
                 row.bar = self._bars.add_task(name, total=row.total)
             self._bars.update(row.bar, advance=done, total=row.total or total or None)
+            row.done += done
+        if row.artifact:  # a request: not under the lock
+            row.artifact.update(row.done, row.total or 0)
 
 
 @dataclass
 class Row:
-    """A step on the screen: its total over all parts, if that is known, and its bar once it has begun."""
+    """A step: its total over all parts, if it has any, with their artifact; and its bar once it has begun."""
 
     total: int | None
     bar: TaskID | None = None
+    artifact: artifacts.Progress | None = None
+    done: int = 0
 
 
 DISPLAY = Display()
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
-    """A function of (step, done, total) that moves the bar and the artifact of that step.
+def bars(source: str | None = None) -> Iterator[Progress]:
+    """A function of (step, done, total) that moves the bar of that step, and in a Prefect task its artifact.
 
-    Nothing is printed before its first call.
+    Nothing is printed before its first call. Without the name of a `source` there is no artifact.
     """
     steps: dict[str, Step] = {}
 
     def progress(step: str, done: int, total: int) -> None:
         if step not in steps:
-            steps[step] = Step(step)
+            steps[step] = Step(step, source)
         steps[step].update(done, total)
 
     with DISPLAY.used():
@@ -103,21 +108,17 @@ def bars() -> Iterator[Progress]:
 class Step:
     """One bar and, inside a Prefect task, one progress artifact."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, source: str | None) -> None:
         self._name, self._done = name, 0
         DISPLAY.begin(name)
-        self._updated = 0.0
-        self._artifact: UUID | None = None
-        if TaskRunContext.get():
-            self._artifact = create_progress_artifact(progress=0.0, description=name)  # type: ignore[assignment]
+        self._artifact = None if DISPLAY.has_parts(name) else _artifact(source, name)
 
     def update(self, done: int, total: int) -> None:
         """`done` of `total` are done. A total of 0 means that it is unknown."""
         DISPLAY.move(self._name, done - self._done, total)
         self._done = done
-        if self._artifact and total and (done == total or time.monotonic() - self._updated > EVERY):
-            self._updated = time.monotonic()
-            update_progress_artifact(self._artifact, progress=100.0 * done / total)
+        if self._artifact:
+            self._artifact.update(done, total)
 
 
 def track(step: str, items: Iterable[T], of: Sized) -> Iterator[T]:
@@ -129,10 +130,19 @@ def track(step: str, items: Iterable[T], of: Sized) -> Iterator[T]:
             yield item
 
 
+def _artifact(source: str | None, step: str) -> artifacts.Progress | None:
+    return artifacts.Progress(source, step) if source and (TaskRunContext.get() or FlowRunContext.get()) else None
+
+
+def say(line: str) -> None:
+    """A line in the run's log. Only inside a flow."""
+    get_run_logger().info(line)
+
+
 def warn(line: str) -> None:
-    """A line in the run's log, or on stderr if Prefect's log is switched off. Only inside a flow."""
+    """A line in the run's log, and on stderr unless the log is printed there. Only inside a flow."""
     log = get_run_logger()
-    if log.isEnabledFor(logging.WARNING):
-        log.warning(line)
-    else:
+    log.warning(line)
+    logger: logging.Logger = log.logger if isinstance(log, logging.LoggerAdapter) else log
+    if not (logger.propagate and log.isEnabledFor(logging.WARNING)):
         print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from types import FrameType
 from typing import Literal
 
 import httpx
@@ -21,6 +23,9 @@ from pipeline.process import lifeline
 HOST, PORT = "127.0.0.1", 4200
 START_SECONDS = 180
 """A server's first start creates its database: 12 s on an idle machine, several times that on a busy one."""
+
+ENDING_SECONDS = 10
+"""How long a command may take to end after Ctrl-C if the server is gone."""
 
 SEND_SECONDS = 30
 """How long a command waits for its events and logs to be sent."""
@@ -102,14 +107,46 @@ def connect(debug: bool) -> Iterator[str]:
     Puts the API into the environment, so call it before prefect is imported. Without `debug` Prefect logs nothing.
     """
     if api := find(debug):
-        yield api
+        with _ending_on_ctrl_c(api):
+            yield api
         send_events()
     elif named := os.environ.get("PREFECT_API_URL"):
         raise WinnowError(f"no Prefect server answers at {named}: start it, or unset PREFECT_API_URL")
     else:
         with start(free_port(), "temporary") as api:
-            yield api
-            send_events()
+            try:
+                yield api
+            finally:
+                send_events()  # what is left would be sent at exit, to a server that is gone
+
+
+@contextmanager
+def _ending_on_ctrl_c(api: str) -> Iterator[None]:
+    """After Ctrl-C Prefect tells its server, and tries for minutes if that is gone. Then the process ends without it.
+
+    Nothing is lost: it is as if the process was killed, and the next run resumes.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=_end_without, args=(api,), daemon=True).start()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_without(api: str) -> None:
+    time.sleep(ENDING_SECONDS)
+    if state(api) is State.SILENT:
+        line = f"winnow: stopped; Prefect's server at {api} went away; start it, and run the same command to resume\n"
+        os.write(2, line.encode())
+        os._exit(130)
 
 
 @contextmanager
@@ -159,6 +196,15 @@ def start(port: int, kind: Literal["temporary", "lasting"] = "lasting", secret: 
             server.wait()
 
 
+def went_away(error: Exception) -> str | None:
+    """The line for a request to Prefect's server that found nobody there; None for any other error."""
+    api = os.environ.get("PREFECT_API_URL")
+    request = getattr(error, "_request", None) if isinstance(error, httpx.TransportError) else None
+    if api is None or request is None or not str(request.url).startswith(api):
+        return None
+    return f"Prefect's server at {api} went away: what is done is stored; start it, and run the same command again"
+
+
 def send_events() -> None:
     """Wait until the server has all events and logs of this process. Otherwise they are lost when it ends."""
     from prefect.events.worker import EventsWorker
@@ -170,9 +216,16 @@ def send_events() -> None:
 
 
 def _quieten(debug: bool) -> None:
-    """Prefect's log would hide the progress bars, and its tracebacks the one line that says what to do."""
+    """Prefect's log would hide the progress bars, and its tracebacks the one line that says what to do.
+
+    What runs log is for Prefect's pages, and is not printed.
+    """
     if not debug:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        if "PREFECT_LOGGING_LEVEL" not in os.environ:
+            os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+            for of in ("flow_runs", "task_runs"):
+                os.environ[f"PREFECT_LOGGING_LOGGERS_PREFECT_{of.upper()}_LEVEL"] = "INFO"
+                logging.getLogger(f"prefect.{of}").propagate = False
         for worker in ("EventsWorker", "APILogWorker"):  # their loggers are not below Prefect's
             logging.getLogger(worker).setLevel(logging.CRITICAL)
 

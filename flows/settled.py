@@ -19,20 +19,20 @@ def settled(described: Source, storage: Storage) -> Published | None:
     It reads the list and appends its new pairs to the ledger, as the flow does. It fetches, scores and publishes
     nothing. Warnings about the list go to stderr. Raises what the flow raises.
     """
-    listed = _listed(described, storage)
-    if listed is None or not commits(storage):
+    source = with_list(described, storage)
+    if source is None or not commits(storage):
         return None
     with writing(storage, described):
-        plan, warnings = Plan.of(listed), list[str]()
-        same = publish.unchanged(plan, storage, ingest.update(listed, storage, warn=warnings.append))
+        plan, warnings = Plan.of(source), list[str]()
+        same = publish.unchanged(plan, storage, ingest.update(source, storage, warn=warnings.append))
     for line in warnings if same else ():  # otherwise the flow reads the list again, and warns
         print(line, file=sys.stderr)
     return same
 
 
-def _listed(described: Source, storage: Storage) -> Source | None:
+def with_list(described: Source, storage: Storage) -> Source | None:
     """The source with its list. None if it has no list yet, because its demo world is not drawn."""
     if described.demo is None:
         return described
-    world = World(described.demo, storage)
+    world = World(described.demo, storage.local)
     return world.fill(described) if world.built else None

@@ -1,17 +1,18 @@
 """From a name that a person types to a source and its results. Errors are raised before any work starts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
+from pipeline.store import storage as store
+from pipeline.store.places import Place
 from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
 
 
-def load(name: str, root: Path) -> tuple["Source", Storage]:
+def load(name: str, root: Place) -> tuple["Source", Storage]:
     """The source that a path or a name means, and the store of its results, whose catalogue follows a move.
 
     Raises SourceError.
@@ -25,26 +26,9 @@ def load(name: str, root: Path) -> tuple["Source", Storage]:
     return described, storage
 
 
-def check(name: str) -> "Source":
-    """The source, with its filters bound against the columns that its rows will have. Raises WinnowError."""
-    from pipeline.filtering import distinct, predicates
-    from pipeline.ledger import lists
-    from pipeline.sources import loading
-    from pipeline.sources.columns import row_columns
-
-    described = loading.load(name)
-    columns = lists.extra_columns(described)
-    if columns is not None:
-        columns = row_columns(columns, described.scorers)
-        predicates.bind(described.own_recipe.filters, columns)
-        radii = {name: spec.radius for name, spec in described.neighbour_scorers.items()}
-        distinct.check(described.own_recipe.distinct, radii, columns)
-    return described
-
-
-def published(root: Path, names: Sequence[str]) -> list[Storage]:
+def published(root: Place, names: Sequence[str]) -> list[Storage]:
     """The stores of the named sources, or of the only source under the root. Raises SourceError."""
-    existing = sorted(path.parent.name for path in root.glob("*/log") if path.is_dir())
+    existing = store.sources(root, "log")
     if not existing:
         raise SourceError(f"nothing is published under {root}: run `winnow curate` first, or name another --root")
     if not names and len(existing) > 1:
@@ -55,12 +39,12 @@ def published(root: Path, names: Sequence[str]) -> list[Storage]:
     return [Storage(root / name) for name in names or existing]
 
 
-def stored(root: Path) -> list[tuple["Source | None", Storage]]:
+def stored(root: Place) -> list[tuple["Source | None", Storage]]:
     """Every source with results under the root, and its file in data_manifests/, or None if it has none there."""
     from pipeline.sources import loading
 
     files = {path.stem: path for path in loading.source_files()}
-    folders = sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
-    if not folders:
+    names = store.sources(root, "ledger")
+    if not names:
         raise SourceError(f"there is no source under {root}; name another --root")
-    return [(loading.load(files[each.name]) if each.name in files else None, Storage(each)) for each in folders]
+    return [(loading.load(files[name]) if name in files else None, Storage(root / name)) for name in names]

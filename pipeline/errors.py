@@ -16,6 +16,10 @@ class SourceError(WinnowError, ValueError):
     """A source file, or the list of pairs that it names, is wrong."""
 
 
+class MissingColumnError(SourceError):
+    """A list of pairs lacks a column."""
+
+
 class RecipeError(WinnowError, ValueError):
     """A filter or a recipe is wrong: a bad name, SQL that does not bind, a verdict that is no boolean."""
 
@@ -28,12 +32,28 @@ class ModelError(WinnowError):
     """A model or its weights are missing, or do not fit their use."""
 
 
+class MissingExtraError(ModelError):
+    """An extra of the package is needed and not installed. `command` installs it."""
+
+    def __init__(self, message: str, command: str) -> None:
+        super().__init__(message)
+        self.command = command
+
+
 class StorageError(WinnowError):
     """Results could not be read or written: a full disk, a missing object."""
 
 
 class BusyError(WinnowError):
     """Another run is writing to the same source."""
+
+
+class ClusterError(WinnowError):
+    """A Ray cluster cannot be reached, or one of its nodes cannot do the work."""
+
+
+class HubError(WinnowError):
+    """Hugging Face's hub cannot be reached, or refuses an upload."""
 
 
 class CompareError(WinnowError, ValueError):

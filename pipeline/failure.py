@@ -2,6 +2,8 @@
 
 Causes of fetching: invalid_url, blocked_scheme, blocked_address, dns, refused, unreachable, reset, timeout, tls,
 redirects, bad_answer, http_404 (and every other status), opt_out, robots_txt, too_large, empty.
+Causes of local files: missing_file, missing_member (of a tar), outside_folder, unreadable, broken_tar,
+several_pictures, changed_file, no_caption; too_large and empty as of fetching.
 Causes of decoding: undecodable, too_many_pixels, decode_timeout, decode_crash.
 The cause of a takedown: forgotten (`pipeline.upkeep.forget`).
 """
@@ -12,6 +14,9 @@ FORGOTTEN = "forgotten"
 """The cause of a pair that was taken down. Its row keeps only its uid."""
 
 TAKEN_DOWN = "somebody asked for it to be removed"
+
+CHANGED_FILE = "changed_file"
+"""The cause of a local picture whose file changed while it was read, or after that (`winnow retry`)."""
 
 TRANSIENT = frozenset({"dns", "reset", "http_429"})
 """Causes for which a request is retried at once, as it is for every http_5xx."""

@@ -11,3 +11,7 @@ StepProgress = Callable[[int, int], None]
 
 def silent(step: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def silent_step(done: int, total: int) -> None:
+    """The same of a `StepProgress`."""

@@ -23,14 +23,22 @@ MADE = pa.schema(
 ORIGIN = "origin"
 """The column of a union's rows that names the member each pair comes from. `source`, in SQL, names the union itself."""
 
+PLACE = "place"
+"""The column of local pictures: where the bytes of each are, relative to the base folder of its list.
+
+A file is `photos/a.jpg`, a member of a tar `00012.tar!000120034.jpg`, a row of a table `train-0.parquet!17`.
+"""
+
 RESERVED = frozenset(MADE.names) | {
     "entry",
     "url_number",
     "kept",
     "dropped_by",
     "unknown",
+    "copies",
     "source",
     ORIGIN,
+    PLACE,
     "file_row_number",  # DuckDB gives these two to the rows of a Parquet file
     "file_index",
 }
@@ -39,8 +47,11 @@ RESERVED = frozenset(MADE.names) | {
 INTERNAL = "__"
 """Columns whose name begins with this exist only inside SQL that winnow writes. No other column may begin so."""
 
-EXPORTED = {"image": "source_image"}
-"""Extra columns that have another name in an export, where `image` is the picture."""
+EXPORTED = {"image": "source_image", "key": "source_key", "image_path": "source_image_path"}
+"""Extra columns that have another name in exports whose own columns are called so."""
+
+SOURCE_UID = "source_uid"
+"""The extra column with the uid that a pair has in the source's own data, such as DataComp's shards."""
 
 
 def score_column(scorer: str, column: str) -> str:

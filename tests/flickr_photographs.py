@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from conftest import Quiet
 
+from pipeline.scorers import class_labels
 from pipeline.settings.encoder import Network
-from training.data import labels
 from training.studies import candidates
 
 DATA = Path(os.environ.get("WINNOW_DATA", ""))
@@ -60,7 +60,7 @@ def captions(split):
 
 def label_of(texts):
     """The number of the class that each caption names, negative for none or several."""
-    return labels.single_class(labels.classes_named(pa.array(texts), CLASSES))
+    return class_labels.single_class(class_labels.classes_named(pa.array(texts), CLASSES))
 
 
 def embeddings():

@@ -33,7 +33,10 @@ sys.addaudithook(_told)
 
 NATIVE = sys.platform.startswith("linux") and shutil.which("cc") is not None
 
-SHY = ("CI", "GITHUB_ACTIONS", "DO_NOT_TRACK", "NO_ALBUMENTATIONS_UPDATE", "PREFECT_SERVER_ANALYTICS_ENABLED")
+SHY = (
+    *("CI", "GITHUB_ACTIONS", "DO_NOT_TRACK", "NO_ALBUMENTATIONS_UPDATE", "ORT_DISABLE_TELEMETRY"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED",
+)
 """Variables that would keep others quiet where winnow does not."""
 
 

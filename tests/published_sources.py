@@ -128,6 +128,7 @@ def _scores(described, rows, numbers, scored):
     known = {
         "pixels_sharpness": numbers,
         "pixels_phash": numbers,
+        "unsafe_nsfw": [number / 100 for number in numbers],
         "pixels_digest": [f"{number:032x}" for number in numbers],
         "captions_length": [len(caption) for caption in captions],
         "captions_words": [len(caption.split()) for caption in captions],

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,8 @@ import pytest
 import training_sources
 
 from filters import catalog
-from pipeline.manifest import arms
+from filters.selections import SoftCap
+from pipeline.manifest import arms, publish
 from pipeline.store.storage import Storage
 from pipeline.trials import claims, trials
 from pipeline.trials.trials import EpochLosses, LearningCurvePoint, Setting, Trial
@@ -146,6 +148,45 @@ def test_another_recipe_of_the_same_pairs(tmp_path):
     assert table.drop_columns([*told, arms.without("short")]) == all_kept.drop_columns(told)
     assert (sum(table["kept"].to_pylist()), sum(all_kept["kept"].to_pylist())) == (1, 30)
     assert all_kept["dropped_by"].to_pylist() == [[]] * 30
+
+
+def test_arms_repeat_what_the_recipe_repeats():
+    """Row i has i % 4 copies. The control has other rows, as many samples, and repeats them as often."""
+    table = pool(2000, lambda i: i % 4 > 0).append_column("copies", pa.array([i % 4 for i in range(2000)], pa.uint16()))
+    table = table.append_column(arms.without("f"), pa.array([2] * 2000, pa.uint16()))
+    for seed in range(5):
+        drawn = {arm: uids.to_pylist() for arm, uids in arms.draw(table, seed, ["f"]).items()}
+        raw = Counter(drawn["raw"])
+        assert Counter(drawn["filtered"]) == +Counter({uid: n * (int(uid[1:]) % 4) for uid, n in raw.items()})
+        assert Counter(drawn["without-f"]) == Counter({uid: 2 * n for uid, n in raw.items()})
+        for arm in ("filtered", "without-f"):
+            control = Counter(drawn[arms.control_of(arm)])
+            assert control.total() == len(drawn[arm])
+            assert set(control) <= set(raw)
+            assert len(control) == pytest.approx(len(set(drawn[arm])), rel=0.08)
+        blind = np.mean([int(uid[1:]) % 4 for uid in drawn["random"]])
+        assert blind == pytest.approx(1.5, abs=0.15)  # of what was chosen it is (1 + 4 + 9) / 6
+
+
+def test_copies_of_a_recipe_are_those_of_its_arms(tmp_path):
+    described = published_sources.listed(tmp_path, range(40, 70), shard_size=7)
+    storage = Storage(tmp_path / "store")
+    published_sources.published(described, storage)
+    cap = SoftCap(by="pixels_sharpness", penalty=3, budget=50, unit="samples", temperature=5, batch=10)
+    recipe = replace(described.own_recipe, selection=cap)
+    other = arms.Choice.open(storage, recipe=recipe)
+    publish.republish(storage, recipe)
+    published = arms.Choice.open(storage)
+    assert (published.published, other.published) == (True, False)
+    table, same = (pa.Table.from_batches(list(each.downloaded())) for each in (published, other))
+    assert table.equals(same)
+    chosen = published.manifest.select().to_pylist()
+    assert {each["uid"]: each["copies"] for each in table.to_pylist() if each["kept"]} == {
+        each["uid"]: each["copies"] for each in chosen
+    }
+    assert sum(table["copies"].to_pylist()) == sum(table[arms.without("sharp")].to_pylist()) == 50
+    assert table[arms.without("selection")].type == pa.bool_()
+    assert sum(table[arms.without("selection")].to_pylist()) == 20
 
 
 @pytest.mark.parametrize("count", [0, 5])

@@ -223,6 +223,7 @@ def test_the_figures_are_kept_and_no_file_is_changed(tmp_path):
     assert described.path.read_bytes() == toml
 
 
+@pytest.mark.slow
 def test_pairs_that_the_manifest_has_not_must_be_fetched_first(tmp_path):
     more = '[scorers.duplicates]\nkind = "duplicates"\n[distinct]\nradius = 1\nbest_by = "width"\n'
     described, storage = sampled(tmp_path, LABELS, more=more)

@@ -108,6 +108,7 @@ def test_winnow_fit_warns_of_false_negatives(tmp_path, caplog):
     assert "all pairs have the same text" in " ".join(told.split())
 
 
+@pytest.mark.slow
 def test_a_sweep_tells_trained_classes_from_others(tmp_path):
     more = '[sweeps.some]\nmodel = "small"\nseeds = 2\nexamples = 64\nsteps = 3\n[sweeps.some.grid]\n'
     described, storage = published(tmp_path, SMALL + 'texts = "template"\n' + more + "train_classes = [2, 3]\n")

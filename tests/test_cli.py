@@ -24,6 +24,8 @@ COMMANDS = (
     "score",
     "calibrate",
     "caught",
+    "labels",
+    "annotate",
     "train",
     "encoders",
     "fit",
@@ -38,10 +40,14 @@ COMMANDS = (
     "report",
     "explore",
     "serve",
+    "deploy",
     "bench",
     "doctor",
+    "status",
     "zero-shot",
     "composition",
+    "gc",
+    "plan",
 )
 
 

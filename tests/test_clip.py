@@ -58,6 +58,7 @@ def pairs(count):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "quick"), [("quick_gelu", True), ("gelu", False)])
 def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activation, quick):
     import open_clip
@@ -258,6 +259,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_fetched(model, w
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_must_say_its_activation(tmp_path, folder):
     alone = tmp_path / "weights.safetensors"
     alone.write_bytes((folder / "open_clip_model.safetensors").read_bytes())
@@ -344,6 +346,7 @@ def sigmoid_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_of_a_sigmoid_model_cosine_logit_and_sigmoid_are_three_columns(sigmoid_folder, tmp_path):
     import open_clip
 

@@ -141,19 +141,11 @@ def test_colours_of_every_space_are_those_of_srgb(decoder, name, kind):
         assert abs(seen(decoder, encoded(wide, kind, **options)) - SCENE).max() > 15
 
 
-def test_a_profile_of_srgb_changes_no_byte_and_costs_little(decoder):
+def test_a_profile_of_srgb_changes_no_byte(decoder):
     grain = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8))
     plain = encoded(grain)
     own = encoded(grain, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     assert decoder.decode(own).jpeg == decoder.decode(plain).jpeg
-
-    def seconds(data):
-        begun = time.perf_counter()
-        for _ in range(20):
-            decoder.decode(data)
-        return time.perf_counter() - begun
-
-    assert min(seconds(own) for _ in range(3)) < 2 * min(seconds(plain) for _ in range(3))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA"])

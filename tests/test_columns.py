@@ -7,8 +7,10 @@ from published_sources import published
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import SourceError
+from pipeline.export import export
+from pipeline.export.content import Content
 from pipeline.ledger import ingest
-from pipeline.manifest import export, publish
+from pipeline.manifest import publish
 from pipeline.manifest.columns import score_columns
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import charts
@@ -21,7 +23,7 @@ from pipeline.store.storage import Storage
 from pipeline.upkeep import retry, reuse
 
 INSIDE = (
-    "filename", "row", "number", "place", "of", "whose", "ok", "f0", "p0", "no", "rows", "picture", "best", "first",
+    "filename", "row", "number", "slot", "of", "whose", "ok", "f0", "p0", "no", "rows", "picture", "best", "first",
     "pairs", "numbers", "pages", "slots", "held", "failed", "later", "current", "value", "label", "side", "bits",
     "image", "title", "ordinal", "captions_hint", "pixels_sharpness_of_the_list", "Quality Score",
 )  # fmt: skip
@@ -64,14 +66,14 @@ def test_a_name_that_winnow_uses_inside_keeps_its_values(tmp_path, store):
     key = lambda row: row["row"]  # noqa: E731
     assert sorted(values(manifest), key=key) == expected
     assert second.counts.kept == 24
-    steps = manifest.funnel(Recipe("r", (Filter("f", "number > 110 AND place < 120"),), Distinct(0, "pairs", "sha256")))
+    steps = manifest.funnel(Recipe("r", (Filter("f", "number > 110 AND slot < 120"),), Distinct(0, "pairs", "sha256")))
     assert steps[0].sequence == 9
-    export.write(manifest, None, "datasets", tmp_path / "out")
+    export.write(Content(manifest, "datasets"), tmp_path / "out")
     (file,) = (tmp_path / "out" / "data").iterdir()
     assert {"image", "source_image", "row", "filename"} <= set(pq.read_schema(file).names)
     rows = Rows(manifest, tmp_path)
-    assert sorted(rows.read([0, 3], ["place", "filename"]).to_pylist(), key=str) == [
-        {"place": 100, "filename": 100}, {"place": 103, "filename": 103},
+    assert sorted(rows.read([0, 3], ["slot", "filename"]).to_pylist(), key=str) == [
+        {"slot": 100, "filename": 100}, {"slot": 103, "filename": 103},
     ]  # fmt: skip
 
 

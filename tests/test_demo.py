@@ -22,13 +22,13 @@ from pipeline.demo.world import World, served
 from pipeline.errors import SourceError
 from pipeline.ledger import ingest
 from pipeline.scenes import rendering, scenes
+from pipeline.scorers import class_labels
 from pipeline.settings.encoder import Hog
 from pipeline.settings.pairs import Demo
 from pipeline.settings.task import Learner, Task
 from pipeline.sources import loading
 from pipeline.sources.source import Source
 from pipeline.store.storage import Storage
-from training.data import labels
 from training.demo import clip
 
 SILENT = lambda done, total: None  # noqa: E731
@@ -106,7 +106,7 @@ def test_a_caption_names_the_main_shape_and_no_word_means_two():
     assert len(words) == len(set(words))
     drawn = [scenes.draw(np.random.default_rng(number)) for number in range(300)]
     said = [captions.caption(scene, np.random.default_rng(number)) for number, scene in enumerate(drawn)]
-    named = labels.classes_named(pa.array(said), captions.SHAPE_WORDS)
+    named = class_labels.classes_named(pa.array(said), captions.SHAPE_WORDS)
     names = list(captions.SHAPE_WORDS)
     assert all(row[names.index(scene.things[0].shape)] for row, scene in zip(named, drawn, strict=True))
     assert all(row.sum() == 1 for row, scene in zip(named, drawn, strict=True) if len(scene.things) == 1)

@@ -77,8 +77,8 @@ def test_only_swapped_and_spam_captions_are_of_no_scene_at_their_address(planned
 
 def test_what_was_done_to_a_picture_is_what_its_label_says(planned):
     done = {(line.label, planned.shots[line.picture].fault) for line in planned.lines}
-    kept = {*LABELS, pool.CLEAN} - {*faults.DEGRADING, "near_duplicate"}
-    assert done == {(label, label) for label in (*faults.DEGRADING, "near_duplicate")} | {
+    kept = {*LABELS, pool.CLEAN} - {*faults.DEGRADING, "near_duplicate", "written"}
+    assert done == {(label, label) for label in (*faults.DEGRADING, "near_duplicate", "written")} | {
         (label, None) for label in kept
     } | {("test_copy", "re_encoded")}
 
@@ -145,10 +145,30 @@ def test_half_of_the_test_copies_are_the_held_out_file_and_half_the_same_to_the_
 
 
 def test_a_picture_of_any_fault_is_a_jpeg_of_about_its_size():
-    for number, fault in enumerate(faults.APPLIED):
+    for number, fault in enumerate((*faults.APPLIED, "written")):
         content = pool.file(7, number, pool.Shot(pool.POOL, number, fault))
         assert content.startswith(b"\xff\xd8")
         assert 100 <= min(opened(content).size) <= 170
+
+
+def test_the_caption_is_written_on_a_card_that_hides_a_third_of_the_picture_or_more():
+    hidden = []
+    for number in range(40):
+        picture, random = pool.photograph(7, pool.POOL, number), np.random.default_rng(number)
+        bad = faults.written(picture, pool.captions(7, pool.POOL, number, 1)[0], random)
+        colours, counts = np.unique(bad.reshape(-1, 3), axis=0, return_counts=True)
+        assert counts.max() > 0.15 * bad[..., 0].size
+        assert len(colours) > 2
+        hidden.append(np.mean((bad != picture).any(axis=(1, 2))))
+    assert min(hidden) > 0.3
+    assert max(hidden) == 1
+
+
+def test_no_picture_but_those_of_clean_pairs_changes_for_written_captions(planned):
+    written = {line.picture for line in of(planned, "written")}
+    assert len(written) == 30
+    originals = {planned.shots[line.picture].scene for line in of(planned, "near_duplicate")}
+    assert not written & originals
 
 
 def test_spam_is_varied_and_some_of_it_is_as_long_as_a_caption():

@@ -12,7 +12,7 @@ import typer
 
 from flows.cli import app
 from pipeline.query import named
-from pipeline.settings import choice, download, encoder, model, pairs, sweep, task, vqa
+from pipeline.settings import choice, download, encoder, engine, model, pairs, sweep, task, vqa
 from pipeline.sources import loading, source
 
 HOME = Path(__file__).parent.parent
@@ -137,7 +137,7 @@ def test_the_toml_of_the_readme_loads(tmp_path):
     (tmp_path / "mine.toml").write_text(whole.replace('recipe = "default"\n', "") + filters)
     assert [each.name for each in loading.load(tmp_path / "mine.toml").own_recipe.filters] == ["aligned"]
 
-    (code,) = (block for language, block in BLOCKS if language == "python")
+    (code,) = (block for language, block in BLOCKS if language == "python" and "def score" in block)
     assert len(code.splitlines()) <= 15
     (tmp_path / "my_scorer.py").write_text(code)
     (tmp_path / "mine.toml").write_text(whole + scorer)
@@ -150,8 +150,12 @@ def test_the_toml_of_a_page_loads_as_part_of_the_readme_s_source(block, tmp_path
     (tmp_path / "pairs.tsv.gz").write_bytes(gzip.compress(b"a dog\thttp://host/1.jpg\t3\n"))
     (tmp_path / "test.parquet").touch()
     (tmp_path / "flickr30k.tar").touch()
-    for folder in ("test", "imagenet/val", "small", "small-folds"):
+    folders = ("test", "imagenet/val", "imagenet/train", "small", "small-folds", "metadata/small", "embeddings")
+    for folder in (*folders, "photos", "classes", "data", "photos-dataset", "shards"):
         (tmp_path / folder).mkdir(parents=True)
+    shards = [f"shards/{number:05d}.tar" for number in range(13)]
+    for file in ("captions.csv", "good.parquet", "near_fog.npy", "data/train-0.parquet", *shards):
+        (tmp_path / file).touch()
     for name in ("cc3m", "cc12m"):
         shutil.copy(HOME / "data_manifests" / f"{name}.toml", tmp_path)
     shown = tomllib.loads(block)
@@ -160,7 +164,7 @@ def test_the_toml_of_a_page_loads_as_part_of_the_readme_s_source(block, tmp_path
         kept = re.sub(r"^\[pairs\]\n(?:[^\[].*\n)*", "", kept, flags=re.MULTILINE)
     if "filters" in shown or "distinct" in shown:
         kept = kept.replace('recipe = "default"\n', "")
-    (tmp_path / "mine.toml").write_text(kept + block)
+    (tmp_path / "mine.toml").write_text(kept + block if "[" in block else block + kept)  # keys stand before tables
     loaded = loading.load(tmp_path / "mine.toml")
     assert shown.keys() <= loaded.model_fields_set
     assert shown.get("scorers", {}).keys() <= loaded.scorers.keys()
@@ -187,6 +191,7 @@ def test_every_named_query_is_explained():
         pairs.Pairs,
         pairs.Demo,
         download.Download,
+        engine.Ray,
         choice.FilterRow,
         choice.Calibration,
         choice.DriftRow,

@@ -78,6 +78,9 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     folder.mkdir()
     (folder / "broken.toml").write_text("[pairs\n")
     (folder / "fine.toml").write_text('[pairs]\nlocation = "http://127.0.0.1:1/list.tsv"\n')
+    (folder / "blurred.toml").write_text(
+        '[pairs]\nlocation = "http://127.0.0.1:1/list.tsv"\n[download]\nblur_faces = true\n'
+    )
     (folder / "remote.toml").write_text(
         '[pairs]\nlocation = "http://127.0.0.1:1/list.tsv"\n'
         '[scorers.clip]\nkind = "clip"\nmodel = "ViT-B-32-quickgelu"\nweights = "openai"\n'
@@ -90,7 +93,8 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     program = (
-        "import json; from flows import doctor as doctor; "
+        "import json; from flows import doctor as doctor; from pipeline.extras import EXTRAS, Extra; "
+        "EXTRAS['faces'] = Extra('faces', ('no_such_module',)); "
         "print(json.dumps([[each.what, each.state, each.fix] for each in doctor.sources()]))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -99,6 +103,7 @@ def test_a_broken_source_file_is_a_fault_and_missing_weights_are_a_note(tmp_path
     assert states["source fine"][0] == "ok"
     assert states["source remote"][0] == "note"
     assert "winnow curate remote" in states["source remote"][1]
+    assert states["source blurred"] == ("note", 'uv pip install -e ".[faces]"')
     assert states["source trained"][0] == "note"
     assert "winnow train trained" in states["source trained"][1]
 

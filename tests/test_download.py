@@ -305,7 +305,7 @@ def alive(pid):
     return state != "Z"
 
 
-def gone(pids, seconds=5):
+def gone(pids, seconds=20):
     until = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < until:
         time.sleep(0.05)

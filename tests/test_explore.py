@@ -368,11 +368,11 @@ def own(tmp_path):
 
 
 @contextmanager
-def explored(described, store):
+def explored(described, store, labeller="explore"):
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
         yield TestClient(
-            app(Explorer(held, choices(held.manifest, described.own_recipe)), TOKEN),
+            app(Explorer(held, choices(held.manifest, described.own_recipe), labeller), TOKEN),
             base_url="http://127.0.0.1",
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
@@ -459,6 +459,20 @@ def test_labels_are_a_sample_that_calibrate_reads(own):
     assert len(uids) == 20
 
 
+@pytest.mark.slow
+def test_two_labellers_do_not_see_each_other_s_labels(own):
+    for who, word in (("anna", "match"), ("ben", "no match")):
+        with explored(*own, who) as client:
+            (first, *_) = look(client, show="all", unlabelled=True, filters=[])["pairs"]
+            counts = post(client, "label", place=first["place"], label=word)["counts"]
+            assert counts == {"match": 0, "no match": 0, "good": 0, "bad picture": 0} | {word: 1}
+            assert look(client, show="all", unlabelled=True, filters=[])["count"] == 29
+    assert [(row["labeller"], row["label"]) for row in Labels(own[1]).table.to_pylist()] == [
+        ("anna", "match"),
+        ("ben", "no match"),
+    ]
+
+
 def test_many_label_at_once_and_none_is_lost(tmp_path):
     store = Storage(tmp_path)
 
@@ -471,7 +485,7 @@ def test_many_label_at_once_and_none_is_lost(tmp_path):
         each.start()
     for each in threads:
         each.join()
-    assert Labels(store).counts["match"] == 40
+    assert Labels(store).counts()["match"] == 40
     assert set(Labels(store).table["caption"].to_pylist()) == {"a\r\n\"'caption"}
 
 
@@ -538,7 +552,8 @@ def served(described, store):
     """The address of the page, answered by this process."""
     with store.scratch() as scratch:
         held = Rows(Manifest.open(store), scratch)
-        with listening(Explorer(held, choices(held.manifest, described.own_recipe)), 0) as (address, answer, end):
+        explorer = Explorer(held, choices(held.manifest, described.own_recipe), folder=described.path.parent)
+        with listening(explorer, 0) as (address, answer, end):
             run = threading.Thread(target=answer)
             run.start()
             try:
@@ -709,3 +724,37 @@ def test_a_narrow_window_and_a_stranger_without_the_token(tmp_path, page):
     tab.open(address)
     tab.until("document.getElementById('error')?.innerText === 'open the address that winnow explore printed'")
     tab.faults.clear()  # the browser says that the question was refused
+
+
+@pytest.mark.slow
+@real
+def test_the_selection_of_a_recipe_is_a_step_that_can_be_turned_off(tmp_path):
+    cap = (
+        '[selection]\nkind = "soft_cap"\nby = "pixels_sharpness"\npenalty = 2\nbudget = 20\nunit = "samples"\n'
+        "temperature = 2\n"
+    )
+    described = published_sources.listed(tmp_path / "lists", range(40, 70), more=cap)
+    store = Storage(tmp_path / "store")
+    kept = published_sources.published(described, store).counts.kept
+    assert kept < 20
+    with browser(tmp_path) as tab, served(described, store) as address:
+        tab.open(address)
+        tab.until("document.querySelectorAll('.score').length && document.querySelectorAll('#pairs img').length")
+        tab.until(f"document.getElementById('kept').innerText === '{kept}'")
+        assert tab.text("#steps tr:last-child th").startswith("selection")
+        assert "soft cap by pixels_sharpness" in tab.text("#steps tr:last-child th")
+        tab.click('input[aria-label="selection is on"]')
+        tab.until("document.getElementById('kept').innerText === '20'")
+        tab.click('input[aria-label="selection is on"]')
+        tab.until(f"document.getElementById('kept').innerText === '{kept}'")
+        tab.click("#copy")
+        text = tab.until("document.getElementById('toml-text').innerText")
+        assert tomllib.loads(text)["selection"] == tomllib.loads(cap)["selection"] | {"budget": 20}
+        tab.press("Escape")
+        tab.click("#publish")
+        tab.write("#publish-name", "by-hand")
+        tab.press("Enter")
+        tab.until("document.getElementById('published').innerText.includes('pairs kept')")
+        assert Manifest.open(store).recipe.selection == described.own_recipe.selection
+        assert Manifest.open(store).counts.kept == kept
+        assert tab.faults == []

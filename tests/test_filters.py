@@ -16,7 +16,10 @@ from pipeline.scorers.clusters import ClustersSpec
 from pipeline.scorers.cross_fitted import CrossFittedSpec
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.entries import EntriesSpec
+from pipeline.scorers.faces import FacesSpec
+from pipeline.scorers.label_errors import LabelErrorsSpec
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.scorers.mixed import MixedSpec
 from pipeline.scorers.neg_clip_loss import NegClipLossSpec
 from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.picture_counts import PictureCountsSpec
@@ -24,6 +27,8 @@ from pipeline.scorers.pixels import PixelsSpec
 from pipeline.scorers.prompts import SETS, PromptsSpec
 from pipeline.scorers.recorded import RecordedSpec
 from pipeline.scorers.semantic import SemanticSpec
+from pipeline.scorers.text import TextSpec
+from pipeline.scorers.unsafe import UnsafeSpec
 from pipeline.scorers.words import WordsSpec
 from pipeline.sources.columns import row_columns
 
@@ -32,9 +37,14 @@ SCORERS = {
     "captions": CaptionsSpec.model_construct(),
     "clip": RecordedSpec.model_construct(),
     "learned": CrossFittedSpec.model_construct(),
+    "mixed": MixedSpec.model_construct(),
     "aesthetic": AestheticSpec.model_construct(),
+    "faces": FacesSpec.model_construct(),
+    "unsafe": UnsafeSpec.model_construct(),
+    "text": TextSpec.model_construct(recognition=True, of="clip"),
     "caption_counts": CaptionCountsSpec.model_construct(),
     "picture_counts": PictureCountsSpec.model_construct(),
+    "label_errors": LabelErrorsSpec.model_construct(),
     "leaks": LeaksSpec.model_construct(),
     "clusters": ClustersSpec.model_construct(),
     "duplicates": DuplicatesSpec.model_construct(),
@@ -73,6 +83,11 @@ def test_every_recipe_binds_and_says_why(name):
 def test_filters_with_a_threshold_bind_and_say_why():
     made = [
         image.aesthetic(4.5),
+        image.faces(3),
+        image.text_area(0.2),
+        image.text_lines(1),
+        pair.unread(0.5),
+        image.largest_face(0.2),
         image.brightness(40, 200),
         image.border(0.1),
         image.watermark(0.5),
@@ -103,6 +118,7 @@ QUANTILES = [
     (image.most_aesthetic, image.most_aesthetic_of_rest),
     (pair.most_aligned, pair.most_aligned_of_rest),
     (pair.learned, pair.learned_of_rest),
+    (pair.best_mixed, pair.best_mixed_of_rest),
     (pair.most_particular, pair.most_particular_of_rest),
     (pair.nearest, pair.nearest_of_rest),
 ]
@@ -147,7 +163,10 @@ GOOD = {
     "captions_boilerplate": False,
     "captions_markup": False,
     "leaks_leaked": False,
+    "label_errors_contradicted": False,
     "picture_counts_urls": 1,
+    "faces_count": 0,
+    "unsafe_nsfw": 0.01,
     "clusters_near_target": True,
     "entries_matched": 2,
     "entries_probability": 0.5,
@@ -186,7 +205,10 @@ DROPPED = {
     "plain": {"captions_markup": True},
     "two-words": {"captions_words": 1},
     "unleaked": {"leaks_leaked": True},
+    "uncontradicted": {"label_errors_contradicted": True},
     "unshared": {"picture_counts_urls": 5},
+    "faceless": {"faces_count": 1},
+    "sfw": {"unsafe_nsfw": 0.9},
     "targeted": {"clusters_near_target": False},
     "balanced": {"entries_probability": 0.2},
     "queried": {"entries_rank": 2},

@@ -210,20 +210,58 @@ def test_drift_beyond_the_bound_publishes_and_tells_nobody(api, tmp_path, httpse
     assert [each["manifest"] for each in wait_for(lambda: events(api, "drifts"))] == [first["id"]]
 
 
+def asked(api, of, **wanted):
+    """What the server has: "artifacts", "flow_runs" or "logs"."""
+    answer = httpx.post(f"{api}/{of}/filter", json=wanted, headers=access.credentials(), trust_env=False)
+    return answer.raise_for_status().json()
+
+
+def shown(api, source):
+    """The artifacts of a source by the end of their keys. Each key has one."""
+    found = [each for each in asked(api, "artifacts") if (each["key"] or "").startswith(f"{source}-")]
+    names = [each["key"].removeprefix(f"{source}-") for each in found]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, found, strict=True))
+
+
 @pytest.mark.slow
-def test_artifacts_show_progress_counts_and_funnel(api, tmp_path, httpserver_folder):
-    curated(served_sources.described(tmp_path / "lists", httpserver_folder, name="shown"), tmp_path / "root")
-    found = (
-        httpx.post(f"{api}/artifacts/filter", json={}, headers=access.credentials(), trust_env=False)
-        .raise_for_status()
-        .json()
-    )
-    tables = {each["key"]: json.loads(each["data"]) for each in found if each["type"] == "table" and each["key"]}
-    assert tables["shown-counts"][0]["kept"] == served_sources.COUNT
-    assert tables["shown-funnel"][0]["filter"] == "chosen"
-    progress = [each for each in found if each["type"] == "progress"]
-    assert {each["description"] for each in progress} >= {"download", "score"}
-    assert all(each["data"] == 100 for each in progress if each["description"] in ("download", "score"))
+def test_the_pages_show_a_run_its_progress_and_its_manifest(api, tmp_path, httpserver_folder, monkeypatch):
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="shown_here")
+    monkeypatch.delenv("PREFECT_LOGGING_LEVEL")
+    done = winnow("curate", toml, "--root", tmp_path / "root", "--json")
+    manifest = json.loads(done.stdout)["id"]
+    found = shown(api, "shown-here")
+    assert set(found) == {"download", "score", "counts", "funnel", "failures"}
+    assert [found[step]["data"] for step in ("download", "score")] == [100, 100]
+    assert found["score"]["description"] == "score: 4 of 4"
+    assert json.loads(found["counts"]["data"])[0]["kept"] == served_sources.COUNT
+    (step,) = json.loads(found["funnel"]["data"])
+    assert (step["filter"], step["passes alone"], step["alone drops"]) == ("chosen", served_sources.COUNT, 0)
+    assert json.loads(found["failures"]["data"]) == [
+        {"cause": "http_404", "pairs": served_sources.GONE, "share of all": "9.1%"}
+    ]
+    assert all(manifest in found[name]["description"] for name in ("counts", "funnel", "failures"))
+    (run,) = [each for each in asked(api, "flow_runs") if each["name"].startswith("shown_here")]
+    assert run["name"] == f"shown_here {manifest[:12]}"
+    lines = [each["message"] for each in asked(api, "logs", logs={"flow_run_id": {"any_": [run["id"]]}})]
+    assert "shown_here: 35 rows in the list, 2 of them repeated; 33 pairs are new; 4 shards" in lines
+    assert "4 shards with 33 pairs are downloaded, 0 failed" in lines
+    assert f"shown_here: a new manifest, {manifest}: 30 kept, 0 dropped, 3 failed, 0 quarantined" in lines
+    assert "rows in the list" not in done.stderr  # the log is for the pages alone
+
+
+@pytest.mark.slow
+def test_the_pages_link_the_report(api, tmp_path, httpserver_folder):
+    toml = served_sources.described(tmp_path / "lists", httpserver_folder, name="linked")
+    manifest = curated(toml, tmp_path / "root")["id"]
+    program = f"from flows.retrain import retrain; retrain({str(toml)!r}, {str(tmp_path / 'root')!r})"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, stderr=subprocess.DEVNULL)
+    link = shown(api, "linked")["report"]
+    report = tmp_path / "root" / "linked" / "report.html"
+    assert report.is_file()
+    assert f"({report.as_uri()})" in link["data"]
+    assert manifest in link["description"]
+    assert f"linked {manifest[:12]}" in [each["name"] for each in asked(api, "flow_runs")]
 
 
 @pytest.mark.slow

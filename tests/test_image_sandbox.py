@@ -221,7 +221,7 @@ def test_frames_without_end_cost_no_more_than_the_first(decoder):
     many = one[:-1] + frame * (4_000_000 // len(frame)) + b";"
     begun = time.monotonic()
     assert decoder.decode(many) == decoder.decode(one)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_filters_are_values():
 
 def test_validating_a_source_imports_neither_prefect_nor_torch():
     heavy = ("prefect", "torch", "open_clip", "img2dataset", "matplotlib", "transformers")
-    assert loaded_by("from flows import sources; sources.check('template')", heavy) == []
+    assert loaded_by("from pipeline.ledger import checking; checking.check('template')", heavy) == []
 
 
 def test_a_query_imports_nothing_but_duckdb_and_arrow():
@@ -105,7 +105,7 @@ def test_the_process_of_a_query_starts_no_other_and_imports_no_pandas(root, tmp_
     assert (tmp_path / "result").stat().st_size > 0
 
 
-@pytest.mark.parametrize("package", ["filters", "pipeline", "training", "flows"])
+@pytest.mark.parametrize("package", ["filters", "pipeline", "training", "flows", "winnow"])
 def test_nobody_else_owns_our_package_names(package):
     assert set(packages_distributions().get(package, ["winnow"])) == {"winnow"}
 

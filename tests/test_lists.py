@@ -34,9 +34,9 @@ def read(folder, name, content, **keys):
     return rows_of(Pairs(location=str(folder / name), **keys))
 
 
-def rows_of(pairs):
+def rows_of(pairs, scratch=Path()):
     warnings = []
-    batches = list(lists.read(pairs, Path(), warnings.append))
+    batches = list(lists.read(pairs, scratch, warnings.append))
     return [tuple(row.values()) for batch in batches for row in batch.to_pylist()], warnings
 
 
@@ -282,7 +282,7 @@ def test_a_file_address(parts):
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ('"hf://datasets/me/list"', "hf:// is not read, .*hf download.*huggingface.co"),
+        ('"hf://datasets/me/list"', "hf:// is not read, .*dataset = .hf://.*hf download.*huggingface.co"),
         ('"s3://bucket/list.parquet"', "s3:// is not read, .*aws s3 sync"),
         ('"gs://bucket/list.parquet"', "gs:// is not read, .*gcloud storage cp"),
         ('"ftp://host/list.parquet"', "ftp:// is not read, .*copy it to this machine"),
@@ -404,3 +404,14 @@ def test_a_file_name_that_is_no_source_name_is_one_plain_line(tmp_path, name):
         loading.load(path)
     path.write_text('name = "mine"\n[pairs]\nlocation = "list.csv"\n')
     assert loading.load(path).name == "mine"
+
+
+def test_a_parquet_or_arrow_list_by_another_name(tmp_path, httpserver_folder):
+    served, address = httpserver_folder
+    pq.write_table(table(*ROWS), served / "list.parquet")
+    assert rows_of(Pairs(location=f"{address}/list.parquet"), tmp_path)[0] == ROWS
+    (served / "list.parquet").rename(tmp_path / "list.pq")
+    assert rows_of(Pairs(location=str(tmp_path / "list.pq"), format="parquet"))[0] == ROWS
+    with pa.OSFile(str(tmp_path / "list.arrow"), "wb") as file, pa.ipc.new_stream(file, table(*ROWS).schema) as stream:
+        stream.write_table(table(*ROWS))
+    assert rows_of(Pairs(location=str(tmp_path / "list.arrow")))[0] == ROWS

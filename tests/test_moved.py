@@ -39,7 +39,8 @@ def test_the_catalogue_follows_a_move(tmp_path):
 READ = """
 import sys
 from pathlib import Path
-from pipeline.manifest import export
+from pipeline.export import export
+from pipeline.export.content import Content
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.storage import Storage
 storage = Storage(Path(sys.argv[1]))
@@ -47,7 +48,7 @@ try:
     (storage.root / "mine").write_text("")
 except PermissionError:
     manifest = Manifest.open(storage)
-    print(len(manifest.funnel(manifest.recipe)), export.write(manifest, None, "csv", Path(sys.argv[2])).pairs)
+    print(len(manifest.funnel(manifest.recipe)), export.write(Content(manifest, "csv"), Path(sys.argv[2])).pairs)
 """
 
 

@@ -224,9 +224,9 @@ def test_places_are_right_across_parts(tmp_path, store):
             Recipe("ended", (Filter("any", "uid <> '00'"),), Distinct(2, "uid")),
             end.Neighbours("edges.parquet", "pixels_phash", 2),
         )
-    assert lost.repeated.tolist() == [1, 5]  # the second A is the best, and B its neighbour; of FAR the first fails
+    assert lost.rejected.tolist() == [1, 5]  # the second A is the best, and B its neighbour; of FAR the first fails
     assert lost.unknown.tolist() == [2, 7]
-    assert [part.tolist() for part in (lost.of(4, 4).repeated, lost.of(4, 4).unknown)] == [[1], [3]]
+    assert [part.tolist() for part in (lost.of(4, 4).rejected, lost.of(4, 4).unknown)] == [[1], [3]]
 
 
 @pytest.mark.parametrize(

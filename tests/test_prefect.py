@@ -21,6 +21,7 @@ import httpx
 import pytest
 import served_sources
 import training_sources
+from team_server import wait_for
 
 from flows import server
 from pipeline.manifest.log import commits
@@ -65,18 +66,6 @@ def running(folder, *words):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def wait_for(what, seconds, of=None):
-    """What is waited for, once it is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        if of is not None and of.poll() is not None:
-            break
-        time.sleep(0.5)
-    raise AssertionError("waited in vain")
 
 
 @pytest.fixture(scope="module")

@@ -322,6 +322,7 @@ def _commit_many(root, name, count):
         assert commit(store, f"{name}{number}")
 
 
+@pytest.mark.slow
 def test_publishers_at_once_each_get_a_number(store):
     writers = [
         multiprocessing.get_context("spawn").Process(target=_commit_many, args=(store.root, name, 20)) for name in "ab"

@@ -178,6 +178,7 @@ def test_the_gain_is_told_with_its_intervals(page):
     assert '<tr class=""><td class="why">first, filtering: +0.110' in page
 
 
+@pytest.mark.slow
 def test_the_same_page_twice(folder, store, page):
     report.write(store, Manifest.open(store), gain(), folder / "pages" / "report.html")
     assert (folder / "pages" / "report.html").read_text(encoding="utf-8") == page
@@ -289,11 +290,11 @@ def test_encoders_that_were_compared_are_shown(tmp_path):
     manifest, page = Manifest.open(store), tmp_path / "report.html"
 
     def written(**other):
-        (tmp_path / report.ENCODERS).write_text(json.dumps(encoders(manifest.id, HOSTILE[1]) | other))
+        (store.root / report.ENCODERS).write_text(json.dumps(encoders(manifest.id, HOSTILE[1]) | other))
         report.write(store, manifest, None, page)
         return " ".join(filter(None, Elements(page.read_text()).shown))
 
-    (tmp_path / report.PARETO).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (store.root / report.PARETO).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     report.write(store, manifest, None, page)
     assert "Which encoder" not in page.read_text()
     assert "Which encoder" not in written(code=COMPARED - 1)  # an older winnow's
@@ -321,6 +322,7 @@ def test_recipes_and_filters_are_compared(page, store):
     assert str(overlaps[0].both) in shown[shown.index("Which filters drop the same pairs") : at]
 
 
+@pytest.mark.slow
 def test_drift_is_told_against_the_manifest_before(tmp_path, page):
     assert "Against the manifest before" not in page
     store = Storage(tmp_path / "store")

@@ -59,6 +59,7 @@ def accuracy(own, label):
     return right[labels == label].float().mean().item()
 
 
+@pytest.mark.slow
 def test_one_class_collapses_and_matches_of_texts_remove_it():
     scores = {}
     for rule in ("negative", "match"):

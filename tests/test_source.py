@@ -2,9 +2,9 @@
 
 import pytest
 
-from flows import sources
 from pipeline.errors import RecipeError, SourceError
 from pipeline.filtering.recipes import find_recipe
+from pipeline.ledger import checking
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
 from pipeline.takedown.writing import writing
@@ -115,7 +115,7 @@ def test_each_fault_is_one_line_that_names_file_and_key(file, text, told):
 
 @pytest.mark.parametrize("name", ["cc3m", "cc12m", "template"])
 def test_shipped_sources_are_right(name):
-    described = sources.check(name)
+    described = checking.check(name)
     assert described.name == name
     assert described.own_recipe.filters
 
@@ -164,7 +164,7 @@ def test_an_unknown_source(wanted, told):
 def test_filters_are_bound_before_anything_runs(file, sql, told):
     path = file(PAIRS + f"[[filters]]\nname = \"mine\"\nsql = '''{sql}'''\n")
     with pytest.raises(RecipeError) as fault:
-        sources.check(str(path))
+        checking.check(str(path))
     assert "\n" not in str(fault.value)
     assert told in str(fault.value)
 
@@ -172,7 +172,7 @@ def test_filters_are_bound_before_anything_runs(file, sql, told):
 def test_extra_columns_and_scores_can_be_filtered_on(file):
     text = '[pairs]\nlocation = "list.tsv"\nextra = ["label"]\n[scorers.p]\nkind = "pixels"\n'
     path = file(text + '[[filters]]\nname = "a"\nsql = "label = \'x\' AND p_sharpness > 3"\n')
-    assert [each.name for each in sources.check(str(path)).own_recipe.filters] == ["a"]
+    assert [each.name for each in checking.check(str(path)).own_recipe.filters] == ["a"]
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest():

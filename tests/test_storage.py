@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BusyError, StorageError
+from pipeline.store import tarfiles
 from pipeline.store.digests import canonical_json
+from pipeline.store.disk import disk_errors
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
@@ -28,6 +31,7 @@ def test_an_object_is_there_whole_or_not_at_all(store):
     assert store.done("a/b.txt")
     assert store.fetch("a/b.txt").read_text() == "whole"
     assert store.keys("a") == ["a/b.txt"]
+    assert store.size("a/b.txt") == 5
 
 
 def test_a_file_from_another_disk_is_put_whole(store, tmp_path):
@@ -146,6 +150,16 @@ def test_what_the_disk_says_is_one_line_with_the_way_out(store, error, told):
         assert str(again.value) == str(caught.value)
 
 
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "x", Path("/proc/none/x")):
+        with (
+            pytest.raises(StorageError, match="cannot write in .*; choose another folder with --to"),
+            disk_errors(folder, "--to"),
+        ):
+            folder.mkdir(parents=True)
+
+
 def test_a_full_disk_is_named(store, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/elsewhere")
     for path in (str(store.root / "a"), "/elsewhere/catalog.duckdb"):
@@ -172,3 +186,15 @@ def test_canonical_json_is_one_byte_string_for_one_value():
     assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json(float("nan"))
+
+
+def test_a_reader_of_tars_notices_that_one_was_written_again(store):
+    def put(*members):
+        with store.making("shards-a/00000.tar") as path:
+            tarfiles.write(path, members)
+
+    put(("a", b"one"), ("b", b"two"))
+    tars = tarfiles.Tars(store, "a")
+    assert (tars.read(0, "a"), tars.read(0, "b"), tars.read(0, "c"), tars.read(1, "a")) == (b"one", b"two", None, None)
+    put(("b", b"two"))  # as a takedown does
+    assert (tars.read(0, "a"), tars.read(0, "b")) == (None, b"two")

@@ -139,6 +139,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_stopped_resumes_and_a_second_run_trains_nothing(published):
     described, storage = published
 

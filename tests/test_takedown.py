@@ -145,7 +145,7 @@ def test_takedowns_know_every_stage():
     """
     home = Path(__file__).parent.parent
     code = "".join(path.read_text() for folder in ("pipeline", "training") for path in (home / folder).rglob("*.py"))
-    known = {"shards", "scores", "embeddings", "features", "versions", "demo", "models"}
+    known = {"shards", "scores", "embeddings", "features", "versions", "demo", "maps", "models"}
     assert set(re.findall(r'\bStage\(\s*f?"([a-z]+)', code)) == known
 
 
@@ -205,9 +205,11 @@ def test_opening_for_writing_finishes_a_takedown_and_nothing_is_published_from_r
 
 def test_every_writer_opens_its_store_in_one_way():
     home = Path(__file__).parent.parent
-    files = [path for folder in ("pipeline", "training", "flows") for path in (home / folder).rglob("*.py")]
+    files = [path for folder in ("pipeline", "training", "flows", "winnow") for path in (home / folder).rglob("*.py")]
     locking = {str(path.relative_to(home)) for path in files if ".lock()" in path.read_text()}
-    assert locking == {"pipeline/takedown/writing.py", "pipeline/upkeep/forget.py"}
+    refuses = "pipeline/upkeep/gc.py"  # after an interrupted takedown it removes nothing: test_gc.py
+    finish = {"pipeline/takedown/writing.py", "pipeline/upkeep/forget.py"}
+    assert locking - {"pipeline/store/storage.py"} == finish | {refuses}
 
 
 class Dying(Storage):

@@ -7,9 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.core import Filter, Recipe
-from flows import sources
 from pipeline.errors import SourceError
-from pipeline.ledger import blocklist, ingest
+from pipeline.ledger import blocklist, checking, ingest
 from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.url_digests import digest
 from pipeline.manifest.manifest import Manifest
@@ -84,7 +83,7 @@ def test_extra_columns_of_any_member_travel_along(tmp_path, store):
     member(tmp_path, "a", [("http://host/1.jpg", "one", 7, 1)], ("label", "rank"))
     member(tmp_path, "b", [("http://host/2.jpg", "two", "dog")], ("label",))
     both = union(tmp_path, "[[filters]]\nname = \"a\"\nsql = \"origin = 'a' AND rank = 1 AND label = '7'\"\n", a=1, b=1)
-    assert sources.check(str(both.path)).own_recipe.filters
+    assert checking.check(str(both.path)).own_recipe.filters
     (shard,) = ingest.update(both, store).shards
     rows = pq.read_table(store.fetch(shard.key), columns=["origin", "label", "rank"]).to_pylist()
     assert rows == [{"origin": "a", "label": "7", "rank": 1}, {"origin": "b", "label": "dog", "rank": None}]

@@ -164,7 +164,7 @@ def test_none_is_no_score(tmp_path):
 
 
 def test_its_columns_can_be_filtered_on(tmp_path):
-    from flows import sources
+    from pipeline.ledger import checking
 
     written(tmp_path, GREEN, '[[filters]]\nname = "green"\nsql = "mine_share > 0.3 AND mine_named"')
-    assert sources.check(str(tmp_path / "mine.toml")).own_recipe.filters
+    assert checking.check(str(tmp_path / "mine.toml")).own_recipe.filters

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import training_sources
@@ -151,3 +152,26 @@ def test_a_guard_needs_a_clip(tried):
     described, storage, _ = tried
     with pytest.raises(SourceError, match="a guard needs a scorer of kind clip"):
         gain.measure(described.model_copy(update={"scorers": {}}), storage)
+
+
+@pytest.mark.slow
+def test_a_recaption_is_the_first_version_of_its_caption_and_never_replaces_it(tried):
+    described, storage, _ = tried
+    choice = Choice.open(storage)
+    budget = described.task.budget.model_copy(update={"recaption": "sha256"})  # a text that every pair has
+    with choice.manifest.connection() as con:
+        known = con.sql("SELECT uid, caption, sha256 FROM rows").to_arrow_table()
+    pairs = pool.captions(choice, known["uid"], budget.recaption)
+    own = pairs.filter(pc.equal(pairs["shard"], 0))
+    none = pa.array([None, *own["recaption"].to_pylist()[1:]])
+    own = own.set_column(own.column_names.index("recaption"), "recaption", none)
+    made = VersionMaker(storage, budget, None).shard(choice.manifest.stages.shards, 0, own)
+    plain = VersionMaker(storage, described.task.budget, None).shard(choice.manifest.stages.shards, 0, own)
+    views = budget.augmented_views
+    texts = [made["text"].to_pylist()[at::views] for at in range(views)]
+    before = [plain["text"].to_pylist()[at::views] for at in range(views)]
+    assert texts[0] == [before[0][0], *own["recaption"].to_pylist()[1:]]
+    assert texts[1:] == before[1:]
+    assert pairs["caption"].to_pylist() == known["caption"].to_pylist()
+    with pytest.raises(SourceError, match=r"task\.budget\.recaption: the rows have no column 'judge_recaption'"):
+        pool.captions(choice, known["uid"], "judge_recaption")

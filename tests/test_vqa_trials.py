@@ -9,8 +9,9 @@ import pytest
 import vqa_sources
 
 from pipeline.errors import CompareError, SourceError
+from pipeline.export import export
+from pipeline.export.content import Content
 from pipeline.ledger.asked import agreed, answers_of
-from pipeline.manifest import export
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages import predictions, report
 from pipeline.sources import loading
@@ -42,7 +43,7 @@ def test_the_caption_is_the_question_and_its_answer(asked):
 
 
 def test_an_export_has_picture_question_and_answer(asked, tmp_path):
-    export.write(Manifest.open(asked[1]), None, "datasets", tmp_path / "out")
+    export.write(Content(Manifest.open(asked[1]), "datasets"), tmp_path / "out")
     (file,) = (tmp_path / "out" / "data").glob("*.parquet")
     table = pq.read_table(file, columns=["image", "question", "answer"])
     assert len(table) == 150

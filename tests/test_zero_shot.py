@@ -134,6 +134,18 @@ def test_embeddings_are_those_of_the_weights_that_the_model_has_now(taught, tmp_
     assert np.abs(after - before).max() > 1e-3
 
 
+def test_a_model_that_was_fitted_is_found_by_its_name(taught, tmp_path):
+    described, storage, _ = taught
+    model = tiny_towers.tiny(tiny_towers.write_text(tmp_path / "text"))
+    named = described.model_copy(update={"models": {"small": model}})
+    with pytest.raises(ModelError, match="the model 'small' is not trained yet: run `winnow fit"):
+        pair_encoders.find(named, storage, "small")
+    for folder in ("small-0a1b2c3d", "small-1a2b3c4d/fold-0", "other-0a1b2c3d"):
+        storage.put_if_absent(f"models/{folder}/training.json", b"{}")
+    encoder = pair_encoders.find(named, storage, "small")
+    assert str(encoder.folder).endswith("models/small-0a1b2c3d")
+
+
 def test_a_model_that_open_clip_cannot_hold_ranks_captions(tmp_path):
     retrieval = '[task]\nkind = "retrieval"\n[task.test]\nlocation = "test.parquet"\nfolder = "test"\n'
     described, storage = training_sources.task(tmp_path / "source", 40, test=12, measured=retrieval, learners=DUAL)

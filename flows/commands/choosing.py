@@ -118,10 +118,11 @@ def calibrate_filters(
     from flows.console.labels import calibration, toml
     from flows.console.output import show
     from flows.labels import sample_labels
+    from pipeline.ledger import checking
     from pipeline.review.calibrate import measure, rows
     from pipeline.review.sample_source import scored
 
-    described = sources.check(source)
+    described = checking.check(source)
     rows(described)
     storage = sources.load(source, root)[1]
     path = sample_labels(described, storage, labels)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.options import DATA, AsJson, Debug, Root, SourceName
+from flows.commands.options import DATA, Address, AsJson, Debug, EngineOption, Root, SourceName
 from flows.commands.printing import echo, print_json, print_manifest
 from pipeline.errors import WinnowError
 
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
+    from pipeline.store.places import Place
     from pipeline.store.storage import Storage
     from pipeline.takedown.request import Request
     from pipeline.takedown.result import Takedown
@@ -23,23 +24,31 @@ NOT_ANNOUNCED = "no Prefect server answers, so no training follows automatically
 
 
 @commands.command("curate", epilog="Example: `winnow curate data_manifests/cc3m.toml`")
-def curate_source(source: SourceName, root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -> None:
+def curate_source(
+    source: SourceName,
+    root: Root = DATA,
+    engine: EngineOption = None,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Bring a source's manifest up to date: fetch and score new pairs, apply the recipe, publish.
 
     You can stop it at any time. The next run resumes, and does nothing twice.
     """
-    from flows import server, sources
+    from flows import server
     from flows.settled import settled
+    from pipeline.ledger import checking
     from pipeline.store.storage import Storage
 
-    described = sources.check(source)  # before Prefect starts, so that a wrong source file is reported at once
+    described = checking.check(source)  # before Prefect starts, so that a wrong source file is reported at once
     if same := settled(described, Storage(root / described.name)):
         published = asdict(same) | {"held": None}
     else:
         with server.connect(debug):
             from flows.curate import curate
 
-            published = curate(source, str(root))
+            published = curate(source, str(root), engine, address)
     print_manifest(described, root, published, as_json)
     print_json(as_json, published | {"source": described.name})
 
@@ -52,6 +61,8 @@ def retry_pairs(
         typer.Option(help="A cause of failed pairs; repeatable. Default: the causes that may pass.", metavar="CAUSE"),
     ] = None,
     root: Root = DATA,
+    engine: EngineOption = None,
+    address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -72,7 +83,7 @@ def retry_pairs(
     with server.connect(debug):
         from flows.curate import retry
 
-        published = retry(source, cause or [], str(root))
+        published = retry(source, cause or [], str(root), engine, address)
     echo(f"{published['retried']:,} pairs were tried again", as_json)
     print_manifest(described, root, published, as_json)
     print_json(as_json, published | {"source": described.name})
@@ -83,6 +94,8 @@ def add_score(
     source: SourceName,
     scorer: Annotated[str, typer.Option(help="The name of a scorer of the source file.", metavar="NAME")],
     root: Root = DATA,
+    engine: EngineOption = None,
+    address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -100,7 +113,7 @@ def add_score(
     with server.connect(debug):
         from flows.curate import score
 
-        published = score(source, scorer, str(root))
+        published = score(source, scorer, str(root), engine, address)
     print_manifest(described, root, published, as_json)
     print_json(as_json, published | {"source": described.name, "scorer": scorer})
 
@@ -174,15 +187,15 @@ def forget_pairs(
         raise typer.BadParameter("name a SOURCE, or give --all")
     request = Request.read(file)
     found = sources.stored(root) if source is None else [sources.load(source, root)]
-    results = {storage.root.name: _forget(described, storage, request, dry_run) for described, storage in found}
+    results = {storage.name: _forget(described, storage, request, dry_run) for described, storage in found}
     for name, done in results.items():
         show(counts.takedown(name, done), as_json)
     for described, storage in found:
-        done = results[storage.root.name]
+        done = results[storage.name]
         if described and done.new and done.manifest:
             held, announced = _announce(described, root, done.manifest, debug)
             if held or (described.task and not announced):
-                name = storage.root.name
+                name = storage.name
                 echo(f"{name}: {held or NOT_ANNOUNCED.format(name)}", as_json)
     unmatched = _print_unmatched(list(results.values()), as_json)
     as_values = {name: asdict(done) for name, done in results.items()}
@@ -215,7 +228,7 @@ def _forget(described: "Source | None", storage: "Storage", request: "Request", 
     return preview(storage, request) if dry_run else forget(storage, request, described)
 
 
-def _announce(described: "Source", root: Path, manifest: str, debug: bool) -> tuple[str | None, bool]:
+def _announce(described: "Source", root: "Place", manifest: str, debug: bool) -> tuple[str | None, bool]:
     """Notify the running Prefect server of a new manifest, if there is one.
 
     Returns why no training follows if inputs drifted too far, and whether the server was notified.

@@ -6,11 +6,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from flows.commands.options import DATA, AsJson, Debug, Root
 from flows.commands.printing import count_caught, echo, print_json, print_manifest
+
+if TYPE_CHECKING:
+    from pipeline.store.places import Place
 
 commands = typer.Typer()
 
@@ -24,8 +28,9 @@ def run_demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -
     from flows import server, sources
     from flows.console import gain
     from flows.console.output import show
+    from pipeline.ledger import checking
 
-    described = sources.check("demo")
+    described = checking.check("demo")
     with server.connect(debug):
         from flows.curate import curate
         from flows.retrain import retrain
@@ -44,7 +49,7 @@ def run_demo(root: Root = DATA, as_json: AsJson = False, debug: Debug = False) -
     print_json(as_json, published | more)
 
 
-def _next(root: Path) -> Iterator[str]:
+def _next(root: "Place") -> Iterator[str]:
     """Commands to type after the demo. Each works in the folder where the demo was typed."""
     winnow = _installed("winnow")
     option = "" if root == DATA else f" --root {shlex.quote(str(root))}"

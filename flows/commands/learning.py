@@ -1,7 +1,5 @@
 """What a manifest is worth to learners, here and elsewhere."""
 
-from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,17 +11,10 @@ from pipeline.errors import SourceError
 
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
+    from pipeline.store.places import Place
     from pipeline.store.storage import Storage
 
 commands = typer.Typer()
-
-
-class Form(StrEnum):
-    """The form of an export."""
-
-    webdataset = "webdataset"
-    datasets = "datasets"
-    csv = "csv"
 
 
 @commands.command("train", epilog="Example: `winnow train demo`")
@@ -97,7 +88,7 @@ def _answers(source: "Source", storage: "Storage", manifest: str, recipe: str | 
     predictions.write(f"{source.name}: questions and answers", about, shown, page)
 
 
-def _over_pools(source: str, count: int, root: Path, as_json: bool, debug: bool) -> None:
+def _over_pools(source: str, count: int, root: "Place", as_json: bool, debug: bool) -> None:
     from flows import server
     from flows.console import gain
     from flows.console.output import show
@@ -145,40 +136,3 @@ def compare_encoders(
     for line in toml(found):
         echo(line, as_json)
     print_json(as_json, found)
-
-
-@commands.command("export", epilog="Example: `winnow export demo --to kept --format webdataset`")
-def export_pairs(
-    source: SourceName,
-    to: Annotated[Path, typer.Option(help="The folder to create.", metavar="DIR")],
-    form: Annotated[
-        Form,
-        typer.Option(
-            "--format",
-            help="webdataset: tars, also for open_clip; datasets: Parquet for Hugging Face; csv: pictures and a CSV.",
-        ),
-    ],
-    recipe: RecipeName = None,
-    manifest: ManifestId = None,
-    root: Root = DATA,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Write the kept pairs for a trainer elsewhere: webdataset tars, Parquet for datasets, or pictures with a CSV.
-
-    The folder appears when it is complete. A run that was stopped resumes. Nothing is overwritten.
-    """
-    from flows import sources
-    from flows.progress import bars
-    from pipeline.manifest.export import write
-    from pipeline.manifest.manifest import Manifest
-    from pipeline.manifest.recipes import find
-
-    described, storage = sources.load(source, root)
-    chosen = find(described, storage, recipe) if recipe else None
-    found = Manifest.open(storage, manifest)
-    with bars() as progress:
-        exported = write(found, chosen, form, to, progress)
-    unchanged = "" if exported.new else ", as before: nothing was written"
-    echo(f"{exported.pairs:,} pairs in {exported.path}{unchanged}", as_json)
-    print_json(as_json, asdict(exported) | {"path": str(exported.path), "manifest": found.id})

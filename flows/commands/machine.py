@@ -46,14 +46,14 @@ def serve_deployments(
 
     own = server.state(server.url(port)) is server.State.SILENT
     with server.ensure(port, debug) as api:
-        from flows import deploy
+        from flows import serve
 
         echo(f"Prefect answers on {api.removesuffix('/api')}", to_stderr=False)
         if server.state(api) is server.State.OPEN:
             echo(f"warning: {server.UNPROTECTED}: docs/schedule.md", to_stderr=False)
         else:
             echo("its pages ask for the auth_string in prefect.toml", to_stderr=False)
-        deploy.run(root, lambda line: echo(line, to_stderr=False), own)
+        serve.run(root, lambda line: echo(line, to_stderr=False), own)
 
 
 @commands.command("bench", epilog="Example: `winnow bench --model ViT-B-32 --pairs 500`")

@@ -11,6 +11,7 @@ from flows.console.stdout import answers
 
 if TYPE_CHECKING:
     from pipeline.sources.source import Source
+    from pipeline.store.places import Place
     from pipeline.store.storage import Storage
 
 
@@ -28,7 +29,7 @@ def print_json(as_json: bool, value: Mapping[str, Any]) -> None:
         show_json(value)
 
 
-def print_manifest(described: "Source", root: Path, published: Mapping[str, Any], to_stderr: bool) -> None:
+def print_manifest(described: "Source", root: "Place", published: Mapping[str, Any], to_stderr: bool) -> None:
     """Print where every row went, the funnel, remarks, and the manifest's id. `published` is what a flow returned."""
     from flows.console import counts, funnel
     from flows.console.output import show
@@ -38,7 +39,7 @@ def print_manifest(described: "Source", root: Path, published: Mapping[str, Any]
 
     manifest = Manifest.open(Storage(root / described.name), published["id"])
     show(counts.rows(described.name, manifest.counts), to_stderr)
-    if manifest.recipe.filters:
+    if manifest.recipe.reasons:
         echo("", to_stderr)
         show(funnel.funnel(manifest.recipe.name, manifest.counts.pool, manifest.funnel(manifest.recipe)), to_stderr)
     for line in remarks.of(manifest):

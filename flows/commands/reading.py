@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, SourceName
+from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, ShowUnsafe, SourceName
 from flows.commands.printing import echo, print_json
 from flows.console import stdout
 
@@ -82,23 +82,31 @@ def query(
 
 @commands.command("report", epilog="Example: `winnow report demo`")
 def write_report(
-    source: SourceName, manifest: ManifestId = None, root: Root = DATA, as_json: AsJson = False, debug: Debug = False
+    source: SourceName,
+    show_unsafe: ShowUnsafe = False,
+    manifest: ManifestId = None,
+    root: Root = DATA,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Write a page to look at: funnel, histograms, pairs, failures, the gain, and what the first CLIP cannot see."""
     from flows import sources
     from flows.labels import labelled_pairs
     from flows.progress import bars
     from pipeline.manifest.manifest import Manifest
+    from pipeline.manifest.shown_pictures import ShownPictures
     from pipeline.pages import report
     from pipeline.trials.trials import gain_of
     from training.studies import composition
 
     described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
-    path = storage.root / "report.html"
     with bars() as progress:
         seen = composition.part(described, storage, progress)
-    report.write(storage, found, gain_of(storage, found.id), path, labelled_pairs(described, storage), seen)
+    pairs, pictures = labelled_pairs(described, storage), ShownPictures.of(found, show_unsafe)
+    with storage.making(report.REPORT) as path:
+        report.write(storage, found, gain_of(storage, found.id), path, pairs, seen, pictures)
+    path = storage.fetch(report.REPORT)
     echo(str(path), as_json)
     print_json(as_json, {"report": str(path), "manifest": found.id})
 
@@ -109,16 +117,22 @@ def explore_pairs(
     manifest: ManifestId = None,
     port: Annotated[int, typer.Option(help="The port on this machine. 0 takes a free one.", min=0, max=65535)] = 0,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    labeller: Annotated[
+        str, typer.Option(help="Who labels. The labels of each labeller are kept apart.", metavar="NAME")
+    ] = "explore",
+    show_unsafe: ShowUnsafe = False,
     root: Root = DATA,
     debug: Debug = False,
 ) -> None:
     """Serve a page, on this machine only, to move thresholds and see what they drop. Ctrl-C stops it.
 
     Counts and histograms follow while you drag. Compare recipes, look at pairs, label a sample with the keyboard for
-    `winnow calibrate`, copy the filters as TOML, or publish them under a name of their own.
+    `winnow calibrate`, copy the filters as TOML, or publish them under a name of their own. The map shows stored
+    embeddings on a plane: draw around points to make a filter against pictures like these.
     """
     from flows import sources
     from pipeline.manifest.manifest import Manifest
+    from pipeline.manifest.shown_pictures import ShownPictures
     from pipeline.pages.explore.app import listening
     from pipeline.pages.explore.explorer import Explorer, choices
     from pipeline.pages.explore.opening import open_privately
@@ -128,13 +142,12 @@ def explore_pairs(
     found = Manifest.open(storage, manifest)
     echo(f"reading {found.counts.pool:,} downloaded pairs", to_stderr=True)
 
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        storage.scratch() as scratch,
-        listening(Explorer(Rows(found, scratch), choices(found, described.own_recipe)), port) as (address, serve, _),
-    ):
-        echo(address, to_stderr=False)
-        echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
-        if browse:
-            open_privately(address, scratch)
-        serve()
+    with contextlib.suppress(KeyboardInterrupt), storage.scratch() as scratch:
+        pictures, known = ShownPictures.of(found, show_unsafe), choices(found, described.own_recipe)
+        explorer = Explorer(Rows(found, scratch), known, labeller, pictures, described.path.parent)
+        with contextlib.closing(explorer.atlas), listening(explorer, port) as (address, serve, _):
+            echo(address, to_stderr=False)
+            echo("anyone with this address can use the page, so keep it to yourself; Ctrl-C stops it", to_stderr=True)
+            if browse:
+                open_privately(address, scratch)
+            serve()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, SourceName
+from flows.commands.options import DATA, AsJson, Debug, ManifestId, Root, ShowUnsafe, SourceName
 from flows.commands.printing import echo, print_json
 
 commands = typer.Typer()
@@ -31,6 +31,7 @@ def search_pictures(
     page: Annotated[
         Path | None, typer.Option(help="Write a page with the pictures to this file.", metavar="FILE", dir_okay=False)
     ] = None,
+    show_unsafe: ShowUnsafe = False,
     manifest: ManifestId = None,
     root: Root = DATA,
     as_json: AsJson = False,
@@ -65,10 +66,12 @@ def search_pictures(
     hits = search(opened, model.stage, query.vector, top, among, blocklist.in_force(described, storage))
     show(found(hits), as_json)
     if page:
+        from pipeline.manifest.shown_pictures import ShownPictures
         from pipeline.pages import found as found_page
 
         words = f"pictures like {image.name}" if image else text or ""
-        found_page.write(opened, words, model.name, _searched(kept, recipe), hits, page)
+        pictures = ShownPictures.of(opened, show_unsafe)
+        found_page.write(opened, words, model.name, _searched(kept, recipe), hits, page, pictures)
         echo(str(page), as_json)
     asked = {"text": None if image else text, "image": str(image) if image else None, "tokens_cut": query.cut}
     print_json(

@@ -193,7 +193,7 @@ class Bench:
         stage = self._scoring.plan.scores["clip"]
         tables = [pq.read_table(self._storage.fetch(stage.item(shard.number, ".parquet"))) for shard in shards]
         for made in (stage, self._scoring.plan.embeddings["clip"]):
-            shutil.rmtree(self._storage.root / made.folder)
+            shutil.rmtree(self._storage.address(made.folder))
         return np.concatenate([table["clip_similarity"].to_numpy() for table in tables])
 
     def _forward(self, captions: Sequence[str]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ threshold separates all of them from good pictures.
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from textwrap import wrap
 
 import cv2
 import numpy as np
@@ -83,6 +84,24 @@ def recompressed(picture: Picture, quality: int) -> Picture:
     file = BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file).convert("RGB"))
+
+
+def written(picture: Picture, caption: str, random: np.random.Generator) -> Picture:
+    """The caption, written on a plain card that hides a third of the picture to all of it."""
+    height, width = picture.shape[:2]
+    size = float(random.uniform(11, 14))
+    lines = wrap(caption, int(2 * (width - 8) / size))
+    least = len(lines) * 1.3 * size
+    tall = round(min(height, max(least, height * float(random.uniform(0.33, 1.1)))))
+    top = 0 if random.random() < 0.5 else height - tall
+    paper, ink = ((244, 242, 236), (20, 20, 20)) if random.random() < 0.5 else ((30, 32, 40), (240, 240, 240))
+    card = Image.fromarray(picture)
+    pen = ImageDraw.Draw(card)
+    pen.rectangle((0, top, width, top + tall), paper)
+    pen.multiline_text(
+        (width / 2, top + tall / 2), "\n".join(lines), ink, ImageFont.load_default(size), "mm", 1, "center"
+    )
+    return np.asarray(card)
 
 
 def _pixels(values: np.typing.NDArray[np.generic]) -> Picture:

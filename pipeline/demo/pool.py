@@ -17,7 +17,7 @@ from pipeline.demo.captions import caption
 from pipeline.demo.spam import spam
 from pipeline.scenes import rendering, scenes
 
-VERSION = 2
+VERSION = 3
 """Raised when the same seed gives another plan, or another file for a picture."""
 
 POOL, TEST, CALIBRATION, TRAINING = range(4)
@@ -36,10 +36,14 @@ FAULTS: Mapping[str, float] = {
     "over_compressed": 0.04,
     "near_duplicate": 0.05,
     "test_copy": 0.02,
+    "written": 0.03,
 }
 """Pairs with a fault, as a share of the URLs: the caption of another picture; a text that is no caption; four kinds of
 damage (`pipeline.demo.faults`); another copy of a clean picture of the pool; a picture of the test set, every other one
-byte for byte. Without a test set there are no copies of it."""
+byte for byte; the caption, written into the picture. Without a test set there are no copies of it."""
+
+WRITTEN = "written"
+"""The fault that clean pairs get after all others were dealt out."""
 
 WEB_FAULTS: Mapping[str, float] = {
     "http_404": 0.020,
@@ -73,7 +77,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Shot:
-    """The picture at a URL: a scene, and the fault of the picture, a name in `faults.APPLIED`."""
+    """The picture at a URL: a scene, and the fault of the picture: `WRITTEN`, or a name in `faults.APPLIED`."""
 
     stream: int
     scene: int
@@ -113,7 +117,10 @@ def photograph(seed: int, stream: int, number: int) -> rendering.Picture:
 def file(seed: int, number: int, shot: Shot) -> bytes:
     """The JPEG with this number. A scene without a fault has the same bytes at every URL."""
     picture = photograph(seed, shot.stream, shot.scene)
-    if shot.fault is not None:
+    if shot.fault == WRITTEN:
+        (words,) = captions(seed, shot.stream, shot.scene, 1)
+        picture = faults.written(picture, words, np.random.default_rng([seed, shot.stream, number, 3]))
+    elif shot.fault is not None:
         picture = faults.APPLIED[shot.fault](picture, np.random.default_rng([seed, shot.stream, number, 3]))
     return jpeg(picture, seed, shot.scene)
 
@@ -156,6 +163,9 @@ def plan(seed: int, pairs: int, stream: int = POOL, test_images: int = 0) -> Pla
     for number in places["spam"]:
         words[number] = spam(random)
     good = [int(number) for number in random.permutation(places[CLEAN])]
+    for number in good[shared : shared + max(1, round(pictures * FAULTS[WRITTEN]))]:
+        shots[number] = Shot(stream, number, WRITTEN)
+        labels[number] = WRITTEN
     for number, original in zip(places["near_duplicate"], reversed(good), strict=False):
         shots[number] = Shot(stream, original, "near_duplicate")
         words[number] = captions(seed, stream, original, 3)[2]
@@ -177,6 +187,7 @@ def plan(seed: int, pairs: int, stream: int = POOL, test_images: int = 0) -> Pla
 
 def _assign(pictures: int, random: np.random.Generator, test_images: int) -> list[str]:
     shares = {**FAULTS, **WEB_FAULTS}
+    del shares[WRITTEN]
     if not test_images:
         del shares["test_copy"]
     kinds = [kind for kind, share in shares.items() for _ in range(max(1, round(pictures * share)))]

@@ -14,7 +14,7 @@ CALIBRATION_PAIRS = 2000
 def labels(source: Source, storage: Storage) -> Path:
     """The file of labels in the demo's world. It exists once the world is built."""
     assert source.demo is not None
-    return World(source.demo, storage).truth
+    return World(source.demo, storage.local).truth
 
 
 def sample(source: Source) -> Source:

@@ -2,12 +2,9 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.demo import captions, pool, web
 from pipeline.demo.hold import hold
-from pipeline.process import lifeline
+from pipeline.process import spawning
 from pipeline.scenes import scenes
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.task import TestSet
@@ -48,7 +45,7 @@ def served(source: Source, storage: Storage, progress: Progress | None = None) -
     if source.demo is None:
         yield source
         return
-    world = World(source.demo, storage)
+    world = World(source.demo, storage.local)
     if progress is not None:
         world.build(progress)
     elif not world.built:
@@ -70,7 +67,7 @@ def _bar() -> Iterator[Progress]:
 
 @dataclass(frozen=True)
 class World:
-    """One rendered world, in the storage's folder demo-<key>.
+    """One rendered world, in the folder demo-<key> of a store on this machine.
 
     The pipeline reads pairs.tsv. The server reads pictures/ and faults.json. test/ and test.parquet are the clean
     held-out set, which only the pool has. truth.parquet (url, caption, label) is for calibration and for checks of
@@ -93,7 +90,7 @@ class World:
     @property
     def folder(self) -> Path:
         """The folder of the world."""
-        return self.storage.root / self.stage.folder
+        return Path(self.storage.address(self.stage.folder))
 
     @property
     def truth(self) -> Path:
@@ -143,13 +140,13 @@ class World:
         total, done = sum(len(work.shots) for work in blocks), 0
         with (
             self.storage.scratch() as scratch,
-            ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), lifeline.hold) as workers,
+            spawning.pool() as drawers,
         ):
             missing = [work for work in blocks if not self.storage.done(self._key(work.tar))]
             done = total - sum(len(work.shots) for work in missing)
             progress(done, total)
             paths = [scratch / work.tar.replace("/", "-") for work in missing]
-            drawn = workers.map(_draw, missing, [self.demo.seed] * len(missing), paths)
+            drawn = drawers.map(_draw, missing, [self.demo.seed] * len(missing), paths)
             for work, path in zip(missing, drawn, strict=True):
                 self.storage.put_file(self._key(work.tar), path)
                 done += len(work.shots)

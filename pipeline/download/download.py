@@ -5,35 +5,30 @@ a row for each pair, aligned with the pairs file (`COLUMNS`). It is written last
 """
 
 from collections.abc import Iterable
-from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
-import PIL
 import pyarrow.parquet as pq
 
 from pipeline.download.fork_server import ForkServer
-from pipeline.download.job import COLUMNS, Job
-from pipeline.errors import ShardError, WinnowError
+from pipeline.download.job import Job
+from pipeline.download.shard_work import ShardWork, made_of
 from pipeline.images.decode_process import Limits
-from pipeline.ledger import blocklist
 from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.ledger import Shard
 from pipeline.process import machine
-from pipeline.settings.download import OPT_OUTS
+from pipeline.settings.download import OPT_OUTS, Download
 from pipeline.sources.source import Source
-from pipeline.store import tarfiles
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from pipeline.web.guard import Guard
+from pipeline.web.throttle import Caller
 
 VERSION = 2
 
 THREADS = 32
 """Requests at once of one shard, at least. By default there are so many for each core."""
-
-TAR, PARQUET = "shard.tar", "shard.parquet"
-"""The files that a `Job` writes to its folder."""
 
 
 def stage(source: Source) -> Stage:
@@ -42,12 +37,7 @@ def stage(source: Source) -> Stage:
     made_by: dict[str, Any] = {
         "version": VERSION,
         "img2dataset": version("img2dataset"),
-        "pillow": PIL.__version__,
-        "image_size": settings.image_size,
-        "quality": settings.quality,
-        "resample": settings.resample,
-        "max_bytes": settings.max_bytes,
-        "max_pixels": settings.max_pixels,
+        **made_of(settings),
     }
     if set(settings.robots) != set(OPT_OUTS):
         made_by["robots"] = sorted(settings.robots)
@@ -77,69 +67,32 @@ def missing_contact(source: Source, storage: Storage, shards: Iterable[Shard]) -
     return None
 
 
-class Downloading:
-    """Downloads shards of one source, `at_once` of them at the same time, each in a process of its own.
+def shards_at_once(settings: Download, cores: int) -> int:
+    """How many shards are downloaded at the same time on so many cores."""
+    return max(1, min(cores, (settings.threads or THREADS * cores) // THREADS))
 
-    A call with a shard downloads it unless it is stored. Raises ShardError if its process dies or takes more than
-    `download.shard_seconds`. All calls share decoders, what is known of hosts, and the number of requests at once.
-    `guard` defaults to the policy of the source, `cores` to those of this machine. After a `with`, calls raise
-    WinnowError.
+
+class Downloading(ShardWork):
+    """Downloads shards of one source, `at_once` of them at the same time.
+
+    All calls share decoders, what is known of hosts, and the number of requests at once. `guard` defaults to the policy
+    of the source, `cores` to those of this machine. `throttle` knows the hosts of other machines, too; without one it
+    is this machine's own.
     """
 
-    def __init__(self, source: Source, storage: Storage, guard: Guard | None = None, cores: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        storage: Storage,
+        guard: Guard | None = None,
+        cores: int | None = None,
+        throttle: Caller | None = None,
+    ) -> None:
         settings, cores = source.download, cores or machine.cores()
-        threads = settings.threads or THREADS * cores
-        self.at_once = max(1, min(cores, threads // THREADS))
-        self._threads = threads // self.at_once
-        self._source, self._storage, self._made_by = source, storage, stage(source)
+        self.at_once = shards_at_once(settings, cores)
+        self._threads = (settings.threads or THREADS * cores) // self.at_once
         self._guard = guard or Guard.of(settings)
-        self._server = ForkServer(Limits.of(settings), cores)
-        self._ended = False
+        super().__init__(source, storage, stage(source), ForkServer(Limits.of(settings), cores, throttle))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended = True
-        self.close()
-
-    def __call__(self, shard: Shard) -> None:
-        """Store the tar and the rows of the shard."""
-        storage = self._storage
-        tar, parquet = (self._made_by.item(shard.number, suffix) for suffix in (".tar", ".parquet"))
-        if storage.done(tar) and storage.done(parquet):
-            return
-        if self._ended:
-            raise WinnowError("the download was stopped; run the same command to resume")
-        self._made_by.describe(storage)
-        with storage.scratch() as folder:
-            job = Job(storage.fetch(shard.key), folder, self._guard, self._threads, self._blocked)
-            fault = self._server.run(job, self._source.download.shard_seconds)
-            if isinstance(fault, OSError):
-                raise fault  # a disk error: the scratch folder turns it into a message
-            fault = fault or _misfit(job)
-            if fault:
-                raise ShardError("download", shard.number, fault)
-            storage.put_file(tar, folder / TAR)
-            storage.put_file(parquet, folder / PARQUET)
-
-    @cached_property
-    def _blocked(self) -> Blocked:
-        """The block list at the first shard. No takedown begins while a run writes."""
-        return blocklist.in_force(self._source, self._storage)
-
-    def close(self) -> None:
-        """End its processes, and with them the shards that they download."""
-        self._server.close()
-
-
-def _misfit(job: Job) -> str | None:
-    """The error in the files of the job, as read back from the disk; None without one."""
-    uids = pq.read_table(job.pairs, columns=["uid"])["uid"]
-    rows = pq.read_table(job.folder / PARQUET)
-    if rows.schema != COLUMNS or rows["uid"] != uids:
-        return "its rows are not those of the ledger"
-    members = [name for name, content in tarfiles.read(job.folder / TAR) if content]
-    if members != rows["member"].drop_null().unique().to_pylist():
-        return "its tar does not hold the pictures of its rows"
-    return None
+    def _job(self, pairs: Path, folder: Path, blocked: Blocked) -> Job:
+        return Job(pairs, folder, self._guard, self._threads, blocked)

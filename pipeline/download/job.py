@@ -1,8 +1,10 @@
-"""The job of a download process: one shard and its limits; and the columns of its result."""
+"""The jobs of the processes that make shards: one shard and its limits; and the files and columns of the result."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -15,6 +17,8 @@ COLUMNS = pa.schema(
 )
 """The schema of a shard's Parquet file."""
 
+TAR, PARQUET = "shard.tar", "shard.parquet"
+"""The files that a job writes to its folder."""
 
 SECONDS = struct.Struct(">d")
 """The first message of a job: how long it may take."""
@@ -32,3 +36,26 @@ class Job:
     guard: Guard
     threads: int
     blocked: Blocked
+
+
+@dataclass(frozen=True)
+class Local:
+    """Where the pictures of one list are: the settings of `pipeline.files.read.Reader`."""
+
+    base: Path
+    symlinks: bool
+    image: str | None
+
+
+@dataclass(frozen=True)
+class TakingJob:
+    """The job of one process that takes local pictures. `lists` are those of a union by `ORIGIN`, or the one of ""."""
+
+    pairs: Path
+    folder: Path
+    lists: Mapping[str, Local]
+    max_bytes: int
+    blocked: Blocked
+
+
+AnyJob: TypeAlias = Job | TakingJob

@@ -27,8 +27,7 @@ import pyarrow.parquet as pq
 from img2dataset.downloader import Downloader
 
 from pipeline.download.children import Children
-from pipeline.download.download import PARQUET, TAR
-from pipeline.download.job import COLUMNS, Job
+from pipeline.download.job import COLUMNS, PARQUET, TAR, Job
 from pipeline.failure import FORGOTTEN, TAKEN_DOWN, RowError, parse_row_error
 from pipeline.images.sandbox import Decoders
 from pipeline.process import lifeline, unnamed
@@ -48,10 +47,10 @@ def serve(line: Connection, jobs: unnamed.Acceptor) -> None:
 
     Sends True once, then a reply for each job: None if it is done, an OSError of the disk, or an error message.
     """
-    sys.path[:], limits, count = line.recv()
+    sys.path[:], limits, count, shared = line.recv()
     decoders = Decoders(limits, count)
     decoders.start()
-    hosts, hosts_process = _start_throttle(line, jobs)
+    hosts, hosts_process = (shared, None) if shared else _start_throttle(line, jobs)
     tls_context(None)  # 30 ms, which every fork would need again
     Url.parse("http://localhost/")
     gc.collect()

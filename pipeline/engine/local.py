@@ -1,18 +1,17 @@
 """Running a stage over shards. A shard that fails is tried once more, then quarantined for this run."""
 
-import multiprocessing
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pipeline.engine.arrivals import Arrivals, Supply
 from pipeline.errors import ShardError
 from pipeline.ledger.ledger import Shard
-from pipeline.process import lifeline
+from pipeline.process import spawning
 
 
 class Work(Protocol):
@@ -56,13 +55,13 @@ def run(make_stage: Callable[[], Work], shards: Shards) -> Iterator[Outcome]:
     the run, because a full disk or a wrong model would fail the next shard too. The next run tries a quarantined shard
     again, because nothing is stored under its key.
     """
-    stage, supply = make_stage(), _supply(shards)
+    stage, supply = make_stage(), supply_of(shards)
     shard = supply.take()
     while shard is not None:
         following = supply.take(wait=False)
         if following and isinstance(stage, Prefetching):
             stage.prefetch(following)
-        yield shard, _try_twice(stage, shard)
+        yield shard, try_twice(stage, shard)
         shard = following or supply.take()
 
 
@@ -71,13 +70,13 @@ def run_wide(stage: Wide, shards: Shards) -> Iterator[Outcome]:
 
     If one raises another error than ShardError, or the caller ends early, the stage is closed.
     """
-    supply, stopping = _supply(shards), threading.Event()
+    supply, stopping = supply_of(shards), threading.Event()
     outcomes: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             while not stopping.is_set() and (shard := supply.take()) is not None:
-                outcomes.put((shard, _try_twice(stage, shard, stopping)))
+                outcomes.put((shard, try_twice(stage, shard, stopping)))
             outcomes.put(None)
         except BaseException as error:  # noqa: BLE001 - the caller raises it
             outcomes.put(error)
@@ -97,13 +96,15 @@ def run_wide(stage: Wide, shards: Shards) -> Iterator[Outcome]:
         raise
 
 
-def _supply(shards: Shards) -> Supply:
+def supply_of(shards: Shards) -> Supply:
+    """The shards for the workers of one stage."""
     if isinstance(shards, Supply):
         return shards
     return (shards if isinstance(shards, Arrivals) else Arrivals.of(shards)).supply()
 
 
-def _try_twice(stage: Work, shard: Shard, stopping: threading.Event | None = None) -> ShardError | None:
+def try_twice(stage: Work, shard: Shard, stopping: threading.Event | None = None) -> ShardError | None:
+    """The error of a shard that failed twice; None if its result is stored."""
     try:
         stage(shard)
     except ShardError as first:
@@ -126,14 +127,13 @@ def run_on_devices(make_stage: Callable[[], Work], shards: Shards, devices: Sequ
     if len(devices) < 2:
         yield from run(make_stage, shards)
         return
-    context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context, lifeline.hold) as pool:
+    with spawning.Context().Manager() as manager, spawning.pool(len(devices)) as pool:
         ready, outcomes, stop = manager.Queue(), manager.Queue(), manager.Event()
         running = {
             pool.submit(_run_worker, _Worker(device, place, len(devices)), make_stage, _Queued(ready), outcomes, stop)
             for place, device in enumerate(devices)
         }
-        threading.Thread(target=_feed, args=(_supply(shards), ready, len(devices)), daemon=True).start()
+        threading.Thread(target=_feed, args=(supply_of(shards), ready, len(devices)), daemon=True).start()
         try:
             yield from _collect(running, outcomes)
         finally:

@@ -55,7 +55,7 @@ def check(distinct: Distinct | None, radii: Mapping[str, float], columns: pa.Sch
             if distinct.of in radii
             else f"distinct.radius is {distinct.radius}, and {distinct.of} is a column: set radius = 0"
         )
-    predicates.bind_order(DISTINCT, distinct.best_by, columns)
+    predicates.bind_order(f"{DISTINCT}.best_by", distinct.best_by, columns)
 
 
 def among(of: str, known: Mapping[str, Neighbours]) -> Neighbours:
@@ -99,15 +99,15 @@ def remarks(found: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Losers:
-    """The rows that pass the filters and are dropped: for a better neighbour, or because their picture is unknown."""
+    """Rows that pass the filters and that a step after them drops, or has no answer for: their picture is unknown."""
 
-    repeated: Places
+    rejected: Places
     unknown: Places
 
     def of(self, start: int, count: int) -> "Losers":
         """The losers among `count` rows from `start` on, as positions relative to `start`."""
         return Losers(
-            *(each[(each >= start) & (each < start + count)] - start for each in (self.repeated, self.unknown))
+            *(each[(each >= start) & (each < start + count)] - start for each in (self.rejected, self.unknown))
         )
 
 

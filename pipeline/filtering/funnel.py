@@ -4,18 +4,18 @@ Every predicate of every recipe is evaluated once for every pair. Then the pairs
 counted. There are few patterns, and every figure is a sum over them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe
+from filters.core import DISTINCT, SELECTION, Filter, Recipe
 from pipeline.filtering.distinct import Losers
 from pipeline.filtering.predicates import evaluation_query
 from pipeline.filtering.sequence import in_sequence
@@ -30,7 +30,8 @@ class Step:
 
     `alone` pairs pass this filter, `fails` pairs do not, and `unscored` pairs have no answer. `sequence` pairs pass it
     and all filters before it. `costs` is how many more pairs the recipe would keep without it. It is negative only if
-    the recipe ends in `distinct`: a pair that is no longer dropped may be a better neighbour of several kept pairs.
+    the recipe ends in `distinct`: a pair that is no longer dropped may be a better neighbour of several kept pairs. Or
+    in a selection with repetitions: it repeats fewer of more pairs.
     """
 
     filter: str
@@ -58,7 +59,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The effect of a recipe. `overlaps` has every two of its filters, without `distinct`, which sees only the rest."""
+    """The effect of a recipe. `overlaps` has every two of its filters, without the steps that see only the rest."""
 
     recipe: str
     kept: int
@@ -87,18 +88,42 @@ def _in_words_of(recipe: Recipe, found: Funnel) -> Funnel:
     return replace(found, steps=[*steps, *found.steps[own:]])
 
 
+class LastSteps(Protocol):
+    """The steps of a recipe after its filters, evaluated on the rows."""
+
+    def losers(self, recipe: Recipe) -> Mapping[str, Losers]:
+        """The rows that pass the filters and that each of the steps drops, by its name."""
+        ...
+
+    def size(self, recipe: Recipe) -> tuple[int, int]:
+        """How many rows a recipe with a selection keeps, and how many lack what the selection needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """A selection by its effects: pairs that it would keep of the pool, pairs without an answer, and the pairs that the
+    recipe would keep without each of the steps before it."""
+
+    alone: int
+    unknown: int
+    without: list[int]
+
+
 @dataclass(frozen=True)
 class _RecipePredicates:
     """The numbers of the predicates of a recipe.
 
     A pair that passes all of `keeps` is kept. `alone` has the predicate of each step, and `without` the predicates of
-    the recipe without each step.
+    the recipe without each step. A selection is too slow to be evaluated in so many ways: where there is one, `alone`
+    and `without` lack it, and `selected` has its effects.
     """
 
     recipe: Recipe
     keeps: list[int]
     alone: list[int]
     without: list[list[int]]
+    selected: _Selected | None
 
 
 @dataclass(frozen=True)
@@ -123,37 +148,40 @@ def compare(
     parts: Sequence[Path],
     counts: Sequence[int],
     recipes: Sequence[Recipe],
-    losers: Callable[[Recipe], Losers],
+    last: LastSteps,
 ) -> Comparison:
-    """Compare recipes on the rows of `parts`, which have `counts` rows.
-
-    `losers` evaluates the `distinct` of a recipe.
-    """
+    """Compare recipes on the rows of `parts`, which have `counts` rows."""
     predicates: dict[str, int] = {}
     places = f"{np.cumsum([0, *counts]).tolist()}[file_index::BIGINT + 1] + file_row_number"
-    removed: dict[Recipe, str] = {}
+    removed: dict[Recipe, list[str]] = {}
     rests: dict[str, str] = {}
 
     def number(sql: str) -> int:
         return predicates.setdefault(sql, len(predicates))
 
+    def lost(recipe: Recipe) -> list[str]:
+        ruled = replace(recipe, name=DISTINCT)
+        if ruled not in removed:
+            found = last.losers(recipe)
+            removed[ruled] = [_lost(con, f"lost_{len(removed)}_{name}", found[name], places) for name in recipe.endings]
+        return removed[ruled]
+
     def keeps(recipe: Recipe) -> list[int]:
         sequenced = in_sequence(recipe.filters)
         rests.update(rest for each in sequenced for rest in each.rests)
         passed = [number(each.shared) for each in sequenced]
-        if recipe.distinct is None:
-            return passed
-        ruled = replace(recipe, name=DISTINCT)
-        if ruled not in removed:
-            removed[ruled] = _lost(con, f"lost_{len(removed)}", losers(recipe), places)
-        return [*passed, number(removed[ruled])]
+        return [*passed, *(number(sql) for sql in (lost(recipe) if recipe.endings else ()))]
 
-    numbered = []
-    for recipe in recipes:
-        own = keeps(recipe)
-        last = keeps(replace(recipe, filters=())) if recipe.distinct else []
-        without = [keeps(recipe.without(reason)) for reason in recipe.reasons]
-        numbered.append(_RecipePredicates(recipe, own, own[: len(recipe.filters)] + last, without))
+    def predicates_of(recipe: Recipe) -> _RecipePredicates:
+        own, rows = keeps(recipe), replace(recipe, selection=None)
+        alone = own[: len(recipe.filters)] + (keeps(replace(rows, filters=())) if recipe.distinct else [])
+        if recipe.selection is None:
+            return _RecipePredicates(recipe, own, alone, [keeps(recipe.without(each)) for each in recipe.reasons], None)
+        pool, unknown = last.size(replace(recipe, filters=(), distinct=None))
+        without = [last.size(recipe.without(each))[0] for each in rows.reasons]
+        return _RecipePredicates(recipe, own, alone, [keeps(rows)], _Selected(pool, unknown, without))
+
+    numbered = [predicates_of(recipe) for recipe in recipes]
     patterns = _patterns(con, parts, list(predicates), list(rests.items()))
     return Comparison(
         pool=int(patterns.pairs.sum()),
@@ -163,9 +191,9 @@ def compare(
 
 
 def _lost(con: duckdb.DuckDBPyConnection, table: str, lost: Losers, places: str) -> str:
-    """SQL for whether `distinct` keeps a row, NULL for a row without a hash. The places are stored in a table."""
-    found = {"place": np.concatenate([lost.repeated, lost.unknown])}
-    found["unknown"] = np.arange(len(found["place"])) >= len(lost.repeated)
+    """SQL for whether a last step keeps a row, NULL for a row without an answer. The places are stored in a table."""
+    found = {"place": np.concatenate([lost.rejected, lost.unknown])}
+    found["unknown"] = np.arange(len(found["place"])) >= len(lost.rejected)
     con.from_arrow(pa.table(found)).create(table)
     unknown = f"({places}) IN (SELECT place FROM {table} WHERE unknown)"
     return f"CASE WHEN {unknown} THEN NULL ELSE ({places}) NOT IN (SELECT place FROM {table}) END"
@@ -191,28 +219,31 @@ def _patterns(
 
 
 def _funnel(numbers: _RecipePredicates, patterns: _Patterns) -> Funnel:
-    recipe, kept = numbers.recipe, patterns.count(patterns.yes(numbers.keeps))
-    filters = [(each.name, each.sql, each.why) for each in recipe.filters]
-    if recipe.distinct:
-        last = ending(recipe.distinct)
-        filters.append((last.name, last.sql, last.why))
+    recipe, kept, selected = numbers.recipe, patterns.count(patterns.yes(numbers.keeps)), numbers.selected
+    without = [patterns.count(patterns.yes(each)) for each in numbers.without]
+    without = [*selected.without, *without] if selected else without
+    answers = [[patterns.count(patterns.answers[:, each] == is_) for is_ in (1, 0, -1)] for each in numbers.alone]
+    if selected:
+        pool = int(patterns.pairs.sum())
+        answers.append([selected.alone, pool - selected.alone - selected.unknown, selected.unknown])
     steps = []
-    for at, words in enumerate(filters):
-        alone, no, unknown = (patterns.count(patterns.answers[:, numbers.alone[at]] == is_) for is_ in (1, 0, -1))
+    for at, each in enumerate([*recipe.filters, *endings(recipe)]):
         sequence = patterns.count(patterns.yes(numbers.keeps[: at + 1]))
-        costs = patterns.count(patterns.yes(numbers.without[at])) - kept
-        steps.append(Step(*words, alone, no, unknown, sequence, costs))
+        alone, no, unknown = answers[at]
+        steps.append(Step(each.name, each.sql, each.why, alone, no, unknown, sequence, without[at] - kept))
     drops = [(each.name, ~patterns.yes([number])) for each, number in zip(recipe.filters, numbers.keeps, strict=False)]
     return Funnel(recipe.name, kept, steps, _overlaps(drops, patterns))
 
 
-def ending(last: Distinct) -> Filter:
-    """`Distinct` as a step of the funnel. Its `sql` is a description and cannot be executed."""
-    return Filter(
-        DISTINCT,
-        f"of {last.of}, within {last.radius}, best by {last.best_by}",
-        why="only the best of nearly identical pictures is kept",
-    )
+def endings(recipe: Recipe) -> list[Filter]:
+    """The steps after the filters as steps of the funnel. Their `sql` is a description and cannot be executed."""
+    found = []
+    if last := recipe.distinct:
+        described = f"of {last.of}, within {last.radius}, best by {last.best_by}"
+        found.append(Filter(DISTINCT, described, why="only the best of nearly identical pictures is kept"))
+    if recipe.selection:
+        found.append(Filter(SELECTION, recipe.selection.described, recipe.selection.why))
+    return found
 
 
 def _overlaps(sets: Sequence[tuple[str, npt.NDArray[np.bool_]]], patterns: _Patterns) -> list[Overlap]:

@@ -61,15 +61,28 @@ def _bind(filters: tuple[Filter, ...], columns: pa.Schema) -> None:
                 raise RecipeError(f"filter {each.name!r}: {_plain(error, columns.names)}") from None
 
 
-def bind_order(name: str, sql: str, columns: pa.Schema) -> None:
-    """Check that the SQL of `name` is one expression over the columns of `rows` that can order rows.
+def bind_order(key: str, sql: str, columns: pa.Schema) -> None:
+    """Check that SQL is one expression over the columns of `rows` that can order rows.
 
-    Raises RecipeError.
+    `key` is its place in a source file. Raises RecipeError.
     """
+    _bind_value(key, f"(\n{sql}\n) IS NULL", columns)
+
+
+def bind_number(key: str, sql: str, columns: pa.Schema) -> None:
+    """As `bind_order`, for an expression that must be a number."""
+    bind_order(key, sql, columns)
     try:
-        bind([Filter(name, f"(\n{sql}\n) IS NULL")], columns)
+        _bind_value(key, f"abs(\n{sql}\n) IS NULL", columns)
+    except RecipeError:
+        raise RecipeError(f"{key}: this is not a number: {' '.join(sql.split())[:100]}") from None
+
+
+def _bind_value(key: str, sql: str, columns: pa.Schema) -> None:
+    try:
+        bind([Filter("value", sql)], columns)
     except RecipeError as error:
-        raise RecipeError(str(error).replace(f"filter {name!r}", f"{name}.best_by", 1)) from None
+        raise RecipeError(str(error).replace("filter 'value'", key, 1)) from None
 
 
 def _one_expression(sql: str) -> syntax.Node:
@@ -176,6 +189,8 @@ def attribute_errors(
         if not clock.finished.is_set():
             raise
         raise RecipeError(f"the filters were stopped after {deadline:g} s: a join of rows with themselves?") from None
+    except duckdb.IOException:
+        raise  # a file, not a filter
     except duckdb.Error:
         for each in in_sequence(filters):
             try:

@@ -22,13 +22,16 @@ import struct
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeAlias
 
 from PIL import AvifImagePlugin, Image, PngImagePlugin
 
+from pipeline.extras import require
 from pipeline.images import colours, grey
+from pipeline.images.plain_jpeg import is_plain
 from pipeline.process import lifeline
 from pipeline.process.endings import Endings
 from pipeline.process.unnamed import Acceptor
@@ -47,6 +50,9 @@ STATUS = struct.Struct(">i")
 CLOCK = struct.Struct("d")
 
 WALL = 5
+
+FACE_SECONDS, FACE_MEMORY = 10, 2 << 30
+"""The limits of a process that blurs faces: it holds a network, which takes longer than decoding."""
 
 READY = b"+"
 """Printed once, when requests can be sent."""
@@ -70,6 +76,8 @@ class Limits:
 
     `image_size`: px of the shorter side at most. `quality`: of the JPEG. `seconds` of processor time and `memory` in
     bytes are for a process. It is killed after `WALL` times as many seconds by the clock: other processes compute too.
+    With `keep_plain`, a JPEG that is as it should be (`pipeline.images.plain_jpeg`) is decoded, and not made again.
+    With `blur_faces`, faces are blurred (`pipeline.images.face_blur`), and a JPEG with a face is always made again.
     """
 
     image_size: int
@@ -78,16 +86,22 @@ class Limits:
     resample: Resample = "hamming"
     seconds: float = 2
     memory: int = 1 << 30
+    keep_plain: bool = False
+    blur_faces: bool = False
 
     @classmethod
     def of(cls, download: "Download") -> Self:
-        """The limits that a source file sets."""
-        return cls(download.image_size, download.quality, download.max_pixels, download.resample)
+        """The limits that a source file sets. Raises ModelError if it blurs faces and the extra is not installed."""
+        limits = cls(download.image_size, download.quality, download.max_pixels, download.resample)
+        if not download.blur_faces:
+            return limits
+        require("faces", "blur_faces = true in [download]")
+        return replace(limits, seconds=FACE_SECONDS, memory=FACE_MEMORY, blur_faces=True)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """`jpeg` is RGB without metadata; width and height are the original's, upright."""
+    """`jpeg` is RGB without metadata, and empty if the original is; width and height are the original's, upright."""
 
     jpeg: bytes
     width: int
@@ -105,12 +119,24 @@ def receive(wire: socket.socket, size: int) -> bytes:
 
 _End = Endings | Acceptor
 
+Hide: TypeAlias = Callable[[Image.Image], Image.Image]
+"""Makes a part of a picture unrecognisable. Returns the same object if there is nothing to hide."""
+
+
+def _hide(limits: Limits) -> Hide:
+    if not limits.blur_faces:
+        return lambda picture: picture
+    from pipeline.images.face_blur import FaceBlur
+
+    return FaceBlur()
+
 
 class Supervisor:
     """Keeps `count` decoders at work, and kills those that take too long."""
 
     def __init__(self, limits: Limits, count: int, requests: Acceptor, control: Acceptor) -> None:
         self._limits, self._requests, self._control = limits, requests, control
+        self._hide = _hide(limits)
         self._began = memoryview(mmap.mmap(-1, CLOCK.size * count))
         self._decoders: dict[int, int] = {}
         self._died: dict[int, int] = {}
@@ -145,7 +171,7 @@ class Supervisor:
             with contextlib.suppress(BaseException):
                 self._endings.leave()
                 self._control.close()
-                _serve(self._requests, self._limits, began)
+                _serve(self._requests, self._limits, self._hide, began)
             os._exit(1)
         self._decoders[child] = place
 
@@ -163,7 +189,7 @@ class Supervisor:
             self._fork(self._decoders.pop(decoder))
 
 
-def _serve(requests: Acceptor, limits: Limits, began: memoryview) -> None:
+def _serve(requests: Acceptor, limits: Limits, hide: Hide, began: memoryview) -> None:
     """Answer requests until this process is killed. A client that has ended costs nothing."""
     while True:
         message, wire = requests.accept()
@@ -176,15 +202,15 @@ def _serve(requests: Acceptor, limits: Limits, began: memoryview) -> None:
             CLOCK.pack_into(began, 0, time.monotonic())
             # Processor time, not the clock: the load of the machine must not decide about a row. The signal kills.
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-            reply = _reply(data, limits)
+            reply = _reply(data, limits, hide)
             signal.setitimer(signal.ITIMER_PROF, 0)
             CLOCK.pack_into(began, 0, 0.0)
             wire.sendall(reply)
 
 
-def _reply(data: bytes, limits: Limits) -> bytes:
+def _reply(data: bytes, limits: Limits, hide: Hide) -> bytes:
     try:
-        picture = _whole_picture(data, limits)
+        picture = _whole_picture(data, limits, hide)
     except Image.DecompressionBombError:
         return _refusal("too_many_pixels", f"more than {limits.max_pixels} pixels")
     except Exception as error:  # noqa: BLE001 - Pillow raises dozens of classes
@@ -198,14 +224,15 @@ def _refusal(cause: str, error: str) -> bytes:
     return HEAD.pack(False, len(words), 0, 0) + words
 
 
-def _whole_picture(data: bytes, limits: Limits) -> Picture:
+def _whole_picture(data: bytes, limits: Limits, hide: Hide) -> Picture:
     """The picture, also of a JPEG that lacks its end marker and no pixel, as browsers show it."""
     try:
-        return _picture(data, limits)
+        return _picture(data, limits, hide)
     except OSError:
         if not data.startswith(_JPEG_START) or data.endswith(b"\xff") or _last_marker(data) != _JPEG_SCAN:
             raise
-        ended, other = (_picture(data + tail + _JPEG_END, limits) for tail in (b"", _NOISE))
+        limits = replace(limits, keep_plain=False)  # it is made of other bytes
+        ended, other = (_picture(data + tail + _JPEG_END, limits, hide) for tail in (b"", _NOISE))
         if ended != other:  # what follows is read as pixels: some are missing
             raise
         return ended
@@ -217,11 +244,14 @@ def _last_marker(data: bytes) -> bytes:
     return markers[-1] if markers else b""
 
 
-def _picture(data: bytes, limits: Limits) -> Picture:
-    """The first frame, upright, on white, no larger than the limits allow."""
+def _picture(data: bytes, limits: Limits, hide: Hide) -> Picture:
+    """The first frame, upright, on white, no larger than the limits allow, without what is to be hidden."""
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         size = load(image, limits)
+        plain_file = limits.keep_plain and image.format == "JPEG" and size == (width, height) and is_plain(data)
+        if plain_file and hide(image) is image:
+            return Picture(b"", width, height)
         plain = resize(_eight_bits(image), size, limits)
         plain = colours.to_srgb(plain, image.info.get("icc_profile"))
         if plain.mode == "RGBA":
@@ -231,6 +261,7 @@ def _picture(data: bytes, limits: Limits) -> Picture:
         plain = plain.transpose(Image.Transpose(_TRANSPOSE[turn]))
         if turn >= 5:
             width, height = height, width
+    plain = hide(plain)
     plain.info = {}  # else the comment would be written
     return Picture(encode(plain, limits), width, height)
 

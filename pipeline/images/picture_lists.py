@@ -15,20 +15,25 @@ from pipeline.settings.task import TestSet
 
 def read(test: TestSet, columns: Collection[str]) -> pa.Table:
     """These columns of the list, a row a caption. Raises SourceError for a broken file or a missing column."""
+    return read_list(test.location, columns, text=test.image)
+
+
+def read_list(location: Path, columns: Collection[str], text: str) -> pa.Table:
+    """These columns of a Parquet or CSV file; `text` is read as text. Raises SourceError as `read` does."""
     try:
-        if test.location.suffix == ".parquet":
-            table = pq.read_table(test.location)
+        if location.suffix == ".parquet":
+            table = pq.read_table(location)
         else:
-            _check_utf8(test.location)
-            names = pyarrow.csv.ConvertOptions(column_types={test.image: pa.string()})  # 0040 is no number
-            table = pyarrow.csv.read_csv(test.location, convert_options=names)
+            _check_utf8(location)
+            names = pyarrow.csv.ConvertOptions(column_types={text: pa.string()})  # 0040 is no number
+            table = pyarrow.csv.read_csv(location, convert_options=names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{test.location.name}: this is neither Parquet nor CSV: {error}") from None
+        raise SourceError(f"{location.name}: this is neither Parquet nor CSV: {error}") from None
     for column in columns:
         if column not in table.column_names:
             close = difflib.get_close_matches(column, table.column_names, n=1, cutoff=0.4) or table.column_names
             hint = f"did you mean {close[0]!r}?" if close else "it has no columns at all"
-            raise SourceError(f"{test.location.name}: there is no column {column!r}; {hint}")
+            raise SourceError(f"{location.name}: there is no column {column!r}; {hint}")
     return table.select(list(dict.fromkeys(columns)))
 
 

@@ -39,12 +39,19 @@ def read(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         yield from read_files(path, files(path))
     elif path.suffix == ".tar":
+        yield from _members(path)
+    else:
+        yield from _rows(path)
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
         with tarfile.open(path) as tar:
             for member in tar:
                 if Path(member.name).suffix.lower() in ENDINGS and (file := tar.extractfile(member)):
                     yield member.name, file.read()
-    else:
-        yield from _rows(path)
+    except tarfile.TarError:
+        raise ModelError(f"{path} is no tar, or a damaged one") from None
 
 
 def decode(path: Path, name: str, content: bytes) -> Image.Image:

@@ -88,7 +88,7 @@ def in_force(source: "Source", storage: Storage) -> Blocked:
 
     blocked = read(storage)
     for member, _ in members(source):
-        blocked |= read(Storage(storage.root.parent / member.name))
+        blocked |= read(storage.beside(member.name))
     return blocked
 
 

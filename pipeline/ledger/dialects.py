@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -39,6 +39,16 @@ def find_dialect(sample: str, pairs: Pairs) -> Dialect:
     if quote is None:
         quote = '"' if comma or _is_quoted(sample, delimiter) else ""
     return Dialect(delimiter, quote, any_line_end=comma and "\n" not in sample)
+
+
+def header_names(line: str, pairs: Pairs, usual: Collection[str]) -> list[str]:
+    """The columns of a header line, by the delimiter of [pairs], or the first that separates one of the usual names."""
+    default = "," if pairs.file_format == "csv" else "\t"
+    for delimiter in [pairs.delimiter] if pairs.delimiter else [default, *_DELIMITERS]:
+        names = _split(line, delimiter)
+        if not set(usual).isdisjoint(names):
+            return names
+    return _split(line, pairs.delimiter or default)
 
 
 def suggest_delimiter(line: str, count: int, delimiter: str) -> str:

@@ -1,7 +1,7 @@
 """Adds pairs to the ledger: new pairs of the list, or failed pairs again."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from pipeline.ledger.cutting import cut
 from pipeline.ledger.ledger import SHARD_NUMBER, Ledger, Shard, commit, committed, current_key, pairs_files, put_shard
 from pipeline.ledger.source_list import write_list
 from pipeline.ledger.url_digests import matching_digests
+from pipeline.schema import PLACE
 from pipeline.sources.source import Source
 from pipeline.store import duck
 from pipeline.store.parquet import ROW_GROUP
@@ -39,6 +40,8 @@ def update(
         _compare(con, files, pairs_files(storage, committed(storage)))
         amended = _count(con, "(FROM fresh SEMI JOIN seen USING (uid))")
         if _count(con, "fresh"):
+            for line in _shared_urls(con):
+                warn(line)
             blocked = blocklist.in_force(source, storage)
             # Apart, so that a shard of pairs whose extra columns changed needs no download.
             kinds = ("fresh SEMI JOIN seen USING (uid)", "fresh ANTI JOIN seen USING (uid)")
@@ -97,6 +100,19 @@ def _compare(con: duckdb.DuckDBPyConnection, files: Sequence[Path], shards: Sequ
     con.execute("CREATE TABLE seen (shard INTEGER, uid VARCHAR, entry VARCHAR)")
     _add_seen(con, shards)
     con.execute("CREATE TABLE fresh AS SELECT __ordinal, uid FROM now ANTI JOIN seen USING (entry)")
+
+
+def _shared_urls(con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """A warning if URLs of local pictures have several places, of which one is taken for all."""
+    if PLACE not in con.sql("FROM listed").columns:
+        return
+    found = f"SELECT url FROM listed WHERE url NOT IN ('', {PLACE}) GROUP BY url HAVING min({PLACE}) != max({PLACE})"
+    count = _count(con, f"({found})")
+    if count:
+        yield (
+            f"URLs with pictures at several places: {count:,}; the pairs of a URL get its first picture; set url = "
+            '"" in [pairs] if the column is no address of the picture'
+        )
 
 
 def _add_seen(con: duckdb.DuckDBPyConnection, shards: Sequence[Path]) -> None:

@@ -96,7 +96,8 @@ def past_ledger(storage: Storage, digest: str, input: int, repeated: int, number
 
 def committed(storage: Storage) -> list[Shard]:
     """Every shard as it was last committed, including shards whose pairs have all left the source."""
-    commits: list[dict[str, Any]] = [json.loads(storage.fetch(key).read_bytes()) for key in storage.keys("ledger")]
+    files = storage.fetch_all(storage.keys("ledger"))
+    commits: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in files]
     return list({each["number"]: Shard(**each) for commit in commits for each in commit["shards"]}.values())
 
 
@@ -110,7 +111,7 @@ def pairs_files(storage: Storage, shards: Iterable[Shard]) -> list[Path]:
                 f"put it back from a backup; without one, move {storage.root} away and run `winnow curate`, which "
                 "fetches all pairs of the list again"
             )
-    return [storage.fetch(shard.key) for shard in shards]
+    return storage.fetch_all(shard.key for shard in shards)
 
 
 def put_shard(

@@ -29,7 +29,15 @@ def json_rows(lines: Iterable[str], pairs: Pairs, notes: Notes) -> Iterator[Row]
             continue
         url, captions, *extra = (row.get(name) for name in wanted(pairs))
         for caption in captions if isinstance(captions, list) and captions else [captions]:
-            yield _text(url) or "", ("" if caption == [] else _text(caption)) or "", *map(_text, extra)
+            yield text_of(url) or "", ("" if caption == [] else text_of(caption)) or "", *map(text_of, extra)
+
+
+def json_names(line: str, pairs: Pairs) -> list[str]:
+    """The keys of the first object. Raises SourceError if it is none."""
+    row = _object(line)
+    if row is None:
+        raise SourceError(f"{pairs.safe_location}: the first line is no JSON object; is it really JSON lines?")
+    return list(row)
 
 
 def _object(line: str) -> Mapping[str, Any] | None:
@@ -59,7 +67,7 @@ def _nested(row: Mapping[str, Any], pairs: Pairs) -> str | None:
     return pairs.caption if any(isinstance(each, Mapping | list) for each in captions) else None
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """A JSON value as text. A lone surrogate, which is valid in JSON, becomes a question mark."""
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Lists in Parquet."""
+"""Lists in Parquet and in Arrow's files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,35 +6,40 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
+from pipeline.files import tables
 from pipeline.ledger.list_rows import Notes, check_names
 from pipeline.settings.pairs import Pairs
 from pipeline.store.parquet import ROW_GROUP
 
 
 def parquet_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.RecordBatch]:
-    """The batches of a Parquet list. A row whose caption is a list of texts becomes a row for each text."""
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        check_names(schema.names, pairs)
-        for name in (pairs.url, pairs.caption):
-            _check_text(name, schema.field(name).type, pairs, lists=name == pairs.caption)
-        for batch in file.iter_batches(ROW_GROUP, columns=[pairs.url, pairs.caption, *pairs.extra]):
-            columns = [batch.column(name) for name in (pairs.url, pairs.caption, *pairs.extra)]
-            if _is_list(columns[1].type):
-                columns = _a_row_a_caption(columns)
-            columns[:2] = [_text(column) for column in columns[:2]]
-            invalid: set[int] = set()
-            columns = [_valid(column, invalid) for column in columns]
-            notes.invalid += len(invalid)
-            columns[2:] = [_storable(column) for column in columns[2:]]
-            columns[:2] = [column.cast(pa.string()).fill_null("") for column in columns[:2]]
-            yield pa.record_batch(columns, names=["url", "caption", *pairs.extra])
+    """The batches of a Parquet or Arrow list. A row whose caption is a list of texts becomes a row for each text."""
+    schema = tables.read_schema(path)
+    check_names(schema.names, pairs)
+    for name in (pairs.url, pairs.caption):
+        check_text(name, schema.field(name).type, pairs, lists=name == pairs.caption)
+    names = (pairs.url, pairs.caption, *pairs.extra)
+    for batch in tables.read_batches(path, list(dict.fromkeys(names)), ROW_GROUP):
+        columns = as_rows([batch.column(name) for name in names], notes)
+        yield pa.record_batch(columns, names=["url", "caption", *pairs.extra])
 
 
-def _check_text(name: str, kind: pa.DataType, pairs: Pairs, *, lists: bool) -> None:
+def as_rows(columns: list[pa.Array], notes: Notes, texts: int = 2) -> list[pa.Array]:
+    """The columns with a row for each caption, which is the second column; the first `texts` are text, never NULL."""
+    if _is_list(columns[1].type):
+        columns = _a_row_a_caption(columns)
+    columns[:texts] = [_text(column) for column in columns[:texts]]
+    invalid: set[int] = set()
+    columns = [_valid(column, invalid) for column in columns]
+    notes.invalid += len(invalid)
+    columns[texts:] = [_storable(column) for column in columns[texts:]]
+    columns[:texts] = [column.cast(pa.string()).fill_null("") for column in columns[:texts]]
+    return columns
+
+
+def check_text(name: str, kind: pa.DataType, pairs: Pairs, *, lists: bool) -> None:
     """Raises SourceError unless the column is text, or, with `lists`, a list of texts."""
     inner = kind.value_type if (lists and _is_list(kind)) or pa.types.is_dictionary(kind) else kind
     if pa.types.is_nested(inner):

@@ -1,14 +1,18 @@
 """Shared code of all list formats: the columns to read, rows that cannot be parsed, and warnings."""
 
 import codecs
+import csv
 import difflib
-from collections.abc import Iterable
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from pipeline.errors import SourceError
+from pipeline.errors import MissingColumnError, SourceError
 from pipeline.settings.pairs import Pairs
 
 MAX_NAMES = 300
@@ -38,10 +42,15 @@ codecs.register_error(DECODING, _mark_invalid)
 
 @dataclass
 class Notes:
-    """Rows of a list that were changed, or are suspect: `invalid` with bytes that are not text, `quoted` in quotes."""
+    """Rows of a list that were changed, or are suspect: `invalid` with bytes that are not text, `quoted` in quotes.
+
+    `unread` files beside pictures have no caption that could be read; `example` says why of the first.
+    """
 
     invalid: int = 0
     quoted: int = 0
+    unread: int = 0
+    example: str = ""
 
     def clean(self, fields: list[str]) -> list[str]:
         """The fields of a row, with U+FFFD for invalid bytes. A row with invalid bytes is counted."""
@@ -54,16 +63,41 @@ class Notes:
         """The warnings, one line each."""
         if self.invalid:
             encoding = pairs.encoding or "UTF-8"
-            hint = "" if pairs.file_format == "parquet" else "; set encoding in [pairs] if the list has another"
+            hint = (
+                ""
+                if pairs.location is None or pairs.file_format == "parquet"
+                else "; set encoding in [pairs] if the list has another"
+            )
             yield (
                 f"{pairs.safe_location}: rows with bytes that are not {encoding}: {self.invalid:,}; U+FFFD is read "
                 f"instead{hint}"
             )
+        if self.unread:
+            yield f"{pairs.safe_location}: captions that cannot be read: {self.unread:,}; the first is {self.example}"
         if self.quoted:
             yield (
                 f"{pairs.safe_location}: rows with a field in quotes: {self.quoted:,}; the quotes are read as part of "
                 'the field; set quote = \'"\' in [pairs] if they are not, or quote = "" if they are'
             )
+
+
+@contextmanager
+def faults_of(pairs: Pairs) -> Iterator[None]:
+    """Faults of a file as a SourceError with its location. A fault of the disk stays as it is."""
+    try:
+        yield
+    except (pa.ArrowException, gzip.BadGzipFile, zlib.error, EOFError, csv.Error, UnicodeError) as error:
+        raise SourceError(_unreadable(pairs, error)) from error
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, IsADirectoryError):
+            raise
+        raise SourceError(_unreadable(pairs, error)) from error
+
+
+def _unreadable(pairs: Pairs, error: Exception) -> str:
+    kind = f" as {pairs.file_format}" if pairs.location is not None else ""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{pairs.safe_location} cannot be read{kind}: {reason}"
 
 
 def wanted(pairs: Pairs) -> tuple[str, ...]:
@@ -82,7 +116,7 @@ def check_names(columns: Iterable[str], pairs: Pairs) -> None:
                 if close
                 else f"; it has {' '.join(', '.join(known[:20]).split())[:MAX_NAMES]}"
             )
-            raise SourceError(f"{pairs.safe_location} has no column {name!r}{hint}")
+            raise MissingColumnError(f"{pairs.safe_location} has no column {name!r}{hint}")
         if known.count(name) > 1:
             raise SourceError(
                 f"{pairs.safe_location} has {known.count(name)} columns called {name!r}: rename all but one"

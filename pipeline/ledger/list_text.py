@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import IO, TextIO, cast
 import pyarrow as pa
 
 from pipeline.errors import SourceError
-from pipeline.ledger.dialects import Dialect, find_dialect
-from pipeline.ledger.list_json import json_rows
+from pipeline.ledger.dialects import Dialect, find_dialect, header_names
+from pipeline.ledger.list_json import json_names, json_rows
 from pipeline.ledger.list_rows import DECODING, Notes
 from pipeline.ledger.list_tables import table_rows
 from pipeline.settings.pairs import Pairs
@@ -26,7 +26,7 @@ _SAMPLE = 1 << 20
 
 def text_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.RecordBatch]:
     """The batches of a TSV, CSV or JSON lines list, plain or gzipped; all columns are strings."""
-    schema = pa.schema({name: pa.string() for name in ("url", "caption", *pairs.extra)})
+    schema = pa.schema([(name, pa.string()) for name in ("url", "caption", *pairs.extra)])
     with _open_bytes(path) as file:
         head = file.read(_SAMPLE)
     encoding = _encoding(head, pairs)
@@ -37,6 +37,20 @@ def text_batches(path: Path, pairs: Pairs, notes: Notes) -> Iterator[pa.RecordBa
         while block := list(islice(rows, ROW_GROUP)):
             columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
             yield pa.record_batch(columns, schema=schema)
+
+
+def column_names(path: Path, pairs: Pairs, usual: Collection[str]) -> list[str]:
+    """The columns of a text list, of which one of `usual` shows what delimits them. Raises SourceError.
+
+    Those of JSON lines are the keys of the first object.
+    """
+    if pairs.columns:
+        return list(pairs.columns)
+    with _open_bytes(path) as file:
+        head = file.read(_SAMPLE)
+    sample = codecs.getincrementaldecoder(_encoding(head, pairs))("replace").decode(head, final=False)
+    first = next((line for line in sample.splitlines() if line.strip()), "")
+    return json_names(first, pairs) if pairs.file_format == "jsonl" else header_names(first, pairs, usual)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ only compare what is there, are evaluated in the command itself.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from filters.core import Recipe
@@ -31,42 +30,34 @@ MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + (256 << 20) 
 
 def compare(storage: Storage, manifest: str, recipes: Sequence[Recipe]) -> funnel.Comparison:
     """As `Manifest.compare` of the manifest with this id. Raises RecipeError past a limit, too."""
-    return _run(compare_at, recipes, storage.root, manifest, recipes)
+    return _run(compare_at, recipes, storage, manifest, recipes)
 
 
 def republish(storage: Storage, recipe: Recipe) -> Published:
     """As `publish.republish`; the caller has the lock. Raises RecipeError past a limit, too."""
-    return _run(republish_at, [recipe], storage.root, recipe)
+    return _run(publishing.republish, [recipe], storage, recipe)
 
 
 def publish(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> Published:
     """As `publish.publish`; the caller has the lock. Raises RecipeError past a limit, too."""
-    return _run(publish_at, [plan.source.own_recipe], storage.root, plan, ledger, dict(quarantined))
+    return _run(publishing.publish, [plan.source.own_recipe], plan, storage, ledger, dict(quarantined))
 
 
-def compare_at(root: Path, manifest: str, recipes: Sequence[Recipe]) -> funnel.Comparison:
+def compare_at(storage: Storage, manifest: str, recipes: Sequence[Recipe]) -> funnel.Comparison:
     """In the process."""
-    return Manifest.open(Storage(root), manifest).compare(recipes)
-
-
-def republish_at(root: Path, recipe: Recipe) -> Published:
-    """In the process."""
-    return publishing.republish(Storage(root), recipe)
-
-
-def publish_at(root: Path, plan: Plan, ledger: Ledger, quarantined: Mapping[int, str]) -> Published:
-    """In the process."""
-    return publishing.publish(plan, Storage(root), ledger, quarantined)
+    return Manifest.open(storage, manifest).compare(recipes)
 
 
 def _run(work: Callable[..., Result], recipes: Sequence[Recipe], *arguments: Any) -> Result:
-    """The result of a function of this module, called in a process of its own unless all filters are plain."""
+    """The result of a function, called in a process of its own unless all filters are plain."""
     typed = [each.sql for recipe in recipes for each in recipe.filters]
-    if all(map(constants.is_plain, [*typed, *(recipe.distinct.best_by for recipe in recipes if recipe.distinct)])):
+    typed += [recipe.distinct.best_by for recipe in recipes if recipe.distinct]
+    typed += [sql for recipe in recipes if recipe.selection for sql in recipe.selection.values.values()]
+    if all(map(constants.is_plain, typed)):
         return work(*arguments)
     named = ", ".join(repr(recipe.name) for recipe in recipes)
     try:
-        result: Result = call(f"{__name__}:{work.__name__}", *arguments, limits=Limits(DEADLINE, MEMORY))
+        result: Result = call(f"{work.__module__}:{work.__name__}", *arguments, limits=Limits(DEADLINE, MEMORY))
     except MemoryError:
         raise RecipeError(f"the filters of recipe {named} need more memory than there is") from None
     except TimeoutError as error:

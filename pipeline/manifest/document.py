@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from filters.core import Distinct, Filter, Recipe
+from filters.selections import SELECTIONS, Selection
 from pipeline.errors import StorageError
 from pipeline.filtering.distinct import Neighbours
 from pipeline.store.digests import canonical_json, digest
@@ -145,13 +146,41 @@ def without_why(recipe: Recipe) -> Recipe:
 
 def _parse_recipe(value: Mapping[str, Any]) -> Recipe:
     filters = tuple(Filter(each["name"], each["sql"]) for each in value["filters"])
-    return Recipe(value["name"], filters, Distinct(**value["distinct"]) if "distinct" in value else None)
+    distinct = Distinct(**value["distinct"]) if "distinct" in value else None
+    return Recipe(value["name"], filters, distinct, _parse_selection(value.get("selection")))
+
+
+def _parse_selection(value: Mapping[str, Any] | None) -> Selection | None:
+    if value is None:
+        return None
+    if value["kind"] not in SELECTIONS:
+        raise StorageError(f"this winnow does not know the selection {value['kind']!r} of the manifest: update it")
+    return SELECTIONS[value["kind"]](**{key: each for key, each in value.items() if key != "kind"})
+
+
+def selection_json(selection: Selection) -> dict[str, Any]:
+    """The kind and the settings of a selection, as plain JSON values: its table in a source file.
+
+    A whole number is an integer, because 2 and 2.0 are one budget and must give one manifest id.
+    """
+    settings = {"kind": selection.kind} | asdict(selection)
+    return {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in settings.items()
+    }
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, Any]:
     filters = [{"name": each.name, "sql": each.sql} for each in recipe.filters]
-    distinct = {"distinct": asdict(recipe.distinct)} if recipe.distinct else {}
-    return {"name": recipe.name, "filters": filters, **distinct}
+    return {"name": recipe.name, "filters": filters, **last_steps_json(recipe)}
+
+
+def last_steps_json(recipe: Recipe) -> dict[str, Any]:
+    """The steps after the filters, `distinct` and `selection`, as plain JSON values. Only those that are set."""
+    distinct, selection = recipe.distinct, recipe.selection
+    return {
+        **({"distinct": asdict(distinct)} if distinct else {}),
+        **({"selection": selection_json(selection)} if selection else {}),
+    }
 
 
 def _parse_neighbours(value: Mapping[str, Any]) -> dict[str, Neighbours] | None:

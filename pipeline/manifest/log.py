@@ -1,12 +1,15 @@
-"""The log: which manifest became the newest one, and when. An entry is `log/<n>.json`, which is never changed."""
+"""The log: which manifest became the newest one, and when. An entry is `log/<n>.json`, which is never changed.
+
+`winnow gc --keep` removes entries of older manifests (`pipeline.manifest.removed`), and never the newest entry.
+"""
 
 import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.manifest import removed
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 
@@ -23,7 +26,7 @@ class Commit:
 
 def commits(storage: Storage) -> list[Commit]:
     """All entries of the log, oldest first."""
-    return [Commit(int(Path(key).stem), **json.loads(storage.fetch(key).read_bytes())) for key in storage.keys("log")]
+    return [Commit(int(path.stem), **json.loads(path.read_bytes())) for path in storage.fetch_all(storage.keys("log"))]
 
 
 def newest(storage: Storage, prefix: str | None = None) -> str:
@@ -42,9 +45,19 @@ def newest(storage: Storage, prefix: str | None = None) -> str:
         return known[int(prefix)]
     matches = sorted({each for each in known if each.startswith(prefix)})
     if len(matches) != 1:
+        gone = removed.ids(storage, prefix)
+        if not matches and len(gone) == 1:
+            left = ", ".join(each[:12] for each in known[-5:])
+            raise StorageError(f"{removed.explain(gone[0])}: take one of {left}")
         some = ", ".join(each[:12] for each in matches or known[-5:])
         raise StorageError(f"{len(matches)} manifests begin with {prefix!r}; choose one of {some}")
     return matches[0]
+
+
+def check_not_removed(storage: Storage, manifest: str) -> None:
+    """Raises StorageError for a manifest that was removed, perhaps after a reader had opened it."""
+    if manifest in removed.ids(storage, manifest) and all(each.id != manifest for each in commits(storage)):
+        raise StorageError(f"{removed.explain(manifest)}: take a newer one")
 
 
 def commit(storage: Storage, manifest: str) -> bool:

@@ -10,25 +10,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe
+from filters.core import Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, funnel, predicates, quantiles
-from pipeline.filtering.distinct import Losers, Neighbours
+from pipeline.filtering.distinct import Neighbours
 from pipeline.filtering.funnel import Comparison, Step
-from pipeline.filtering.reasons import Reasons, where
+from pipeline.filtering.reasons import Reasons
 from pipeline.filtering.sequence import in_sequence
 from pipeline.manifest import card, verdicts
 from pipeline.manifest.document import Counts, Document, StageKeys
-from pipeline.manifest.log import newest
+from pipeline.manifest.log import check_not_removed, newest
 from pipeline.store import duck
 from pipeline.store.storage import Storage
+
+if TYPE_CHECKING:  # a query opens a manifest, and needs neither torch nor the algorithms of selections
+    from pipeline.manifest.embeddings import Embeddings
+    from pipeline.manifest.endings import Pool
+    from pipeline.scorers.target_file import Target
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,10 @@ class Manifest:
     def open(cls, storage: Storage, id: str | None = None) -> Self:  # noqa: A002
         """The newest manifest, or the one that `id` names (`pipeline.manifest.log.newest`). Raises StorageError."""
         id = newest(storage, id)  # noqa: A001
-        return cls(storage, id, Document.parse(storage.fetch(f"manifests/{id}.json").read_bytes()))
+        key = f"manifests/{id}.json"
+        if not storage.done(key):
+            check_not_removed(storage, id)
+        return cls(storage, id, Document.parse(storage.fetch(key).read_bytes()))
 
     @property
     def counts(self) -> Counts:
@@ -103,9 +111,46 @@ class Manifest:
             raise StorageError(f"manifest {self.id} is of an older winnow: `winnow curate` publishes it again")
         return neighbours
 
-    def check_end(self, last: Distinct | None) -> None:
-        """Check the `distinct` of a recipe. Raises RecipeError."""
-        distinct.check(last, {name: each.radius for name, each in self.neighbours.items()}, self.columns)
+    def check_last(self, recipe: Recipe) -> None:
+        """Check the `distinct` and the `selection` of a recipe. Raises RecipeError."""
+        distinct.check(recipe.distinct, {name: each.radius for name, each in self.neighbours.items()}, self.columns)
+        if recipe.selection:
+            from pipeline.manifest import endings
+            from pipeline.selection import choosing
+            from pipeline.selection.survivors import Scorers
+
+            scorers = Scorers(self.embedding_scorers, endings.features_scorers(self.storage, self.stages))
+            choosing.check(recipe.selection, scorers, self.columns)
+
+    @cached_property
+    def embedding_scorers(self) -> list[str]:
+        """The scorers that stored embeddings."""
+        from pipeline.manifest.embeddings import scorers_with_embeddings
+
+        return scorers_with_embeddings(self.storage, self.stages)
+
+    def embeddings(self, scorer: str, uids: pa.Array) -> "Embeddings":
+        """The embeddings that a scorer stored, a row for each of `uids`.
+
+        Raises ModelError for a scorer without embeddings, StorageError for a uid that the manifest does not have.
+        """
+        import pyarrow.compute as pc
+
+        from pipeline.manifest.embeddings import Embeddings
+
+        rows = pa.concat_tables(pq.read_table(path, columns=["uid", "shard", "status"]) for path in self.row_files())
+        at = pc.index_in(uids, rows["uid"].combine_chunks())
+        if at.null_count:
+            raise StorageError(f"manifest {self.id[:12]} has no pair {uids.filter(at.is_null())[0].as_py()!r}")
+        chosen = rows.take(at)
+        shards = np.where(pc.equal(chosen["status"], "quarantined").to_numpy(), -1, chosen["shard"].to_numpy())
+        return Embeddings(self.storage, self.stages, scorer, uids, shards.astype(np.int64))
+
+    def target(self, scorer: str) -> "Target":
+        """The features of a target set that a scorer of kind target_features stored."""
+        from pipeline.manifest import endings
+
+        return endings.target(self.storage, self.stages, scorer)
 
     @cached_property
     def columns(self) -> pa.Schema:
@@ -114,14 +159,15 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether all its rows exist. A takedown removes rows of older manifests."""
-        return all(self.storage.done(part.rows) for part in self.parts)
+        """Whether all its rows and verdicts exist. A takedown removes rows of older manifests."""
+        return all(self.storage.done(key) for part in self.parts for key in (part.rows, part.verdicts))
 
     @cached_property
     def _rows(self) -> list[Path]:
         if not self.complete:
+            check_not_removed(self.storage, self.id)
             self._check_not_taken_down()
-        return [self.storage.fetch(part.rows) for part in self.parts]
+        return self.storage.fetch_all(part.rows for part in self.parts)
 
     def _check_not_taken_down(self) -> None:
         from pipeline.ledger.blocklist import FOLDER
@@ -138,7 +184,12 @@ class Manifest:
 
     def files(self) -> list[Path]:
         """All files with its rows and verdicts."""
-        return [*self._rows, *(self.storage.fetch(part.verdicts) for part in self.parts)]
+        return [*self._rows, *self._verdict_files(self.parts)]
+
+    def _verdict_files(self, parts: Sequence[Part]) -> list[Path]:
+        if not all(self.storage.done(part.verdicts) for part in parts):
+            check_not_removed(self.storage, self.id)
+        return self.storage.fetch_all(part.verdicts for part in parts)
 
     def check(self, *filters: Filter) -> None:
         """Bind filters against the columns. Raises RecipeError."""
@@ -148,7 +199,7 @@ class Manifest:
         """Whether the manifest has all columns and neighbours that the recipe needs."""
         try:
             self.check(*recipe.filters)
-            self.check_end(recipe.distinct)
+            self.check_last(recipe)
         except RecipeError:
             return False
         return True
@@ -159,9 +210,11 @@ class Manifest:
 
     def compare(self, recipes: Sequence[Recipe]) -> Comparison:
         """The effects of recipes on this manifest's pairs, in one pass over the columns they name."""
+        from pipeline.manifest import endings
+
         with self._opened(recipes) as con:
             counts, numbered = [part.count for part in self.parts], [self._numbered(con, each) for each in recipes]
-            found = funnel.compare(con, self._rows, counts, numbered, lambda recipe: self._losers(con, recipe))
+            found = funnel.compare(con, self._rows, counts, numbered, endings.OverRows(con, self._pool))
         return found.in_words_of(recipes)
 
     @cached_property
@@ -172,40 +225,43 @@ class Manifest:
     def _numbered(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Recipe:
         return replace(recipe, filters=quantiles.with_numbers(con, recipe.filters, self._quantiles))
 
-    def _losers(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Losers:
-        assert recipe.distinct
-        counts, among = [part.count for part in self.parts], distinct.among(recipe.distinct.of, self.neighbours)
-        return distinct.losers(con, self.storage, self._rows, counts, recipe, among)
+    @property
+    def _pool(self) -> "Pool":
+        from pipeline.manifest.endings import Pool
+
+        counts = [part.count for part in self.parts]
+        return Pool(self.storage, self._rows, counts, self.document.inputs.neighbours or {}, self.stages)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
-        """The column `uid` of the pairs that a recipe keeps, in ledger order. The default is the published recipe."""
+        """The column `uid` of the pairs that a recipe keeps, in ledger order. The default is the published recipe.
+
+        If the recipe may keep a pair more than once, the column `copies`, uint16, has how many times.
+        """
+        repeats = (recipe or self.document.inputs.recipe).repeats
+        columns = ["uid", "copies"] if repeats else ["uid"]
         if recipe is None:
             with self.connection() as con:
-                return con.sql("SELECT uid FROM rows WHERE kept").to_arrow_table()
+                return con.sql(f"SELECT {', '.join(columns)} FROM rows WHERE kept").to_arrow_table()
+        if recipe.endings:
+            verdicts = self.verdicts(recipe)
+            return verdicts.filter(verdicts["kept"]).select(columns)
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
-            recipe = self._numbered(con, recipe)
-            evaluated = predicates.evaluation_query(self._rows, recipe.filters)
-            wanted = "uid, file_index, file_row_number" if recipe.distinct else "uid"
-            kept = con.sql(f"SELECT {wanted} FROM ({evaluated}) WHERE {passes}").to_arrow_table()
-            if recipe.distinct:
-                lost = self._losers(con, recipe)
-                places = distinct.places(kept, [part.count for part in self.parts])
-                kept = kept.filter(np.isin(places, np.concatenate([lost.repeated, lost.unknown]), invert=True))
-            return kept.select(["uid"])
+            evaluated = predicates.evaluation_query(self._rows, self._numbered(con, recipe).filters)
+            return con.sql(f"SELECT uid FROM ({evaluated}) WHERE {passes}").to_arrow_table()
 
     def verdicts(self, recipe: Recipe) -> pa.Table:
-        """`uid`, `kept` and `dropped_by` of every downloaded pair under the recipe, in ledger order."""
-        chosen = self.select(recipe)
-        answers = {each.name: f"f{number}" for number, each in enumerate(recipe.filters)}
-        failed = where(answers, lambda name: f"{answers[name]} IS NOT TRUE")
+        """`uid`, `kept`, `dropped_by` and `copies` of every downloaded pair under the recipe, in ledger order."""
+        from pipeline.manifest import deciding
+
         with self._opened([recipe]) as con:
-            con.from_arrow(chosen).create("chosen")
+            found = pa.concat_tables(deciding.evaluate(con, self._pool, self._numbered(con, recipe)))
+            con.from_arrow(found).create("verdicts")
+            copies = "copies" if recipe.repeats else "kept::USMALLINT AS copies"
+            listed = Reasons.of(recipe).listed(f"{verdicts.REJECTED} | {verdicts.UNKNOWN}")
             return con.sql(
-                "SELECT j.uid, c.uid IS NOT NULL AS kept, CASE WHEN c.uid IS NULL AND len(no) = 0 "
-                f"THEN [{duck.literal(DISTINCT)}] ELSE no END AS dropped_by FROM (SELECT *, {failed} AS no "
-                f"FROM ({predicates.evaluation_query(self._rows, self._numbered(con, recipe).filters)}) WHERE ok) j "
-                "LEFT JOIN chosen c USING (uid) ORDER BY file_index, file_row_number"
+                f"SELECT uid, kept, {listed} AS dropped_by, {copies} FROM "
+                f"(SELECT uid, status FROM {duck.parquet(self._rows)}) POSITIONAL JOIN verdicts WHERE status = 'ok'"
             ).to_arrow_table()
 
     @contextlib.contextmanager
@@ -213,8 +269,8 @@ class Manifest:
         """A connection with the view `rows`. Checks first that every recipe fits. Raises RecipeError."""
         for recipe in recipes:
             self.check(*recipe.filters)
-            self.check_end(recipe.distinct)
-        with self.storage.scratch() as scratch, duck.connect(scratch) as con:
+            self.check_last(recipe)
+        with self._explained(), self.storage.scratch() as scratch, duck.connect(scratch) as con:
             predicates.view_parts(con, self._rows)
             with predicates.attribute_errors(
                 con, self._rows, [each for recipe in recipes for each in in_sequence(recipe.filters)]
@@ -224,19 +280,29 @@ class Manifest:
     @contextlib.contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A new DuckDB connection with the view `rows`: every column, and the verdict (see `view`)."""
-        with self.storage.scratch() as scratch, duck.connect(scratch) as con:
+        with self._explained(), self.storage.scratch() as scratch, duck.connect(scratch) as con:
             con.execute(f"CREATE VIEW rows AS {self.view()}")
             yield con
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A file that DuckDB misses is explained, if the manifest was removed meanwhile."""
+        try:
+            yield
+        except duckdb.IOException:
+            check_not_removed(self.storage, self.id)
+            raise
+
     def view(self) -> str:
-        """A SELECT of all rows in ledger order with `kept`, `dropped_by` and `unknown`.
+        """A SELECT of all rows in ledger order with `kept`, `dropped_by`, `unknown` and `copies`.
 
         `dropped_by` names every filter that a downloaded pair does not pass, `unknown` those of them without an answer.
+        `copies` is how many times a pair is kept: 0, 1, and more only for a recipe that repeats.
         """
-        stored = verdicts.select(self.storage.fetch(part.verdicts) for part in self.parts)
+        stored = verdicts.select(self._verdict_files(self.parts), self.document.inputs.recipe)
         return (
             f"SELECT r.*, v.kept, {self.reasons.listed('v.rejected | v.unknown')} AS dropped_by, "
-            f"{self.reasons.listed('v.unknown')} AS unknown\n"
+            f"{self.reasons.listed('v.unknown')} AS unknown, v.copies\n"
             f"FROM {duck.parquet(self._rows)} r\n"
             f"POSITIONAL JOIN ({stored}) v"
         )
@@ -248,8 +314,8 @@ class Manifest:
         """
         if not parts:
             return "SELECT NULL::VARCHAR AS uid, NULL::VARCHAR AS side, NULL::UBIGINT AS bits WHERE false"
-        rows = duck.parquet(self.storage.fetch(part.rows) for part in parts)
-        stored = verdicts.select(self.storage.fetch(part.verdicts) for part in parts)
+        rows = duck.parquet(self.storage.fetch_all(part.rows for part in parts))
+        stored = verdicts.select(self._verdict_files(parts), self.document.inputs.recipe)
         return (
             "SELECT uid, CASE WHEN kept THEN 'kept' WHEN status = 'ok' THEN 'dropped' ELSE status END AS side, "
             "rejected | unknown AS bits\n"

@@ -46,6 +46,8 @@ def parts(storage: Storage, ledger: Ledger, made: Results, quarantined: Mapping[
         if known is not None and complete(storage, known.key, known.count):
             found.append(known)
             continue
+        results = (stage.item(each.number, ".parquet") for stage in made.stages for each in shards)
+        storage.prepare([*(each.key for each in shards), *results])
         whole = (_shard_rows(storage, each, made, quarantined.get(each.number)) for each in shards)
         current = (_without(table, gone.get(each.number)) for table, each in zip(whole, shards, strict=True))
         found.append(put_parquet(storage, "rows", made.columns, current))

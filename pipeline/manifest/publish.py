@@ -4,9 +4,10 @@ Every object is named by its content, and is stored before the object that names
 makes the manifest the newest. A run that ends before that changes nothing, and the next run reuses its parts.
 """
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from filters.core import Recipe
@@ -15,13 +16,17 @@ from pipeline.filtering import distinct, predicates
 from pipeline.filtering.distinct import Neighbours
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
-from pipeline.manifest import card, database, placeholders, unmatched, verdicts
+from pipeline.manifest import card, database, deciding, placeholders, unanswered, unmatched, verdicts
 from pipeline.manifest.document import Counts, Document, Inputs, LedgerState, StageKeys, without_why
 from pipeline.manifest.log import commit, commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.parts import FORMAT, parts
+from pipeline.scorers import mixture_file
 from pipeline.scorers.edges import EDGES
+from pipeline.scorers.mixed import MixedSpec
 from pipeline.scoring.plan import Plan, Results
+from pipeline.selection import choosing
+from pipeline.selection.survivors import Scorers
 from pipeline.store import duck
 from pipeline.store.damage import complete, intact
 from pipeline.store.digests import canonical_json
@@ -59,11 +64,15 @@ def publish(
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
-        paths = [storage.fetch(part.key) for part in inputs.rows]
+        paths = storage.fetch_all(part.key for part in inputs.rows)
         unmatched.check(con, plan.source.scorers, made.scores, paths)
         facts = card.describe(con, storage, made, paths) | placeholders.count(con, storage, paths) | card.why(recipe)
+        facts |= unmatched.count(con, plan.source.scorers, paths)
+        facts |= unanswered.count(con, plan.source.scorers, paths)
     if neighbours:
         facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}
+    if mixtures := _mixtures(storage, made):
+        facts |= {"mixtures": mixtures}
     return decide(storage, inputs, facts, seconds)
 
 
@@ -91,9 +100,10 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     newest = Manifest.open(storage)
     for part in newest.parts:
         if not complete(storage, part.rows, part.count):
-            raise StorageError(f"{storage.root / part.rows} is damaged: run `winnow curate`, which writes it again")
+            raise StorageError(f"{storage.address(part.rows)} is damaged: run `winnow curate`, which writes it again")
     try:
-        steps = newest.funnel(recipe)
+        newest.check_last(recipe)
+        steps = newest.funnel(replace(recipe, selection=None))
     except RecipeError as error:
         raise RecipeError(f"recipe {recipe.name!r} does not fit the published scores: {error}") from None
     for step in steps:
@@ -112,11 +122,12 @@ def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: 
     `facts` are for the card; `seconds` is the time spent on the rows.
     """
     started = time.monotonic()
-    last = Manifest.open(storage).document.verdicts if commits(storage) else ()
+    newest = _newest(storage)
+    last = newest.document.verdicts if newest else ()
     broken = {key for key in last if not intact(storage, key)}
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
-        keys = verdicts.put(con, storage, inputs.rows, inputs.recipe, inputs.neighbours or {})
-        files = [storage.fetch(part.key) for part in inputs.rows], [storage.fetch(key) for key in keys]
+        keys = deciding.put(con, storage, inputs)
+        files = storage.fetch_all(part.key for part in inputs.rows), storage.fetch_all(keys)
         counts = Counts(inputs.ledger.input, inputs.ledger.repeated, **verdicts.count(con, *files))
     document = Document(inputs, tuple(keys), counts)
     repaired = tuple(key for key in keys if key in broken)
@@ -133,6 +144,9 @@ def _inputs(storage: Storage, ledger: Ledger, made: Results, quarantined: Mappin
     neighbours = _neighbours(made)
     predicates.bind(recipe.filters, made.columns)
     distinct.check(recipe.distinct, {name: each.radius for name, each in neighbours.items()}, made.columns)
+    if recipe.selection:
+        scorers = Scorers(made.plan.source.embedding_scorers, made.plan.source.features_scorers)
+        choosing.check(recipe.selection, scorers, made.columns)
     return Inputs(
         FORMAT,
         made.plan.source.name,
@@ -153,13 +167,29 @@ def _neighbours(made: Results) -> dict[str, Neighbours]:
     }
 
 
+def _mixtures(storage: Storage, made: Results) -> dict[str, Any]:
+    """By scorer of kind mixed, its weights and what they are worth."""
+    return {
+        name: json.loads(storage.fetch(f"{made.scores[name].folder}/{mixture_file.NAME}").read_bytes())
+        for name, spec in made.plan.source.scorers.items()
+        if isinstance(spec, MixedSpec)
+    }
+
+
 def _unchanged(storage: Storage, inputs: Inputs) -> Manifest | None:
     """The newest manifest, if these are its inputs. It compares keys, and computes nothing again.
 
     Verdicts are small, so their bytes are compared with their names as well: damaged ones are written again.
     """
-    if not commits(storage):
+    newest = _newest(storage)
+    if newest is None or newest.document.inputs != inputs:
         return None
-    newest = Manifest.open(storage)
-    same = newest.document.inputs == inputs
-    return newest if same and all(intact(storage, part.verdicts) for part in newest.parts) else None
+    return newest if all(intact(storage, part.verdicts) for part in newest.parts) else None
+
+
+def _newest(storage: Storage) -> Manifest | None:
+    """The newest manifest; None without one, or if the store has lost it or its card, which are then written again."""
+    known = commits(storage)
+    if not known or not all(map(storage.done, (f"manifests/{known[-1].id}.json", card.key(known[-1].id)))):
+        return None
+    return Manifest.open(storage)

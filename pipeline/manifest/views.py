@@ -73,7 +73,7 @@ measured. `curve` has the score after each number of images, `losses` those of a
 """
 
 
-def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
+def of_rows(manifests: Sequence[Manifest]) -> dict[str, str]:
     """The SELECTs over the rows of these manifests, one for each source, by the name of the view."""
     parts = [f"SELECT *, {duck.literal(each.source)} AS source FROM ({each.view()})" for each in manifests]
     return {
@@ -85,19 +85,20 @@ def newest(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 
 def every(storages: Iterable[Storage]) -> list[Manifest]:
-    """Every complete published manifest, without repetitions, the oldest first."""
+    """Every complete published manifest, without repetitions, the oldest first. One that the store lost is left out."""
     known = ((storage, name) for storage in storages for name in dict.fromkeys(each.id for each in commits(storage)))
-    return [each for storage, name in known if (each := Manifest.open(storage, name)).complete]
+    there = (Manifest.open(storage, name) for storage, name in known if storage.done(f"manifests/{name}.json"))
+    return [each for each in there if each.complete]
 
 
 def history(storages: Iterable[Storage]) -> dict[str, str]:
     """The view `history`: which row was in which manifest, and on which side. Empty without a manifest.
 
-    Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by.
+    Its columns: source, manifest, uid, url, sha256, status, kept, dropped_by, copies.
     """
     parts = [
         f"SELECT {duck.literal(each.source)} AS source, {duck.literal(each.id)} AS manifest, "
-        f"uid, url, sha256, status, kept, dropped_by FROM ({each.view()})"
+        f"uid, url, sha256, status, kept, dropped_by, copies FROM ({each.view()})"
         for each in every(storages)
     ]
     return {"history": "\nUNION ALL\n".join(parts)} if parts else {}
@@ -105,7 +106,7 @@ def history(storages: Iterable[Storage]) -> dict[str, str]:
 
 def draws(storages: Iterable[Storage]) -> list[Path]:
     """The files with the rows that were drawn for trials."""
-    return [storage.fetch(key) for storage in storages for key in storage.keys("draws")]
+    return [path for storage in storages for path in storage.fetch_all(storage.keys("draws"))]
 
 
 def trained_on(storages: Iterable[Storage]) -> dict[str, str]:
@@ -148,10 +149,10 @@ def trials(storages: Iterable[Storage]) -> pa.Table:
     """The table `trials`."""
     rows = []
     for storage in storages:
-        for key in finished(storage):
-            trial: dict[str, Any] = json.loads(storage.fetch(key).read_bytes())
+        for path in storage.fetch_all(finished(storage)):
+            trial: dict[str, Any] = json.loads(path.read_bytes())
             plain = {n: v for n, v in trial.items() if n in TRIALS.names or isinstance(v, str | int | float | bool)}
-            rows.append({"key": Path(key).stem, **plain})
+            rows.append({"key": path.stem, **plain})
     others = sorted({name for row in rows for name in row} - set(TRIALS.names))
     found = {name: pa.array([row.get(name) for row in rows]) for name in others}
     return pa.table(

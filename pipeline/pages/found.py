@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import StorageError
 from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.shown_pictures import ShownPictures
 from pipeline.pages.rendering import write_page
 from pipeline.pages.untrusted import Thumbnails
 from pipeline.query.search import Hit
@@ -25,12 +26,21 @@ class Shown:
     picture: str | None
 
 
-def write(manifest: Manifest, query: str, scorer: str, searched: str, hits: Sequence[Hit], path: Path) -> None:
+def write(
+    manifest: Manifest,
+    query: str,
+    scorer: str,
+    searched: str,
+    hits: Sequence[Hit],
+    path: Path,
+    pictures: ShownPictures | None = None,
+) -> None:
     """Write the page to `path`. `query` and `searched` are what was looked for, and among which pairs, in words.
 
-    Raises StorageError if the file cannot be written.
+    `pictures` are those of the manifest, by default with unsafe ones veiled. Raises StorageError if the file cannot be
+    written.
     """
-    thumbnails = Thumbnails(manifest.storage, manifest)
+    thumbnails = Thumbnails(pictures or ShownPictures.safe(manifest))
     facts = {
         "manifest": manifest,
         "query": query,

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import duckdb
 
 from pipeline.filtering.thresholds import Threshold
-from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.shown_pictures import ShownPictures
 from pipeline.pages.untrusted import Thumbnails, plain
-from pipeline.store.storage import Storage
 
 SAMPLE = 12
 """Pairs of a gallery."""
@@ -55,9 +54,7 @@ class _Selection:
         return rows
 
 
-def galleries(
-    con: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest, lines: Sequence[Threshold]
-) -> list[Gallery]:
+def galleries(con: duckdb.DuckDBPyConnection, pictures: ShownPictures, lines: Sequence[Threshold]) -> list[Gallery]:
     """Kept pairs, dropped pairs, and for each threshold the pairs nearest to it. The same manifest, the same pairs."""
     chosen = f"(SELECT shard FROM rows WHERE status = 'ok' GROUP BY shard ORDER BY hash(shard) LIMIT {SHARDS})"
     con.execute(f"CREATE TEMP TABLE sample AS FROM rows WHERE status = 'ok' AND shard IN {chosen}")
@@ -70,7 +67,7 @@ def galleries(
         *map(_near, lines),
     ]
     rows = [each.rows(con) for each in selections]
-    thumbnails = Thumbnails(storage, manifest)
+    thumbnails = Thumbnails(pictures)
     return [
         Gallery(
             each.title,

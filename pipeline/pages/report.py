@@ -14,9 +14,10 @@ from filters import catalog
 from pipeline.errors import SourceError
 from pipeline.filtering import thresholds
 from pipeline.filtering.funnel import Overlap
-from pipeline.manifest import remarks
+from pipeline.manifest import copies, remarks
 from pipeline.manifest.log import commits
 from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.shown_pictures import ShownPictures
 from pipeline.pages import charts, failures, galleries
 from pipeline.pages.predictions import data_uri
 from pipeline.pages.rendering import write_page
@@ -26,6 +27,9 @@ from pipeline.review.drift import Drift
 from pipeline.review.sample import Labelled
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import COMPARED
+
+REPORT = "report.html"
+"""The page of the newest manifest that a command or a run wrote."""
 
 ENCODERS, PARETO = "encoders.json", "encoders.svg"
 """Files that `winnow encoders` writes beside the page: its figures, and their plot."""
@@ -41,29 +45,35 @@ def write(
     path: Path,
     labels: Labelled | None = None,
     composition: Mapping[str, Any] | None = None,
+    pictures: ShownPictures | None = None,
 ) -> None:
     """Write the page of a manifest to `path`. `gain` is what `training.studies.gain.measure` returns, or None.
 
     With `labels` of the manifest's pairs the page says what each filter caught. `composition` is what
     `training.studies.composition.part` returns: what the scorer cannot see. The page shows the comparison of encoders
-    if its files are beside `path`.
+    if the store has one. `pictures` are those of the manifest, by default with unsafe ones veiled.
     """
     facts = {
-        **_facts(storage, manifest, gain),
+        **_facts(storage, manifest, gain, pictures or ShownPictures.safe(manifest)),
         "caught": _caught(manifest, labels) if labels else None,
-        "encoders": _encoders(path.parent),
+        "encoders": _encoders(storage),
         "composition": composition,
     }
     write_page("report.html.jinja", path, facts | {"charts": charts, "data_uri": data_uri})
 
 
-def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None) -> dict[str, Any]:
-    recipe, published = manifest.recipe, [commit for commit in commits(storage) if commit.id == manifest.id]
+def _facts(
+    storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None, pictures: ShownPictures
+) -> dict[str, Any]:
+    recipe, log = manifest.recipe, commits(storage)
+    published = [commit for commit in log if commit.id == manifest.id]
     numbers = charts.histogram_fields(manifest)
-    named = [each for each in catalog.recipes().values() if each.filters and manifest.fits(each)]
+    filters = (each for each in catalog.recipes().values() if each.filters and not each.selection)  # those take minutes
+    named = [each for each in filters if manifest.fits(each)]
     others = [each for each in named if each.name != recipe.name]
     compared = manifest.compare([recipe, *others])
-    parent = Manifest.open(storage, published[-1].parent) if published[-1].parent else None
+    kept = {commit.id for commit in log}  # an older manifest may have been removed
+    parent = Manifest.open(storage, published[-1].parent) if published[-1].parent in kept else None
     difference = diff.between(parent, manifest, examples=0) if parent and parent.complete else None
     with manifest.connection() as con:
         lines = thresholds.find(con, recipe, [field.name for field in numbers])
@@ -77,6 +87,9 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "commit": published[-1],
             "funnel": compared.funnels[0].steps,
             "remarks": remarks.of(manifest),
+            "copies": copies.histogram(manifest.select()["copies"].to_numpy(), manifest.counts.pool)
+            if recipe.repeats
+            else [],
             "compared": compared,
             "filters": _matrix([each.name for each in recipe.filters], compared.funnels[0].overlaps),
             "recipes": _matrix([each.name for each in (recipe, *others)], compared.shared),
@@ -84,7 +97,7 @@ def _facts(storage: Storage, manifest: Manifest, gain: Mapping[str, Any] | None)
             "drifts": _drifts(difference) if difference else [],
             "histograms": [each for each in histograms if each],
             "sampled": (min(galleries.SHARDS, stored), stored),
-            "galleries": galleries.galleries(con, storage, manifest, lines),
+            "galleries": galleries.galleries(con, pictures, lines),
             "causes": failures.causes(con, manifest),
             "domains": failures.domains(con),
             "gain": gain,
@@ -99,14 +112,14 @@ def _caught(manifest: Manifest, labels: Labelled) -> dict[str, Any] | None:
         return None
 
 
-def _encoders(folder: Path) -> dict[str, Any] | None:
+def _encoders(storage: Storage) -> dict[str, Any] | None:
     """The comparison of encoders, with its `plot` as a data URI; None if there is none, or an older winnow wrote it."""
-    if not ((folder / ENCODERS).is_file() and (folder / PARETO).is_file()):
+    if not (storage.done(ENCODERS) and storage.done(PARETO)):
         return None
-    found: dict[str, Any] = json.loads((folder / ENCODERS).read_bytes())
+    found: dict[str, Any] = json.loads(storage.fetch(ENCODERS).read_bytes())
     if found["code"] != COMPARED:
         return None
-    plot = base64.b64encode((folder / PARETO).read_bytes()).decode()
+    plot = base64.b64encode(storage.fetch(PARETO).read_bytes()).decode()
     return found | {"plot": f"data:image/svg+xml;base64,{plot}"}
 
 

@@ -4,9 +4,7 @@ import base64
 import io
 import re
 
-from pipeline.manifest.manifest import Manifest
-from pipeline.store.storage import Storage
-from pipeline.store.tarfiles import Tars
+from pipeline.manifest.shown_pictures import ShownPictures
 
 LONGEST = 240
 """Characters of a caption, a URL or an error in a list, at most."""
@@ -26,12 +24,12 @@ def plain(text: str, longest: int = LONGEST) -> str:
 class Thumbnails:
     """Thumbnails of a manifest's stored pictures. Of a tar only the headers and the one picture are read."""
 
-    def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._tars = Tars(storage, manifest.stages.shards)
+    def __init__(self, pictures: ShownPictures) -> None:
+        self._pictures = pictures
 
     def read(self, shard: int, member: str, longer: int = THUMBNAIL) -> bytes | None:
         """A JPEG, or None if the tar is gone or has no such member. Raises StorageError for a damaged tar."""
-        stored = self._tars.read(shard, member)
+        stored = self._pictures.read(shard, member)
         return None if stored is None else _smaller(stored, longer)
 
     def data_uri(self, shard: int, member: str, longer: int = THUMBNAIL) -> str | None:

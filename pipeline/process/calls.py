@@ -30,29 +30,46 @@ class ProcessError(WinnowError):
     """A process ended without an answer: it was killed, or ran out of memory."""
 
 
+class Call:
+    """A call of `target`, "module:function", in a process with these limits, from the time that this is made."""
+
+    def __init__(self, target: str, *arguments: Any, limits: Limits) -> None:
+        self._limits, self._request = limits, pickle.dumps((sys.path, limits, arguments))
+        command = lifeline.python("pipeline.process.calls", target)
+        self._process = lifeline.start(
+            command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def result(self) -> Any:
+        """What the function returns. To be called once; raises what `call` raises."""
+        deadline = self._limits.deadline
+        with self._process as process:
+            try:
+                answer, words = process.communicate(self._request, deadline)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"stopped after {deadline:g} s") from None
+            finally:
+                process.kill()
+        if process.returncode or not answer:
+            last = (words.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+            raise ProcessError(f"a process ended with status {process.returncode}: {last}")
+        result = pickle.loads(answer)  # noqa: S301 - of our own process
+        if isinstance(result, WinnowError | MemoryError):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        """End the process. Whoever waits for the result gets a ProcessError."""
+        self._process.kill()
+
+
 def call(target: str, *arguments: Any, limits: Limits) -> Any:
     """The result of `target`, "module:function", called in a process with these limits.
 
     Raises what the function raises if that is a WinnowError or a MemoryError, TimeoutError at the deadline, and
     ProcessError if the process ends without an answer.
     """
-    command = lifeline.python("pipeline.process.calls", target)
-    with lifeline.start(
-        command, None, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            answer, words = process.communicate(pickle.dumps((sys.path, limits, arguments)), limits.deadline)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"stopped after {limits.deadline:g} s") from None
-        finally:
-            process.kill()
-    if process.returncode or not answer:
-        last = (words.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-        raise ProcessError(f"a process ended with status {process.returncode}: {last}")
-    result = pickle.loads(answer)  # noqa: S301 - of our own process
-    if isinstance(result, WinnowError | MemoryError):
-        raise result
-    return result
+    return Call(target, *arguments, limits=limits).result()
 
 
 def _serve(target: str) -> None:

@@ -1,11 +1,14 @@
-"""The machine that a benchmark ran on: its memory and processors."""
+"""This machine: its memory, its processors, and when a process of it was started."""
 
 import contextlib
 import os
 import platform
 import resource
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _MAXRSS = 1 << (20 if sys.platform == "darwin" else 10)
 """Units of the system's peak memory in a MiB."""
@@ -38,3 +41,26 @@ def processor() -> str:
 def cores() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def identity() -> dict[str, Any]:
+    """This process, for a record that other processes and machines read (`has_ended`): host, pid and started."""
+    return {"host": platform.node(), "pid": os.getpid(), "started": started(os.getpid())}
+
+
+def has_ended(process: Mapping[str, Any]) -> bool:
+    """Whether the process of an `identity` was one of this machine, and is no more. A later one with its id is none."""
+    return bool(process["host"] == platform.node() and started(process["pid"]) != process["started"])
+
+
+def started(pid: int) -> str | None:
+    """The start time of the process, in the format of this system; None if there is no such process."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, *rest = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip() or None

@@ -46,7 +46,7 @@ def _answer(job: Job) -> None:
     views_named = statement.check(job.sql)
     storages = [Storage(Path(root)) for root in job.roots]
     with duck.connect(Path(job.folder, "spill")) as con:
-        allowed = _create_views(con, storages, views_named)
+        allowed = _create_views(con, storages, views_named, job.manifest)
         con.execute(f"SET memory_limit = '{MEMORY}B'")
         con.execute(f"SET max_temp_directory_size = '{SPILL}B'")
         names = sorted({name for path in allowed for name in (str(path), duck.escape(path))})  # DuckDB checks both
@@ -66,14 +66,16 @@ def _bound(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
         return con.sql(sql)
 
 
-def _create_views(con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], names: Set[str]) -> list[Path]:
+def _create_views(
+    con: duckdb.DuckDBPyConnection, storages: Sequence[Storage], names: Set[str], chosen: str | None
+) -> list[Path]:
     """Create the views that the SQL may refer to, and give the files that they read.
 
-    All but the views of the newest manifests read a file for each manifest or trial, so they exist for SQL that names
+    All but the views of rows read a file for each manifest or trial, so they exist for SQL that names
     them.
     """
-    newest = [Manifest.open(storage) for storage in storages]
-    selects, files = views.newest(newest), [path for manifest in newest for path in manifest.files()]
+    manifests = [Manifest.open(storage, chosen) for storage in storages]
+    selects, files = views.of_rows(manifests), [path for manifest in manifests for path in manifest.files()]
     if "history" in names:
         selects |= views.history(storages)
         files += [path for manifest in views.every(storages) for path in manifest.files()]

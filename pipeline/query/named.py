@@ -63,7 +63,7 @@ QUERIES: Mapping[str, Query] = {
     "duplicates": Query(
         "pairs, mean similarity and share kept, by number of copies of the picture",
         "SELECT duplicates_count AS copies, count(*) AS pairs, round(avg(clip_similarity), 4) AS similarity, "
-        "round(avg(kept::INT), 3) AS kept FROM rows WHERE status = 'ok' GROUP BY copies ORDER BY copies",
+        "round(avg(kept::INT), 3) AS kept FROM rows WHERE status = 'ok' GROUP BY duplicates_count ORDER BY 1",
     ),
     "trained": Query(
         "trials and their mean score, by manifest, kind of task, learner and arm",

@@ -4,6 +4,7 @@
 imports neither DuckDB nor the manifest: the process does, meanwhile.
 """
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pipeline.errors import QueryError, StorageError
 from pipeline.manifest.log import commits
 from pipeline.process import lifeline
 from pipeline.process.scratch import temporary_folder
+from pipeline.query import copies
 from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -28,12 +30,16 @@ _prepared: "list[subprocess.Popen[bytes]]" = []
 
 @dataclass(frozen=True)
 class Job:
-    """What the process gets: the SQL, the folders of the sources, the folder for its answer, and its row limit."""
+    """What the process gets: the SQL, the folders of the sources, the folder for its answer, and its row limit.
+
+    `manifest` is the id of the manifest behind the views of rows, for one source; the newest if None.
+    """
 
     sql: str
     roots: Sequence[str]
     folder: str
     limit: int | None
+    manifest: str | None = None
 
 
 def prepare() -> None:
@@ -41,17 +47,26 @@ def prepare() -> None:
     _prepared[:] = [_start()]
 
 
-def run(sql: str, storages: Sequence[Storage], limit: int | None = None, deadline: float = DEADLINE) -> "pa.Table":
+def run(
+    sql: str,
+    storages: Sequence[Storage],
+    limit: int | None = None,
+    deadline: float = DEADLINE,
+    manifest: str | None = None,
+) -> "pa.Table":
     """The answer to one SELECT over the views of these sources (`pipeline.manifest.views`).
 
-    `rows` has a column `source`; `limit` is the most rows of the answer, None for all. Raises QueryError, in one line,
+    `rows` has a column `source`; `limit` is the most rows of the answer, None for all. The rows are those of the newest
+    manifests, or for one source of its `manifest`. Raises QueryError, in one line,
     for anything but a SELECT, for SQL that fails, and at the deadline; StorageError where nothing is published.
     """
-    published = [str(storage.root) for storage in storages if commits(storage)]
+    published = [storage for storage in storages if commits(storage)]
     if not published:
         raise StorageError("nothing is published yet: run `winnow curate` first")
-    with temporary_folder() as folder:
-        _supervise(Job(sql, published, str(folder), limit), deadline)
+    with contextlib.ExitStack() as held:
+        folder = held.enter_context(temporary_folder())
+        roots = [str(held.enter_context(copies.in_folder(storage, sql, manifest))) for storage in published]
+        _supervise(Job(sql, roots, str(folder), limit, manifest), deadline)
         import pyarrow as pa
 
         with pa.memory_map(str(folder / "result")) as file, pa.ipc.open_stream(file) as reader:

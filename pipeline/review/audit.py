@@ -72,7 +72,7 @@ def audit(manifest: Manifest, recipe: Recipe, most: int = MOST) -> Audit:
     with manifest.connection() as con:
         con.from_arrow(kept).create("chosen")
         con.execute(
-            f"CREATE TABLE pool AS SELECT {', '.join(columns)}, uid IN (FROM chosen) AS kept FROM rows "
+            f"CREATE TABLE pool AS SELECT {', '.join(columns)}, uid IN (SELECT uid FROM chosen) AS kept FROM rows "
             "WHERE status = 'ok'"
         )
         ((pairs, removed),) = con.execute("SELECT count(*), count(*) FILTER (NOT kept) FROM pool").fetchall()

@@ -7,6 +7,9 @@ laxest. It is rounded towards the lax side to 3 significant digits, or to more w
 pair without a score counts as not caught. A threshold is recommended only if its F1 is above that of dropping all pairs
 and of dropping none, and if at most 5 % of 999 shuffles of the labels have a threshold as good.
 
+Where several people labelled a pair, the label counts that more than half of them gave. Without one the pair is left
+out, and counted as disputed. The agreement of each two labellers is Cohen's kappa (`pipeline.review.agreement`).
+
 The figures come from the sample that the threshold was chosen on, so they are a little optimistic. Precision depends on
 the share of bad pairs in the sample. Nothing is changed: a person copies a threshold into the source file.
 """
@@ -25,6 +28,7 @@ import numpy.typing as npt
 from filters.core import Filter
 from pipeline.errors import SourceError, StorageError, did_you_mean
 from pipeline.filtering.thresholds import Comparison
+from pipeline.review import agreement
 from pipeline.review.rates import Rate
 from pipeline.review.rule import best_edge, chance, roundings
 from pipeline.review.sample import Labelled
@@ -35,7 +39,7 @@ from pipeline.store import duck
 from pipeline.store.digests import canonical_json, digest
 from pipeline.store.storage import Storage
 
-CODE = 2
+CODE = 3
 """Raised when the same sample would give other figures."""
 
 RULE = (
@@ -102,7 +106,10 @@ def rows(source: Source) -> list[FilterRow]:
 
 
 def measure(source: Source, storage: Storage, labels: Path) -> dict[str, Any]:
-    """The `Calibration` of every filter with `catches`, as JSON. It is stored under calibration/, too.
+    """The `Calibration` of every filter with `catches`, and the `Agreement` of each two labellers, as JSON.
+
+    It is stored under calibration/, too, but for the pairs that labellers disagree on: stored texts of a pair would
+    outlive its takedown.
 
     Raises StorageError if the sample is not scored yet, and RecipeError for a filter that does not bind.
     """
@@ -122,15 +129,25 @@ def measure(source: Source, storage: Storage, labels: Path) -> dict[str, Any]:
         "code": CODE,
         "source": source.name,
         "manifest": manifest.id,
-        "labels": {"file": known.path.name, "pairs": len(known.table), "repeated": known.repeated},
+        "labels": {
+            "file": known.path.name,
+            "pairs": len(known.table),
+            "repeated": known.repeated,
+            "disputed": known.disputed,
+        },
         "downloaded": downloaded,
         "good": list(known.good),
         "rule": RULE,
         "filters": [asdict(each) for each in calibrations],
         "left_out": [row.name for row in source.filters or () if not row.catches],
     }
+    agreements = [asdict(each) for each in agreement.of(known)]
+    pairs = {"disagreements": [each.pop("disagreements") for each in agreements]}
+    made["agreement"] = agreements
     storage.put_if_absent(f"{FOLDER}/{digest([made, known.table.to_pydict()])[:32]}.json", canonical_json(made))
-    plain: dict[str, Any] = json.loads(canonical_json(made))
+    plain: dict[str, Any] = json.loads(canonical_json(made | pairs))
+    for each, others in zip(plain["agreement"], plain.pop("disagreements"), strict=True):
+        each["disagreements"] = others
     return plain
 
 

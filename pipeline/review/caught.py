@@ -45,7 +45,12 @@ def count(manifest: Manifest, known: Labelled) -> dict[str, Any]:
     return {
         "manifest": manifest.id,
         "recipe": manifest.recipe.name,
-        "labels": {"file": known.path.name, "pairs": len(known.table), "repeated": known.repeated},
+        "labels": {
+            "file": known.path.name,
+            "pairs": len(known.table),
+            "repeated": known.repeated,
+            "disputed": known.disputed,
+        },
         "absent": len(known.table) - present,
         "good": list(known.good),
         "kinds": kinds,

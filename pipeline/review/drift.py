@@ -165,11 +165,11 @@ def _is_text(kind: pa.DataType) -> bool:
 def _mask(manifest: Manifest, only_kept: bool) -> pa.ChunkedArray:
     if not only_kept:
         return pc.equal(_column(manifest, "status"), "ok")
-    return _read([manifest.storage.fetch(part.verdicts) for part in manifest.parts], "kept")
+    return _read(manifest.storage.fetch_all(part.verdicts for part in manifest.parts), "kept")
 
 
 def _column(manifest: Manifest, name: str) -> pa.ChunkedArray:
-    return _read([manifest.storage.fetch(part.rows) for part in manifest.parts], name)
+    return _read(manifest.storage.fetch_all(part.rows for part in manifest.parts), name)
 
 
 def _read(files: Sequence[Path], name: str) -> pa.ChunkedArray:

@@ -19,7 +19,7 @@ FOLDER = "calibration"
 
 def sample_storage(storage: Storage) -> Storage:
     """The store of the sample's results, if it is a source of its own."""
-    return Storage(storage.root / FOLDER)
+    return storage.below(FOLDER)
 
 
 def sample_source(source: Source, labels: Path) -> Source:
@@ -33,7 +33,7 @@ def unfiltered(source: Source, pairs: Mapping[str, Any]) -> Source:
 
     `pairs` are the settings that say where its pairs come from.
     """
-    own = {"name": f"{source.name}-calibration"} | dict.fromkeys(("recipe", "filters", "distinct", "task"))
+    own = {"name": f"{source.name}-calibration"} | dict.fromkeys(("recipe", "filters", "distinct", "selection", "task"))
     # Nothing is trained on the sample, so no test picture can leak into it.
     scorers = {name: spec for name, spec in source.scorers.items() if not isinstance(spec, LeaksSpec)}
     return source.model_copy(update={**own, "scorers": scorers, **pairs})

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from pipeline.errors import ModelError
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 from pipeline.settings.fields import ExistingPath, Table
-from pipeline.store.digests import file_digest
+from pipeline.store.kept_digests import digest_of
 
 VERSION = 1
 
@@ -44,7 +44,7 @@ class Recording(Table):
 
     def identity(self) -> Mapping[str, Any]:
         """The file's digest, and how it is read."""
-        return {**self.model_dump(mode="json", exclude={"file"}), "file": file_digest(self.file)}
+        return {**self.model_dump(mode="json", exclude={"file"}), "file": digest_of(self.file)}
 
 
 class RecordedSpec(Spec):

@@ -168,6 +168,25 @@ class HeadSpec(Spec):
         raise NotImplementedError
 
 
+class SharingSpec(Spec):
+    """A scorer of pairs that shares the loaded model of another scorer, `of`, if one is named."""
+
+    of: str | None = None
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose model it uses."""
+        return () if self.of is None else (self.of,)
+
+    def check(self, of: Spec) -> None:
+        """Raises SourceError if `of` has no model that it can use."""
+        raise NotImplementedError
+
+    def load(self, of: "Callable[[], Any] | None" = None) -> Scorer:
+        """The loaded scorer. `of` returns the loaded scorer `of`; None if none is named."""
+        raise NotImplementedError
+
+
 class PoolSpec(Spec):
     """A score that needs all rows. It is computed when every shard has all other scores."""
 

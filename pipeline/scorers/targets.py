@@ -1,8 +1,8 @@
 """Target pictures, examples of the tasks that a model is trained for, as embeddings of the pool's own model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ def check(path: Path, name: str, of: Spec) -> None:
             f"{name!r} is of kind {of.kind!r} and encodes no pictures: "
             f"give targets as {VECTORS}, embeddings of {of.encoder}"
         )
-    if not picture_sets.files(path):
+    if path.suffix == VECTORS:
+        _check_shape(path, _open(path, "r"))
+    elif next(iter(picture_sets.read(path)), None) is None:
         raise ModelError(f"there is no picture in {path}, which targets means")
 
 
@@ -38,7 +40,7 @@ def embed(path: Path, of: Callable[[], Any] | None) -> npt.NDArray[np.float32]:
     if path.suffix == VECTORS:
         return _read(path)
     assert of is not None
-    return _encode(path, of())
+    return encode(path, picture_sets.read(path), of())
 
 
 def check_width(vectors: npt.NDArray[np.float32], dim: int) -> None:
@@ -50,13 +52,9 @@ def check_width(vectors: npt.NDArray[np.float32], dim: int) -> None:
 
 
 def _read(path: Path) -> npt.NDArray[np.float32]:
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ModelError(f"{path} is no .npy file: {error}") from None
-    if vectors.ndim != 2 or not len(vectors) or vectors.dtype.kind != "f":
-        raise ModelError(f"{path} holds {vectors.dtype} {vectors.shape}: a float array [targets, dim] is needed")
-    vectors = vectors.astype(np.float32)
+    stored = _open(path, None)
+    _check_shape(path, stored)
+    vectors = stored.astype(np.float32)
     norms = np.linalg.norm(vectors, axis=1)
     if not (np.abs(norms - 1) <= NORM).all():
         raise ModelError(
@@ -66,20 +64,35 @@ def _read(path: Path) -> npt.NDArray[np.float32]:
     return found
 
 
-def _encode(path: Path, clip: "Clip") -> npt.NDArray[np.float32]:
+def _open(path: Path, mode: Literal["r"] | None) -> npt.NDArray[Any]:
+    """The array of a .npy file, mapped into memory with the mode "r". Raises ModelError."""
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ModelError(f"{path} is no .npy file: {error}") from None
+    return found
+
+
+def _check_shape(path: Path, stored: npt.NDArray[Any]) -> None:
+    if stored.ndim != 2 or not len(stored) or stored.dtype.kind != "f":
+        raise ModelError(f"{path} holds {stored.dtype} {stored.shape}: a float array [targets, dim] is needed")
+
+
+def encode(path: Path, pictures: Iterable[tuple[str, bytes]], clip: "Clip") -> npt.NDArray[np.float32]:
+    """The embeddings of pictures, names and bytes, of a set: float32 [pictures, dim], L2-normalised.
+
+    Raises ModelError for a broken picture, and if there is none.
+    """
     held: list[npt.NDArray[np.uint8]] = []
     parts = []
-    for prepared in _prepare(path, clip):
-        held.append(prepared)
+    for name, content in pictures:
+        picture = picture_sets.decode(path, name, content)  # a broken picture is reported before it is encoded
+        held.append(clip.prepare(picture))
         if len(held) == WINDOW:
             parts.append(clip.encode_pictures(held))
             held = []
     if held:
         parts.append(clip.encode_pictures(held))
+    if not parts:
+        raise ModelError(f"there is no picture in {path}, which targets means")
     return np.concatenate(parts)
-
-
-def _prepare(path: Path, clip: "Clip") -> Iterator[npt.NDArray[np.uint8]]:
-    for name, content in picture_sets.read(path):
-        picture = picture_sets.decode(path, name, content)  # a broken picture is reported before it is encoded
-        yield clip.prepare(picture)

@@ -24,7 +24,7 @@ from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, model_valida
 from pipeline.process.user_code import contained
 from pipeline.scorers.spec import Batch, Columns, Scorer, Spec
 from pipeline.scorers.user_modules import Code, Helpers
-from pipeline.settings.fields import existing_path
+from pipeline.settings.fields import COLUMN, existing_path
 from pipeline.store.digests import canonical_json
 
 VERSION = 1
@@ -110,12 +110,17 @@ class UserScorer:
         """The result of `score` of the file. Raises TypeError if it is no dict, and ExitError."""
         with contained(), self._helpers.first():
             found = self._score(batch)
-        if not isinstance(found, Mapping):
-            raise TypeError(f"score(batch) returned {type(found).__name__}, not a dict of columns")
-        return {
-            name: pa.array(values, self._columns.get(name)) if isinstance(values, list) else values
-            for name, values in found.items()
-        }
+        return as_columns(found, self._columns)
+
+
+def as_columns(found: Any, types: Mapping[str, pa.DataType]) -> Columns:
+    """What a `score` returned, with lists as Arrow arrays of these types. Raises TypeError if it is no dict."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"score(batch) returned {type(found).__name__}, not a dict of columns")
+    return {
+        name: pa.array(values, types.get(name)) if isinstance(values, list) else values
+        for name, values in found.items()
+    }
 
 
 _runs: dict[str, _Run] = {}
@@ -154,7 +159,7 @@ def _check_columns(file: str, columns: Any) -> None:
     if not isinstance(columns, dict) or not columns:
         raise ValueError(f'{file} needs columns, a dict like {{"green": "float32"}}')
     for name, kind in columns.items():
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", str(name)):
+        if not re.fullmatch(COLUMN, str(name)):
             raise ValueError(f"{file}: column {name!r} must be lower-case letters, digits and _")
         if kind not in TYPES:
             raise ValueError(f"{file}: column {name!r} is {kind!r}; take one of {', '.join(TYPES)}")

@@ -9,15 +9,16 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.download import download
+from pipeline.download import by_source
 from pipeline.errors import SourceError, StorageError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.ledger.list_rows import agreed_type
-from pipeline.scorers.spec import HeadSpec, PoolSpec, Spec
+from pipeline.scorers.spec import HeadSpec, PoolSpec, SharingSpec, Spec
 from pipeline.sources.columns import row_columns
 from pipeline.sources.loading import extra_names
 from pipeline.sources.source import Source
+from pipeline.store.digests import digest
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 
@@ -42,16 +43,19 @@ class Plan:
 
         Raises SourceError or ModelError for a scorer that cannot run, including scorers of the whole pool.
         """
-        shards = download.stage(source)
+        shards = by_source.stage(source)
         scores = {
             name: _scorer(source, name, spec, shards)
             for name, spec in source.scorers.items()
-            if not isinstance(spec, HeadSpec | PoolSpec)
+            if not isinstance(spec, HeadSpec | SharingSpec | PoolSpec)
         }
         for name, spec in source.scorers.items():
-            if isinstance(spec, HeadSpec):
+            if isinstance(spec, SharingSpec):
+                scores[name] = _sharing(source, name, spec, scores, shards)
+            elif isinstance(spec, HeadSpec):
                 scores[name] = _head(source, name, spec, scores)
             elif isinstance(spec, PoolSpec):
+                _check_columns(source, name, spec)
                 try:
                     spec.check(source.scorers)
                 except SourceError as error:
@@ -71,6 +75,20 @@ class Plan:
         """The storage key of a scorer's certificate, JSON from the first time that it was loaded for its stage."""
         return f"{self.scores[name].folder}/certificate.json"
 
+    @cached_property
+    def of_pool(self) -> Mapping[str, Mapping[str, Any]]:
+        """By scorer of the whole pool: all that decides its results, as JSON, but the pool itself."""
+        return {name: self._of_pool(spec) for name, spec in self.source.scorers.items() if isinstance(spec, PoolSpec)}
+
+    def _of_pool(self, spec: PoolSpec) -> dict[str, Any]:
+        """Of one scorer. It may read another one of the whole pool, which has no stage without the pool."""
+        scorers = self.source.scorers
+        others = {of: other for of in spec.builds_on if isinstance(other := scorers[of], PoolSpec)}
+        reads = {
+            of: digest(self._of_pool(others[of])) if of in others else self.scores[of].key for of in spec.builds_on
+        }
+        return {"kind": spec.kind, **spec.identity(), "reads": {"shards": self.shards.key, **reads}}
+
     def pool(self, ledger: Ledger, quarantined: Iterable[int]) -> dict[str, Stage]:
         """The stages of the scorers of the whole pool. Every pair that the pool gains or loses changes them."""
         pool: dict[str, Any] = {
@@ -79,19 +97,7 @@ class Plan:
         }
         if ledger.revision:
             pool["revision"] = ledger.revision
-        return {
-            name: Stage(
-                f"scores/{name}",
-                {
-                    "kind": spec.kind,
-                    **spec.identity(),
-                    "reads": {"shards": self.shards.key, **{of: self.scores[of].key for of in spec.builds_on}},
-                    "pool": pool,
-                },
-            )
-            for name, spec in self.source.scorers.items()
-            if isinstance(spec, PoolSpec)
-        }
+        return {name: Stage(f"scores/{name}", {**made_by, "pool": pool}) for name, made_by in self.of_pool.items()}
 
     def results(self, storage: Storage, ledger: Ledger, quarantined: Iterable[int]) -> "Results":
         """The results of this plan for the ledger's pairs."""
@@ -151,6 +157,18 @@ def _scorer(source: Source, name: str, spec: Spec, shards: Stage) -> Stage:
     spec.check_source(source.name)
     decoder = {"decoder": decoders.identity(source.decoder)} if spec.looks_at_pictures else {}
     return Stage(f"scores/{name}", {"kind": spec.kind, **spec.identity(), **decoder, "reads": shards.key})
+
+
+def _sharing(source: Source, name: str, spec: SharingSpec, scores: Mapping[str, Stage], shards: Stage) -> Stage:
+    """The stage of a scorer of pairs that may use the model of another scorer."""
+    stage = _scorer(source, name, spec, shards)
+    if spec.of is None:
+        return stage
+    try:
+        spec.check(source.scorers[spec.of])
+    except SourceError as error:
+        raise SourceError(f"scorers.{name}.{error}") from None
+    return Stage(stage.name, {**stage.made_by, "reads": {"shards": shards.key, "of": scores[spec.of].key}})
 
 
 def _head(source: Source, name: str, spec: HeadSpec, scores: Mapping[str, Stage]) -> Stage:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import ModelError, ShardError, WinnowError
 from pipeline.ledger.ledger import Shard
-from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, PerShard, Scorer, Spec
+from pipeline.scorers.spec import WINDOW, Batch, Certified, Head, HeadSpec, PerShard, Scorer, SharingSpec, Spec
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.windows import Opened, Windows
 from pipeline.scoring.writer import ScoreWriter
@@ -79,10 +79,15 @@ class Scoring:
         """The scorer or head of that name, loaded once."""
         if name not in self._loaded:
             spec = self.specs[name]
-            self._loaded[name] = spec.load(partial(self.load, spec.of)) if isinstance(spec, HeadSpec) else spec.load()
+            self._loaded[name] = self._load(spec)
             self._check(name)
             self.plan.scores[name].describe(self.storage)
         return self._loaded[name]
+
+    def _load(self, spec: Spec) -> Any:
+        if isinstance(spec, HeadSpec | SharingSpec) and spec.of is not None:
+            return spec.load(partial(self.load, spec.of))
+        return spec.load()
 
     def _scorer(self, name: str, shard: Shard) -> Scorer:
         """The scorer of that name for the shard."""
@@ -141,12 +146,12 @@ class Scoring:
                         columns = scorer.score(_batch(window.pairs, window.images.get(name, ())))
                         self.seconds[name] += time.perf_counter() - started
                         results[name].add(window.rows, columns)
+            made = {}
             for name, result in results.items():
                 if name in self.plan.embeddings:
-                    self.storage.put_file(
-                        self.plan.embeddings[name].item(shard.number, ".npy"), result.write_embeddings()
-                    )
-                self._put(shard, name, result, uids)
+                    made[self.plan.embeddings[name].item(shard.number, ".npy")] = result.write_embeddings()
+                made[self.plan.scores[name].item(shard.number, ".parquet")] = result.write(uids)
+            self.storage.put_files(made)
 
     def _run_head(self, shard: Shard, uids: pa.ChunkedArray, name: str, spec: HeadSpec) -> None:
         head: Head = self.load(name)
@@ -158,7 +163,7 @@ class Scoring:
                 rows = there[start : start + WINDOW]
                 with _attribute_errors(name, shard, rows):
                     result.add(rows, head.score(stored[rows, 0].astype(np.float32)))
-            self._put(shard, name, result, uids)
+            self.storage.put_file(self.plan.scores[name].item(shard.number, ".parquet"), result.write(uids))
 
     def _stored(self, of: str, shard: Shard, rows: int) -> npt.NDArray[np.float16]:
         """The embeddings of a scorer for the shard."""
@@ -181,9 +186,6 @@ class Scoring:
             if thing is None:
                 return
             yield thing
-
-    def _put(self, shard: Shard, name: str, result: ScoreWriter, uids: pa.ChunkedArray) -> None:
-        self.storage.put_file(self.plan.scores[name].item(shard.number, ".parquet"), result.write(uids))
 
 
 def _trim() -> None:

@@ -19,7 +19,9 @@ class FilterRow(Table):
 class Calibration(Table):
     """A labelled sample: pairs, each with a label that says what is wrong with it."""
 
-    labels: ExistingPath | None = Field(None, description="a list with the columns url, caption and label")
+    labels: ExistingPath | None = Field(
+        None, description="a list with the columns url, caption, label and perhaps labeller"
+    )
     good: tuple[str, ...] = Field(("clean",), min_length=1, description="labels of good pairs")
 
 

@@ -38,6 +38,9 @@ class Download(Table):
         "hamming", description="how a picture becomes smaller: lanczos is a little sharper and takes twice the time"
     )
     quality: int = Field(95, ge=50, le=100, description="of the stored JPEG")
+    blur_faces: bool = Field(
+        False, description="blur faces before anything is stored; needs the extra faces, see docs/faces.md"
+    )
     threads: int | None = Field(
         None, ge=1, le=4096, description="requests at once, over all shards; by default 32 for each core"
     )

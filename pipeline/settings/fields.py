@@ -9,6 +9,10 @@ LOCAL_DIR = "local-dir:"
 """The prefix of a model that is a local open_clip folder."""
 
 
+COLUMN = "[a-z][a-z0-9_]{0,62}"
+"""The pattern of the name of a scorer's column that a person chooses."""
+
+
 class Table(BaseModel):
     """A table of a source file: frozen, and an unknown key is an error."""
 

@@ -13,11 +13,21 @@ from pipeline.settings.fields import existing_path
 ADDRESS = ("http://", "https://")
 """How the location of a list begins that is not a local file."""
 
-_FORMATS = {"tsv": "tsv", "csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+FORMATS = {
+    "tsv": "tsv",
+    "csv": "csv",
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+}
 """Formats by the ending of a file."""
 
 _COPIES = {
-    "hf": "copy it with `hf download --repo-type dataset`, or write https://huggingface.co/datasets/NAME/resolve/main/FILE",
+    "hf": 'write dataset = "hf://ORGANISATION/NAME" for a dataset with pictures; copy a list of URLs '
+    "with `hf download --repo-type dataset`, or write https://huggingface.co/datasets/NAME/resolve/main/FILE",
     "s3": "copy it with `aws s3 sync`",
     "gs": "copy it with `gcloud storage cp -r`",
 }
@@ -26,7 +36,7 @@ _COPIES = {
 
 def format_of(name: str) -> str | None:
     """The format that the ending of a file's name means, .gz aside; None for an unknown ending."""
-    return _FORMATS.get(name.lower().removesuffix(".gz").rpartition(".")[2])
+    return FORMATS.get(name.lower().removesuffix(".gz").rpartition(".")[2])
 
 
 def list_files(location: str | tuple[str, ...], format: str | None, info: ValidationInfo) -> tuple[str, ...]:  # noqa: A002

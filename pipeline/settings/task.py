@@ -99,6 +99,10 @@ class Budget(Table):
         "words",
         description="of captions: deletion, swap or spelling; all: or synonym, which needs WordNet; or one of them",
     )
+    recaption: str | None = Field(
+        None,
+        description="a column of texts such as judge_recaption: the first version of each caption, where it has one",
+    )
     augmentations: tuple[Literal["text", "both", "guarded"], ...] = Field(
         (),
         description="tried on the filtered pairs, besides that of pictures alone: captions, both by rules, guarded",
@@ -108,7 +112,7 @@ class Budget(Table):
     @property
     def per_trial(self) -> dict[str, Any]:
         """The budget of one trial, as JSON: everything but the number of seeds and the augmentations."""
-        return self.model_dump(exclude={"seeds", "augmentations"})
+        return self.model_dump(exclude={"seeds", "augmentations"}, exclude_none=True)
 
     @property
     def candidates(self) -> list["Budget"]:

@@ -6,8 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.errors import SourceError, did_you_mean
-from pipeline.schema import ORIGIN
+from pipeline.schema import ORIGIN, PLACE
+from pipeline.scorers.label_errors import LabelErrorsSpec
 from pipeline.scorers.leaks import LeaksSpec
+from pipeline.scorers.mixed import MixedSpec
+from pipeline.scorers.target_features import TargetFeaturesSpec
 from pipeline.sources.columns import check_columns
 from pipeline.sources.faults import first_fault
 from pipeline.sources.source import Source
@@ -16,12 +19,16 @@ from pipeline.text_files import read_text
 _FOLDERS = (Path(__file__).parents[2] / "data_manifests", Path("data_manifests"))
 """Where source files are found by name; of two with one name the later folder's counts."""
 
+_COMPARE = LeaksSpec | TargetFeaturesSpec | MixedSpec
+"""The scorers that compare pictures with a test set."""
+
 
 def load(path_or_name: str | Path) -> Source:
     """Read and check a source file: keys, types, files, filters, columns. Raises SourceError with the first fault."""
     source = _read(find(str(path_or_name)))
     _check_union(source)
-    return with_test_set(source)
+    _check_mixed(source)
+    return with_classes(with_test_set(source))
 
 
 def find(path_or_name: str) -> Path:
@@ -61,25 +68,63 @@ def members(source: Source) -> list[tuple[Source, float]]:
     return found
 
 
+def unions_of(name: str) -> list[Source]:
+    """The unions of data_manifests/ with the source of this name. Raises SourceError for one that cannot be read."""
+    unions = [load(path) for path in source_files() if _is_union(path)]
+    return [each for each in unions if any(member.name == name for member, _ in members(each))]
+
+
 def extra_names(source: Source) -> tuple[str, ...]:
-    """The extra columns of the list; for a union `ORIGIN` and those of all members, each once."""
+    """The extra columns of the list, for local pictures after `PLACE`; of a union `ORIGIN` and those of all members."""
     if source.pairs is not None:
-        return source.pairs.extra
+        return (PLACE, *source.pairs.extra) if source.pairs.is_local else source.pairs.extra
     if not source.union:
         return ()
     return (ORIGIN, *dict.fromkeys(name for member, _ in members(source) for name in extra_names(member)))
 
 
 def with_test_set(source: Source) -> Source:
-    """The source whose leaks scorers also search the test set of its task, unless they name a test set of their own."""
+    """The source whose scorers that compare with a test set have that of its task, unless they name their own."""
     if source.task is None or source.task.test is None:
         return source
     test = {"test": source.task.test}
     scorers = {
-        name: spec.model_copy(update=test) if isinstance(spec, LeaksSpec) and spec.test is None else spec
+        name: spec.model_copy(update=test) if isinstance(spec, _COMPARE) and spec.test is None else spec
         for name, spec in source.scorers.items()
     }
     return source.model_copy(update={"scorers": scorers})
+
+
+def with_classes(source: Source) -> Source:
+    """The source whose label_errors scorers check the labels of its task, unless they name classes of their own."""
+    if source.task is None or not source.task.has_classes:
+        return source
+    classes, column = source.task.classes, source.task.column
+    scorers = {
+        name: spec.model_copy(update={"classes": classes, "column": spec.column or column})
+        if isinstance(spec, LabelErrorsSpec) and not spec.classes
+        else spec
+        for name, spec in source.scorers.items()
+    }
+    return source.model_copy(update={"scorers": scorers})
+
+
+def _check_mixed(source: Source) -> None:
+    """Raises SourceError for a mix that may learn from the pictures that the task holds out."""
+    for name, spec in source.scorers.items():
+        if isinstance(spec, MixedSpec) and not spec.reference.folder and source.task and source.task.split:
+            raise SourceError(
+                f"{source.path.name}: scorers.{name}: task.split holds out pictures of this source, and pairs of the "
+                "reference may be among them; give reference a folder with other pictures, or use task.test"
+            )
+
+
+def _is_union(path: Path) -> bool:
+    """Whether a source file has the table [union]. One that is no TOML has none."""
+    try:
+        return "union" in tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError):
+        return False
 
 
 def _files() -> dict[str, Path]:
@@ -104,7 +149,7 @@ def _read(path: Path) -> Source:
 
 def _check_union(source: Source) -> None:
     """Check the columns of the members of a union against each other. Raises SourceError."""
-    names = [name for name in extra_names(source) if name != ORIGIN]
+    names = [name for name in extra_names(source) if name not in (ORIGIN, PLACE)]
     try:
         check_columns(names, source.scorers)
     except ValueError as error:

@@ -8,19 +8,22 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from filters.core import Distinct, Filter, Recipe
+from filters.core import DISTINCT, SELECTION, Distinct, Filter, Recipe
 from pipeline.errors import did_you_mean
 from pipeline.filtering.recipes import find_recipe
 from pipeline.images import decoders
 from pipeline.scorers.duplicates import DuplicatesSpec
 from pipeline.scorers.kinds import AnySpec
 from pipeline.scorers.semantic import SemanticSpec
+from pipeline.scorers.target_features import TargetFeaturesSpec
 from pipeline.settings.choice import Calibration, DistinctRow, DriftRow, FilterRow
 from pipeline.settings.download import Download
+from pipeline.settings.engine import EngineName, Ray
 from pipeline.settings.fields import Table
 from pipeline.settings.model import Model
 from pipeline.settings.pairs import Demo, Pairs
 from pipeline.settings.schedule import check_schedule
+from pipeline.settings.selection import SelectionRow
 from pipeline.settings.sweep import Sweep
 from pipeline.settings.task import Task
 from pipeline.settings.vqa import VqaModel
@@ -50,22 +53,43 @@ def _name_of(what: str) -> Callable[[str], str]:
     return check
 
 
+def _words(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("write a line of text")
+    return text.strip()
+
+
+def _page(address: str) -> str:
+    if not re.fullmatch(r"https?://[^\s<>]+", address):
+        raise ValueError(f"{address!r} is no web address: it begins with https://")
+    return address
+
+
+Words = Annotated[str, AfterValidator(_words)]
+
+
 class Source(Table):
     """The tables and keys of a source file. Read one with `pipeline.sources.loading.load`."""
 
     name: Annotated[str, AfterValidator(_source_name)]
+    title: Words | None = Field(None, description="the data set's name for people, in the card of an export")
+    license: Words | None = Field(None, description="of the data, in the card of an export, such as cc-by-4.0")
+    homepage: Annotated[str, AfterValidator(_page)] | None = Field(None, description="a web page about the data")
     schedule: Annotated[str, AfterValidator(check_schedule)] | None = Field(None, description="cron, in UTC")
     pairs: Pairs | None = None
     demo: Demo | None = None
     union: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         {}, description="other sources, by name or file, and the share of the pairs of each that is drawn"
     )
+    engine: EngineName = Field("local", description="what downloads and scores: this machine, or a Ray cluster")
+    ray: Ray = Ray()
     download: Download = Download()
     decoder: decoders.Name = Field("pillow", description="decodes the stored pictures; the others resize faster")
     scorers: dict[Annotated[str, AfterValidator(_name_of("scorer"))], AnySpec] = Field({}, description="by name")
     recipe: str | None = Field(None, description="a named recipe")
     filters: tuple[FilterRow, ...] | None = Field(None, description="in place of recipe, a list of filters")
     distinct: DistinctRow | None = Field(None, description="removes duplicates after the recipe or the filters")
+    selection: SelectionRow | None = Field(None, description="chooses a set of the pairs that are then left")
     calibration: Calibration = Calibration()
     drift: DriftRow = DriftRow()
     models: dict[Annotated[str, AfterValidator(_name_of("model"))], Model] = Field(
@@ -122,13 +146,25 @@ class Source(Table):
         return {name: spec for name, spec in self.scorers.items() if isinstance(spec, DuplicatesSpec | SemanticSpec)}
 
     @property
+    def embedding_scorers(self) -> list[str]:
+        """The scorers that store embeddings, by name."""
+        return [name for name, spec in self.scorers.items() if spec.encoder is not None]
+
+    @property
+    def features_scorers(self) -> list[str]:
+        """The scorers that have the features of a target set, by name."""
+        return [name for name, spec in self.scorers.items() if isinstance(spec, TargetFeaturesSpec)]
+
+    @property
     def own_recipe(self) -> Recipe:
         """The recipe that this source publishes; without `recipe` and `filters`, every downloaded pair is kept."""
         if self.filters is not None:
             recipe = Recipe(self.name, tuple(Filter(row.name, row.sql, row.why) for row in self.filters))
         else:
             recipe = find_recipe(self.recipe or "everything")
-        if self.distinct is None:
-            return recipe
-        name = recipe.name if self.filters is not None else f"{recipe.name}-distinct"
-        return replace(recipe, name=name, distinct=Distinct(**self.distinct.model_dump()))
+        if self.distinct is not None:
+            recipe = replace(recipe, distinct=Distinct(**self.distinct.model_dump()))
+        if self.selection is not None:
+            recipe = replace(recipe, selection=self.selection.value())
+        added = [DISTINCT] * (self.distinct is not None) + [SELECTION] * (self.selection is not None)
+        return replace(recipe, name="-".join([recipe.name, *added] if self.filters is None else [recipe.name]))

@@ -26,9 +26,10 @@ def disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
             raise StorageError(
                 f"no space left in {where}: free some and run the same command again; nothing is lost"
             ) from error
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS) and not elsewhere:
+        nowhere = number in (errno.ENOENT, errno.ENOTDIR) and not root.is_dir()
+        if nowhere or (number in (errno.EACCES, errno.EPERM, errno.EROFS) and not elsewhere):
             raise StorageError(
-                f"cannot write in {root}: {os.strerror(number)}; choose another folder with {option}"
+                f"cannot write in {root}: {os.strerror(number or 0)}; choose another folder with {option}"
             ) from error
         if broken := disk_broken(error):
             raise StorageError(f"{broken}; or choose another folder with {option}") from error

@@ -29,8 +29,8 @@ def purge(storage: Storage, uids: frozenset[str], result: Takedown) -> None:
         if not gone.true_count:
             continue
         for row in table.filter(gone).select(["url", "caption"]).to_pylist() if labelled else ():
-            if (redact(row["url"]), row["caption"]) in labelled:
-                labels.put(redact(row["url"]), row["caption"], None)
+            if (pair := (redact(row["url"]), row["caption"])) in labelled:
+                labels.remove({pair})
         _purge_results(storage, shard.number, gone, result)
         blank = ingest.wordless(table, gone)
         if not blank.equals(table):
@@ -60,7 +60,7 @@ def _purge_results(storage: Storage, shard: int, gone: pa.BooleanArray, result: 
     for key in storage.find(f"embeddings/*/{number}.npy"):
         result.embeddings += _blank_embeddings(storage, key, gone.to_numpy(zero_copy_only=False))
     held_out = f"features/*/{'[0-9a-f]' * 16}.npz"  # of pictures of any shard
-    for pattern in (f"features/*/{number}-*", f"versions-*/{number}-*", held_out):
+    for pattern in (f"features/*/{number}-*", f"versions-*/{number}-*", held_out, "maps/*/map.parquet"):
         for key in storage.find(pattern):
             remove(storage, key, result)
 
@@ -89,7 +89,7 @@ def _remove_pictures(storage: Storage, tar: str, rows: str) -> int:
     lost = tarfiles.index(path).keys() - named
     if lost:
         with storage.scratch() as scratch:
-            tarfiles.write(scratch / "tar", ((name, data) for name, data in tarfiles.read(path) if name not in lost))
+            tarfiles.write(scratch / "tar", (each for each in tarfiles.read_stored(path) if each[0] not in lost))
             storage.put_file(tar, scratch / "tar")
     return len(lost)
 

@@ -63,7 +63,7 @@ def _closure(storage: Storage, pairs: Sequence[Path], names: Blocked) -> tuple[B
     A pair that failed as forgotten is one of them: its new URL showed a blocked picture. Also gives all digests that
     the URLs of these pairs match.
     """
-    downloads = [storage.fetch(key) for key in storage.find("shards-*/*.parquet")]
+    downloads = storage.fetch_all(storage.find("shards-*/*.parquet"))
     pictures = duck.parquet(downloads) if downloads else "(SELECT NULL AS uid, NULL AS sha256, NULL AS cause)"
     with storage.scratch() as scratch, duck.connect(scratch) as con:
         for name, digests in asdict(names).items():

@@ -20,7 +20,8 @@ from pipeline.takedown.sweep import sweep
 def writing(storage: Storage, source: Source | None = None) -> Iterator[None]:
     """Be the only writer of a store, which holds the results of the source.
 
-    Every command that writes opens its store with this; `Storage.lock` alone does not finish a takedown. Raises
+    Every command that writes opens its store with this, but `winnow gc`, which removes nothing while a takedown is not
+    finished: `Storage.lock` alone does not finish one. Raises
     BusyError if there is another writer, SourceError if the results are of another source file with the same name.
     """
     with storage.lock():

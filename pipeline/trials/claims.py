@@ -1,14 +1,10 @@
 """Claims on trials: the first process to claim a trial trains it."""
 
 import json
-import os
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
+from pipeline.process import machine
 from pipeline.store.digests import canonical_json
 from pipeline.store.storage import Storage
 from pipeline.trials.trials import Setting, Trial
@@ -48,29 +44,11 @@ def _claim(storage: Storage, key: str) -> bool:
     generation = 0
     while storage.done(f"{key}.claim-{generation}"):
         generation += 1
-    me = {"host": platform.node(), "pid": os.getpid(), "started": _started(os.getpid())}
+    me = machine.identity()
     if generation:
         holder = json.loads(storage.fetch(f"{key}.claim-{generation - 1}").read_bytes())
         if me.items() <= holder.items():
             return True
-        if abs(time.time() - holder["time"]) < PATIENCE and _alive(holder):  # a clock may have gone back
+        if abs(time.time() - holder["time"]) < PATIENCE and not machine.has_ended(holder):  # a clock may have gone back
             return False
     return storage.put_if_absent(f"{key}.claim-{generation}", canonical_json(me | {"time": time.time()}))
-
-
-def _alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the process may still be running. A later process with the same id does not count."""
-    return bool(holder["host"] != platform.node() or _started(holder["pid"]) == holder["started"])
-
-
-def _started(pid: int) -> str | None:
-    """The start time of the process, in the format of this system; None if there is no such process."""
-    if Path("/proc/self/stat").exists():
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        state, *rest = stat.rpartition(")")[2].split()
-        return None if state in "ZX" else rest[18]
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip() or None

@@ -171,7 +171,7 @@ def finished(storage: Storage) -> list[str]:
 
 def gain_of(storage: Storage, manifest: str) -> dict[str, Any] | None:
     """The last measured gain of the published recipe; None if there is none of this version."""
-    paths = [storage.fetch(key) for key in storage.keys("gains")]
+    paths = storage.fetch_all(storage.keys("gains"))
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         gain: dict[str, Any] = json.loads(path.read_bytes())
         if gain["manifest"] == manifest and gain["code"] == GAIN and gain["published"]:

@@ -36,10 +36,16 @@ def add_scorer(source: Source, manifest: Manifest, scorer: str) -> Backfill:
     """
     if scorer not in source.scorers:
         raise SourceError(f"{source.name}: there is no scorer {scorer!r}{did_you_mean(scorer, source.scorers)}")
-    found = from_manifest(source, manifest, {scorer, *source.scorers[scorer].builds_on})
+    found = from_manifest(source, manifest, {scorer, *_needed(source, scorer)})
     made = found.plan.results(manifest.storage, found.ledger, found.quarantined)
     predicates.bind(source.own_recipe.filters, made.columns)
     return found
+
+
+def _needed(source: Source, scorer: str) -> set[str]:
+    """The scorers that a scorer builds on, and those that they build on."""
+    direct = source.scorers[scorer].builds_on
+    return {*direct, *(name for of in direct for name in _needed(source, of))}
 
 
 def from_manifest(source: Source, manifest: Manifest, more: Collection[str] = ()) -> Backfill:

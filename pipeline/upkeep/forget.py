@@ -67,9 +67,7 @@ def _publish(storage: Storage, source: Source | None) -> tuple[str, bool]:
     if not blocklist.pending(storage).uids:
         return newest.id, False
     if source is None:
-        raise SourceError(
-            f"no source file is called {storage.root.name!r}; name it by its path, or run `winnow curate`"
-        )
+        raise SourceError(f"no source file is called {storage.name!r}; name it by its path, or run `winnow curate`")
     left = from_manifest(source, newest)
     pool.run(left.plan, storage, left.ledger, left.quarantined)
     published = publish.publish(left.plan, storage, left.ledger, left.quarantined, newest.recipe)

@@ -22,6 +22,7 @@ from pipeline.scoring.plan import Plan
 from pipeline.sources.loading import members
 from pipeline.sources.source import Source
 from pipeline.store import duck, tarfiles
+from pipeline.store.references import is_lost
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from pipeline.upkeep.member_rows import RowMap, locate, locate_earlier, row_map
@@ -58,7 +59,9 @@ def reuse(plan: Plan, storage: Storage, wanted: Sequence[Shard], progress: StepP
 def _that_read_extra(source: Source) -> set[str]:
     """The scorers whose results depend on the extra columns of a pair, and those that build on them."""
     found = {name for name, spec in source.scorers.items() if spec.reads_extra}
-    return found | {name for name, spec in source.scorers.items() if found & set(spec.builds_on)}
+    for _ in range(2):  # a mix may build on a scorer that builds on another one
+        found |= {name for name, spec in source.scorers.items() if found & set(spec.builds_on)}
+    return found
 
 
 class _Copier:
@@ -66,7 +69,7 @@ class _Copier:
 
     def __init__(self, plan: Plan, storage: Storage) -> None:
         self._plan, self._storage, source = plan, storage, plan.source
-        beside = {member.name: Storage(storage.root.parent / member.name) for member, _ in members(source)}
+        beside = {member.name: storage.beside(member.name) for member, _ in members(source)}
         self.members = beside or {source.name: storage}
         self._changed = set() if beside else _that_read_extra(source)
         self._blocked = blocklist.in_force(source, storage)
@@ -106,6 +109,8 @@ class _Copier:
             if len(pictures) > len(set(rows.url_numbers)):
                 return  # two members fetched one URL at different times, and it showed two pictures
             self._copy_pictures(number, rows, downloads)
+            if not self._has(self._storage, DOWNLOAD, number):
+                return
         ours = pq.read_table(self._fetch(self._storage, DOWNLOAD, number, ".parquet"))
         if ours["sha256"].to_pylist() != digests:
             return  # the union fetched the pictures itself, at another time
@@ -123,11 +128,15 @@ class _Copier:
         members = list(zip(rows.shards, downloads["member"].to_pylist(), rows.url_numbers, strict=True))
         wanted = {(shard, member): url for shard, member, url in members if member is not None}
         pictures = {
-            wanted[shard, name]: content
+            wanted[shard, name]: stored
             for shard in rows.distinct_shards
-            for name, content in tarfiles.read(self._fetch(self.members[shard.member], DOWNLOAD, shard.shard, ".tar"))
+            for name, stored in tarfiles.read_stored(
+                self._fetch(self.members[shard.member], DOWNLOAD, shard.shard, ".tar")
+            )
             if (shard, name) in wanted
         }
+        if any(is_lost(stored) for stored in pictures.values()):
+            return  # files were moved since: they are read where they are now
         names = [None if member is None else tarfiles.member_name(url) for _, member, url in members]
         place = downloads.schema.get_field_index("member")
         downloads = downloads.set_column(place, "member", pa.array(names, pa.string()))

@@ -1,7 +1,8 @@
 """Throttling by host, for all processes of a run: few requests at once, and backoff after a refusal.
 
 `serve` is the one place that knows every host. It runs in a process of its own and answers over connections without an
-address (`pipeline.process.unnamed`). `Hosts` is the side of those that send requests.
+address (`pipeline.process.unnamed`), or for several machines over TCP (`pipeline.web.throttle_network`). `Hosts` is the
+side of those that send requests.
 
 A message is a line. `take COUNT HOST` asks for one of COUNT slots. When one is free the answer is the backoff in
 seconds, and whether refusals are on record. `give HOST` returns the slot. `refused SECONDS HOST` and `served HOST`
@@ -18,12 +19,16 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from pipeline.process import unnamed
 
 FIRST_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 """Seconds of backoff for a host that refuses and names no time: at first, and after many refusals in a row."""
+
+
+_LONGEST = 1 << 14
+"""Bytes of a message, at most."""
 
 
 class Backoff:
@@ -86,9 +91,11 @@ class _Host:
 class _Client:
     """One connection: what it holds and waits for, and the part of a line that has come."""
 
-    def __init__(self, wire: socket.socket) -> None:
+    def __init__(self, wire: socket.socket, token: str | None) -> None:
+        """`token` is what it must send first, if anything."""
         self.wire, self.holds, self.text = wire, Counter[str](), b""
         self.waits: str | None = None
+        self.token = token
 
     def answer(self, backoff: Backoff) -> None:
         with contextlib.suppress(OSError):  # it has ended, and its connection is about to say so
@@ -134,8 +141,28 @@ class Throttle:
             del self._hosts[name]  # a list of millions of URLs has as many hosts as memory would bear
 
 
-def serve(acceptor: unnamed.Acceptor) -> NoReturn:
-    """Answer whoever connects, until the process or the program ends."""
+class Acceptor(Protocol):
+    """Where clients connect."""
+
+    def accept(self) -> tuple[bytes, socket.socket]:
+        """Wait for a connection. Returns a first message, which is ignored, and the connection."""
+        ...
+
+    def fileno(self) -> int:
+        """For `select`."""
+        ...
+
+
+class Caller(Protocol):
+    """What leads to a throttle."""
+
+    def connect(self) -> socket.socket:
+        """A new connection. Raises OSError if the throttle is gone."""
+        ...
+
+
+def serve(acceptor: Acceptor, token: str | None = None) -> NoReturn:
+    """Answer whoever connects, until the process or the program ends. A client must send the token first, if any."""
     throttle, selector = Throttle(), selectors.DefaultSelector()
     selector.register(acceptor, selectors.EVENT_READ)
     while True:
@@ -143,16 +170,18 @@ def serve(acceptor: unnamed.Acceptor) -> NoReturn:
             client: _Client | None = key.data
             if client is None:
                 _, wire = acceptor.accept()
-                selector.register(wire, selectors.EVENT_READ, _Client(wire))
+                selector.register(wire, selectors.EVENT_READ, _Client(wire, token))
                 continue
             try:
                 data = client.wire.recv(1 << 12)
-            except ConnectionError:
+            except OSError:
                 data = b""
             *lines, client.text = (client.text + data).split(b"\n")
-            for line in lines:
+            if client.token is not None and lines:
+                data, client.token = (data, None) if lines.pop(0).decode() == client.token else (b"", client.token)
+            for line in lines if client.token is None else ():
                 throttle.handle(client, line.decode())
-            if not data:
+            if not data or len(client.text) > _LONGEST:
                 selector.unregister(client.wire)
                 client.wire.close()
                 throttle.forget(client)
@@ -168,6 +197,15 @@ def _line(wire: socket.socket) -> str:
     return text.decode()
 
 
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """An error of the connection to the throttle is none of a URL."""
+    try:
+        yield
+    except OSError as error:
+        raise ThrottleError from error
+
+
 class ThrottleError(RuntimeError):
     """The process that knows the hosts is gone. No URL is the cause."""
 
@@ -176,7 +214,7 @@ class ThrottleError(RuntimeError):
 
 
 @functools.cache
-def _in_this_process() -> unnamed.Caller:
+def _in_this_process() -> Caller:
     calling, accepting = unnamed.pair()
     threading.Thread(target=serve, args=(accepting,), daemon=True).start()
     return calling
@@ -185,7 +223,7 @@ def _in_this_process() -> unnamed.Caller:
 class Hosts:
     """The side of those that send requests, in any thread: each has a connection of its own."""
 
-    def __init__(self, throttle: unnamed.Caller | None = None) -> None:
+    def __init__(self, throttle: Caller | None = None) -> None:
         """`throttle` leads to the process that serves. Without one the hosts are known to this process only."""
         self._throttle, self._own = throttle or _in_this_process(), threading.local()
         self._refused: set[str] = set()
@@ -193,26 +231,30 @@ class Hosts:
     @contextlib.contextmanager
     def slot(self, name: str, count: int) -> Iterator[float]:
         """Hold one of the `count` slots of a host; waits for a free one. Gives its backoff in seconds."""
-        wire = self._wire
-        wire.sendall(f"take {count} {name}\n".encode())
-        seconds, refused = _line(wire).split()
+        with _reached():
+            wire = self._wire
+            wire.sendall(f"take {count} {name}\n".encode())
+            seconds, refused = _line(wire).split()
         if int(refused):
             self._refused.add(name)
         try:
             yield float(seconds)
         finally:
-            wire.sendall(f"give {name}\n".encode())
+            with _reached():
+                wire.sendall(f"give {name}\n".encode())
 
     def record_refusal(self, name: str, seconds: float | None) -> None:
         """The host refused a request, and named a time in seconds or none."""
         self._refused.add(name)
-        self._wire.sendall(f"refused {seconds or 0} {name}\n".encode())
+        with _reached():
+            self._wire.sendall(f"refused {seconds or 0} {name}\n".encode())
 
     def record_success(self, name: str) -> None:
         """The host answered."""
         if name in self._refused:
             self._refused.discard(name)
-            self._wire.sendall(f"served {name}\n".encode())
+            with _reached():
+                self._wire.sendall(f"served {name}\n".encode())
 
     @property
     def _wire(self) -> socket.socket:

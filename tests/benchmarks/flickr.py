@@ -21,10 +21,11 @@ from PIL import Image
 
 from pipeline.manifest import arms
 from pipeline.models import device
+from pipeline.scorers import class_labels
 from pipeline.settings.encoder import Pixels
 from pipeline.settings.task import Budget
 from pipeline.store.digests import digest
-from training.data import decoding, labels
+from training.data import decoding
 from training.encoders import encoders
 from training.learners import probe
 from training.learners.targets import Objective
@@ -51,10 +52,10 @@ def held_out(clip):
     """The photographs of the test split of which two captions or more name one class alone, and their labels."""
     table = flickr_photographs.captions("test")
     images = np.array(table["image"].to_pylist())
-    named = labels.classes_named(table["caption"], CLASSES)
+    named = class_labels.classes_named(table["caption"], CLASSES)
     names = np.array(sorted(set(images[:].tolist())))
     votes = np.stack([named[images == name].sum(axis=0) for name in names])
-    label = labels.single_class(votes >= 2)
+    label = class_labels.single_class(votes >= 2)
     chosen = label >= 0
     seen = np.array([name in clip for name in names[chosen]])
     return names[chosen], label[chosen], seen

@@ -154,7 +154,7 @@ def chosen(folder, storage, made, columns, name, radius):
     with timed(f"distinct by {name} over all rows"), duck.connect(Path(folder)) as con:
         where, end = Neighbours(edges, picture, radius), Distinct(radius, "sharpness", name)
         lost = distinct.losers(con, storage, [whole], [rows], [Filter("sharp", "sharpness > 100")], end, where)
-    print(f"{len(lost.repeated):,} rows go", flush=True)
+    print(f"{len(lost.rejected):,} rows go", flush=True)
 
 
 def loaded(folder, name, more):

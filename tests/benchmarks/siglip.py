@@ -28,10 +28,10 @@ from pipeline.download import download
 from pipeline.ledger import ingest
 from pipeline.manifest import publish
 from pipeline.scenes import rendering, scenes
+from pipeline.scorers import class_labels
 from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
-from training.data import labels
 from training.studies import sweep
 from training.studies.sweep_files import write
 
@@ -104,7 +104,7 @@ def scene_pairs(count, seed):
     random = np.random.default_rng([20261126, seed])
     drawn = [scenes.draw(random) for _ in range(count)]
     texts = [captions.caption(each, random) for each in drawn]
-    label = labels.single_class(labels.classes_named(pa.array(texts), captions.SHAPE_WORDS))
+    label = class_labels.single_class(class_labels.classes_named(pa.array(texts), captions.SHAPE_WORDS))
     return [
         (_jpeg(rendering.render(each, random)), text)
         for each, text, at in zip(drawn, texts, label, strict=True)

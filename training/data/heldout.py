@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import SourceError
 from pipeline.images import picture_lists
+from pipeline.scorers import class_labels
 from pipeline.settings.task import Task, TestSet
 from pipeline.store.digests import digest
 from training.data import labels
@@ -21,7 +22,7 @@ from training.data.labels import Targets
 from training.data.pairs import Pairs
 from training.data.questions import Questions, answered
 
-YES_OR_NO: labels.Classes = {"no": ("false", "no", "0", "0.0"), "yes": ("true", "yes", "1", "1.0")}
+YES_OR_NO: class_labels.Classes = {"no": ("false", "no", "0", "0.0"), "yes": ("true", "yes", "1", "1.0")}
 """The values of a column that tells whether picture and caption match."""
 
 
@@ -96,7 +97,7 @@ def agreed_labels(
     picture that has one gets 0.
     """
     if task.evaluates_pairs:
-        captioned = np.full(pictures, labels.NONE, np.int16)
+        captioned = np.full(pictures, class_labels.NONE, np.int16)
         captioned[picture[_captioned(rows, task)]] = 0
         return captioned, 0
     if task.kind == "number":
@@ -106,14 +107,14 @@ def agreed_labels(
         np.fmax.at(high, picture, values)
         return np.where(low == high, low, np.nan), int((low < high).sum())
     if "target" in rows.column_names:
-        votes_of = labels.classes_of_values(rows["target"], task.classes)[:, None] == np.arange(len(task.classes))
+        votes_of = class_labels.classes_of_values(rows["target"], task.classes)[:, None] == np.arange(len(task.classes))
         least = 1
     else:
-        votes_of, least = labels.classes_named(rows["caption"].cast(pa.string()), task.classes), agree
+        votes_of, least = class_labels.classes_named(rows["caption"].cast(pa.string()), task.classes), agree
     votes = np.zeros((pictures, len(task.classes)), np.int64)
     np.add.at(votes, picture, votes_of)
-    label = labels.single_class(votes >= least)
-    return label, int((label == labels.SEVERAL).sum())
+    label = class_labels.single_class(votes >= least)
+    return label, int((label == class_labels.SEVERAL).sum())
 
 
 def texts_of(
@@ -135,7 +136,7 @@ def texts_of(
     if task.kind == "retrieval":
         return Pairs.of(captions, own), None
     if "target" in rows.column_names:
-        return Pairs.of(captions, own, labels.classes_of_values(rows["target"], YES_OR_NO) == 1), None
+        return Pairs.of(captions, own, class_labels.classes_of_values(rows["target"], YES_OR_NO) == 1), None
     return Pairs.of(captions, own).half_mismatched(seed), None
 
 
@@ -145,7 +146,7 @@ def _captioned(rows: pa.Table, task: Task) -> npt.NDArray[np.bool_]:
         return answered(rows["question"].to_pylist(), rows["target"].to_pylist())
     captioned = labels.has_caption(rows["caption"].cast(pa.string()))
     if "target" in rows.column_names:
-        captioned = captioned & (labels.classes_of_values(rows["target"], YES_OR_NO) >= 0)
+        captioned = captioned & (class_labels.classes_of_values(rows["target"], YES_OR_NO) >= 0)
     return captioned
 
 

@@ -10,7 +10,7 @@ If learners read captions and need no label, every pair with a caption is used.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,47 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CompareError
+from pipeline.scorers.class_labels import NONE, SEVERAL, classes_named, classes_of_values, single_class
 from pipeline.settings.task import Task
 from training.data.questions import answered
-
-Classes = Mapping[str, Sequence[str]]
-"""The words that name each class. A label is the position of a class."""
 
 Targets = npt.NDArray[np.int16] | npt.NDArray[np.float64]
 """Class numbers, negative for none, or numbers, NaN for none."""
 
-NONE, SEVERAL = -1, -2
-"""In place of a label: no class, or more than one."""
-
 _UNUSED = {"no_class": NONE, "several_classes": SEVERAL}
-
-
-def classes_named(captions: pa.Array | pa.ChunkedArray, classes: Classes) -> npt.NDArray[np.bool_]:
-    """Which classes each caption names, [captions, classes]. A missing caption names none."""
-    columns = [
-        pc.match_substring_regex(captions, pattern=_pattern(words), ignore_case=True) for words in classes.values()
-    ]
-    return np.stack([pc.fill_null(column, False).to_numpy(zero_copy_only=False) for column in columns], axis=1)
-
-
-def single_class(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
-    """The only class that is true in each row of [rows, classes], or NONE or SEVERAL."""
-    count = chosen.sum(axis=1)
-    return np.where(count == 1, chosen.argmax(axis=1), np.where(count, SEVERAL, NONE)).astype(np.int16)
-
-
-def classes_of_values(values: pa.Array | pa.ChunkedArray, classes: Classes) -> npt.NDArray[np.int16]:
-    """The class of each value, compared as stripped text in any case; NONE if no class has the value."""
-    by_value = {word.lower(): number for number, words in enumerate(classes.values()) for word in words}
-    return np.array([_class_of(value, by_value) for value in values.to_pylist()], np.int16)
-
-
-def _class_of(value: Any, by_value: Mapping[str, int]) -> int:
-    """As `classes_of_values`. A whole float is also found as an integer: 1.0 as 1."""
-    number = by_value.get(str(value).strip().lower())
-    if number is None and isinstance(value, float) and value.is_integer():
-        number = by_value.get(str(int(value)))
-    return NONE if number is None else number
 
 
 def numbers(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -152,9 +119,3 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError):
         return math.nan
     return number if math.isfinite(number) else math.nan
-
-
-def _pattern(words: Iterable[str]) -> str:
-    """A regular expression for whole words. RE2's own word boundary supports ASCII letters only."""
-    quoted = "|".join(rf"\Q{word}\E" for word in words)
-    return rf"(?:^|[^\pL\pN_])(?:{quoted})(?:$|[^\pL\pN_])"

@@ -31,7 +31,7 @@ class Dropped(NamedTuple):
 @dataclass(frozen=True)
 class Pool:
     """`table` has a row a pair: uid, kept, dropped_by, `arms.without` of each filter, sha256, label, and
-    picture, its row in the features.
+    picture, its row in the features; and `copies`, if the recipe keeps pairs more than once.
 
     `test` is the test set, given or split off. `features` and `heldout`, those of the test set, have an entry for each
     encoder. `leaked`, [rows], is true where the picture is in the test set: the only mask against training on it.
@@ -132,11 +132,12 @@ def questions(choice: Choice, task: Task, table: pa.Table) -> Questions:
     return Questions.of(pa.Table.from_batches(batches), table["picture"].to_numpy())
 
 
-def captions(choice: Choice, uids: pa.ChunkedArray) -> pa.Table:
-    """uid, caption, shard and member of these pairs, in ledger order."""
+def captions(choice: Choice, uids: pa.ChunkedArray, recaption: str | None = None) -> pa.Table:
+    """uid, caption, shard and member of these pairs, in ledger order; and `recaption`, if that names a column."""
     wanted = uids.combine_chunks()
-    batches = [each.filter(pc.is_in(each["uid"], value_set=wanted)) for each in choice.downloaded()]
-    return pa.Table.from_batches(batches).select(["uid", "caption", "shard", "member"])
+    batches = [each.filter(pc.is_in(each["uid"], value_set=wanted)) for each in choice.downloaded(recaption=recaption)]
+    names = ["uid", "caption", "shard", "member", *(["recaption"] if recaption else [])]
+    return pa.Table.from_batches(batches).select(names)
 
 
 _NOTHING = {
@@ -173,7 +174,7 @@ def _split(choice: Choice, task: Task, split: Split, apart: pa.Table) -> tuple[H
 
 def _dropped(usable: pa.Table, name: str) -> Dropped:
     named = pc.list_flatten(usable["dropped_by"])
-    back = pc.and_not(usable[arms.without(name)], usable["kept"])
+    back = pc.and_not(usable[arms.without(name)].cast(pa.bool_()), usable["kept"])
     return Dropped(pc.sum(pc.equal(named, name)).as_py() or 0, pc.sum(back).as_py() or 0)
 
 

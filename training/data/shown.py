@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from pipeline.errors import StorageError
 from pipeline.manifest.arms import Choice
+from pipeline.manifest.shown_pictures import ShownPictures
 from pipeline.store.storage import Storage
-from pipeline.store.tarfiles import Tars
 from training.augment.picture_policies import Pixels
 from training.data import decoding, pictures
 from training.data.features import NamedPicture
@@ -34,7 +34,7 @@ def _listed(test: HeldOut, wanted: set[int]) -> Iterable[tuple[int, NamedPicture
 
 
 def _split_off(storage: Storage, choice: Choice, test: HeldOut) -> Iterable[tuple[int, NamedPicture]]:
-    return enumerate(pictures.split_off(choice, Tars(storage, choice.manifest.stages.shards), test))
+    return enumerate(pictures.split_off(choice, ShownPictures.safe(choice.manifest), test))
 
 
 def _decoded(name: str, content: bytes) -> Pixels:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import SourceError
-from training.data.labels import Classes
+from pipeline.scorers.class_labels import Classes
 
 ONE = "a photo of a {}"
 """The sentence that is used where nothing else is said."""

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         "uid": pa.string(),
         "member": pa.string(),
         "seed": pa.int64(),
-        "text": pa.string(),  # the caption, augmented alone
+        "text": pa.string(),  # the caption, augmented alone, or its recaption
         "caption": pa.string(),  # augmented together with the picture
         "steps": pa.list_(pa.string()),  # steps of the picture policy that the rules allow
         "taken": pa.list_(pa.string()),  # steps applied to the picture, and steps applied to the caption
@@ -60,12 +60,13 @@ class VersionMaker:
             "views": budget.augmented_views,
             "margin": budget.margin if clip else None,
             "clip": dict(clip.identity()) if clip else None,
+            **({"recaption": budget.recaption} if budget.recaption else {}),
         }
 
     def shard(self, shards_key: str, shard: int, pairs: pa.Table) -> pa.Table:
-        """The versions of pairs with uid, caption and member, as `SCHEMA`."""
+        """The versions of pairs with uid, caption, member, and perhaps recaption, as `SCHEMA`."""
         stage = Stage("versions", {**self.made_by, "shards": shards_key})
-        key = stage.item(shard, f"-{digest(pairs['uid'].to_pylist())[:16]}.parquet")
+        key = stage.item(shard, f"-{self._digest(pairs, 'recaption')}.parquet")
         if not self._storage.done(key):
             stage.describe(self._storage)
             pictures = ShardPictures(self._storage, shards_key, shard, pairs["member"].to_pylist())
@@ -80,7 +81,7 @@ class VersionMaker:
         """The features of the versions that `shard` returned, float16 [pairs, views, dim], stored by shard."""
         by = {"version": features.VERSION, "encoder": extractor.identity, "shards": shards_key, **self.made_by}
         stage = Stage(f"features/{extractor.encoder.kind}", by)
-        key = stage.item(shard, f"-{digest(made['uid'].to_pylist())[:16]}.npz")
+        key = stage.item(shard, f"-{self._digest(made, 'text')}.npz")
         if not self._storage.done(key):
             stage.describe(self._storage)
             stored = ShardPictures(self._storage, shards_key, shard, made["member"].to_pylist())
@@ -101,29 +102,37 @@ class VersionMaker:
             kept: npt.NDArray[np.float16] = file["views"]
         return kept
 
+    def _digest(self, table: pa.Table, texts: str) -> str:
+        """Sixteen hex digits for the pairs, and for the texts of recaptions, which may change for the same pairs."""
+        uids = table["uid"].to_pylist()
+        return digest([uids, table[texts].to_pylist()] if self._budget.recaption else uids)[:16]
+
     def _rows(self, pairs: Sequence[Mapping[str, str]], pictures: "ShardPictures") -> list[dict[str, Any]]:
         """Rows of `SCHEMA` of a window of pairs."""
         budget, views = self._budget, self._budget.augmented_views
+        each = [(pair, view) for pair in pairs for view in range(1, views + 1)]
         plain = [pictures.pixels(pair["member"]) for pair in pairs for _ in range(views)]
+        captions = [pair.get("recaption") or pair["caption"] if view == 1 else pair["caption"] for pair, view in each]
         rows: list[dict[str, Any]] = [
             {
                 "uid": pair["uid"],
                 "member": pair["member"],
                 "seed": picture_policies.seed(pair["uid"], view),
-                "plain_caption": pair["caption"],
-                "steps": list(joint.allowed_steps(picture_policies.POLICIES[budget.policy], pair["caption"])),
+                "plain_caption": caption,
+                "steps": list(joint.allowed_steps(picture_policies.POLICIES[budget.policy], caption)),
                 "uncropped": False,
             }
-            for pair in pairs
-            for view in range(1, views + 1)
+            for (pair, view), caption in zip(each, captions, strict=True)
         ]
         guard = self._loaded_guard()
         if guard:
             self._refuse_crops(guard, plain, rows)
         made = []
-        for pixels, row in zip(plain, rows, strict=True):
+        for pixels, row, (pair, _) in zip(plain, rows, each, strict=True):
             caption = row.pop("plain_caption")
-            row["text"], _ = caption_policies.augment(caption, budget.caption_policy, row["seed"])
+            row["text"] = caption
+            if caption == pair["caption"]:
+                row["text"], _ = caption_policies.augment(caption, budget.caption_policy, row["seed"])
             made.append(joint.augment(pixels, caption, row["steps"], budget.caption_policy, row["seed"]))
             row["caption"], row["taken"] = made[-1].caption, list(made[-1].applied)
         if guard:

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from pipeline.errors import CompareError
 from pipeline.manifest.arms import Choice
 from pipeline.progress import Progress
+from pipeline.scorers import class_labels
 from pipeline.settings.task import Task
-from training.data import labels
 from training.data.features import Extractor
 from training.data.pool import Pool, captions
 from training.data.version_maker import VersionMaker
@@ -76,7 +76,7 @@ def read(
         raise CompareError(
             "there is nothing to augment: the manifest keeps no pair that can be trained on; loosen its filters"
         )
-    pairs = captions(choice, wanted["uid"])
+    pairs = captions(choice, wanted["uid"], task.budget.recaption)
     shards_key = choice.manifest.stages.shards
     tables: list[pa.Table] = []
     views: list[list[npt.NDArray[np.float16]]] = [[] for _ in extractors]
@@ -107,7 +107,7 @@ def _lost(captions: pa.ChunkedArray, own: npt.NDArray[Any], task: Task) -> npt.N
     """Which captions no longer give the label of their pair; none if labels come from a column."""
     if task.kind != "classes":
         return np.zeros(len(own), bool)
-    found: npt.NDArray[np.bool_] = labels.single_class(labels.classes_named(captions, task.classes)) != own
+    found: npt.NDArray[np.bool_] = class_labels.single_class(class_labels.classes_named(captions, task.classes)) != own
     return found
 
 

@@ -5,11 +5,8 @@ The scenes take as long as the training: together 5 to 10 minutes on 2 idle core
 """
 
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from pipeline.demo import pool
 from pipeline.demo.captions import SHAPE_WORDS
-from pipeline.process import lifeline
+from pipeline.process import spawning
 from training.demo.vocabulary import write_vocabulary
 
 FOLDER = Path(__file__).parents[2] / "pipeline" / "demo" / "clip"
@@ -39,8 +36,8 @@ Pictures = npt.NDArray[np.uint8]
 def photographs(stream: int, seed: int, count: int) -> Pictures:
     """Clean scenes as the pipeline would see them, uint8 [count, 72, 72, 3]; drawn by all cores."""
     starts = range(0, count, 200)
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), lifeline.hold) as workers:
-        parts = workers.map(
+    with spawning.pool() as drawers:
+        parts = drawers.map(
             _photographs, *zip(*((stream, seed, at, min(at + 200, count)) for at in starts), strict=True)
         )
         return np.concatenate(list(track(parts, "drawing scenes", total=len(starts))))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipeline.errors import CompareError
 from pipeline.manifest.arms import Choice
+from pipeline.scorers import class_labels
 from pipeline.settings.model import Model
 from pipeline.settings.task import Task
 from training.data import labels, streams
@@ -39,7 +40,7 @@ class Classes(NamedTuple):
         """Of a task that has classes: by the captions of pairs and pictures, or by their column."""
         table, _ = labels.label_pairs(choice.downloaded(own.column), own)
         label = dict(zip(table["uid"].to_pylist(), table["label"].to_pylist(), strict=True))
-        rows = [label.get(uid, labels.NONE) for uid in known.table["uid"].to_pylist()]
+        rows = [label.get(uid, class_labels.NONE) for uid in known.table["uid"].to_pylist()]
         found = HeldOut.read(own.test, own) if own.test else HeldOut.none()
         place = {sha256: at for at, sha256 in enumerate(known.test.sha256)}
         there = [at for at, sha256 in enumerate(found.sha256) if sha256 in place]

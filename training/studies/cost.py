@@ -7,19 +7,17 @@ an encoder that this machine cannot run does not end the comparison.
 import io
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
 from typing import Any
 
 from PIL import Image
 
 from pipeline.errors import ModelError
 from pipeline.images import decoders
-from pipeline.process import lifeline
+from pipeline.process import spawning
 from pipeline.process.machine import cores
 from pipeline.settings.encoder import Encoder, Network
 from training.data import features
@@ -70,7 +68,7 @@ class Cost:
 def measure_in_process(encoder: Encoder, pictures: Sequence[bytes], decoder: decoders.Name = "pillow") -> Cost:
     """As `measure`, in a separate process. Also raises ModelError if that process dies."""
     try:
-        with ProcessPoolExecutor(1, get_context("spawn"), lifeline.hold) as process:
+        with spawning.pool(1) as process:
             return process.submit(measure, encoder, pictures, decoder).result()
     except BrokenProcessPool as error:
         raise ModelError(f"{encoder.name}: its process was killed, probably because memory ran out") from error

@@ -84,8 +84,9 @@ def fit_on(grounds: Grounds, request: Request, checkpoint_seconds: float = check
     identity = build.identity(settings)
     stage = _stage(grounds, identity, request)
     key = stage.folder if request.fold is None else f"{stage.folder}/{FOLDER.format(request.fold.number)}"
-    path = storage.root / key
-    new = not storage.done(f"{key}/{RECORD}")
+    local = storage.local  # open_clip's file in the folder names paths of this machine
+    path = Path(local.address(key))
+    new = not local.done(f"{key}/{RECORD}")
     if new:
         inputs = Inputs(build.build(settings, request.seed), identity, storage)
         name = key.removeprefix("models/").replace("/", "-")
@@ -97,7 +98,7 @@ def fit_on(grounds: Grounds, request: Request, checkpoint_seconds: float = check
             "fold": asdict(request.fold) if request.fold else None,
             "not_open_clip": obstacle(inputs.model),
         }
-        with disk_errors(storage.root):
+        with disk_errors(path):
             folder.save(inputs.model.cpu(), path, {**stage.made_by, **about, **record}, learned.write)
         saved.remove()
     return Fitted(path, json.loads((path / RECORD).read_bytes()), new)
@@ -139,7 +140,8 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
     ground = grounds.of(inputs)
     known, pairs, gallery = ground.known, ground.pairs, ground.gallery
     rows, validation = rows_of(known, drawn, ground.trains(inputs.model.settings))
-    seen = known.table.take(np.concatenate([rows, validation]))
+    different = np.unique(rows)
+    seen = known.table.take(np.concatenate([different, validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     remedy = "lower the learning rates of the model"
     with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
@@ -148,7 +150,8 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
         scores = fit_record.scores(gallery, gallery.ranks(inputs)) if gallery else None
     record = {
         "test": known.test.digest if known.test.sha256 else None,
-        "pairs": len(rows),
+        "pairs": len(different),
+        **({"samples": len(rows)} if len(rows) > len(different) else {}),
         "pictures": len(np.unique(pairs.pictures[rows])),
         "validation_pairs": len(validation),
         "captions_cut": pairs.cut,
@@ -162,7 +165,9 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
 
 
 def rows_of(known: Pool, drawn: Request, trains: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Rows]:
-    """The rows of the pool to train on, and those to validate on. No picture is on both sides.
+    """The rows of the pool to train on, as often as the recipe keeps them, and those to validate on, once.
+
+    No picture is on both sides.
 
     `trains` are the rows that the model's settings let train; None: all.
     """
@@ -177,4 +182,7 @@ def rows_of(known: Pool, drawn: Request, trains: npt.NDArray[np.bool_] | None = 
         raise CompareError("the manifest keeps no pair that can be trained on: loosen its filters, or use --all")
     apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=drawn.seed))
     apart = apart[known.table["picture"].to_numpy()]
-    return np.flatnonzero(wanted & ~apart), np.flatnonzero(wanted & apart)
+    trained = np.flatnonzero(wanted & ~apart)
+    if not drawn.everything and "copies" in known.table.column_names:
+        trained = np.repeat(trained, known.table["copies"].to_numpy()[trained])
+    return trained, np.flatnonzero(wanted & apart)

@@ -71,7 +71,7 @@ class Measurement:
         classes = [[name, list(words)] for name, words in task.classes.items()]
         parts = [GAIN, FORMAT, probe.VERSION, dual_encoder.VERSION, self.choice.key, task.kind, task.column, classes]
         parts += [self.maker.made_by] if self.maker else []
-        parts += [task.budget.model_dump(), self.planned.identities]
+        parts += [task.budget.model_dump(exclude_none=True), self.planned.identities]
         parts += [wups.version()] if task.kind == "vqa" else []
         if self.test is not None:
             parts.append(self.test.digest)

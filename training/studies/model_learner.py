@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.progress import silent_step
 from pipeline.settings.model import Model
 from pipeline.settings.task import Budget, Task
 from pipeline.trials.trials import EpochLosses, Setting
@@ -118,7 +119,7 @@ class ModelLearner:
         saved = Checkpoint(inputs.storage, f"checkpoints/{setting.key.replace('/', '-')}.safetensors")
         looks = evaluation_steps(steps) if model.visual.frozen and model.text.frozen else [steps]
         with located(setting.description, "lower the learning rates of the model"), dual_training.threads(self.pairs):
-            found, history = dual_training.prepare(inputs, self.pairs, rows, saved).run(looks, evaluate, _silent)
+            found, history = dual_training.prepare(inputs, self.pairs, rows, saved).run(looks, evaluate, silent_step)
         saved.remove()
         losses = (EpochLosses(each.number, each.step, each.train_loss, each.validation_loss) for each in history.epochs)
         return {step: predictions[0] for step, predictions in found.items()}, tuple(losses)
@@ -136,7 +137,3 @@ class ModelLearner:
     def _pictures(self, rows: npt.NDArray[np.int64]) -> "Iterator[torch.Tensor]":
         parts = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
         return self.pairs.images.read(Drawn(step, part, np.zeros_like(part)) for step, part in enumerate(parts))
-
-
-def _silent(done: int, total: int) -> None:
-    """Trials have a bar of their own."""

@@ -152,7 +152,7 @@ def find(source: Source, storage: Storage, name: str | None) -> PairEncoder:
 
 def _newest(storage: Storage, source: Source, name: str) -> Path:
     """The folder of the newest training of a model, of one that scores no fold."""
-    found = [path.parent for path in storage.root.glob(f"models/{name}/*/{RECORD}")]
+    found = [path.parent for path in storage.local.fetch_all(storage.local.find(f"models/{name}-*/{RECORD}"))]
     if not found:
         raise ModelError(f"the model {name!r} is not trained yet: run `winnow fit {source.name} {name}`")
     return max(found, key=lambda folder: (folder / RECORD).stat().st_mtime)

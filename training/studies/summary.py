@@ -33,6 +33,13 @@ class Comparison:
         return sum(a != b for a, b in zip(self.better, self.worse, strict=True))
 
 
+def by_learner(gain: Mapping[str, Any]) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """The differences of a gain by learner; at last what each filter adds for the first learner."""
+    return [(each["name"], each["differences"]) for each in gain["learners"]] + [
+        (gain["filters"]["learner"], gain["filters"]["differences"])
+    ]
+
+
 COMPARISONS = (
     Comparison("filtered - raw", ("filtered", False), ("raw", False), "filtering by {recipe}", first=True),
     Comparison(

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.disk import disk_errors
 from pipeline.store.storage import Storage
 from training.studies import sweep_plot
 
@@ -15,19 +14,21 @@ def write(found: Mapping[str, Any], storage: Storage) -> list[Path]:
 
     `found` is what `training.studies.sweep.run` returns.
     """
-    folder, name = storage.root / "sweeps", found["name"]
-    paths = [folder / f"{name}.json", folder / f"{name}.svg"]
-    with disk_errors(storage.root):
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        sweep_plot.scores(found, paths[1])
-        if found["efficient"]:
-            paths.append(folder / f"{name}-encoders.svg")
-            sweep_plot.trade_off(found["efficient"], found["score"], paths[-1])
-        if all(each["classes"] and each["classes"]["trained"] for each in found["cells"]):
-            paths.append(folder / f"{name}-classes.svg")
-            sweep_plot.scores(_by_name(found), paths[-1])
-    return paths
+    stem = f"sweeps/{found['name']}"
+    keys = [f"{stem}.json", f"{stem}.svg"]
+    with storage.making(keys[0]) as path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with storage.making(keys[1]) as path:
+        sweep_plot.scores(found, path)
+    if found["efficient"]:
+        keys.append(f"{stem}-encoders.svg")
+        with storage.making(keys[-1]) as path:
+            sweep_plot.trade_off(found["efficient"], found["score"], path)
+    if all(each["classes"] and each["classes"]["trained"] for each in found["cells"]):
+        keys.append(f"{stem}-classes.svg")
+        with storage.making(keys[-1]) as path:
+            sweep_plot.scores(_by_name(found), path)
+    return storage.fetch_all(keys)
 
 
 def _by_name(found: Mapping[str, Any]) -> dict[str, Any]:

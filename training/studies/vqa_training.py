@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TrainingError
+from pipeline.progress import silent_step
 from pipeline.settings.vqa import VqaModel
 from training.data import order
 from training.learners import checkpoint, descent, training, vqa, vqa_inputs
@@ -65,13 +66,15 @@ class Course:
         settings, found, histories = self.model.settings, dict[int, Answers](), []
         if self.alone:
             looks = {each for each in evaluate_at if each <= self.alone}
-            first, history = self._training("head", self.alone).run(looks, lambda: [evaluate()], _silent)
+            first, history = self._training("head", self.alone).run(looks, lambda: [evaluate()], silent_step)
             found |= {step: look[0] for step, look in first.items()}
             histories.append(history)
         if settings.lora:
             lora.add(self.model, settings.lora, self.seed)
         looks = {each - self.alone for each in evaluate_at if each > self.alone}
-        rest, history = self._training("whole", settings.steps - self.alone).run(looks, lambda: [evaluate()], _silent)
+        rest, history = self._training("whole", settings.steps - self.alone).run(
+            looks, lambda: [evaluate()], silent_step
+        )
         found |= {step + self.alone: look[0] for step, look in rest.items()}
         for saved in self.checkpoints.values():
             saved.remove()
@@ -150,7 +153,3 @@ def _share(settings: VqaModel, epoch: int, steps: int, history: History, done: i
     if settings.schedule == "cosine":
         return descent.schedule(done / steps, settings.warmup)
     return float(settings.decay ** (done // (epoch * settings.decay_epochs)))
-
-
-def _silent(done: int, total: int) -> None:
-    """Trials have a bar of their own."""

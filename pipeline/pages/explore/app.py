@@ -20,8 +20,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.errors import WinnowError
 from pipeline.pages.explore.explorer import Explorer
-from pipeline.pages.explore.recipe_text import toml
-from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
+from pipeline.pages.explore.requests import (
+    ColourRequest,
+    Draft,
+    LabelRequest,
+    MapRequest,
+    NamedRecipe,
+    NearRequest,
+    PairRequest,
+    PairsRequest,
+    RegionRequest,
+    SimilarRequest,
+)
 from pipeline.pages.untrusted import plain
 
 HOST = "127.0.0.1"
@@ -91,7 +101,27 @@ def app(explorer: Explorer, token: str) -> FastAPI:
 
     @api.post("/toml")
     def as_toml(request: NamedRecipe) -> dict[str, str]:
-        return {"toml": toml(request.recipe(request.name))}
+        return explorer.toml(request)
+
+    @api.post("/map")
+    def plane(request: MapRequest) -> dict[str, Any]:
+        return explorer.atlas.map(request.scorer)
+
+    @api.post("/colours")
+    def colours(request: ColourRequest) -> dict[str, Any]:
+        return explorer.atlas.colours(request)
+
+    @api.post("/similar")
+    def similar(request: SimilarRequest) -> dict[str, Any]:
+        return explorer.atlas.similar(request)
+
+    @api.post("/region")
+    def region(request: RegionRequest) -> dict[str, Any]:
+        return explorer.atlas.region(request)
+
+    @api.post("/near")
+    def near(request: NearRequest) -> dict[str, Any]:
+        return explorer.near(request)
 
     @api.post("/publish")
     def publish(request: NamedRecipe) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from filters.core import DISTINCT, Distinct, Filter, Recipe
+from filters.core import DISTINCT, SELECTION, Distinct, Filter, Recipe
 from pipeline.errors import RecipeError
 from pipeline.filtering import distinct, thresholds
 from pipeline.filtering.finite import finite
-from pipeline.filtering.funnel import Step, ending
+from pipeline.filtering.funnel import Step, endings
 from pipeline.filtering.sequence import in_sequence
 from pipeline.filtering.thresholds import Comparison, Threshold
+from pipeline.pages.explore.chosen import Selections
 from pipeline.pages.explore.rows import Pairs, Places, Rows
 
 CACHED = 64
@@ -71,13 +72,18 @@ class Decisions:
         self._lines = lru_cache(CACHED)(self._read_lines)
         self._near = lru_cache(4)(self._read_near)
         self._ranking = lru_cache(4)(self._rank)
+        self._selections = Selections(rows)
 
     def kept(self, recipe: Recipe) -> Pairs:
         """The pairs that a recipe keeps. Raises RecipeError for one that does not bind, or fails on a row."""
         kept = self._rows.all()
         for verdict in self.verdicts(recipe):
             kept &= verdict.answers == 1
-        return self._representatives(kept, recipe.distinct)[0] if recipe.distinct else kept
+        kept = self._representatives(kept, recipe.distinct)[0] if recipe.distinct else kept
+        if recipe.selection is None:
+            return kept
+        self._manifest.check_last(recipe)
+        return self._selections.kept(recipe.selection, kept)
 
     def verdicts(self, recipe: Recipe) -> list[Verdict]:
         """The verdict of each filter in the sequence of the recipe. Raises RecipeError, as `kept` does."""
@@ -98,11 +104,21 @@ class Decisions:
             left = int(np.count_nonzero(sequence))
             costs = self._costs(recipe, each.name, whole)
             steps.append(self._step(each, verdict.passes, verdict.unknown, left, costs))
-        if recipe.distinct:
-            alone, unknown = self._representatives(self._rows.all(), recipe.distinct)
-            costs = self._costs(recipe, DISTINCT, whole)
-            steps.append(self._step(ending(recipe.distinct), int(np.count_nonzero(alone)), unknown, whole, costs))
+        for last in endings(recipe):
+            alone, unknown = self._last_alone(recipe, last.name)
+            costs = self._costs(recipe, last.name, whole)
+            left = whole if last.name == recipe.endings[-1] else whole + self._costs(recipe, SELECTION, whole)
+            steps.append(self._step(last, alone, unknown, left, costs))
         return steps
+
+    def _last_alone(self, recipe: Recipe, name: str) -> tuple[int, int]:
+        """Of the whole pool the numbers of pairs that a step after the filters keeps, and has no answer for."""
+        if name == DISTINCT and recipe.distinct:
+            best, unknown = self._representatives(self._rows.all(), recipe.distinct)
+            return int(np.count_nonzero(best)), unknown
+        assert recipe.selection
+        found = self._selections.size(recipe.selection, self._rows.all())
+        return found.kept, found.unknown
 
     def lines(self, recipe: Recipe) -> list[Threshold]:
         """The thresholds of the filters on columns that have an axis."""
@@ -118,7 +134,11 @@ class Decisions:
         return Step(each.name, each.sql, each.why, passes, fails, unknown, sequence=left, costs=costs)
 
     def _costs(self, recipe: Recipe, reason: str, whole: int) -> int:
-        return int(np.count_nonzero(self.kept(recipe.without(reason)))) - whole
+        left = recipe.without(reason)
+        kept = self.kept(replace(left, selection=None))
+        if left.selection:
+            return self._selections.size(left.selection, kept).kept - whole
+        return int(np.count_nonzero(kept)) - whole
 
     def _representatives(self, pairs: Pairs, last: Distinct) -> tuple[Pairs, int]:
         """The best pair of each group of near-duplicates among the pairs, and the number of pairs without a hash."""
@@ -180,7 +200,7 @@ class Decisions:
 
     def _rank(self, last: Distinct) -> Places:
         """The places of the pairs from the best to the worst."""
-        self._manifest.check_end(last)
+        self._manifest.check_last(Recipe(DISTINCT, distinct=last))
         numbered = f"SELECT (\n{finite(last.best_by)}\n) AS best, uid, row_number() OVER () - 1 AS number FROM rows"
         try:
             ordered = self._rows.query(f"SELECT number FROM ({numbered}) ORDER BY best DESC NULLS LAST, uid")

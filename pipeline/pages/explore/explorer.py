@@ -2,23 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from filters import catalog
-from filters.core import Filter, Recipe
+from filters.core import DISTINCT, SELECTION, Filter, Recipe
 from pipeline.errors import QueryError, RecipeError
-from pipeline.filtering.funnel import ending
+from pipeline.filtering.funnel import endings
+from pipeline.manifest.document import selection_json
 from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.shown_pictures import ShownPictures
 from pipeline.pages.explore import publishing
+from pipeline.pages.explore.atlas import Atlas
+from pipeline.pages.explore.cards import cards
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.histograms import Histograms
-from pipeline.pages.explore.recipe_text import handle
-from pipeline.pages.explore.requests import Draft, LabelRequest, NamedRecipe, PairRequest, PairsRequest
+from pipeline.pages.explore.recipe_text import handle, toml
+from pipeline.pages.explore.requests import (
+    Draft,
+    LabelRequest,
+    NamedRecipe,
+    NearRequest,
+    PairRequest,
+    PairsRequest,
+)
 from pipeline.pages.explore.rows import Pairs, Rows
 from pipeline.pages.untrusted import THUMBNAIL, Thumbnails, plain
-from pipeline.review.labels import GOOD, KEY, WORDS, Labels
+from pipeline.review.labels import EXPLORE, GOOD, KEY, WORDS, Labels
 from pipeline.uids import uid
 
 PAGE = 24
@@ -56,27 +69,51 @@ def choices(manifest: Manifest, own: Recipe) -> list[Choice]:
 class Explorer:
     """Answers about one manifest. Each method answers one request."""
 
-    def __init__(self, rows: Rows, choices: Sequence[Choice]) -> None:
-        self._rows, self._choices = rows, choices
+    def __init__(
+        self,
+        rows: Rows,
+        choices: Sequence[Choice],
+        labeller: str = EXPLORE,
+        pictures: ShownPictures | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """`pictures` are those of the manifest, by default with unsafe ones veiled. `folder` is that of the source
+        file, where centres of regions are written; None: they cannot be.
+        """
+        self._rows, self._choices, self._labeller = rows, choices, labeller
         self._decisions, self._histograms = Decisions(rows), Histograms(rows)
+        self.atlas = Atlas(rows, self._decisions, folder)
         self._manifest, self._storage = rows.manifest, rows.manifest.storage
         self._labels = Labels(self._storage)
-        self._thumbnails = Thumbnails(self._storage, self._manifest)
-        self._labelled = set(rows.find(self._labels.table).tolist())
+        self._thumbnails = Thumbnails(pictures or ShownPictures.safe(self._manifest))
+        mine = self._labels.table.filter(pc.field("labeller") == labeller)
+        self._labelled = set(rows.find(mine).tolist())
 
     def start(self) -> dict[str, Any]:
         """All that does not change while the page is open."""
-        totals = self._histograms.totals()
         return {
             "source": self._manifest.source,
             "manifest": self._manifest.id,
             "pool": self._rows.pool,
-            "axes": [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self._rows.axes],
+            "axes": self._axes(),
             "recipes": [_choice(each) for each in self._choices],
             "words": WORDS,
             "good": GOOD,
             "labels": self.labels(),
+            "maps": self.atlas.scorers,
+            "colours": self.atlas.columns,
         }
+
+    def near(self, request: NearRequest) -> dict[str, Any]:
+        """A filter against what is near a region of the map, and the axes with that of its column."""
+        made = self.atlas.near(request)
+        self._histograms = Histograms(self._rows)
+        return made | {"handle": handle(made["sql"]), "axes": self._axes()}
+
+    def toml(self, request: NamedRecipe) -> dict[str, str]:
+        """The recipe as tables of a source file, with the scorers that only this page has."""
+        recipe = request.recipe(request.name)
+        return {"toml": self.atlas.tables(recipe) + toml(recipe)}
 
     def funnel(self, draft: Draft) -> dict[str, Any]:
         """The funnel, histograms and thresholds of a recipe, and its overlap with the other recipe."""
@@ -109,22 +146,7 @@ class Explorer:
         else:
             places = self._rows.sample(chosen, request.seed, request.start, PAGE).tolist()
         kept = self._decisions.kept(request.recipe())
-        rows = self._rows.read(places).to_pylist()
-        return {
-            "count": int(np.count_nonzero(chosen)),
-            "pairs": [
-                {
-                    "place": place,
-                    "shard": row["shard"],
-                    "member": row["member"],
-                    "caption": plain(row["caption"] or ""),
-                    "url": plain(row["url"] or ""),
-                    "kept": bool(kept[place]),
-                    "note": notes.get(place, ""),
-                }
-                for place, row in zip(places, rows, strict=True)
-            ],
-        }
+        return {"count": int(np.count_nonzero(chosen)), "pairs": cards(self._rows, places, kept, notes)}
 
     def pair(self, request: PairRequest) -> dict[str, Any]:
         """All columns of one pair, and the answer of each filter. Raises QueryError for a place that is not there."""
@@ -136,10 +158,12 @@ class Explorer:
             asdict(each) | {"says": ANSWERS[int(verdict.answers[request.place])]}
             for each, verdict in zip(recipe.filters, self._decisions.verdicts(recipe), strict=True)
         ]
-        # `distinct` decides only among the pairs that pass all filters.
-        if recipe.distinct and all(each["says"] == "passes" for each in answers):
-            kept = self._decisions.kept(recipe)[request.place]
-            answers.append(asdict(ending(recipe.distinct)) | {"says": "passes" if kept else "drops"})
+        for last in endings(recipe):
+            # It decides only among the pairs that pass everything before it.
+            if all(each["says"] == "passes" for each in answers):
+                until = replace(recipe, selection=None) if last.name == DISTINCT else recipe
+                kept = self._decisions.kept(until)[request.place]
+                answers.append(asdict(last) | {"says": "passes" if kept else "drops"})
         return {
             "caption": plain(row.pop("caption") or "", 10_000),
             "url": plain(row.pop("url") or "", 10_000),
@@ -157,7 +181,7 @@ class Explorer:
         row = self._rows.read([request.place], ("uid", "url", "caption")).to_pylist()[0]
         if uid(row["url"], row["caption"]) != row["uid"]:
             raise QueryError("this URL has a secret, which is hidden here: label the pair in a list of your own")
-        self._labels.put(row["url"], row["caption"], request.label)
+        self._labels.put(row["url"], row["caption"], request.label, self._labeller)
         if request.label is None:
             self._labelled.discard(request.place)
         else:
@@ -166,12 +190,20 @@ class Explorer:
 
     def labels(self) -> dict[str, Any]:
         """The number of labelled pairs by label, and the path of the file of labels."""
-        return {"counts": self._labels.counts, "file": str(self._storage.root / KEY)}
+        return {"counts": self._labels.counts(self._labeller), "file": self._storage.address(KEY)}
 
     def publish(self, request: NamedRecipe) -> dict[str, Any]:
-        """Publish the manifest's pairs under this recipe. Raises BusyError during another run."""
+        """Publish the manifest's pairs under this recipe.
+
+        Raises BusyError during another run, and RecipeError for a column that only this page has.
+        """
         recipe = request.recipe(request.name)
+        self.atlas.check_scored(recipe)
         return asdict(publishing.publish(self._storage, recipe))
+
+    def _axes(self) -> list[dict[str, Any]]:
+        totals = self._histograms.totals()
+        return [asdict(axis) | {"high": axis.high, "totals": totals[axis.column]} for axis in self._rows.axes]
 
     def _chosen(self, request: PairsRequest) -> Pairs:
         if request.show == "all":
@@ -191,7 +223,7 @@ class Explorer:
         if not lines:
             raise RecipeError(f"filter {request.edge!r} has no threshold: it is no comparison of a score with a number")
         places = self._rows.nearest(chosen, lines[0].column, lines[0].value, PAGE).tolist()
-        values = self._rows.read(places, (lines[0].column,))[lines[0].column].to_pylist()
+        values = self._rows.values(lines[0].column)[places].tolist()
         return places, {place: _shown(value) for place, value in zip(places, values, strict=True)}
 
     def _check_place(self, place: int) -> None:
@@ -200,12 +232,13 @@ class Explorer:
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
-    last = choice.recipe.distinct
+    last, steps = choice.recipe, {each.name: asdict(each) for each in endings(choice.recipe)}
     return {
         "name": choice.recipe.name,
         "origin": choice.origin,
         "filters": [_filter(each) for each in choice.recipe.filters],
-        "distinct": asdict(last) | asdict(ending(last)) if last else None,
+        "distinct": asdict(last.distinct) | steps[DISTINCT] if last.distinct else None,
+        "selection": {"settings": selection_json(last.selection)} | steps[SELECTION] if last.selection else None,
     }
 
 
@@ -214,4 +247,6 @@ def _filter(each: Filter) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else plain(str(value))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else f"{value:.6g}"
+    return plain(str(value))

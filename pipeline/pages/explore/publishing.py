@@ -1,7 +1,5 @@
 """Publishing from the page, in a process of its own: it can be stopped, and ends with the page."""
 
-from pathlib import Path
-
 from filters.core import Recipe
 from pipeline.errors import QueryError
 from pipeline.manifest.log import commits
@@ -25,7 +23,7 @@ def publish(storage: Storage, recipe: Recipe, deadline: float = DEADLINE) -> Pub
     before = len(commits(storage))
     try:
         limits = Limits(deadline, MEMORY)
-        published: Published = call("pipeline.pages.explore.publishing:run", storage.root, recipe, limits=limits)
+        published: Published = call("pipeline.pages.explore.publishing:run", storage, recipe, limits=limits)
     except TimeoutError:
         new = commits(storage)[before:]  # the deadline may come between the commit and the answer
         result = f"manifest {new[-1].id[:12]} is published" if new else "nothing was published"
@@ -33,8 +31,7 @@ def publish(storage: Storage, recipe: Recipe, deadline: float = DEADLINE) -> Pub
     return published
 
 
-def run(root: Path, recipe: Recipe) -> Published:
+def run(storage: Storage, recipe: Recipe) -> Published:
     """In the process."""
-    storage = Storage(root)
     with writing(storage):
         return republish(storage, recipe)

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from filters.core import Recipe
 from pipeline.filtering.thresholds import Comparison
+from pipeline.manifest.document import selection_json
 
 
 def handle(sql: str) -> dict[str, Any] | None:
@@ -19,7 +21,10 @@ def handle(sql: str) -> dict[str, Any] | None:
 
 def toml(recipe: Recipe) -> str:
     """The recipe as tables of a source file."""
-    lines = [f"# recipe {recipe.name}: in place of `recipe`, all [[filters]] and [distinct] of the source file", ""]
+    lines = [
+        f"# recipe {recipe.name}: in place of `recipe`, all [[filters]], [distinct] and [selection] of the source file",
+        "",
+    ]
     if not recipe.filters:
         lines += ["filters = []", ""]
     for each in recipe.filters:
@@ -35,7 +40,21 @@ def toml(recipe: Recipe) -> str:
             f"of = {_quoted(recipe.distinct.of)}",
             "",
         ]
+    if recipe.selection:
+        settings = {key: value for key, value in selection_json(recipe.selection).items() if value is not None}
+        lines += ["[selection]", *(f"{key} = {_value(value)}" for key, value in settings.items()), ""]
     return "\n".join(lines)
+
+
+def _value(value: str | float) -> str:
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def near_table(name: str, of: str, centres: Path) -> str:
+    """The scorer that computes the similarity to centres of a region, as a table of a source file."""
+    return "\n".join(
+        (f"[scorers.{name}]", 'kind = "norm_sim"', f"of = {_quoted(of)}", f"targets = {_quoted(centres.name)}", "")
+    )
 
 
 def _quoted(text: str) -> str:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from filters.core import Distinct, Filter, Recipe
 from pipeline.errors import RecipeError
+from pipeline.settings.selection import SelectionRow
 
 
 class Request(BaseModel):
@@ -35,6 +36,7 @@ class RecipeRequest(Request):
 
     filters: list[FilterRequest] = Field(max_length=63)
     distinct: DistinctRequest | None = None
+    selection: SelectionRow | None = None
 
     def recipe(self, name: str = "draft") -> Recipe:
         """The recipe. Raises RecipeError for a bad or a repeated name, or a bad radius."""
@@ -43,6 +45,7 @@ class RecipeRequest(Request):
                 name,
                 tuple(Filter(each.name, each.sql, each.why) for each in self.filters),
                 Distinct(**self.distinct.model_dump()) if self.distinct else None,
+                self.selection.value() if self.selection else None,
             )
         except ValueError as error:
             raise RecipeError(str(error)) from None
@@ -82,3 +85,33 @@ class LabelRequest(Request):
 
     place: int = Field(ge=0)
     label: Literal["match", "no match", "good", "bad picture"] | None
+
+
+class MapRequest(Request):
+    """The map of a scorer's embeddings."""
+
+    scorer: str = Field(max_length=64)
+
+
+class ColourRequest(RecipeRequest, MapRequest):
+    """What points are coloured by: kept, cluster, or a score."""
+
+    by: str = Field(max_length=256)
+
+
+class SimilarRequest(RecipeRequest, MapRequest):
+    """The pairs that are like this one."""
+
+    place: int = Field(ge=0)
+
+
+class RegionRequest(RecipeRequest, MapRequest):
+    """Pairs of a map that a person drew around, by their places."""
+
+    places: list[int] = Field(max_length=500_000)
+
+
+class NearRequest(RegionRequest):
+    """The same with a name, to make a filter of it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,24}$")

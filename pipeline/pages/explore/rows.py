@@ -36,8 +36,8 @@ class Rows:
 
     def __init__(self, manifest: Manifest, scratch: Path, deadline: float = DEADLINE) -> None:
         """Read the manifest. What does not fit into half of the memory goes to `scratch`."""
-        self.manifest, self._deadline = manifest, deadline
-        files = [manifest.storage.fetch(part.rows) for part in manifest.parts]
+        self.manifest, self.scratch, self._deadline = manifest, scratch, deadline
+        files = manifest.storage.fetch_all(part.rows for part in manifest.parts)
         self._con = duck.connect(scratch)
         predicates.view_parts(self._con, files)
         self._con.execute("ALTER VIEW rows RENAME TO whole")
@@ -51,7 +51,7 @@ class Rows:
         axes = (charts.axis(self._con, field) for field in charts.histogram_fields(manifest))
         self.axes = [axis for axis in axes if axis is not None]
         self.matching = lru_cache(8)(self._matching)
-        self._values = lru_cache(4)(self._read_values)
+        self.values = lru_cache(4)(self._read_values)
         self._order = lru_cache(2)(self._shuffled)
 
     @property
@@ -81,6 +81,18 @@ class Rows:
         table = self.query(f"SELECT {named} FROM rows WHERE status = 'ok'")
         return [column.to_numpy() for column in table.columns]
 
+    def add(self, name: str, values: pa.Array) -> None:
+        """Add a column of numbers, one a downloaded pair, and its axis. It is in memory only."""
+        place = np.full(sum(part.count for part in self.manifest.parts), -1)
+        place[self._numbers] = np.arange(self.pool)
+        with self.cursor() as con:
+            con.register("added", pa.table({name: values.take(pa.array(place, mask=place < 0))}))
+            con.execute(
+                f'CREATE OR REPLACE TABLE rows AS SELECT rows.*, added."{name}" FROM rows POSITIONAL JOIN added'
+            )
+            axis = charts.axis(con, pa.field(name, values.type))
+        self.axes = [*self.axes, *([axis] if axis else [])]
+
     def places(self, numbers: npt.NDArray[np.int64]) -> Places:
         """The places of these row numbers, in their order, less those of pairs that were not downloaded."""
         place = np.full(sum(part.count for part in self.manifest.parts), -1)
@@ -90,7 +102,7 @@ class Rows:
 
     def nearest(self, pairs: Pairs, column: str, value: float, count: int) -> Places:
         """The places of the `count` pairs around `value`, half of them on each side of it, in rising order."""
-        values = self._values(column)
+        values = self.values(column)
         places = np.flatnonzero(pairs & np.isfinite(values))
         places = places[np.argsort(values[places], kind="stable")]
         at = int(np.searchsorted(values[places], value))

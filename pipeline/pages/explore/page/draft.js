@@ -1,6 +1,6 @@
 // The recipe on the page: its filters, each on or off. Listeners are called on every change.
 
-export const draft = { name: "", filters: [], distinct: null, other: null };
+export const draft = { name: "", filters: [], distinct: null, selection: null, other: null };
 
 const listeners = [];
 
@@ -17,19 +17,21 @@ export function load(recipe) {
   draft.name = recipe.name;
   draft.filters = recipe.filters.map((each) => ({ ...each, on: true, handle: each.handle && { ...each.handle } }));
   draft.distinct = recipe.distinct && { ...recipe.distinct, on: true };
+  draft.selection = recipe.selection && { ...recipe.selection, on: true };
   changed(true);
 }
 
-function plain({ filters, distinct }) {
+function plain({ filters, distinct, selection }) {
   return {
     filters: filters.map(({ name, sql, why }) => ({ name, sql, why })),
     distinct: distinct && { radius: distinct.radius, best_by: distinct.best_by, of: distinct.of },
+    selection: selection && selection.settings,
   };
 }
 
 // The filters that are on, as the server expects a recipe.
 export function enabled() {
-  return plain({ filters: draft.filters.filter((each) => each.on), distinct: draft.distinct?.on ? draft.distinct : null });
+  return plain(snapshot());
 }
 
 // A copy of the draft, as a recipe to start from.
@@ -37,6 +39,7 @@ export function snapshot() {
   return {
     filters: draft.filters.filter((each) => each.on).map((each) => ({ ...each, handle: each.handle && { ...each.handle } })),
     distinct: draft.distinct?.on ? { ...draft.distinct } : null,
+    selection: draft.selection?.on ? { ...draft.selection } : null,
   };
 }
 
@@ -55,6 +58,7 @@ export function add(name, sql, handle = null, why = "") {
 export function remove(filter) {
   draft.filters = draft.filters.filter((each) => each !== filter);
   if (draft.distinct === filter) draft.distinct = null;
+  if (draft.selection === filter) draft.selection = null;
   changed(true);
 }
 

@@ -19,7 +19,7 @@ export function prepare(start) {
     create("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => label(null) }, create("kbd", { "aria-hidden": "true" }, "s"), "skip"),
     create("button", { type: "button", "aria-keyshortcuts": "u", onclick: undo }, create("kbd", { "aria-hidden": "true" }, "u"), "undo"));
   byId("label-toml").textContent =
-    `[calibration]\nlabels = ${JSON.stringify(start.labels.file)}\ngood = ${JSON.stringify(start.good)}\n`;
+    `[calibration]\ngood = ${JSON.stringify(start.good)}\n`;
   byId("label-file").textContent = start.labels.file;
   byId("label-command").textContent = `winnow calibrate ${start.source}`;
   showCounts("", start.labels);

@@ -3,14 +3,16 @@
 import { request, byId, create, number, share } from "./request.js";
 import * as recipe from "./draft.js";
 import * as labelling from "./labelling.js";
-import { others, showPairs } from "./pairs.js";
-import { scores } from "./scores.js";
+import * as map from "./map.js";
+import { others, showPairs, showSimilarBy } from "./pairs.js";
+import { Scores } from "./scores.js";
 
 const { draft } = recipe;
 const REST = 700; // milliseconds without a change before counts are announced and pairs are fetched
 
 let start;
-let drawScores = () => {};
+let scores;
+let lastAnswer;
 let busy = false;
 let again = false;
 let rest;
@@ -46,6 +48,16 @@ async function refresh() {
 function settled() {
   byId("said").textContent = `${byId("kept").textContent} of ${byId("pool").textContent} pairs kept`;
   safely(showPairs)();
+  safely(map.settled)();
+}
+
+// A filter against what is near a region of the map: its column is new, and has a histogram of its own.
+function addNear({ name, sql, why, handle, axes }) {
+  start.axes = axes;
+  const histograms = Object.fromEntries(axes.map((axis) => [axis.column, axis.totals]));
+  scores.draw(axes, lastAnswer);
+  scores.show({ ...lastAnswer, histograms });
+  recipe.add(name, sql, handle, why);
 }
 
 function show(answer) {
@@ -56,7 +68,8 @@ function show(answer) {
     if (filter?.sql === step.sql) filter.handle = step.handle;
     showStep(step);
   }
-  drawScores(answer);
+  lastAnswer = answer;
+  scores?.show(answer);
   showSides(answer);
 }
 
@@ -97,7 +110,7 @@ function row(filter) {
 function showFilters(whole) {
   if (whole) {
     rows.clear();
-    for (const filter of [...draft.filters, draft.distinct].filter(Boolean)) rows.set(filter.name, row(filter));
+    for (const filter of [...draft.filters, draft.distinct, draft.selection].filter(Boolean)) rows.set(filter.name, row(filter));
     byId("steps").replaceChildren(...[...rows.values()].map((each) => each.element));
     byId("empty").hidden = rows.size > 0;
   }
@@ -218,12 +231,15 @@ async function main() {
   byId("pool").textContent = number(start.pool);
   byId("publish-name").value = `${start.source}-explored`.slice(0, 64);
   labelling.prepare(start);
+  map.prepare(start, addNear, showError);
+  if (start.maps.length) showSimilarBy((place) => map.similar(place).then(() => byId("similar").scrollIntoView({ block: "start" }), showError));
   showRecipes();
   wire();
   recipe.onChange(showFilters);
   recipe.load(start.recipes[0]);
   const first = await request("funnel", recipe.comparison());
-  drawScores = scores(byId("scores"), start.axes, first);
+  scores = new Scores(byId("scores"));
+  scores.draw(start.axes, first);
   recipe.onChange(refresh);
   await refresh();
 }

@@ -5,6 +5,7 @@ import { comparison, draft } from "./draft.js";
 
 const WORDS = { passes: "passes", drops: "drops it", "no score": "has no score for it and drops it" };
 let seed = 0;
+let openSimilar; // shows pairs like the one of a place; unset where no embeddings are stored
 let latest; // the last request: answers to earlier ones are dropped
 let shown; // the pairs on the page, which stay in place while they are the same: somebody may be about to click
 
@@ -46,7 +47,7 @@ function fill(select, names) {
   if (names.includes(before)) select.value = before;
 }
 
-function card(pair) {
+export function card(pair) {
   const frame = create("span", { class: "picture" });
   picture(frame, pair);
   const fate = create("span", { class: `note ${pair.kept ? "is-kept" : "is-dropped"}` }, pair.kept ? "kept" : "dropped");
@@ -66,7 +67,16 @@ async function open(pair) {
   byId("pair-columns").replaceChildren(...known.columns.map(([name, value]) =>
     create("tr", {}, create("td", {}, create("code", {}, name)), create("td", {}, create("bdi", {}, value)))));
   picture(byId("pair").querySelector(".picture"), pair, true);
+  byId("pair-similar").hidden = !openSimilar;
+  byId("pair-similar").onclick = () => {
+    byId("pair").close();
+    openSimilar(pair.place);
+  };
   byId("pair").showModal();
+}
+
+export function showSimilarBy(action) {
+  openSimilar = action;
 }
 
 export function others() {

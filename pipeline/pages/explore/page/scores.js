@@ -133,13 +133,28 @@ function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-// The cards. Scores that the published recipe has thresholds for come first.
-export function scores(grid, axes, answer) {
-  const named = new Set(answer.lines.map((line) => line.column));
-  const order = [...axes].sort((one, two) => named.has(two.column) - named.has(one.column));
-  const cards = order.map((axis) => new Card(axis));
-  grid.replaceChildren(...cards.map((card) => card.element));
-  recipe.onChange(() => cards.forEach((card) => card.sliders.forEach((each) => each.show())));
-  cards.forEach((card) => card.sliders.forEach((each) => each.show()));
-  return (next) => cards.forEach((card) => card.show(next));
+// The cards of a grid, which can be drawn again with other axes.
+export class Scores {
+  constructor(grid) {
+    this.grid = grid;
+    this.cards = [];
+    recipe.onChange(() => this.sync());
+  }
+
+  // Scores that the published recipe has thresholds for come first.
+  draw(axes, answer) {
+    const named = new Set(answer.lines.map((line) => line.column));
+    const order = [...axes].sort((one, two) => named.has(two.column) - named.has(one.column));
+    this.cards = order.map((axis) => new Card(axis));
+    this.grid.replaceChildren(...this.cards.map((card) => card.element));
+    this.sync();
+  }
+
+  show(answer) {
+    for (const card of this.cards) card.show(answer);
+  }
+
+  sync() {
+    for (const card of this.cards) for (const slider of card.sliders) slider.show();
+  }
 }

@@ -1,27 +1,15 @@
-"""README.md of an export: a dataset card, from which Hugging Face's `datasets` reads the files and types of the folder.
+"""Values of Arrow columns as JSON, and their types as Hugging Face's `datasets` names them.
 
-Without it `datasets` would take other files of the folder for data, and guess types from the first rows.
+`datasets` would guess the types of JSON from the first rows. With these types in the dataset card it does not.
 https://huggingface.co/docs/hub/datasets-manual-configuration
 """
 
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-
-NAME = "README.md"
-
-
-def card(data_files: str, features: Sequence[Mapping[str, Any]] = (), **settings: str) -> str:
-    """The card. `settings` are those of the reader, such as `sep`. The lines between the dashes are YAML."""
-    config = {"config_name": "default", "data_files": data_files, **settings}
-    lines = ["---", f"configs: {json.dumps([config])}"]
-    if features:
-        lines.append(f"dataset_info: {json.dumps({'features': features})}")
-    return "\n".join([*lines, "---", "", "Written by `winnow export`. `export.json` says from what.", ""])
 
 
 def feature(kind: pa.DataType) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""Features of a target set, and how near each picture of the pool is to them: what greedy matching chooses by.
+
+The features are the centroids of the target pictures' embeddings. A recipe that ends in a selection of kind matching
+(`pipeline.selection.matching`) reads them from the file `FEATURES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.images import picture_lists, picture_sets
+from pipeline.models import device
+from pipeline.neighbours import kmeans_tree, soft_assignment
+from pipeline.progress import StepProgress
+from pipeline.scorers import gathering, target_leaks, targets
+from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
+from pipeline.scorers.target_file import FEATURES, Target, Vectors
+from pipeline.settings.fields import ExistingPath
+from pipeline.settings.task import TestSet
+from pipeline.uids import random_bits
+
+VERSION = 1
+
+
+class TargetFeaturesSpec(PoolSpec):
+    """The centroids of target pictures, for a recipe that ends in a selection of kind matching."""
+
+    files: ClassVar[Sequence[str]] = (FEATURES,)
+    kind: Literal["target_features"]
+    of: str = Field("clip", description="the scorer whose embeddings it reads")
+    targets: ExistingPath = Field(
+        description="pictures (a folder, a tar, or Parquet with a column image), or their embeddings as .npy [n, dim]"
+    )
+    count: int = Field(256, ge=1, description="features, at most; of fewer targets each is a feature of its own")
+    temperature: float = Field(
+        0.05, gt=0, le=1, description="1 - cosine at which a feature has fallen to a third; smaller: only the nearest"
+    )
+    test: TestSet | None = Field(None, description="pictures that no target may be; unset, those of task.test")
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose embeddings it reads."""
+        return (self.of,)
+
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model encodes target pictures; with a test set, also for targets that are embeddings."""
+        return None if self.targets.suffix == targets.VECTORS and self.test is None else self.of
+
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """feature: the number of the nearest feature, from 0; nearest: the cosine with its centroid, -1 to 1. NULL
+        without an image embedding.
+        """
+        return {"feature": pa.int32(), "nearest": pa.float32()}
+
+    def identity(self) -> Mapping[str, Any]:
+        """The settings, the targets, the test pictures, the versions of what computes, and the device's kind."""
+        test = picture_sets.digest(self.test.folder, picture_lists.list_pictures(self.test)) if self.test else None
+        settings = {"version": [VERSION, soft_assignment.VERSION], "count": self.count, "temperature": self.temperature}
+        return {
+            **settings,
+            "targets": picture_sets.digest(self.targets),
+            "torch": version("torch"),
+            "device": device.kind(),
+            **({"test": [test, target_leaks.VERSION]} if test else {}),
+        }
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """Raises SourceError if the scorer `of` stores no embeddings, ModelError for targets that it cannot encode,
+        that are none, or that are test pictures.
+        """
+        gathering.check(scorers, self.of)
+        targets.check(self.targets, self.of, scorers[self.of])
+        if self.targets.suffix != targets.VECTORS:
+            target_leaks.refuse(self.targets, self.test)
+
+    def load(self, of: Callable[[], Any] | None = None) -> "TargetFeatures":
+        """The scorer with its targets. Raises ModelError for a broken picture, for a file without embeddings, and for
+        an embedding that is a test picture's.
+        """
+        vectors = targets.embed(self.targets, of)
+        if of is not None and self.test is not None and self.targets.suffix == targets.VECTORS:
+            _compare(self.targets, vectors, self.test, of())
+        return TargetFeatures(self.of, self.count, self.temperature, vectors)
+
+
+class TargetFeatures:
+    """Finds the features of a target, and compares every picture of the pool with them."""
+
+    def __init__(self, of: str, count: int, temperature: float, vectors: Vectors) -> None:
+        """`vectors`: the targets' embeddings [targets, dim]."""
+        self._target = summarize(of, vectors, count, temperature)
+
+    def score(self, pool: Pool, progress: StepProgress) -> Columns:
+        """The columns of `TargetFeaturesSpec`, and the features as a file."""
+        self._target.write(pool.folder / FEATURES)
+        present = gathering.present(pool, self._target.of)
+        parts = [(np.empty(0, np.int32), np.empty(0, np.float32))]
+        for images in gathering.images(pool, self._target.of):
+            targets.check_width(self._target.centroids, images.shape[1])
+            parts.append(_nearest(images, self._target.centroids))
+        feature, nearest = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return scatter({"feature": pa.array(feature), "nearest": pa.array(nearest)}, present)
+
+
+def summarize(of: str, vectors: Vectors, count: int, temperature: float) -> Target:
+    """The features of a target set with these embeddings [targets, dim], at most `count`.
+
+    k-means begins with targets in a random order, always the same, because files are often sorted by class.
+    """
+    order = np.argsort(random_bits("target_features", map(str, range(len(vectors)))), kind="stable")
+    centroids = vectors[order]
+    if len(vectors) > count:
+        centroids = kmeans_tree.grow(centroids, count, lambda done, total: None).centroids
+        centroids = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    sums = soft_assignment.assign(vectors, centroids, temperature).sums(len(centroids))
+    return Target(of, temperature, centroids, sums / sums.sum())
+
+
+def _nearest(images: npt.NDArray[np.float16], centroids: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
+    """The nearest centroid of each picture, and the cosine with it."""
+    cosines = images.astype(np.float32) @ centroids.T
+    return cosines.argmax(axis=1).astype(np.int32), cosines.max(axis=1, initial=-1)
+
+
+def _compare(path: Path, vectors: Vectors, test: TestSet, model: Any) -> None:
+    """Raises ModelError if a target is the embedding of a test picture. A scorer without a model cannot tell."""
+    from pipeline.models.clip import Clip
+
+    if isinstance(model, Clip):
+        pictures = picture_sets.read_files(test.folder, picture_lists.list_pictures(test))
+        tested = targets.encode(test.folder, pictures, model)
+        targets.check_width(vectors, tested.shape[1])
+        target_leaks.refuse_vectors(path, vectors, test, tested)
