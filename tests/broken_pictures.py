@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image, ImageCms
 
 from pipeline.failure import RowError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 
 LIMITS = Limits(image_size=256, quality=95, max_pixels=50_000_000)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.failure import RowError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 
 SCENE = np.array(

@@ -19,9 +19,9 @@ from pipeline.download import by_source
 from pipeline.errors import ModelError
 from pipeline.extras import EXTRAS, Extra, missing
 from pipeline.failure import RowError
-from pipeline.images.decode_process import Limits
 from pipeline.images.face_blur import FaceBlur
 from pipeline.images.face_detector import FaceDetector, windows
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 from pipeline.scorers.faces import FacesSpec
 from pipeline.scorers.spec import Batch

@@ -19,7 +19,7 @@ from loopback_web import bomb, picture
 from PIL import Image
 
 from pipeline.failure import RowError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 from pipeline.settings.download import Download
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from pipeline.demo import pool
 from pipeline.errors import ModelError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 from pipeline.models.pinned import fetch
 from pipeline.scenes import rendering

@@ -17,7 +17,7 @@ from pipeline.download.taking_process import take
 from pipeline.failure import RowError
 from pipeline.files.places import join, split
 from pipeline.files.read import Reader
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.plain_jpeg import is_plain
 from pipeline.images.sandbox import Decoders
 from pipeline.ledger.blocklist import Blocked

@@ -26,7 +26,8 @@ from PIL import Image
 
 from pipeline.bench import synthetic
 from pipeline.errors import WinnowError
-from pipeline.images import decode_process
+from pipeline.images import decoding
+from pipeline.images.limits import Limits
 from pipeline.process import lifeline, machine
 from pipeline.settings.download import Download
 
@@ -176,16 +177,16 @@ class Bench:
 
     def phases(self) -> dict[str, float]:
         """Seconds of decoding, resizing and encoding one picture, in this process."""
-        limits = decode_process.Limits.of(Download())
+        limits = Limits.of(Download())
         spent = dict.fromkeys(("decode", "resize", "encode"), 0.0)
         for path in self._pictures.iterdir():
             data, times = path.read_bytes(), [time.perf_counter()]
             with Image.open(BytesIO(data)) as image:
-                size = decode_process.load(image, limits)
+                size = decoding.load(image, limits)
                 times.append(time.perf_counter())
-                small = decode_process.resize(image, size, limits)
+                small = decoding.resize(image, size, limits)
                 times.append(time.perf_counter())
-                decode_process.encode(small, limits)
+                decoding.encode(small, limits)
                 times.append(time.perf_counter())
             for step, (began, ended) in zip(spent, itertools.pairwise(times), strict=True):
                 spent[step] += (ended - began) / DISTINCT

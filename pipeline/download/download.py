@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.download.fork_server import ForkServer
 from pipeline.download.job import Job
 from pipeline.download.shard_work import ShardWork, made_of
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.ledger import Shard
 from pipeline.process import machine

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 from pipeline.download.job import SECONDS, AnyJob
 from pipeline.errors import WinnowError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.process import lifeline, unnamed
 from pipeline.process.scratch import temporary_folder
 from pipeline.web.throttle import Caller

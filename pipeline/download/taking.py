@@ -16,7 +16,7 @@ from pipeline.download.job import Local, TakingJob
 from pipeline.download.moving import follow
 from pipeline.download.shard_work import ShardWork, made_of
 from pipeline.errors import SourceError
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.ledger.blocklist import Blocked
 from pipeline.ledger.ledger import Shard
 from pipeline.process import machine

@@ -14,7 +14,9 @@ import threading
 from dataclasses import asdict
 
 from pipeline.failure import RowError, parse_row_error
-from pipeline.images.decode_process import HEAD, PROCESS, READY, REQUEST, STATUS, Limits, Picture, receive
+from pipeline.images.decode_process import HEAD, PROCESS, READY, REQUEST, STATUS, receive
+from pipeline.images.decoding import Picture
+from pipeline.images.limits import Limits
 from pipeline.process import endings, lifeline, unnamed
 
 _TRIES = 10

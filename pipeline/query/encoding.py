@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError, SourceError, StorageError, did_you_mean
 from pipeline.failure import RowError
 from pipeline.images import decoders
-from pipeline.images.decode_process import Limits
+from pipeline.images.limits import Limits
 from pipeline.images.sandbox import Decoders
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers.clip import ClipSpec
