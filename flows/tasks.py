@@ -119,8 +119,10 @@ def score_pool(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mappin
 @task(persist_result=True, **SETTINGS)
 def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str]) -> dict[str, Any]:
     """Publish, and leave the counts and the funnel as tables."""
-    published = apart.publish(plan, storage, ledger, quarantined)
-    steps = apart.compare(storage, published.id, [plan.source.own_recipe]).funnels[0].steps
+    with bars(plan.source.name) as progress:
+        published = apart.publish(plan, storage, ledger, quarantined, partial(progress, "choose"))
+        compared = apart.compare(storage, published.id, [plan.source.own_recipe], partial(progress, "funnel"))
+    steps = compared.funnels[0].steps
     artifacts.publication(Manifest.open(storage, published.id), steps)
     counts, what = published.counts, "a new manifest" if published.new else "the same manifest as before"
     outcomes = f"{counts.kept:,} kept, {counts.dropped:,} dropped, {counts.failed:,} failed"

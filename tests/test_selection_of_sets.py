@@ -1,5 +1,6 @@
 """Recipes that end in density-based pruning or in matching, over published pools."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from filters.core import Filter, Recipe
 from filters.selections import DensityPruning, Matching
 from pipeline.errors import RecipeError, SourceError
 from pipeline.ledger import checking
-from pipeline.manifest import publish
+from pipeline.manifest import apart, publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.recipe_text import toml
@@ -123,6 +124,17 @@ def test_a_small_pool_is_kept_whole_but_for_what_has_no_embedding(manifest, sele
     assert numbers(manifest, Recipe("none", (Filter("none", "false"),), selection=selection)) == []
     alone = Recipe("one", (Filter("one", "caption = 'picture number 7'"),), selection=selection)
     assert numbers(manifest, alone) == []
+
+
+@pytest.mark.parametrize("selection", [DENSITY, MATCHING])
+def test_comparing_and_publishing_say_how_far_a_selection_is(manifest, tmp_path, selection):
+    recipe, compared, published = Recipe("any", selection=selection), [], []
+    apart.compare(manifest.storage, manifest.id, [recipe], lambda *of: compared.append(of))
+    store = shutil.copytree(manifest.storage.root, tmp_path / "store")
+    apart.republish(Storage(store), recipe, lambda *of: published.append(of))
+    for told in (compared, published):
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == told[-1][1] > 1
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def bring_up_to_date(
             report.publishing(quarantined)
             pool.run(plan, storage, ledger, quarantined, progress)
             progress("publish", 0, 1)
-            published = apart.publish(plan, storage, ledger, quarantined)
+            published = apart.publish(plan, storage, ledger, quarantined, partial(progress, "choose"))
             report.finish(published.id)
             progress("publish", 1, 1)
             return published

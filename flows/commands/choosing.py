@@ -1,6 +1,7 @@
 """Choosing from the scores that exist: recipes and thresholds, and what they drop."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -28,13 +29,15 @@ def show_funnel(
     from flows import sources
     from flows.console.funnel import comparison
     from flows.console.output import show
+    from flows.progress import bars
     from pipeline.manifest import apart
     from pipeline.manifest.manifest import Manifest
     from pipeline.manifest.recipes import find_all
 
     described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
-    compared = apart.compare(storage, found.id, find_all(described, storage, recipe))
+    with bars() as progress:
+        compared = apart.compare(storage, found.id, find_all(described, storage, recipe), partial(progress, "choose"))
     show(comparison(compared), as_json)
     print_json(as_json, {"manifest": found.id} | asdict(compared))
 

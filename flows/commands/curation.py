@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,14 +135,15 @@ def publish_recipe(
     file's own recipe again. A running Prefect server is notified, so that retraining follows.
     """
     from flows import sources
+    from flows.progress import bars
     from pipeline.manifest import apart
     from pipeline.manifest.recipes import find
     from pipeline.takedown.writing import writing
 
     described, storage = sources.load(source, root)
     chosen = find(described, storage, recipe) if recipe else described.own_recipe
-    with writing(storage, described):
-        published = apart.republish(storage, chosen)
+    with writing(storage, described), bars() as progress:
+        published = apart.republish(storage, chosen, partial(progress, "choose"))
     held, announced = _announce(described, root, published.id, debug) if published.new else (None, False)
     print_manifest(described, root, asdict(published) | {"held": held}, as_json)
     if chosen != described.own_recipe:

@@ -15,18 +15,19 @@ from pipeline.manifest import endings
 from pipeline.manifest.document import Inputs
 from pipeline.manifest.endings import Endings, Pool
 from pipeline.manifest.verdicts import COPIES, REJECTED, SCHEMA, UNKNOWN
+from pipeline.progress import StepProgress
 from pipeline.store.parquet import ROW_GROUP, put_parquet
 from pipeline.store.storage import Storage
 
 
-def put(con: duckdb.DuckDBPyConnection, storage: Storage, inputs: Inputs) -> list[str]:
-    """Store an aligned verdict file for each part. Returns their storage keys.
+def put(con: duckdb.DuckDBPyConnection, storage: Storage, inputs: Inputs, progress: StepProgress) -> list[str]:
+    """Store an aligned verdict file for each part. Returns their storage keys. `progress` is that of a selection.
 
     The connection must have one thread, so that a threshold that is an average is always the same.
     """
     counts, paths = [part.count for part in inputs.rows], storage.fetch_all(part.key for part in inputs.rows)
     predicates.view_parts(con, paths)
-    pool = Pool(storage, paths, counts, inputs.neighbours or {}, inputs.stages)
+    pool = Pool(storage, paths, counts, inputs.neighbours or {}, inputs.stages, progress)
     return [put_parquet(storage, "verdicts", table.schema, [table]).key for table in evaluate(con, pool, inputs.recipe)]
 
 

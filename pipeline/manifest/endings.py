@@ -15,6 +15,7 @@ from pipeline.filtering.distinct import Losers, Neighbours, Places
 from pipeline.filtering.finite import finite
 from pipeline.manifest.document import StageKeys
 from pipeline.manifest.embeddings import Embeddings
+from pipeline.progress import StepProgress, silent_step
 from pipeline.scorers.target_file import FEATURES, Target
 from pipeline.selection import choosing
 from pipeline.selection.survivors import Chosen, Copies, Size, Survivors
@@ -23,13 +24,17 @@ from pipeline.store.storage import Storage
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows of a manifest: files, with how many rows each has, the neighbours and the stages of its scorers."""
+    """The rows of a manifest: files, with how many rows each has, the neighbours and the stages of its scorers.
+
+    `progress` is called while a selection chooses a set from them.
+    """
 
     storage: Storage
     paths: Sequence[Path]
     counts: Sequence[int]
     neighbours: Mapping[str, Neighbours]
     stages: StageKeys
+    progress: StepProgress = silent_step
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def evaluate(con: duckdb.DuckDBPyConnection, pool: Pool, recipe: Recipe) -> Endi
     places, copies = np.empty(0, np.int64), np.empty(0, np.uint16)
     if recipe.selection:
         survivors, at = _survivors(con, pool, recipe, losers)
-        chosen = choosing.choose(recipe.selection, survivors)
+        chosen = choosing.choose(recipe.selection, survivors, pool.progress)
         losers[SELECTION] = _losers(chosen, at)
         kept = chosen.copies > 0
         places, copies = at[kept], chosen.copies[kept]

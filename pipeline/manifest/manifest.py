@@ -27,6 +27,7 @@ from pipeline.filtering.sequence import in_sequence
 from pipeline.manifest import card, verdicts
 from pipeline.manifest.document import Counts, Document, StageKeys
 from pipeline.manifest.log import check_not_removed, newest
+from pipeline.progress import StepProgress, silent_step
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
@@ -208,13 +209,16 @@ class Manifest:
         """The effect of each filter of a recipe on this manifest's pairs."""
         return self.compare([recipe]).funnels[0].steps
 
-    def compare(self, recipes: Sequence[Recipe]) -> Comparison:
-        """The effects of recipes on this manifest's pairs, in one pass over the columns they name."""
+    def compare(self, recipes: Sequence[Recipe], progress: StepProgress = silent_step) -> Comparison:
+        """The effects of recipes on this manifest's pairs, in one pass over the columns they name.
+
+        `progress` is that of a selection, and begins anew with each.
+        """
         from pipeline.manifest import endings
 
         with self._opened(recipes) as con:
             counts, numbered = [part.count for part in self.parts], [self._numbered(con, each) for each in recipes]
-            found = funnel.compare(con, self._rows, counts, numbered, endings.OverRows(con, self._pool))
+            found = funnel.compare(con, self._rows, counts, numbered, endings.OverRows(con, self._pool(progress)))
         return found.in_words_of(recipes)
 
     @cached_property
@@ -225,12 +229,11 @@ class Manifest:
     def _numbered(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Recipe:
         return replace(recipe, filters=quantiles.with_numbers(con, recipe.filters, self._quantiles))
 
-    @property
-    def _pool(self) -> "Pool":
+    def _pool(self, progress: StepProgress = silent_step) -> "Pool":
         from pipeline.manifest.endings import Pool
 
         counts = [part.count for part in self.parts]
-        return Pool(self.storage, self._rows, counts, self.document.inputs.neighbours or {}, self.stages)
+        return Pool(self.storage, self._rows, counts, self.document.inputs.neighbours or {}, self.stages, progress)
 
     def select(self, recipe: Recipe | None = None) -> pa.Table:
         """The column `uid` of the pairs that a recipe keeps, in ledger order. The default is the published recipe.
@@ -255,7 +258,7 @@ class Manifest:
         from pipeline.manifest import deciding
 
         with self._opened([recipe]) as con:
-            found = pa.concat_tables(deciding.evaluate(con, self._pool, self._numbered(con, recipe)))
+            found = pa.concat_tables(deciding.evaluate(con, self._pool(), self._numbered(con, recipe)))
             con.from_arrow(found).create("verdicts")
             copies = "copies" if recipe.repeats else "kept::USMALLINT AS copies"
             listed = Reasons.of(recipe).listed(f"{verdicts.REJECTED} | {verdicts.UNKNOWN}")

@@ -21,6 +21,7 @@ from pipeline.manifest.document import Counts, Document, Inputs, LedgerState, St
 from pipeline.manifest.log import commit, commits
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.parts import FORMAT, parts
+from pipeline.progress import StepProgress, silent_step
 from pipeline.scorers import mixture_file
 from pipeline.scorers.edges import EDGES
 from pipeline.scorers.mixed import MixedSpec
@@ -47,14 +48,19 @@ class Published:
 
 
 def publish(
-    plan: Plan, storage: Storage, ledger: Ledger, quarantined: Mapping[int, str], recipe: Recipe | None = None
+    plan: Plan,
+    storage: Storage,
+    ledger: Ledger,
+    quarantined: Mapping[int, str],
+    recipe: Recipe | None = None,
+    progress: StepProgress = silent_step,
 ) -> Published:
     """Publish the results of the ledger's pairs. Idempotent: a second run writes nothing.
 
     `recipe` defaults to the source's own. `quarantined` gives the reason for each shard without a result; its pairs
-    become rows with that status. Raises RecipeError for a filter that does not bind or fails on a row, StorageError for
-    a result that is missing or is not aligned with its pairs, and ModelError for recorded embeddings of which no key
-    was found.
+    become rows with that status. `progress` is that of a selection. Raises RecipeError for a filter that does not bind
+    or fails on a row, StorageError for a result that is missing or is not aligned with its pairs, and ModelError for
+    recorded embeddings of which no key was found.
     """
     made = plan.results(storage, ledger, quarantined)
     recipe, started = recipe or plan.source.own_recipe, time.monotonic()
@@ -73,7 +79,7 @@ def publish(
         facts |= {"neighbours": distinct.edge_counts(storage, neighbours)}
     if mixtures := _mixtures(storage, made):
         facts |= {"mixtures": mixtures}
-    return decide(storage, inputs, facts, seconds)
+    return decide(storage, inputs, facts, seconds, progress)
 
 
 def unchanged(plan: Plan, storage: Storage, ledger: Ledger) -> Published | None:
@@ -88,10 +94,11 @@ def unchanged(plan: Plan, storage: Storage, ledger: Ledger) -> Published | None:
     return Published(newest.id, False, newest.counts) if newest else None
 
 
-def republish(storage: Storage, recipe: Recipe) -> Published:
+def republish(storage: Storage, recipe: Recipe, progress: StepProgress = silent_step) -> Published:
     """Publish the newest manifest's rows under another recipe. Nothing is downloaded or scored.
 
-    The id is the one that `publish` gives a source with these rows and this recipe. Raises RecipeError if a filter
+    The id is the one that `publish` gives a source with these rows and this recipe. `progress` is that of a selection.
+    Raises RecipeError if a filter
     does not bind, fails on a row, or has no answer for any pair, for example because its scores were never computed.
     Raises StorageError after an interrupted takedown, because its pairs are still in these rows.
     """
@@ -113,20 +120,26 @@ def republish(storage: Storage, recipe: Recipe) -> Published:
     if _unchanged(storage, inputs):
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
-    return decide(storage, inputs, {**newest.card, **card.why(recipe)})
+    return decide(storage, inputs, {**newest.card, **card.why(recipe)}, progress=progress)
 
 
-def decide(storage: Storage, inputs: Inputs, facts: Mapping[str, Any], seconds: float = 0.0) -> Published:
+def decide(
+    storage: Storage,
+    inputs: Inputs,
+    facts: Mapping[str, Any],
+    seconds: float = 0.0,
+    progress: StepProgress = silent_step,
+) -> Published:
     """Compute the verdict of every row, and commit.
 
-    `facts` are for the card; `seconds` is the time spent on the rows.
+    `facts` are for the card; `seconds` is the time spent on the rows; `progress` is that of a selection.
     """
     started = time.monotonic()
     newest = _newest(storage)
     last = newest.document.verdicts if newest else ()
     broken = {key for key in last if not intact(storage, key)}
     with storage.scratch() as scratch, duck.connect(scratch, threads=1) as con:
-        keys = deciding.put(con, storage, inputs)
+        keys = deciding.put(con, storage, inputs, progress)
         files = storage.fetch_all(part.key for part in inputs.rows), storage.fetch_all(keys)
         counts = Counts(inputs.ledger.input, inputs.ledger.repeated, **verdicts.count(con, *files))
     document = Document(inputs, tuple(keys), counts)

@@ -9,7 +9,7 @@ from filters.selections import DensityPruning, Matching, Selection, SoftCap
 from pipeline.errors import RecipeError, did_you_mean
 from pipeline.filtering import predicates
 from pipeline.neighbours import soft_assignment
-from pipeline.progress import silent_step
+from pipeline.progress import StepProgress, silent_step
 from pipeline.selection import density, drawn, matching, soft_cap
 from pipeline.selection.survivors import Chosen, Scorers, Size, Survivors
 
@@ -34,15 +34,15 @@ def check(selection: Selection, scorers: Scorers, columns: pa.Schema) -> None:
         )
 
 
-def choose(selection: Selection, survivors: Survivors) -> Chosen:
-    """How many times each survivor is kept. Raises RecipeError."""
+def choose(selection: Selection, survivors: Survivors, progress: StepProgress = silent_step) -> Chosen:
+    """How many times each survivor is kept. `progress` is that of the slow part of a set. Raises RecipeError."""
     match selection:
         case SoftCap():
             return soft_cap.choose(selection, survivors)
         case DensityPruning():
-            return _prune(selection, survivors)
+            return _prune(selection, survivors, progress)
         case Matching():
-            return _match(selection, survivors)
+            return _match(selection, survivors, progress)
 
 
 def size(selection: Selection, survivors: Survivors) -> Size:
@@ -60,21 +60,21 @@ def _embedded(selection: DensityPruning | Matching, survivors: Survivors) -> str
     return survivors.target(selection.of).of if isinstance(selection, Matching) else selection.of
 
 
-def _prune(selection: DensityPruning, survivors: Survivors) -> Chosen:
+def _prune(selection: DensityPruning, survivors: Survivors, progress: StepProgress) -> Chosen:
     unknown = drawn.unknown(survivors, selection.of)
     found = drawn.draw(survivors, selection.of, unknown)
     budget = selection.samples(survivors.pool, len(found.places))
-    kept = density.prune(found.vectors, budget, selection.clusters, selection.temperature, silent_step)
+    kept = density.prune(found.vectors, budget, selection.clusters, selection.temperature, progress)
     return _chosen(found.places[kept], unknown)
 
 
-def _match(selection: Matching, survivors: Survivors) -> Chosen:
+def _match(selection: Matching, survivors: Survivors, progress: StepProgress) -> Chosen:
     target = survivors.target(selection.of)
     unknown = drawn.unknown(survivors, target.of)
     found = drawn.draw(survivors, target.of, unknown)
     budget = selection.samples(survivors.pool, len(found.places))
     assigned = soft_assignment.assign(found.vectors, target.centroids, target.temperature)
-    return _chosen(found.places[matching.choose(assigned, target.shares, budget, silent_step)], unknown)
+    return _chosen(found.places[matching.choose(assigned, target.shares, budget, progress)], unknown)
 
 
 def _chosen(places: npt.NDArray[np.int64], unknown: npt.NDArray[np.bool_]) -> Chosen:
