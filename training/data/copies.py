@@ -29,11 +29,15 @@ def apart(rows: Numbers, batch_size: int) -> Numbers:
             theirs = _of(found, other, batch_size)
             if (theirs == found[place]).any():
                 continue
-            free = np.flatnonzero(~np.isin(theirs, mine))
-            if len(free):
-                at = other * batch_size + int(free[place % len(free)])
-                found[place], found[at] = found[at], found[place]
-                break
+            at = place % len(theirs)
+            if (mine == theirs[at]).any():
+                free = np.flatnonzero(~np.isin(theirs, mine))
+                if not len(free):
+                    continue
+                at = int(free[place % len(free)])
+            at += other * batch_size
+            found[place], found[at] = found[at], found[place]
+            break
     return found
 
 
