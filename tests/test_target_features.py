@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import winnow
 from pipeline.errors import CompareError, ModelError, SourceError
 from pipeline.images import picture_sets
 from pipeline.images.phash import phash
@@ -276,7 +277,7 @@ def test_embeddings_of_test_pictures_are_found_before_anything_is_fetched(tmp_pa
 
 
 @pytest.mark.slow  # it loads a CLIP and starts a Prefect server
-def test_curate_and_score_refuse_embeddings_of_test_pictures(tmp_path):
+def test_curate_refuses_embeddings_of_test_pictures(tmp_path):
     np.save(tmp_path / "targets.npy", unit(np.eye(8)[:2]))
     source = targeted(tmp_path, "norm_sim", "targets.npy")
     clip = source.scorers["clip"].load()
@@ -285,6 +286,8 @@ def test_curate_and_score_refuse_embeddings_of_test_pictures(tmp_path):
     done = subprocess.run([*command, "--root", str(tmp_path / "root")], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "scorers.target: 4 of 4 pictures of" in done.stderr
+    with pytest.raises(ModelError, match="scorers.target: 4 of 4 pictures of"):
+        winnow.curate(tmp_path / "tiny.toml", root=tmp_path / "root")
     assert not list((tmp_path / "root").rglob("shards-*/*.tar"))
 
 
