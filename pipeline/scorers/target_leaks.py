@@ -43,7 +43,7 @@ def refuse(pictures: Path, test: TestSet | None, chosen: Sequence[Path] | None =
     sets = {"pictures": picture_sets.digest(pictures, chosen), "test": picture_sets.digest(test.folder, tested)}
     with _once(sets, RADIUS) as known:
         if not known:
-            refuse_pictures(pictures, chosen, *_hashes(test.folder, tested))
+            _compare(pictures, chosen, *_hashes(test.folder, tested))
 
 
 def refuse_embeddings(path: Path, test: TestSet, of: Spec) -> None:
@@ -68,9 +68,11 @@ def refuse_embeddings(path: Path, test: TestSet, of: Spec) -> None:
 def refuse_pictures(
     pictures: Path, chosen: Sequence[Path] | None, test_names: Sequence[str], test_hashes: Hashes
 ) -> None:
-    """Raises ModelError if a picture of the set has the perceptual hash of a test picture. `chosen` as in `refuse`."""
-    names, hashes = _hashes(pictures, chosen)
-    _report(pictures, names, test_names, nearest_targets(hashes, test_hashes, RADIUS)[1])
+    """As `refuse`, for test pictures with these perceptual hashes."""
+    sets = {"pictures": picture_sets.digest(pictures, chosen), "hashes": digest(sorted(map(int, test_hashes)))}
+    with _once(sets, RADIUS) as known:
+        if not known:
+            _compare(pictures, chosen, test_names, test_hashes)
 
 
 def refuse_hashes(path: Path, hashes: Hashes, test: TestSet) -> None:
@@ -99,6 +101,11 @@ def _once(sets: Mapping[str, str], limit: float) -> Iterator[bool]:
     yield known
     if not known:
         user_cache.write(place, dict(sets))
+
+
+def _compare(pictures: Path, chosen: Sequence[Path] | None, test_names: Sequence[str], test_hashes: Hashes) -> None:
+    names, hashes = _hashes(pictures, chosen)
+    _report(pictures, names, test_names, nearest_targets(hashes, test_hashes, RADIUS)[1])
 
 
 def _report(path: Path, names: Sequence[str], test_names: Sequence[str], found: npt.NDArray[np.int64]) -> None:
