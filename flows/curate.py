@@ -95,6 +95,7 @@ def score(
         added = add_scorer(source_with_list, Manifest.open(storage), scorer)
         with choosing.choose(added.plan.source, storage, engine, address) as chosen:
             plan = chosen.agree(partial(Plan.of, added.plan.source))
+            plan.check_targets()
             with reporting(plan, storage, added.ledger) as report:
                 for block in _blocks(added.shards):
                     errors = _score(chosen, plan, storage, block, Arrivals.of(block))
@@ -125,6 +126,7 @@ def bring_up_to_date(
         choosing.choose(served, storage, engine, address) as chosen,
     ):
         plan = chosen.agree(partial(Plan.of, served))  # reports missing weights before anything is fetched
+        plan.check_targets()
         ledger = tasks.update_ledger(served, storage)
         if served.union or len(committed(storage)) > 1:
             tasks.reuse_shards(plan, storage, ledger)

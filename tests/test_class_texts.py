@@ -17,7 +17,7 @@ from training.dual.build import build, identity
 from training.dual.freezing import parameter_groups
 from training.learners.inputs import Inputs
 from training.studies import roster, sweep
-from training.studies.fit import Request, rows_of
+from training.studies.fit import Request, draw
 from training.studies.ground import Grounds
 from training.studies.sweep_files import write
 
@@ -89,7 +89,7 @@ def test_templates_and_captions_train_on_the_same_pictures_in_the_same_order(tmp
         settings = described.models["small"].model_copy(update={"texts": texts, "train_classes": 2})
         inputs = Inputs(build(settings, 0), identity(settings), storage)
         ground = grounds.of(inputs)
-        rows, validation = rows_of(ground.known, Request("", seed=0), ground.trains(settings))
+        rows, validation, *_ = draw(ground.known, Request("", seed=0), ground.trains(settings))
         assert set(ground.classes.labels[rows]) == {0, 1}
         distinct = len(np.unique(ground.pairs.texts.place[rows]))
         assert distinct == (2 if texts == "template" else len(rows))

@@ -1,5 +1,6 @@
 """Training of dual encoders: the order of pairs, the loop, checkpoints, and `winnow fit`."""
 
+import hashlib
 import json
 import resource
 import shutil
@@ -26,9 +27,11 @@ from flows.console.fit import summary
 from pipeline.errors import SourceError, StorageError, TrainingError
 from pipeline.sources import loading
 from pipeline.store.storage import Storage
+from training.data.features import Features
 from training.data.order import Order
+from training.data.pool import Pool
 from training.learners import plateau
-from training.studies.fit import Request, copy, fit
+from training.studies.fit import Request, copy, draw, fit
 
 SETTINGS = {
     "image": '"timm:test_resnet@random"',
@@ -91,6 +94,42 @@ def test_every_pair_is_seen_once_an_epoch_and_a_step_needs_no_other():
     assert [each.rows.tolist() for each in order.steps(range(4, 6))] == [each.rows.tolist() for each in steps[4:]]
     with pytest.raises(TrainingError, match="a batch of 11 pairs is larger than the pool of 10"):
         Order(np.arange(10), 11, seed=0)
+
+
+def test_the_order_is_the_same_as_ever_where_rows_need_not_lie_apart():
+    """Of a resample, too, in which rows repeat although the recipe keeps each pair once."""
+    unique = [[110, 100, 109, 104], [107, 101, 105, 102], [106, 111, 103, 108], [103, 106, 104, 108]]
+    for apart in (False, True):
+        order = Order(np.arange(100, 112), 4, seed=4, apart=apart)
+        assert [each.rows.tolist() for each in order.steps(range(4))] == unique
+    resample = np.sort(np.random.default_rng(1).integers(0, 40, 60))
+    steps = Order(resample, 16, seed=3, versions=2).steps(range(9))
+    told = hashlib.sha256(b"".join(each.rows.tobytes() + each.versions.tobytes() for each in steps))
+    assert told.hexdigest() == "f0e08f195385e7d69d2a7ec13e24f434c23dab24f806d3936358c821d4ecdf02"
+
+
+def test_copies_lie_in_different_batches_of_an_epoch():
+    rows = np.repeat(np.arange(30), np.arange(30) % 3 + 1)
+    for seed in range(5):
+        order = Order(rows, 10, seed=seed, apart=True)
+        steps = list(order.steps(range(2 * order.epoch)))
+        assert all(len(set(each.rows)) == 10 for each in steps)
+        for epoch in (steps[: order.epoch], steps[order.epoch :]):
+            assert np.array_equal(np.sort(np.concatenate([each.rows for each in epoch])), rows)
+        assert [each.rows.tolist() for each in order.steps(range(4, 6))] == [each.rows.tolist() for each in steps[4:6]]
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_recipe_that_repeats_trains_copies_apart(repeats):
+    table = pa.table({"kept": [True] * 40, "picture": range(40)})
+    if repeats:
+        table = table.append_column("copies", pa.array([1, 3] * 20))
+    hashes = np.random.default_rng(0).integers(0, 2**63, 40).astype(np.uint64)
+    known = Pool(table, None, [Features(None, hashes)], [], np.zeros(40, bool), {}, {})
+    drawn = draw(known, Request("small"))
+    assert drawn.apart == repeats
+    assert len(drawn.rows) > 60 if repeats else len(drawn.rows) < 41
+    assert not set(drawn.rows) & set(drawn.validation)
 
 
 @pytest.mark.parametrize("losses", [[3, 2, 1], [3, 3, 3, 3, 3], [3, 2, 2.5, 2.4, 1.0, 1.1, 1.2, 1.3, 1.4]])

@@ -278,9 +278,30 @@ def test_the_test_set_of_the_task_is_one_of_them(tmp_path):
 
 
 def test_leaks_into_nothing_are_an_error(tmp_path):
-    described = published_sources.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n')
-    with pytest.raises(ModelError, match="there is no test set to compare with"):
-        published_sources.published(described, Storage(tmp_path / "store"))
+    with pytest.raises(SourceError, match=r"tiny.toml: scorers.leaks: there is no test set to compare with: name one"):
+        published_sources.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n')
+
+
+@pytest.mark.parametrize("form", [tar, hub, plain])
+def test_an_empty_set_is_refused_before_anything_runs(tmp_path, form):
+    path = tmp_path / f"x.{'tar' if form is tar else 'parquet'}"
+    form(path, {"1.jpg": picture(1)})
+    described = published_sources.listed(tmp_path, [40], filters=(), more=sets(x=path))
+    Plan.of(described)
+    if form is tar:
+        tar(path, {})
+    else:
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(SourceError, match="scorers.leaks: there is no picture in .*, which sets.x means"):
+        Plan.of(described)
+
+
+def test_an_empty_list_of_test_pictures_is_refused_before_anything_runs(tmp_path):
+    folder(tmp_path / "pictures", {"test.jpg": picture(1)})
+    (tmp_path / "test.csv").write_text("image,caption\n")
+    described = published_sources.listed(tmp_path, [40], filters=(), more='[scorers.leaks]\nkind = "leaks"\n' + TASK)
+    with pytest.raises(SourceError, match="test.csv names no picture in its column 'image'"):
+        Plan.of(described)
 
 
 @pytest.mark.parametrize(

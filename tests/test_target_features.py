@@ -1,7 +1,10 @@
 """Features of a target set: the stored file, the columns, and targets that are refused."""
 
 import shutil
+import subprocess
+import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import ModelError, SourceError
+import winnow
+from pipeline.errors import CompareError, ModelError, SourceError
 from pipeline.images import picture_sets
+from pipeline.images.phash import phash
 from pipeline.manifest import publish
+from pipeline.manifest.arms import Choice
 from pipeline.manifest.manifest import Manifest
 from pipeline.scorers import target_features, target_leaks
 from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.clusters import ClustersSpec
+from pipeline.scorers.mixed import MixedSpec
+from pipeline.scorers.mixed_reference import Reference
+from pipeline.scorers.norm_sim import NormSimSpec
 from pipeline.scorers.target_features import TargetFeaturesSpec
 from pipeline.scorers.target_file import FEATURES, Target
 from pipeline.scorers.targets import encode
@@ -24,6 +34,13 @@ from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.settings import task
 from pipeline.store.storage import Storage
+from training.data.features import Features
+from training.data.heldout import HeldOut
+from training.data.pool import Pool
+from training.studies import fairness
+
+DEMO = Path(__file__).parent.parent / "pipeline/demo/clip"
+KINDS = ["target_features", "norm_sim", "clusters"]
 
 
 @pytest.fixture(autouse=True)
@@ -86,12 +103,13 @@ def test_two_sets_are_compared_once(tmp_path, monkeypatch):
 
 
 def test_an_embedding_of_a_test_picture_is_refused(tmp_path):
-    test = held_out(tmp_path / "test", range(4))
     known = unit(np.random.default_rng(0).normal(size=(4, 16)))
     others = unit(np.random.default_rng(1).normal(size=(5, 16)))
-    target_leaks.refuse_vectors(tmp_path / "targets.npy", others, test, known)
+    names = [f"00{number}.jpg" for number in range(4)]
+    target_leaks.refuse_vectors(tmp_path / "targets.npy", others, names, known)
     with pytest.raises(ModelError, match=r"1 of 6 pictures of .*targets.npy .* row 5 first \(as 002.jpg\)"):
-        target_leaks.refuse_vectors(tmp_path / "targets.npy", np.concatenate([others, known[2:3]]), test, known)
+        target_leaks.refuse_vectors(tmp_path / "targets.npy", np.concatenate([others, known[2:3]]), names, known)
+    target_leaks.refuse_vectors(tmp_path / "targets.npy", others, [], known[:0])
 
 
 def test_few_targets_are_features_and_many_have_centroids():
@@ -186,33 +204,138 @@ def test_an_empty_or_a_broken_target_set_is_one_line_before_anything_runs(tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_source_with_a_leaking_target_does_not_load_its_plan(tmp_path):
-    """The test set of the task reaches the scorer without being named again."""
-    held_out(tmp_path / "test", range(4))
-    shutil.copytree(tmp_path / "test", tmp_path / "targets")
+def targeted(folder, kind, targets):
+    """A source with a scorer for targets, whose CLIP is the demo's, and a test set of pictures 0 to 3."""
+    held_out(folder / "test", range(4))
     tables = (
-        '[scorers.clip]\nkind = "clip"\nmodel = "ViT-B-32-quickgelu"\nweights = "openai"\n'
-        '[scorers.target]\nkind = "target_features"\ntargets = "targets"\n'
+        f'[scorers.clip]\nkind = "clip"\nmodel = "local-dir:{DEMO}"\nprecision = "float32"\n'
+        f'[scorers.target]\nkind = "{kind}"\ntargets = "{targets}"\n'
         '[task]\nkind = "retrieval"\n[task.test]\nlocation = "test.csv"\nfolder = "test"\n'
         '[task.learners.dual]\nhead = "dual"\nencoder = "open_clip:ViT-B-32-quickgelu@openai"\n'
     )
-    source = published_sources.listed(tmp_path, range(3), filters=(), more=tables)
-    spec = source.scorers["target"]
-    assert spec.model_of == "clip"
-    with pytest.raises(ModelError, match="4 of 4 pictures of .* are in the test set of the task, 000.jpg first"):
-        spec.check(source.scorers)
+    return published_sources.listed(folder, range(3), filters=(), more=tables)
 
 
-@pytest.mark.slow
-def test_embeddings_of_test_pictures_are_found_by_the_model_of_the_pool(tmp_path):
-    test = held_out(tmp_path / "test", range(4))
-    clip = ClipSpec(kind="clip", model="local-dir:pipeline/demo/clip", precision="float32")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_with_a_leaking_target_does_not_load_its_plan(tmp_path, kind):
+    """The test set of the task reaches the scorer without being named again."""
+    pictures(tmp_path / "targets", range(20, 22))
+    source = targeted(tmp_path, kind, "targets")
+    Plan.of(source)
+    shutil.copy(tmp_path / "test" / "002.jpg", tmp_path / "targets")
+    with pytest.raises(ModelError, match="1 of 3 pictures of .* are in the test set of the task, 002.jpg first"):
+        Plan.of(source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["targets", "targets.tar", "targets.parquet", "targets.npy"])
+def test_a_source_with_an_empty_target_set_does_not_load_its_plan(tmp_path, kind, name):
+    path = tmp_path / name
+    if path.suffix == ".tar":
+        tarfile.open(path, "w").close()
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"image": pa.array([], pa.binary())}), path)
+    elif path.suffix == ".npy":
+        np.save(path, np.zeros((0, 8), np.float32))
+    else:
+        path.mkdir()
+    with pytest.raises(ModelError, match=r"there is no picture in|a float array \[targets, dim\] is needed") as caught:
+        Plan.of(targeted(tmp_path, kind, name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_test_set_is_part_of_the_stage_of_targets_that_are_embeddings(tmp_path, kind):
+    """Another test set must be compared again, which a run without anything new would not do."""
+    np.save(tmp_path / "targets.npy", unit(np.eye(8)[:2]))
+    spec = targeted(tmp_path, kind, "targets.npy").scorers["target"]
+    before = spec.identity()
+    (tmp_path / "test.csv").write_text("image,caption\n000.jpg,a picture\n")
+    assert spec.identity() != before
+
+
+LEAK = r"scorers.target: 1 of 5 pictures of .*targets.npy are in the test set .* row 4 first \(as 002.jpg\)"
+
+
+@pytest.mark.slow  # it loads a CLIP
+@pytest.mark.parametrize("kind", KINDS)
+def test_embeddings_of_test_pictures_are_found_before_anything_is_fetched(tmp_path, kind, monkeypatch):
+    np.save(tmp_path / "targets.npy", unit(np.eye(8)[:2]))
+    source = targeted(tmp_path, kind, "targets.npy")
+    clip = source.scorers["clip"].load()
     others = pictures(tmp_path / "others", range(20, 24))
-    both = [encode(path, picture_sets.read(path), clip.load()) for path in (others, test.folder)]
+    both = [encode(path, picture_sets.read(path), clip) for path in (others, tmp_path / "test")]
     np.save(tmp_path / "targets.npy", both[0])
-    spec = TargetFeaturesSpec(kind="target_features", targets=tmp_path / "targets.npy", test=test)
-    assert spec.model_of == "clip"
-    spec.load(clip.load)
+    plan = Plan.of(source)
+    plan.check_targets()
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipSpec, "load", None)
+        plan.check_targets()  # the same sets are not compared again
     np.save(tmp_path / "targets.npy", np.concatenate([both[0], both[1][2:3]]))
-    with pytest.raises(ModelError, match=r"1 of 5 pictures of .*targets.npy .* row 4 first \(as 002.jpg\)"):
-        spec.load(clip.load)
+    with pytest.raises(ModelError, match=LEAK):
+        Plan.of(source).check_targets()
+
+
+@pytest.mark.slow  # it loads a CLIP and starts a Prefect server
+def test_curate_refuses_embeddings_of_test_pictures(tmp_path):
+    np.save(tmp_path / "targets.npy", unit(np.eye(8)[:2]))
+    source = targeted(tmp_path, "norm_sim", "targets.npy")
+    clip = source.scorers["clip"].load()
+    np.save(tmp_path / "targets.npy", encode(tmp_path / "test", picture_sets.read(tmp_path / "test"), clip))
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "curate", str(tmp_path / "tiny.toml")]
+    done = subprocess.run([*command, "--root", str(tmp_path / "root")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "scorers.target: 4 of 4 pictures of" in done.stderr
+    with pytest.raises(ModelError, match="scorers.target: 4 of 4 pictures of"):
+        winnow.curate(tmp_path / "tiny.toml", root=tmp_path / "root")
+    assert not list((tmp_path / "root").rglob("shards-*/*.tar"))
+
+
+HELD = "0123456789abcdef" * 4
+
+
+def split_off(**keys):
+    """A pool whose split has one picture, number 3."""
+    test = HeldOut((HELD,), np.zeros(1, np.int16), 0, 0)
+    hashes = np.array([phash(photograph(3))], np.uint64)
+    return Pool(**{"table": None, "test": test, "features": [], "heldout": [Features(None, hashes)]}, **keys)
+
+
+def test_pictures_that_were_split_off_are_no_targets_and_no_reference(tmp_path):
+    known = split_off(leaked=None, counts={}, filters={})
+    targets = pictures(tmp_path / "targets", range(6, 9))
+    (tmp_path / "list.csv").write_text("image,caption\n007.jpg,a\n008.jpg,b\n")
+    reference = Reference(location=tmp_path / "list.csv", folder=targets)
+    scorers = {
+        "near": NormSimSpec(kind="norm_sim", targets=targets),
+        "target": TargetFeaturesSpec(kind="target_features", targets=targets),
+        "clusters": ClustersSpec(kind="clusters", targets=targets),
+        "mixed": MixedSpec(kind="mixed", mixes=("a.b", "c.d"), reference=reference),
+    }
+    fairness.check_targets(scorers, None, known)
+    photograph(3, side=64).save(targets / "late.jpg", quality=80)
+    fairness.check_targets({"mixed": scorers["mixed"]}, None, known)  # its list does not name it
+    (tmp_path / "list.csv").write_text("image,caption\nlate.jpg,a\n008.jpg,b\n")
+    for name, spec in scorers.items():
+        with pytest.raises(CompareError, match=rf"scorers.{name}: 1 of . pictures of .* late.jpg first .*picture 0123"):
+            fairness.check_targets({name: spec}, None, known)
+
+
+def test_embeddings_of_pictures_that_were_split_off_are_no_targets(tmp_path):
+    np.save(tmp_path / "targets.npy", unit(np.eye(8)[:2]))
+    source, storage = described(tmp_path), Storage(tmp_path / "store")
+    vectors = unit(np.random.default_rng(3).normal(size=(40, 2, 8))).astype(np.float16)
+    ledger = published_sources.embedded(source, storage, vectors)
+    pool.run(Plan.of(source), storage, ledger, {})
+    publish.publish(Plan.of(source), storage, ledger, {})
+    choice = Choice.open(storage)
+    with choice.manifest.connection() as con:
+        ((held,),) = con.execute("SELECT sha256 FROM rows WHERE url LIKE '%/17.jpg'").fetchall()
+    known = split_off(leaked=None, counts={}, filters={})
+    known = replace(known, test=replace(known.test, sha256=(held,)))
+    fairness.check_targets(source.scorers, choice, known)
+    np.save(tmp_path / "targets.npy", unit(vectors[[4, 17], 0].astype(np.float32)))
+    with pytest.raises(CompareError, match=rf"scorers.target: 1 of 2 .* row 1 first \(as the picture {held[:12]}\)"):
+        fairness.check_targets(source.scorers, choice, known)
+    unscored = source.scorers | {"target": source.scorers["target"].model_copy(update={"of": "other"})}
+    fairness.check_targets(unscored, choice, known)

@@ -33,7 +33,8 @@ from pipeline.store import cache, tarfiles
 from pipeline.store.places import place
 from pipeline.store.references import Reference
 from pipeline.store.storage import Storage
-from winnow.torch import Pairs, copies
+from training.data import copies
+from winnow.torch import Pairs
 from winnow.torch.draws import draws
 from winnow.torch.order import Epoch, Share
 from winnow.torch.selection import Selection
@@ -251,6 +252,72 @@ def test_the_map_resumes(manifest, workers):
     assert uids(resumed) == whole[12:]
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_sampler_resumes(manifest, workers):
+    def loader(epoch):
+        found = pairs(manifest)
+        found.set_epoch(epoch)
+        return StatefulDataLoader(found, 4, sampler=found.sampler(4), num_workers=workers)
+
+    whole = uids(loader(3))
+    assert Counter(whole) == kept(manifest)
+    begun = loader(3)
+    batches = iter(begun)
+    assert uids(islice(batches, 3)) == whole[:12]
+    resumed = loader(3)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(begun.state_dict())))
+    assert uids(resumed) == whole[12:]
+
+
+def test_the_order_of_a_sampler_depends_on_seed_and_epoch_alone(manifest):
+    found = pairs(manifest)
+    sampler = found.sampler(4)
+    first = list(sampler)
+    torch.manual_seed(1)
+    assert list(sampler) == first == list(pairs(manifest).sampler(4))
+    assert list(pairs(manifest, seed=1).sampler(4)) != first
+    sampler.set_epoch(1)
+    assert sorted(sampler) == sorted(first) == list(range(28))
+    assert list(sampler) != first
+    found.set_epoch(0)
+    assert list(sampler) == first
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 40])
+@pytest.mark.parametrize("uneven", ["keep", "drop", "repeat"])
+def test_a_sampler_gives_every_pair_once_over_ranks_that_do_not_divide(manifest, world, uneven):
+    samplers = [pairs(manifest).sampler(4, rank, world, uneven) for rank in range(world)]
+    found = [list(each) for each in samplers]
+    assert [len(each) for each in found] == list(map(len, samplers))
+    counted, every = Counter(chain(*found)), Counter(range(28))
+    assert (every - counted).total() == (28 % world if uneven == "drop" else 0)
+    assert (counted - every).total() == (-28 % world if uneven == "repeat" else 0)
+    assert max(map(len, found)) - min(map(len, found)) <= (uneven == "keep")
+
+
+@pytest.mark.parametrize("options", [{"rank": 1}, {"rank": 2, "world": 2}, {"uneven": "pad"}, {"batch_size": 0}])
+def test_a_split_of_a_sampler_that_is_none_is_refused(manifest, options):
+    with pytest.raises(WinnowError):
+        Pairs(manifest).sampler(**{"batch_size": 4} | options)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_no_batch_of_a_sampler_has_a_copy_twice(manifest, world):
+    """60 samples in batches of 6, of one rank or of three with 2 each. None occurs more than 10 times."""
+    recipe = Recipe("repeats", selection=SOFT_CAP)
+    wanted = Counter({each["uid"]: each["copies"] for each in manifest.select(recipe).to_pylist()})
+    assert max(wanted.values()) <= 10
+    found = pairs(manifest, recipe=recipe)
+    for epoch in range(3):
+        found.set_epoch(epoch)
+        samplers = [found.sampler(6 // world, rank, world) for rank in range(world)]
+        loaders = [DataLoader(found, 6 // world, sampler=each) for each in samplers]
+        batches = [uids(each) for each in zip(*loaders, strict=True)]
+        assert Counter(chain(*batches)) == wanted
+        assert all(len(set(each)) == len(each) for each in batches)
+        assert sorted(chain(*samplers)) == list(range(60))
+
+
 def test_the_state_of_another_stream_is_refused(manifest):
     state = iter(pairs(manifest).stream()).state_dict()
     with pytest.raises(CompareError, match="seed 0, here 1"):
@@ -293,6 +360,9 @@ def test_copies_of_the_list(tmp_path):
     for epoch in range(20):
         found.set_epoch(epoch)
         lengths.append(len(found))
+        sampler = found.sampler(4)
+        assert len(sampler) == lengths[-1]
+        assert sorted(sampler) == list(range(lengths[-1]))
     assert 25 <= min(lengths) < max(lengths) <= 30
 
 

@@ -1,5 +1,7 @@
 """Questions: the vocabulary of answers, augmented pictures whose texts follow, and a learner that answers them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_vqa
@@ -205,6 +207,15 @@ def test_a_trial_resumes_at_its_checkpoint(text, tmp_path, monkeypatch):
     again, _ = made.train(None, None, setting(), drawn)
     assert steps[7:] == [6, 7, 8, 9, 10, 11]
     assert all(np.array_equal(whole[step], again[step]) for step in whole)
+
+
+def test_copies_of_a_question_lie_in_different_batches(text, tmp_path):
+    made = learner(text, Storage(tmp_path))
+    model = build.build(made.settings, 4, 0)
+    rows = np.repeat(np.arange(24), 2)
+    for apart in (True, False):
+        order = replace(made.corpus, apart=apart).data(model, rows, 0, False).order
+        assert all(len(set(each.rows)) == len(each.rows) for each in order.steps(range(2 * order.epoch))) == apart
 
 
 def test_questions_that_the_vocabulary_lacks_do_not_train(text, tmp_path):

@@ -70,6 +70,7 @@ def bring_up_to_date(
         choose(served, storage) as chosen,
     ):
         plan = chosen.agree(partial(Plan.of, served))  # reports missing weights before anything is fetched
+        plan.check_targets()
         ledger = ingest.update(served, storage, lambda rows: progress("list", rows, 0), LOG.warning)
         if served.union or len(committed(storage)) > 1:
             reuse.reuse(plan, storage, ledger.shards, partial(progress, "reuse"))

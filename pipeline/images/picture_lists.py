@@ -38,8 +38,13 @@ def read_list(location: Path, columns: Collection[str], text: str) -> pa.Table:
 
 
 def list_pictures(test: TestSet) -> list[Path]:
-    """The pictures that the list names, sorted, relative to its folder. Raises SourceError for a missing one."""
-    names = pc.unique(read(test, [test.image])[test.image]).to_pylist()
+    """The pictures that the list names, sorted, relative to its folder.
+
+    Raises SourceError for a missing one, and for a list that names none.
+    """
+    names = pc.unique(read(test, [test.image])[test.image]).drop_null().to_pylist()
+    if not names:
+        raise SourceError(f"{test.location.name} names no picture in its column {test.image!r}: add some")
     paths = [Path(str(name)) for name in sorted(names, key=str)]
     check(test, [test.folder / path for path in paths])
     return paths

@@ -44,6 +44,11 @@ def read(path: Path) -> Iterator[tuple[str, bytes]]:
         yield from _rows(path)
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a set has no picture. Raises ModelError as `read` does."""
+    return next(iter(read(path)), None) is None
+
+
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(path) as tar:

@@ -20,7 +20,7 @@ from pipeline.neighbours import kmeans_tree
 from pipeline.progress import StepProgress
 from pipeline.scorers import gathering, targets
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
-from pipeline.settings.fields import ExistingPath
+from pipeline.scorers.target_set import TargetSet
 from pipeline.uids import random_bits
 
 VERSION = 2
@@ -29,14 +29,10 @@ PICTURES, MOST = 128, 100_000
 """Pictures for each centroid, and the most centroids, as published for 12.8 million pictures."""
 
 
-class ClustersSpec(PoolSpec):
+class ClustersSpec(TargetSet, PoolSpec):
     """k-means over the image embeddings of a clip or recorded scorer, and the clusters of target pictures."""
 
     kind: Literal["clusters"]
-    of: str = Field("clip", description="the scorer whose embeddings it reads")
-    targets: ExistingPath = Field(
-        description="pictures (a folder, a tar, or Parquet with a column image), or their embeddings as .npy [n, dim]"
-    )
     count: int | None = Field(None, ge=1, description="centroids; unset, one for 128 pictures, at most 100,000")
     sample: int = Field(64, ge=1, description="pictures a centroid that the centroids are found from, at most")
 
@@ -48,7 +44,7 @@ class ClustersSpec(PoolSpec):
     @property
     def model_of(self) -> str | None:
         """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
-        return None if self.targets.suffix == targets.VECTORS else self.of
+        return None if self.are_vectors else self.of
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """cluster: the number of the picture's centroid, from 0; size: pairs in the cluster, this one included;
@@ -57,7 +53,7 @@ class ClustersSpec(PoolSpec):
         return {"cluster": pa.int32(), "size": pa.int32(), "near_target": pa.bool_()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The settings, the targets, the version of what computes, and the device's kind."""
+        """The settings, the targets (and test pictures, if they are embeddings), the version, and the device's kind."""
         from importlib.metadata import version
 
         settings = {"version": VERSION, "count": self.count, "sample": self.sample}
@@ -65,12 +61,13 @@ class ClustersSpec(PoolSpec):
             "targets": picture_sets.digest(self.targets),
             "torch": version("torch"),
             "device": device.kind(),
+            **(self.tested() if self.are_vectors else {}),
         }
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError if the scorer `of` stores no embeddings, ModelError for targets that it cannot encode."""
+        """Raises SourceError if the scorer `of` stores no embeddings, ModelError as `check_targets`."""
         gathering.check(scorers, self.of)
-        targets.check(self.targets, self.of, scorers[self.of])
+        self.check_targets(scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "Clusters":
         """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""

@@ -80,7 +80,11 @@ class LeaksSpec(PoolSpec):
         return {**settings, "sets": sets, **({"test": test} if test else {})}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError if the scorer `of` makes no 64-bit hash, `embeddings` is no model, or a set is empty."""
+        """Raises SourceError if the scorer `of` makes no 64-bit hash, `embeddings` is no model, a set is empty, or a
+        picture of `test` is missing.
+
+        Raises ModelError for a set that cannot be read.
+        """
         if scorers[self.of].columns().get("phash") != pa.uint64():
             raise SourceError(f"{self.of!r} makes no phash; set of to a scorer of kind pixels")
         if self.embeddings and not isinstance(scorers[self.embeddings], ClipSpec):
@@ -88,13 +92,13 @@ class LeaksSpec(PoolSpec):
                 f"{self.embeddings!r} cannot encode test pictures; set embeddings to a scorer of kind clip"
             )
         for name, path in self.sets.items():
-            if not picture_sets.files(path):
+            if picture_sets.is_empty(path):
                 raise SourceError(f"there is no picture in {path}, which sets.{name} means")
+        if self.test:
+            picture_lists.list_pictures(self.test)
 
     def load(self, of: Callable[[], Any] | None = None) -> "Leaks":
         """Hashes and embeddings of the sets' pictures. Raises ModelError for a picture that cannot be decoded."""
-        if not self.sets and not self.test:
-            raise ModelError("there is no test set to compare with: name one in the scorer's sets, or in [task.test]")
         sets = [(name, path, picture_sets.read(path)) for name, path in self.sets.items()]
         if self.test is not None:
             folder = self.test.folder

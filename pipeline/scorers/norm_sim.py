@@ -10,24 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
 
 from pipeline.images import picture_sets
 from pipeline.scorers import targets
 from pipeline.scorers.spec import Columns, Head, HeadSpec, Spec
-from pipeline.settings.fields import ExistingPath
+from pipeline.scorers.target_set import TargetSet
 
 VERSION = 1
 
 
-class NormSimSpec(HeadSpec):
+class NormSimSpec(TargetSet, HeadSpec):
     """NormSim of the image embeddings of a clip or recorded scorer, against target pictures."""
 
     kind: Literal["norm_sim"]
-    of: str = Field("clip", description="the scorer whose embeddings it reads")
-    targets: ExistingPath = Field(
-        description="pictures (a folder, a tar, or Parquet with a column image), or their embeddings as .npy [n, dim]"
-    )
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """p2: the square root of the sum of squared cosines, 0 to the root of the number of targets; inf: the cosine
@@ -36,12 +31,13 @@ class NormSimSpec(HeadSpec):
         return {"p2": pa.float32(), "inf": pa.float32()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The targets. The model is part of the identity of `of`."""
-        return {"version": VERSION, "targets": picture_sets.digest(self.targets)}
+        """The targets; of embeddings, the test pictures, too. The model is part of the identity of `of`."""
+        found = {"version": VERSION, "targets": picture_sets.digest(self.targets)}
+        return {**found, **self.tested()} if self.are_vectors else found
 
     def check(self, of: Spec) -> None:
-        """Raises ModelError if there is no target picture, or if `of` cannot encode pictures."""
-        targets.check(self.targets, self.of, of)
+        """Raises ModelError if there is no target picture, if one is a test picture, or if `of` cannot encode any."""
+        self.check_targets(of)
 
     def load(self, of: Callable[[], Any] | None = None) -> Head:
         """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""

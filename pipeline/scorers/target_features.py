@@ -6,7 +6,6 @@ The features are the centroids of the target pictures' embeddings. A recipe that
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,34 +13,28 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.images import picture_lists, picture_sets
+from pipeline.images import picture_sets
 from pipeline.models import device
 from pipeline.neighbours import kmeans_tree, soft_assignment
 from pipeline.progress import StepProgress
-from pipeline.scorers import gathering, target_leaks, targets
+from pipeline.scorers import gathering, targets
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
 from pipeline.scorers.target_file import FEATURES, Target, Vectors
-from pipeline.settings.fields import ExistingPath
-from pipeline.settings.task import TestSet
+from pipeline.scorers.target_set import TargetSet
 from pipeline.uids import random_bits
 
 VERSION = 1
 
 
-class TargetFeaturesSpec(PoolSpec):
+class TargetFeaturesSpec(TargetSet, PoolSpec):
     """The centroids of target pictures, for a recipe that ends in a selection of kind matching."""
 
     files: ClassVar[Sequence[str]] = (FEATURES,)
     kind: Literal["target_features"]
-    of: str = Field("clip", description="the scorer whose embeddings it reads")
-    targets: ExistingPath = Field(
-        description="pictures (a folder, a tar, or Parquet with a column image), or their embeddings as .npy [n, dim]"
-    )
     count: int = Field(256, ge=1, description="features, at most; of fewer targets each is a feature of its own")
     temperature: float = Field(
         0.05, gt=0, le=1, description="1 - cosine at which a feature has fallen to a third; smaller: only the nearest"
     )
-    test: TestSet | None = Field(None, description="pictures that no target may be; unset, those of task.test")
 
     @property
     def builds_on(self) -> Sequence[str]:
@@ -50,8 +43,8 @@ class TargetFeaturesSpec(PoolSpec):
 
     @property
     def model_of(self) -> str | None:
-        """The scorer whose model encodes target pictures; with a test set, also for targets that are embeddings."""
-        return None if self.targets.suffix == targets.VECTORS and self.test is None else self.of
+        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
+        return None if self.are_vectors else self.of
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """feature: the number of the nearest feature, from 0; nearest: the cosine with its centroid, -1 to 1. NULL
@@ -61,33 +54,23 @@ class TargetFeaturesSpec(PoolSpec):
 
     def identity(self) -> Mapping[str, Any]:
         """The settings, the targets, the test pictures, the versions of what computes, and the device's kind."""
-        test = picture_sets.digest(self.test.folder, picture_lists.list_pictures(self.test)) if self.test else None
         settings = {"version": [VERSION, soft_assignment.VERSION], "count": self.count, "temperature": self.temperature}
         return {
             **settings,
             "targets": picture_sets.digest(self.targets),
             "torch": version("torch"),
             "device": device.kind(),
-            **({"test": [test, target_leaks.VERSION]} if test else {}),
+            **self.tested(),
         }
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError if the scorer `of` stores no embeddings, ModelError for targets that it cannot encode,
-        that are none, or that are test pictures.
-        """
+        """Raises SourceError if the scorer `of` stores no embeddings, ModelError as `check_targets`."""
         gathering.check(scorers, self.of)
-        targets.check(self.targets, self.of, scorers[self.of])
-        if self.targets.suffix != targets.VECTORS:
-            target_leaks.refuse(self.targets, self.test)
+        self.check_targets(scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "TargetFeatures":
-        """The scorer with its targets. Raises ModelError for a broken picture, for a file without embeddings, and for
-        an embedding that is a test picture's.
-        """
-        vectors = targets.embed(self.targets, of)
-        if of is not None and self.test is not None and self.targets.suffix == targets.VECTORS:
-            _compare(self.targets, vectors, self.test, of())
-        return TargetFeatures(self.of, self.count, self.temperature, vectors)
+        """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""
+        return TargetFeatures(self.of, self.count, self.temperature, targets.embed(self.targets, of))
 
 
 class TargetFeatures:
@@ -127,14 +110,3 @@ def _nearest(images: npt.NDArray[np.float16], centroids: Vectors) -> tuple[npt.N
     """The nearest centroid of each picture, and the cosine with it."""
     cosines = images.astype(np.float32) @ centroids.T
     return cosines.argmax(axis=1).astype(np.int32), cosines.max(axis=1, initial=-1)
-
-
-def _compare(path: Path, vectors: Vectors, test: TestSet, model: Any) -> None:
-    """Raises ModelError if a target is the embedding of a test picture. A scorer without a model cannot tell."""
-    from pipeline.models.clip import Clip
-
-    if isinstance(model, Clip):
-        pictures = picture_sets.read_files(test.folder, picture_lists.list_pictures(test))
-        tested = targets.encode(test.folder, pictures, model)
-        targets.check_width(vectors, tested.shape[1])
-        target_leaks.refuse_vectors(path, vectors, test, tested)

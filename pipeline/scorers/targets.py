@@ -28,7 +28,7 @@ def check(path: Path, name: str, of: Spec) -> None:
         )
     if path.suffix == VECTORS:
         _check_shape(path, _open(path, "r"))
-    elif next(iter(picture_sets.read(path)), None) is None:
+    elif picture_sets.is_empty(path):
         raise ModelError(f"there is no picture in {path}, which targets means")
 
 

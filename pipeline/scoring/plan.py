@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.download import by_source
-from pipeline.errors import SourceError, StorageError
+from pipeline.errors import ModelError, SourceError, StorageError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Ledger, Shard
 from pipeline.ledger.list_rows import agreed_type
 from pipeline.scorers.spec import HeadSpec, PoolSpec, SharingSpec, Spec
+from pipeline.scorers.target_set import TargetSet
 from pipeline.sources.columns import row_columns
 from pipeline.sources.loading import extra_names
 from pipeline.sources.source import Source
@@ -61,6 +62,18 @@ class Plan:
                 except SourceError as error:
                     raise SourceError(f"scorers.{name}: {error}") from None
         return cls(source, shards, scores)
+
+    def check_targets(self) -> None:
+        """Compare targets that are embeddings with the test pictures, before anything is fetched.
+
+        It loads the model that encodes these, once for the same files. Raises ModelError for a target that is one.
+        """
+        for name, spec in self.source.scorers.items():
+            if isinstance(spec, TargetSet):
+                try:
+                    spec.check_embeddings(self.source.scorers[spec.of])
+                except ModelError as error:
+                    raise ModelError(f"scorers.{name}: {error}") from None
 
     @cached_property
     def embeddings(self) -> Mapping[str, Stage]:

@@ -10,7 +10,7 @@ from pipeline.schema import ORIGIN, PLACE
 from pipeline.scorers.label_errors import LabelErrorsSpec
 from pipeline.scorers.leaks import LeaksSpec
 from pipeline.scorers.mixed import MixedSpec
-from pipeline.scorers.target_features import TargetFeaturesSpec
+from pipeline.scorers.target_set import TargetSet
 from pipeline.sources.columns import check_columns
 from pipeline.sources.faults import first_fault
 from pipeline.sources.source import Source
@@ -19,7 +19,7 @@ from pipeline.text_files import read_text
 _FOLDERS = (Path(__file__).parents[2] / "data_manifests", Path("data_manifests"))
 """Where source files are found by name; of two with one name the later folder's counts."""
 
-_COMPARE = LeaksSpec | TargetFeaturesSpec | MixedSpec
+_COMPARE = LeaksSpec | TargetSet | MixedSpec
 """The scorers that compare pictures with a test set."""
 
 
@@ -28,7 +28,9 @@ def load(path_or_name: str | Path) -> Source:
     source = _read(find(str(path_or_name)))
     _check_union(source)
     _check_mixed(source)
-    return with_classes(with_test_set(source))
+    source = with_classes(with_test_set(source))
+    _check_leaks(source)
+    return source
 
 
 def find(path_or_name: str) -> Path:
@@ -116,6 +118,16 @@ def _check_mixed(source: Source) -> None:
             raise SourceError(
                 f"{source.path.name}: scorers.{name}: task.split holds out pictures of this source, and pairs of the "
                 "reference may be among them; give reference a folder with other pictures, or use task.test"
+            )
+
+
+def _check_leaks(source: Source) -> None:
+    """Raises SourceError for leaks that are looked for in no test set. That of a demo is drawn later."""
+    for name, spec in source.scorers.items():
+        if isinstance(spec, LeaksSpec) and not spec.sets and spec.test is None and source.demo is None:
+            raise SourceError(
+                f"{source.path.name}: scorers.{name}: there is no test set to compare with: name one in its sets, or "
+                "in [task.test]"
             )
 
 

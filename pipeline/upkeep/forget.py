@@ -69,6 +69,7 @@ def _publish(storage: Storage, source: Source | None) -> tuple[str, bool]:
     if source is None:
         raise SourceError(f"no source file is called {storage.name!r}; name it by its path, or run `winnow curate`")
     left = from_manifest(source, newest)
+    left.plan.check_targets()
     pool.run(left.plan, storage, left.ledger, left.quarantined)
     published = publish.publish(left.plan, storage, left.ledger, left.quarantined, newest.recipe)
     return published.id, published.new

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TrainingError
+from training.data import copies
 
 VERSION = 1
 
@@ -27,14 +28,16 @@ class Drawn(NamedTuple):
 class Order:
     """Batches of `batch` of the `rows`, each with one of `versions`. What an epoch leaves over is left out.
 
-    A row that is there twice is seen twice in an epoch. A step needs no state of those before it, so that a run resumes
-    anywhere. Raises TrainingError for a batch that is larger than the pool.
+    A row that is there twice is seen twice in an epoch; with `apart`, in different batches as far as `copies.apart`
+    finds room. A step needs no state of those before it, so that a run resumes anywhere. Raises TrainingError for a
+    batch that is larger than the pool.
     """
 
     rows: Rows
     batch: int
     seed: int
     versions: int = 1
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if self.batch > len(self.rows):
@@ -57,4 +60,5 @@ class Order:
             yield Drawn(step, rows, versions)
 
     def _permuted(self, epoch: int) -> Rows:
-        return np.random.default_rng([self.seed, VERSION, 0, epoch]).permutation(self.rows)
+        rows = np.random.default_rng([self.seed, VERSION, 0, epoch]).permutation(self.rows)
+        return copies.apart(rows, self.batch) if self.apart else rows

@@ -52,6 +52,11 @@ class Pool:
         """The rows that may be trained on."""
         return self.table.filter(pa.array(~self.leaked))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the recipe may keep a pair more than once."""
+        return "copies" in self.table.column_names
+
 
 def read(choice: Choice, task: Task, extractors: Sequence[Extractor], test: HeldOut | None, progress: Progress) -> Pool:
     """The pool of a manifest, in ledger order. Without a `test` set, task.split first splits one off.

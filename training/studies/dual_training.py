@@ -34,12 +34,16 @@ VERSIONS = (training.VERSION, order.VERSION, read.VERSION, checkpoint.VERSION)
 
 
 class Drawn(NamedTuple):
-    """The rows of a pool to train on, those to validate on, and the seed of the order. `versions` are seen of each."""
+    """The rows of a pool to train on, those to validate on, and the seed of the order.
+
+    `versions` are seen of each. With `apart` a row that is there twice is twice in a batch only if no other has room.
+    """
 
     rows: Rows
     validation: Rows
     seed: int
     versions: int = 1
+    apart: bool = False
 
 
 def prepare(
@@ -58,7 +62,7 @@ def prepare(
 
     model = inputs.model.to(device.kind())
     settings = model.settings
-    data = pairs.data(Order(drawn.rows, settings.batch, drawn.seed, drawn.versions))
+    data = pairs.data(Order(drawn.rows, settings.batch, drawn.seed, drawn.versions, drawn.apart))
     if len(set(pairs.pictures[drawn.rows].tolist())) < LEAST:
         raise TrainingError("all pairs show one picture: there is nothing to tell apart")
     if warning := false_negatives.line(pairs, drawn.rows, settings):

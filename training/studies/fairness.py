@@ -4,15 +4,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.errors import CompareError
+from pipeline.errors import CompareError, ModelError
+from pipeline.images import picture_lists
+from pipeline.manifest.arms import Choice
 from pipeline.models.training_record import LEARNED, Learned
+from pipeline.scorers import target_leaks, targets
+from pipeline.scorers.mixed import MixedSpec
 from pipeline.scorers.spec import Spec
+from pipeline.scorers.target_set import TargetSet
 from pipeline.settings.task import MIN_SEEDS, Task
 from pipeline.store.digests import canonical_json
 from pipeline.trials.trials import Trial
 from training.data import labels
 from training.data.heldout import HeldOut
+from training.data.pool import Pool
 from training.studies.learner import CELLS
 from training.studies.summary import trials_of
 
@@ -59,6 +67,39 @@ def check_scorers(scorers: Mapping[str, Spec], test: HeldOut) -> None:
                     f"scorers.{name}: {folder} was trained on {shown} picture{'s' * (shown != 1)} of the test set, so "
                     "its scores know the answers: train it again with `winnow fit`, which leaves them out"
                 )
+
+
+def check_targets(scorers: Mapping[str, Spec], choice: Choice, known: Pool) -> None:
+    """No picture that was split off the pool is a target or a reference of a scorer.
+
+    Pictures are compared by perceptual hash, embeddings of a file with the stored ones of the scorer that they are for.
+    A test set that is given is compared before anything is fetched, by the scorers themselves.
+    """
+    names = [f"the picture {sha256[:12]}" for sha256 in known.test.sha256]
+    for name, spec in scorers.items():
+        try:
+            if isinstance(spec, TargetSet) and spec.are_vectors:
+                if spec.of in choice.manifest.embedding_scorers:
+                    vectors = targets.embed(spec.targets, None)
+                    target_leaks.refuse_vectors(spec.targets, vectors, *_embeddings(choice, spec.of, known))
+            elif isinstance(spec, TargetSet):
+                target_leaks.refuse_pictures(spec.targets, None, names, known.heldout[0].phash)
+            elif isinstance(spec, MixedSpec) and (listed := spec.reference.listed):
+                chosen = picture_lists.list_pictures(listed)
+                target_leaks.refuse_pictures(listed.folder, chosen, names, known.heldout[0].phash)
+        except ModelError as error:
+            raise CompareError(f"scorers.{name}: {error}") from None
+
+
+def _embeddings(choice: Choice, scorer: str, known: Pool) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Names of the pictures of the test set with embeddings of a scorer, and these: float32 [pictures, dim]."""
+    held = pa.array(known.test.sha256, pa.string())
+    batches = [each.select(["uid", "sha256"]).filter(pc.is_in(each["sha256"], held)) for each in choice.downloaded()]
+    pairs = pa.Table.from_batches(batches)
+    vectors = choice.manifest.embeddings(scorer, pairs["uid"].combine_chunks()).pictures[:].astype(np.float32)
+    there = ~np.isnan(vectors).any(axis=1)
+    names = [f"the picture {sha256[:12]}" for sha256 in pairs["sha256"].filter(pa.array(there)).to_pylist()]
+    return names, vectors[there]
 
 
 def check_arm(arm: str, seed: int, targets: labels.Targets, classes: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ from pipeline.store.disk import disk_errors
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
 from training.data import folds, near_duplicates
-from training.data.order import Rows
 from training.data.pool import Pool
 from training.learners import checkpoint
 from training.learners.checkpoint import Checkpoint
@@ -30,7 +29,7 @@ from training.studies import dual_training, fit_record
 from training.studies.dual_training import Drawn
 from training.studies.ground import Grounds
 
-VERSION = 2
+VERSION = 3
 
 VALIDATION = 0.05
 """The share of the pictures, by groups of near-duplicates, whose pairs only measure the validation loss."""
@@ -135,17 +134,17 @@ def _stage(grounds: Grounds, identity: Mapping[str, Any], request: Request) -> S
     )
 
 
-def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) -> tuple[dict[str, Any], Learned]:
+def _train(grounds: Grounds, inputs: Inputs, request: Request, saved: Checkpoint) -> tuple[dict[str, Any], Learned]:
     """Train `inputs.model`; the record of the training, and what the model has seen."""
     ground = grounds.of(inputs)
     known, pairs, gallery = ground.known, ground.pairs, ground.gallery
-    rows, validation = rows_of(known, drawn, ground.trains(inputs.model.settings))
-    different = np.unique(rows)
-    seen = known.table.take(np.concatenate([different, validation]))
+    drawn = draw(known, request, ground.trains(inputs.model.settings))
+    rows, different = drawn.rows, np.unique(drawn.rows)
+    seen = known.table.take(np.concatenate([different, drawn.validation]))
     learned = Learned.of(seen["uid"].to_pylist(), seen["sha256"].to_pylist())
     remedy = "lower the learning rates of the model"
-    with located(f"model {drawn.model!r}", remedy), dual_training.threads(pairs):
-        run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, drawn.seed), saved)
+    with located(f"model {request.model!r}", remedy), dual_training.threads(pairs):
+        run = dual_training.prepare(inputs, pairs, drawn, saved)
         _, history = run.run((), list, partial(grounds.progress, "training"))
         scores = fit_record.scores(gallery, gallery.ranks(inputs)) if gallery else None
     record = {
@@ -153,7 +152,7 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
         "pairs": len(different),
         **({"samples": len(rows)} if len(rows) > len(different) else {}),
         "pictures": len(np.unique(pairs.pictures[rows])),
-        "validation_pairs": len(validation),
+        "validation_pairs": len(drawn.validation),
         "captions_cut": pairs.cut,
         "counts": dict(known.counts),
         "epochs": [asdict(each) for each in history.epochs],
@@ -164,25 +163,23 @@ def _train(grounds: Grounds, inputs: Inputs, drawn: Request, saved: Checkpoint) 
     return record, learned
 
 
-def rows_of(known: Pool, drawn: Request, trains: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Rows]:
+def draw(known: Pool, request: Request, trains: npt.NDArray[np.bool_] | None = None) -> Drawn:
     """The rows of the pool to train on, as often as the recipe keeps them, and those to validate on, once.
 
-    No picture is on both sides.
-
-    `trains` are the rows that the model's settings let train; None: all.
+    No picture is on both sides. `trains` are the rows that the model's settings let train; None: all.
     """
     free = ~known.leaked if trains is None else ~known.leaked & trains
-    wanted = free if drawn.everything else free & known.table["kept"].to_numpy()
+    wanted = free if request.everything else free & known.table["kept"].to_numpy()
     hashes = known.features[0].phash
-    if drawn.fold is not None:
+    if request.fold is not None:
         shards, sha256 = known.table["shard"].to_numpy(), np.array(known.table["sha256"].to_pylist(), str)
         each = hashes[known.table["picture"].to_numpy()]
-        wanted &= folds.trains(drawn.fold.number, drawn.fold.of, shards, sha256, each)
+        wanted &= folds.trains(request.fold.number, request.fold.of, shards, sha256, each)
     if not wanted.any():
         raise CompareError("the manifest keeps no pair that can be trained on: loosen its filters, or use --all")
-    apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=drawn.seed))
+    apart = near_duplicates.split_off(hashes, Split(share=VALIDATION, seed=request.seed))
     apart = apart[known.table["picture"].to_numpy()]
     trained = np.flatnonzero(wanted & ~apart)
-    if not drawn.everything and "copies" in known.table.column_names:
+    if not request.everything and known.repeats:
         trained = np.repeat(trained, known.table["copies"].to_numpy()[trained])
-    return trained, np.flatnonzero(wanted & apart)
+    return Drawn(trained, np.flatnonzero(wanted & apart), request.seed, apart=known.repeats)

@@ -24,6 +24,7 @@ from training.learners.inputs import Inputs
 from training.studies import class_texts, corpus
 from training.studies.class_texts import Classes
 from training.studies.corpus import Corpus, Gallery
+from training.studies.fairness import check_targets
 
 
 class Ground(NamedTuple):
@@ -91,6 +92,8 @@ class Grounds:
     def _read(self, inputs: Inputs) -> Ground:
         decoder = self.source.decoder
         known = pool.read(self.choice, self.task, [corpus.extractor(inputs, decoder, None)], self.test, self.progress)
+        if self.test is None:
+            check_targets(self.source.scorers, self.choice, known)
         pairs = corpus.read(inputs, self.choice, known, known.features[0], decoder, "")
         gallery = None
         if known.test.pairs is not None:

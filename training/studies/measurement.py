@@ -23,7 +23,7 @@ from training.learners import dual_encoder, probe
 from training.measures import wups
 from training.studies import roster
 from training.studies.experiment import Experiment
-from training.studies.fairness import check_scorers, check_test
+from training.studies.fairness import check_scorers, check_targets, check_test
 from training.studies.learner import Learner
 from training.studies.roster import Roster
 
@@ -85,6 +85,8 @@ class Measurement:
         known = pool.read(self.choice, self.task, loaded.extractors, self.test, progress)
         check_test(known.test, self.task)
         check_scorers(self.source.scorers, known.test)
+        if self.test is None:
+            check_targets(self.source.scorers, self.choice, known)
         augmented = None
         if self.maker:
             augmented = versions.read(self.choice, known, self.task, loaded.extractors, self.maker, progress)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from training.dual.encoder import DualEncoder
 
-VERSION = 2
+VERSION = 3
 
 _CHUNK = 256
 
@@ -115,7 +115,7 @@ class ModelLearner:
             return matching.subtract_threshold([each.predict(model) for each in sets], sets[-1].measure)
 
         versions = 1 + task.budget.augmented_views if setting.augmented else 1
-        rows = dual_training.Drawn(drawn[setting.arm], rest, setting.seed, versions)
+        rows = dual_training.Drawn(drawn[setting.arm], rest, setting.seed, versions, known.repeats)
         saved = Checkpoint(inputs.storage, f"checkpoints/{setting.key.replace('/', '-')}.safetensors")
         looks = evaluation_steps(steps) if model.visual.frozen and model.text.frozen else [steps]
         with located(setting.description, "lower the learning rates of the model"), dual_training.threads(self.pairs):

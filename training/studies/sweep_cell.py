@@ -18,11 +18,10 @@ from training.learners.inputs import Inputs
 from training.objectives.pruning import Pruning
 from training.studies import dual_training, noisy
 from training.studies.corpus import Gallery
-from training.studies.dual_training import Drawn
-from training.studies.fit import Request, rows_of
+from training.studies.fit import Request, draw
 from training.studies.ground import Ground, Grounds
 
-VERSION = 2
+VERSION = 3
 
 
 def key_of(grounds: Grounds, cell: Cell, seed: int) -> str:
@@ -62,13 +61,13 @@ def _train(grounds: Grounds, cell: Cell, seed: int, key: str, progress: Progress
     ground = grounds.of(inputs)
     gallery = gallery_of(ground, grounds.source.name)
     measured = asdict(size.measure(inputs.model))
-    rows, validation = rows_of(ground.known, Request("", seed=seed), ground.trains(settings))
-    pairs = ground.pairs
+    drawn = draw(ground.known, Request("", seed=seed), ground.trains(settings))
+    rows, pairs = drawn.rows, ground.pairs
     if cell.treatment.noise != "none":
         pairs = noisy.corrupt(ground, inputs, rows, cell.treatment.noise, cell.treatment.noise_share, seed)
     saved = Checkpoint(grounds.storage, f"checkpoints/{key.replace('/', '-')}.safetensors")
     with located(f"the cell {describe(cell)}, seed {seed}", "lower its learning rates"), dual_training.threads(pairs):
-        run = dual_training.prepare(inputs, pairs, Drawn(rows, validation, seed), saved, pruning)
+        run = dual_training.prepare(inputs, pairs, drawn, saved, pruning)
         _, history = run.run((), list, partial(progress, "training"))
         images = gallery.images(inputs)
         ranks = gallery.ranks(inputs, images)

@@ -43,7 +43,7 @@ class VqaCorpus:
     """The questions of the rows of a pool. `sha256` is that of each row's picture, and `policy` augments pictures.
 
     `features`, float16 [pictures, versions, dim], are those of a frozen image tower. `pixels` are the pictures
-    themselves, by row, for one that trains.
+    themselves, by row, for one that trains. `apart` is that of `Order`.
     """
 
     inputs: VqaInputs
@@ -55,6 +55,7 @@ class VqaCorpus:
     versions: int
     features: npt.NDArray[np.float16] | None
     pixels: Stream | None
+    apart: bool = False
     _kept: dict[tuple[str, bool], "tuple[Views, tuple[str, ...]] | Texts"] = field(default_factory=dict)
 
     def data(self, model: "Answerer", rows: npt.NDArray[np.int64], seed: int, augmented: bool) -> Data:
@@ -62,7 +63,7 @@ class VqaCorpus:
         views, _ = self._views(augmented)
         texts = self.texts(model, augmented)
         known = rows[views.targets[rows, 0] >= 0]
-        order = Order(known, model.settings.batch, seed, views.seen.shape[1])
+        order = Order(known, model.settings.batch, seed, views.seen.shape[1], self.apart)
         return Data(self._images(model), texts, views.seen, views.place, views.targets, self.uid, order)
 
     def targets(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -164,6 +165,7 @@ def read(
         1 + budget.augmented_views,
         own.views if _stores(inputs.model) else None,
         Pictures(tars, places, inputs.model.pictures.prepare, resize, policy),
+        known.repeats,
     )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from training.vqa.model import Answerer
 
-VERSION = 1
+VERSION = 2
 
 
 def under(settings: VqaModel, budget: Budget) -> VqaModel:

@@ -6,6 +6,7 @@
 """
 
 from winnow.torch.pairs import Pairs
+from winnow.torch.sampler import PairSampler
 from winnow.torch.stream import PairStream
 
-__all__ = ["PairStream", "Pairs"]
+__all__ = ["PairSampler", "PairStream", "Pairs"]

@@ -32,12 +32,14 @@ class Share:
 
     def of_rank(self, total: int) -> tuple[int, int]:
         """The part of `total` pairs that the rank reads: from, until. Past `total` the first pairs are repeated."""
-        whole = total - total % self.world
-        if self.uneven == "repeat" and whole < total:
-            whole += self.world
-        elif self.uneven == "keep":
-            whole = total
+        whole = self.of_all(total)
         return whole * self.rank // self.world, whole * (self.rank + 1) // self.world
+
+    def of_all(self, total: int) -> int:
+        """How many pairs all ranks read of `total`, repeated ones included."""
+        if self.uneven == "keep" or total % self.world == 0:
+            return total
+        return total - total % self.world + (self.world if self.uneven == "repeat" else 0)
 
     def of_worker(self, total: int) -> tuple[int, int]:
         """The part of it that the worker reads."""

@@ -14,6 +14,7 @@ from winnow.manifests import Manifest
 from winnow.torch.epochs import EpochNumber
 from winnow.torch.items import Item, Items
 from winnow.torch.order import Share, Uneven
+from winnow.torch.sampler import PairSampler
 from winnow.torch.selection import Numbers, select
 from winnow.torch.stream import PairStream, Settings
 from winnow.torch.tars import Pictures
@@ -86,7 +87,7 @@ class Pairs(Dataset[Item]):
         return [self._items.selection.uid(row) for row in range(len(self._items.selection))]
 
     def set_epoch(self, epoch: int) -> None:
-        """Round fractions of copies for another epoch. Without fractions it changes nothing."""
+        """Round fractions of copies for another epoch, and give a `sampler` another order."""
         self._epoch.set(epoch)
 
     def stream(
@@ -110,13 +111,26 @@ class Pairs(Dataset[Item]):
 
         Raises WinnowError for a rank outside the world, or one without the other.
         """
-        if (rank is None) != (world is None) or (rank is not None and world is not None and not 0 <= rank < world):
-            raise WinnowError(f"rank {rank} of {world}: give both, with 0 <= rank < world")
-        if uneven not in ("keep", "drop", "repeat") or batch_size < 1:
-            raise WinnowError(f"uneven is 'keep', 'drop' or 'repeat', not {uneven!r}; batch_size is at least 1")
-        share = Share(rank or 0, world or 0, uneven=uneven, batch_size=batch_size)
+        share = _share(rank, world, uneven, batch_size)
         settings = Settings(self._manifest, self._items.selection.digest, self._seed, shuffle, buffer, share)
         return PairStream(self._items, self._pictures, settings)
+
+    def sampler(
+        self, batch_size: int, rank: int | None = None, world: int | None = None, uneven: Uneven = "keep"
+    ) -> PairSampler:
+        """A shuffled order for a loader of this dataset with that `batch_size`: `DataLoader(..., sampler=...)`.
+
+        Copies of a pair are in different batches, of all ranks together, as far as there are enough. The order depends
+        on the seed and the epoch alone: `set_epoch` gives another one. `rank`, `world` and `uneven` are as in `stream`.
+
+        Raises WinnowError as `stream` does.
+        """
+        return PairSampler(self._counts, self._epoch, self._seed, _share(rank, world, uneven, batch_size))
+
+    def _counts(self) -> Numbers:
+        """How often each pair occurs in this epoch, int64 [pairs]."""
+        ends = self._occurrences()
+        return np.ones(len(self._items.selection), np.int64) if ends is None else np.diff(ends, prepend=0)
 
     def _occurrences(self) -> Numbers | None:
         """Where the copies of each pair end, int64 [pairs]; None if each occurs once."""
@@ -125,6 +139,14 @@ class Pairs(Dataset[Item]):
             counts = self._items.selection.counts(self._seed, epoch)
             self._ends, self._counted = None if counts is None else np.cumsum(counts), epoch
         return self._ends
+
+
+def _share(rank: int | None, world: int | None, uneven: Uneven, batch_size: int) -> Share:
+    if (rank is None) != (world is None) or (rank is not None and world is not None and not 0 <= rank < world):
+        raise WinnowError(f"rank {rank} of {world}: give both, with 0 <= rank < world")
+    if uneven not in ("keep", "drop", "repeat") or batch_size < 1:
+        raise WinnowError(f"uneven is 'keep', 'drop' or 'repeat', not {uneven!r}; batch_size is at least 1")
+    return Share(rank or 0, world or 0, uneven=uneven, batch_size=batch_size)
 
 
 def _recipe(manifest: Manifest | Published, recipe: str | Recipe | None) -> Recipe | None:

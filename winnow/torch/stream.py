@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import CompareError
-from winnow.torch import copies
+from training.data import copies
+from winnow.torch import ranks
 from winnow.torch.epochs import EpochNumber
 from winnow.torch.items import Item, Items
 from winnow.torch.order import Epoch, Share
@@ -81,13 +81,7 @@ class PairStream(IterableDataset[Item]):
         return settings | parts
 
     def _share(self) -> Share:
-        share = self._settings.share
-        if share.world:
-            return share
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-            return replace(share, rank=rank, world=world)
-        return replace(share, rank=0, world=1)
+        return ranks.present(self._settings.share)
 
     def _share_of_worker(self) -> Share:
         worker = get_worker_info()

@@ -1,8 +1,9 @@
-"""Copies of a pair in different batches."""
+"""Copies of a pair in different batches: for the batches of a training, and for those of `winnow.torch`."""
 
 import numpy as np
+import numpy.typing as npt
 
-from winnow.torch.selection import Numbers
+Numbers = npt.NDArray[np.int64]
 
 NEAR = 64
 """Batches on either side that are looked at for another place, so that few pictures are held for long."""
@@ -26,11 +27,17 @@ def apart(rows: Numbers, batch_size: int) -> Numbers:
         later, earlier = range(batch + 1, min(batch + NEAR, last) + 1), range(batch - 1, max(batch - NEAR, 0) - 1, -1)
         for other in (*later, *earlier):
             theirs = _of(found, other, batch_size)
-            free = np.flatnonzero(~np.isin(theirs, mine))
-            if len(free) and found[place] not in theirs:
-                at = other * batch_size + int(free[place % len(free)])
-                found[place], found[at] = found[at], found[place]
-                break
+            if (theirs == found[place]).any():
+                continue
+            at = place % len(theirs)
+            if (mine == theirs[at]).any():
+                free = np.flatnonzero(~np.isin(theirs, mine))
+                if not len(free):
+                    continue
+                at = int(free[place % len(free)])
+            at += other * batch_size
+            found[place], found[at] = found[at], found[place]
+            break
     return found
 
 
