@@ -11,12 +11,16 @@ from filters import catalog
 from filters.core import Filter, Recipe
 from filters.selections import DensityPruning, Matching
 from pipeline.errors import RecipeError, SourceError
+from pipeline.export.content import Content
+from pipeline.export.export import write
 from pipeline.ledger import checking
 from pipeline.manifest import apart, publish
 from pipeline.manifest.manifest import Manifest
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.recipe_text import toml
 from pipeline.pages.explore.rows import Rows
+from pipeline.review import diff
+from pipeline.review.audit import audit
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
@@ -126,15 +130,36 @@ def test_a_small_pool_is_kept_whole_but_for_what_has_no_embedding(manifest, sele
     assert numbers(manifest, alone) == []
 
 
-@pytest.mark.parametrize("selection", [DENSITY, MATCHING])
-def test_comparing_and_publishing_say_how_far_a_selection_is(manifest, tmp_path, selection):
-    recipe, compared, published = Recipe("any", selection=selection), [], []
+@pytest.mark.parametrize(
+    ("selection", "sql"),
+    [(DENSITY, "true"), (MATCHING, "true"), (MATCHING, "len(caption) > 0")],  # the last in a process of its own
+)
+def test_comparing_publishing_and_exporting_say_how_far_a_selection_is(manifest, tmp_path, selection, sql):
+    recipe = Recipe("any", (Filter("any", sql),), selection=selection)
+    compared, published, audited, exported = [], [], [], []
     apart.compare(manifest.storage, manifest.id, [recipe], lambda *of: compared.append(of))
     store = shutil.copytree(manifest.storage.root, tmp_path / "store")
     apart.republish(Storage(store), recipe, lambda *of: published.append(of))
-    for told in (compared, published):
+    audit(manifest, recipe, progress=lambda *of: audited.append(of))
+    content = Content(manifest, "uids", recipe)
+    write(content, tmp_path / "uids", lambda step, *of: exported.append(of) if step == "choose" else None)
+    for told in (compared, published, audited):
         assert [done for done, _ in told] == sorted(done for done, _ in told)
         assert told[-1][0] == told[-1][1] > 1
+    assert exported == compared * 2  # the pairs, and the funnel of the card
+
+
+@pytest.mark.parametrize("selection", [DENSITY, MATCHING])
+def test_a_published_selection_is_not_evaluated_again(manifest, tmp_path, selection):
+    recipe, told = Recipe("any", (Filter("even", "pixels_sharpness % 2 = 0"),), selection=selection), []
+    storage = Storage(shutil.copytree(manifest.storage.root, tmp_path / "store"))
+    published = Manifest.open(storage, apart.republish(storage, recipe).id)
+    assert apart.compare(storage, published.id, [recipe], lambda *of: told.append(of)) == manifest.compare([recipe])
+    assert published.select(recipe, lambda *of: told.append(of)) == manifest.select(recipe)
+    diff.between(manifest, published, 1)
+    assert told == []
+    published.compare([replace(recipe, filters=())], lambda *of: told.append(of))
+    assert told
 
 
 @pytest.mark.slow

@@ -98,8 +98,8 @@ def republish(storage: Storage, recipe: Recipe, progress: StepProgress = silent_
     """Publish the newest manifest's rows under another recipe. Nothing is downloaded or scored.
 
     The id is the one that `publish` gives a source with these rows and this recipe. `progress` is that of a selection.
-    Raises RecipeError if a filter
-    does not bind, fails on a row, or has no answer for any pair, for example because its scores were never computed.
+    Raises RecipeError if a filter does not bind, fails on a row, or has no answer for any pair, for example because its
+    scores were never computed.
     Raises StorageError after an interrupted takedown, because its pairs are still in these rows.
     """
     if blocklist.pending(storage).uids:
