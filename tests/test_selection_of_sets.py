@@ -16,6 +16,7 @@ from pipeline.export.export import write
 from pipeline.ledger import checking
 from pipeline.manifest import apart, publish
 from pipeline.manifest.manifest import Manifest
+from pipeline.pages import report
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.recipe_text import toml
 from pipeline.pages.explore.rows import Rows
@@ -191,7 +192,18 @@ def test_recipes_by_name(tmp_path):
     left = len(made.select(replace(recipe, selection=None)))
     assert left < 0.8 * COUNT
     assert len(made.select(of_recorded)) == round(0.4 * left)
-    assert len(made.select(catalog.recipes()["target-matching-top30"])) == round(0.3 * (COUNT - len(FAILED)))
+    matching = catalog.recipes()["target-matching-top30"]
+    kept = len(made.select(matching))
+    assert kept == round(0.3 * (COUNT - len(FAILED)))
+    command = "<code>winnow funnel tiny --recipe target-matching-top30</code>"
+    report.write(made.storage, made, None, tmp_path / "report.html")
+    assert command in (tmp_path / "report.html").read_text()
+    published = apart.republish(made.storage, matching)
+    report.write(made.storage, Manifest.open(made.storage), None, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert command not in page
+    assert f"tiny: {kept} of" in page
+    assert published.counts.kept == kept
 
 
 @pytest.mark.parametrize(
@@ -207,7 +219,12 @@ def test_recipes_by_name(tmp_path):
         ('kind = "density"\nbudget = 1\ncluster = 9\n', "unknown key selection.cluster; did you mean 'clusters'"),
         ('kind = "matching"\nbudget = 0.5\nof = "recorded"\n', "no scorer 'recorded' has the features of a target set"),
         ('kind = "matching"\nbudget = 0.5\nof = "targt"\n', "of a target set; did you mean 'target'"),
+        (
+            'kind = "density"\nbudget = 3\nof = "recorded"\n',
+            "selection: the budget is 3 times the pairs, and kind density",
+        ),
         ('kind = "dense"\nbudget = 0.5\n', "selection.kind: 'dense' is unknown"),
+        ("budget = 0.5\n", "selection.kind: Field required"),
     ],
 )
 def test_a_bad_table_is_one_line_before_anything_runs(tmp_path, table, message):
