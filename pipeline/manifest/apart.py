@@ -1,7 +1,7 @@
 """Filters that may take much time or memory, in a process of their own: the process is stopped, not the command.
 
 DuckDB's limit of memory does not count every text and list that a function or an aggregate builds. Plain filters, which
-only compare what is there, are evaluated in the command itself. A `progress` is that of a selection, the only slow step.
+only compare what is there, are evaluated in the command itself. A `progress` is that of a selection, which is slow.
 """
 
 import os
