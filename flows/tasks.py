@@ -121,8 +121,7 @@ def publish_manifest(plan: Plan, storage: Storage, ledger: Ledger, quarantined: 
     """Publish, and leave the counts and the funnel as tables."""
     with bars(plan.source.name) as progress:
         published = apart.publish(plan, storage, ledger, quarantined, partial(progress, "choose"))
-        compared = apart.compare(storage, published.id, [plan.source.own_recipe], partial(progress, "funnel"))
-    steps = compared.funnels[0].steps
+    steps = apart.compare(storage, published.id, [plan.source.own_recipe]).funnels[0].steps
     artifacts.publication(Manifest.open(storage, published.id), steps)
     counts, what = published.counts, "a new manifest" if published.new else "the same manifest as before"
     outcomes = f"{counts.kept:,} kept, {counts.dropped:,} dropped, {counts.failed:,} failed"

@@ -205,8 +205,14 @@ def test_the_step_gives_scores_and_a_pool_without_pairs_none(tmp_path):
     ("settings", "mixes", "good", "told"),
     [
         ("", ["pixels.sharpness", "captions.words"], GOOD, "captions_words is 3 for every pair, and says nothing"),
-        ("", ["pixels.sharpness", "captions.length"], [999], "none of the 1 uids of good.parquet is a downloaded pair"),
-        ("", ["pixels.sharpness", "captions.length"], [1, 2], "a fold can learn from . pictures of the reference"),
+        ("", ["pixels.sharpness", "captions.length"], range(900, 925), "none of the 25 uids of good.parquet is a down"),
+        ("", ["pixels.sharpness", "captions.length"], range(24), "a fold can learn from .. pictures of the reference"),
+        (
+            "",
+            ["pixels.sharpness", "captions.length"],
+            [1],
+            "good.parquet names 1 reference picture, and 20 are the fewest",
+        ),
         ("", ["pixels.sharpness", "captions.length"], [], "good.parquet names no reference pair"),
         ("", ["pixels.sharpness", "captions.lenght"], GOOD, "'captions' has no column 'lenght'; did you mean 'length'"),
         ("", ["pixels.sharpness", "pixels.phash"], GOOD, "pixels.phash is uint64, and only numbers can be mixed"),

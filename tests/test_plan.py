@@ -6,9 +6,12 @@ import shlex
 from pathlib import Path
 
 import published_sources
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from filters.selections import SELECTIONS
 from flows import cli
 from pipeline.bench.estimate import Fleet, Work, estimate, fleet_within
 from pipeline.bench.partly_run import known
@@ -110,6 +113,22 @@ def test_what_has_no_rate_is_named_and_not_counted():
     twins = next(each for each in found.steps if each.name == "twins")
     assert (twins.machines, twins.limit) == (1, "one machine")
     assert twins.hours == pytest.approx(0.64 * 7.8 / 3600)
+
+
+def test_a_mix_and_a_selection_are_in_the_sums(tmp_path):
+    described = published_sources.listed(tmp_path, range(30), filters=(), more=published_sources.recorded(tmp_path))
+    pq.write_table(pa.table({"uid": [f"{number:032x}" for number in range(30)]}), tmp_path / "good.parquet")
+    more = (
+        '[scorers.mixed]\nkind = "mixed"\nof = "recorded"\nmixes = ["pixels.sharpness", "captions.length"]\n'
+        'reference.location = "good.parquet"\n[selection]\nkind = "density"\nof = "recorded"\nbudget = 0.5\n'
+    )
+    described.path.write_text(described.path.read_text() + more)
+    status, out, _ = run("plan", described.path, "--root", tmp_path, "--rows", 1_000_000, "--success", 1, "--json")
+    steps = {each["name"]: each for each in json.loads(out)["steps"]}
+    assert status == 0
+    assert steps["mixed"]["hours"] == pytest.approx((73 + 12) / 3600)
+    assert steps["selection"]["hours"] == pytest.approx(64 / 3600)
+    assert Rates.default().selections.keys() == SELECTIONS.keys()
 
 
 def test_a_store_that_was_filled_in_part_says_what_its_pool_is_like(tmp_path):

@@ -11,12 +11,17 @@ from filters import catalog
 from filters.core import Filter, Recipe
 from filters.selections import DensityPruning, Matching
 from pipeline.errors import RecipeError, SourceError
+from pipeline.export.content import Content
+from pipeline.export.export import write
 from pipeline.ledger import checking
 from pipeline.manifest import apart, publish
 from pipeline.manifest.manifest import Manifest
+from pipeline.pages import report
 from pipeline.pages.explore.decisions import Decisions
 from pipeline.pages.explore.recipe_text import toml
 from pipeline.pages.explore.rows import Rows
+from pipeline.review import diff
+from pipeline.review.audit import audit
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
 from pipeline.sources import loading
@@ -126,15 +131,36 @@ def test_a_small_pool_is_kept_whole_but_for_what_has_no_embedding(manifest, sele
     assert numbers(manifest, alone) == []
 
 
-@pytest.mark.parametrize("selection", [DENSITY, MATCHING])
-def test_comparing_and_publishing_say_how_far_a_selection_is(manifest, tmp_path, selection):
-    recipe, compared, published = Recipe("any", selection=selection), [], []
+@pytest.mark.parametrize(
+    ("selection", "sql"),
+    [(DENSITY, "true"), (MATCHING, "true"), (MATCHING, "len(caption) > 0")],  # the last in a process of its own
+)
+def test_comparing_publishing_and_exporting_say_how_far_a_selection_is(manifest, tmp_path, selection, sql):
+    recipe = Recipe("any", (Filter("any", sql),), selection=selection)
+    compared, published, audited, exported = [], [], [], []
     apart.compare(manifest.storage, manifest.id, [recipe], lambda *of: compared.append(of))
     store = shutil.copytree(manifest.storage.root, tmp_path / "store")
     apart.republish(Storage(store), recipe, lambda *of: published.append(of))
-    for told in (compared, published):
+    audit(manifest, recipe, progress=lambda *of: audited.append(of))
+    content = Content(manifest, "uids", recipe)
+    write(content, tmp_path / "uids", lambda step, *of: exported.append(of) if step == "choose" else None)
+    for told in (compared, published, audited):
         assert [done for done, _ in told] == sorted(done for done, _ in told)
         assert told[-1][0] == told[-1][1] > 1
+    assert exported == compared * 2  # the pairs, and the funnel of the card
+
+
+@pytest.mark.parametrize("selection", [DENSITY, MATCHING])
+def test_a_published_selection_is_not_evaluated_again(manifest, tmp_path, selection):
+    recipe, told = Recipe("any", (Filter("even", "pixels_sharpness % 2 = 0"),), selection=selection), []
+    storage = Storage(shutil.copytree(manifest.storage.root, tmp_path / "store"))
+    published = Manifest.open(storage, apart.republish(storage, recipe).id)
+    assert apart.compare(storage, published.id, [recipe], lambda *of: told.append(of)) == manifest.compare([recipe])
+    assert published.select(recipe, lambda *of: told.append(of)) == manifest.select(recipe)
+    diff.between(manifest, published, 1)
+    assert told == []
+    published.compare([replace(recipe, filters=())], lambda *of: told.append(of))
+    assert told
 
 
 @pytest.mark.slow
@@ -166,7 +192,18 @@ def test_recipes_by_name(tmp_path):
     left = len(made.select(replace(recipe, selection=None)))
     assert left < 0.8 * COUNT
     assert len(made.select(of_recorded)) == round(0.4 * left)
-    assert len(made.select(catalog.recipes()["target-matching-top30"])) == round(0.3 * (COUNT - len(FAILED)))
+    matching = catalog.recipes()["target-matching-top30"]
+    kept = len(made.select(matching))
+    assert kept == round(0.3 * (COUNT - len(FAILED)))
+    command = "<code>winnow funnel tiny --recipe target-matching-top30</code>"
+    report.write(made.storage, made, None, tmp_path / "report.html")
+    assert command in (tmp_path / "report.html").read_text()
+    published = apart.republish(made.storage, matching)
+    report.write(made.storage, Manifest.open(made.storage), None, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert command not in page
+    assert f"tiny: {kept} of" in page
+    assert published.counts.kept == kept
 
 
 @pytest.mark.parametrize(
@@ -182,7 +219,12 @@ def test_recipes_by_name(tmp_path):
         ('kind = "density"\nbudget = 1\ncluster = 9\n', "unknown key selection.cluster; did you mean 'clusters'"),
         ('kind = "matching"\nbudget = 0.5\nof = "recorded"\n', "no scorer 'recorded' has the features of a target set"),
         ('kind = "matching"\nbudget = 0.5\nof = "targt"\n', "of a target set; did you mean 'target'"),
+        (
+            'kind = "density"\nbudget = 3\nof = "recorded"\n',
+            "selection: the budget is 3 times the pairs, and kind density",
+        ),
         ('kind = "dense"\nbudget = 0.5\n', "selection.kind: 'dense' is unknown"),
+        ("budget = 0.5\n", "selection.kind: Field required"),
     ],
 )
 def test_a_bad_table_is_one_line_before_anything_runs(tmp_path, table, message):

@@ -209,6 +209,15 @@ def test_rows_and_verdicts_know_copies(store, described):
     assert publish.republish(store, described.own_recipe).new is False
 
 
+@pytest.mark.parametrize("by", ["NULL", "'nan'::FLOAT", "captions_words / 0 -- never"])
+def test_a_score_that_no_pair_has_is_refused(store, tmp_path, by):
+    copied = Storage(shutil.copytree(store.root, tmp_path / "store"))
+    before = Manifest.open(copied).id
+    with pytest.raises(RecipeError, match="no pair has the scores that selection.by needs"):
+        publish.republish(copied, Recipe("none", selection=replace(CAP, by=by)))
+    assert Manifest.open(copied).id == before
+
+
 def test_without_repetition_nothing_is_stored_and_rows_have_copies(store, described, tmp_path):
     described = published_sources.listed(tmp_path, NUMBERS, shard_size=7)
     plain = Storage(tmp_path / "plain")

@@ -59,13 +59,16 @@ def show_audit(
     from flows import sources
     from flows.console import review
     from flows.console.output import show
+    from flows.progress import bars
     from pipeline.manifest.manifest import Manifest
     from pipeline.manifest.recipes import find_all
     from pipeline.review.audit import audit
 
     described, storage = sources.load(source, root)
     found = Manifest.open(storage, manifest)
-    audits = [audit(found, each) for each in find_all(described, storage, recipe)]
+    with bars() as progress:
+        chosen = find_all(described, storage, recipe)
+        audits = [audit(found, each, progress=partial(progress, "choose")) for each in chosen]
     for each in audits:
         show(review.audit(each), as_json)
     print_json(as_json, {"manifest": found.id, "audits": [asdict(each) for each in audits]})

@@ -134,11 +134,13 @@ def plan_pool(
             {"gpu_pairs_per_second": pairs_per_second} if gpus else {"core_seconds": paid.cpu.cores / pairs_per_second}
         )
         better = better.with_scorer("clip", model=None, **rate)
+    selection = described.own_recipe.selection
     work = Work(
         rows or (known.rows if known else 0),
         described.download.shard_size,
         described.scorers,
         known.scorer_bytes if known else {},
+        selection.kind if selection else None,
     )
     fleet = Fleet(machines, gpus, months)
     if within is not None:

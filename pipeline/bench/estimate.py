@@ -44,13 +44,14 @@ class Fleet:
 class Work:
     """A list of `rows` pairs, in shards of `shard_size`, and the scorers of its downloaded pairs by name.
 
-    `scorer_bytes` are those of a row, by name, where they are known.
+    `scorer_bytes` are those of a row, by name, where they are known. `selection` is the kind of the recipe's last step.
     """
 
     rows: int
     shard_size: int
     scorers: Mapping[str, Spec]
     scorer_bytes: Mapping[str, float] = field(default_factory=dict)
+    selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class _Reckoner:
         yield self._download()
         for name, spec in self._work.scorers.items():
             yield self._scorer(name, spec)
+        if selection := self._work.selection:  # of all downloaded pairs: how many pass the filters is not known
+            yield self._alone("selection", self._pairs, 0, self._pairs / 1e6 * self._rates.selections[selection])
         yield self._alone("publish", rows, rows * of_row.published, rows / 1e6 * million.publish)
 
     def _download(self) -> Step:
@@ -164,7 +167,8 @@ class _Reckoner:
         if rates.model and isinstance(spec, ClipSpec) and spec.model.removesuffix("-quickgelu") != rates.model:
             return Step(name, self._pairs, stored, self._fleet.machines, None, None, "no rate of this model")
         if rates.seconds_per_million is not None:
-            return self._alone(name, self._pairs, stored, self._pairs / 1e6 * rates.seconds_per_million)
+            seconds = rates.seconds + self._pairs / 1e6 * rates.seconds_per_million
+            return self._alone(name, self._pairs, stored, seconds)
         if self._fleet.gpus and rates.gpu_pairs_per_second:
             seconds = self._pairs / rates.gpu_pairs_per_second / self._fleet.gpus
             return self._shared(name, self._pairs, stored, seconds, self._gpu, "the GPU")

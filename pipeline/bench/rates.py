@@ -50,23 +50,26 @@ class WholePool(Table):
 class ScorerRates(Table):
     """Bytes of a row, and seconds: of one core for a downloaded pair, or for a million of them on one machine.
 
-    `model` is the one that the figures are of; None if they do not depend on one.
+    `seconds` come on top of those for a million, whatever the number of pairs. `model` is the one that the figures are
+    of; None if they do not depend on one.
     """
 
     bytes: float = 0
     core_seconds: float | None = None
     seconds_per_million: float | None = None
+    seconds: float = 0
     gpu_pairs_per_second: float | None = None
     model: str | None = None
 
 
 class Rates(Table):
-    """All rates. `scorers` are by kind."""
+    """All rates. `scorers` are by kind, and so are `selections`: seconds for a million downloaded pairs."""
 
     pool: PoolRates
     download: DownloadRates
     rows: RowBytes
     seconds_per_million: WholePool
+    selections: dict[str, float]
     scorers: dict[str, ScorerRates]
 
     @classmethod

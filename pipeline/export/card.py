@@ -134,7 +134,7 @@ def _recipe(content: Content) -> list[str]:
     recipe, manifest = content.chosen, content.manifest
     if not recipe.reasons:
         return ["There is no filter: every downloaded pair is kept."]
-    steps = manifest.funnel(recipe)
+    steps = manifest.funnel(recipe, content.progress)
     header = ("filter", "keeps a pair if", "why", "fails>", "no answer>", "left after it>", "drops alone>")
     rows = [
         (

@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from filters.core import Recipe
-from pipeline.manifest.document import last_steps_json, without_why
+from pipeline.manifest.document import last_steps_json
 from pipeline.manifest.manifest import Manifest
+from pipeline.progress import StepProgress, silent_step
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class About:
 class Content:
     """The pairs of a manifest that a recipe keeps, or without a recipe the published ones, in a format of FORMATS.
 
-    `scorer` is the one whose embeddings the format `embeddings` writes. No other format has one.
+    `scorer` is the one whose embeddings the format `embeddings` writes. No other format has one. `progress` is that of
+    a selection.
     """
 
     manifest: Manifest
@@ -32,6 +34,7 @@ class Content:
     recipe: Recipe | None = None
     scorer: str | None = None
     about: About = About()
+    progress: StepProgress = silent_step
 
     @property
     def chosen(self) -> Recipe:
@@ -41,7 +44,7 @@ class Content:
     @property
     def published(self) -> bool:
         """Whether the exported pairs are the published ones."""
-        return without_why(self.chosen) == self.manifest.document.inputs.recipe
+        return self.manifest.is_published(self.chosen)
 
     @property
     def title(self) -> str:
@@ -51,7 +54,7 @@ class Content:
     @cached_property
     def uids(self) -> pa.Table:
         """The column `uid` of the exported pairs, in ledger order, and `copies` if the recipe keeps some repeatedly."""
-        return self.manifest.select(self.recipe)
+        return self.manifest.select(self.recipe, self.progress)
 
     def record(self) -> dict[str, Any]:
         """Everything that decides what is written, as JSON."""

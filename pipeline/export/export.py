@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def write(content: Content, to: Path, progress: Progress = silent, piece: int | 
     identical export is left as it is. Raises StorageError if the folder holds anything else or a picture is missing,
     ModelError if there are no embeddings to write, and RecipeError.
     """
-    to = to.expanduser().resolve()
+    to, content = to.expanduser().resolve(), replace(content, progress=partial(progress, "choose"))
     layout = FORMATS[content.form]
     if content.form == "embeddings":
         content = replace(content, scorer=scorer_with_embeddings(content.manifest, content.scorer))

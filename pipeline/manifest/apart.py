@@ -1,8 +1,7 @@
 """Filters that may take much time or memory, in a process of their own: the process is stopped, not the command.
 
 DuckDB's limit of memory does not count every text and list that a function or an aggregate builds. Plain filters, which
-only compare what is there, are evaluated in the command itself. Only there is a `progress` called: it is that of a
-selection, which no other step is slow beside.
+only compare what is there, are evaluated in the command itself. A `progress` is that of a selection, which is slow.
 """
 
 import os
@@ -69,7 +68,8 @@ def _run(work: Callable[..., Result], recipes: Sequence[Recipe], progress: StepP
         return work(*arguments, progress=progress)
     named = ", ".join(repr(recipe.name) for recipe in recipes)
     try:
-        result: Result = call(f"{work.__module__}:{work.__name__}", *arguments, limits=Limits(DEADLINE, MEMORY))
+        limits = Limits(DEADLINE, MEMORY)
+        result: Result = call(f"{work.__module__}:{work.__name__}", *arguments, limits=limits, progress=progress)
     except MemoryError:
         raise RecipeError(f"the filters of recipe {named} need more memory than there is") from None
     except TimeoutError as error:

@@ -1,7 +1,7 @@
 """The steps of a recipe after its filters, `distinct` and a selection, evaluated over the rows of a manifest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -63,14 +63,18 @@ class Endings:
 
 @dataclass(frozen=True)
 class OverRows:
-    """The steps after the filters for a funnel (`pipeline.filtering.funnel.LastSteps`). `con` has the view `rows`."""
+    """The steps after the filters for a funnel (`pipeline.filtering.funnel.LastSteps`). `con` has the view `rows`.
+
+    `stored` has the losers of recipes whose verdicts are stored: they are not evaluated again.
+    """
 
     con: duckdb.DuckDBPyConnection
     pool: Pool
+    stored: Mapping[Recipe, Mapping[str, Losers]] = field(default_factory=dict)
 
     def losers(self, recipe: Recipe) -> Mapping[str, Losers]:
         """The rows that pass the filters and that each step drops, by its name."""
-        return evaluate(self.con, self.pool, recipe).losers
+        return self.stored.get(recipe) or evaluate(self.con, self.pool, recipe).losers
 
     def size(self, recipe: Recipe) -> tuple[int, int]:
         """How many rows a recipe with a selection keeps, and how many lack what the selection needs."""

@@ -25,7 +25,7 @@ from pipeline.filtering.funnel import Comparison, Step
 from pipeline.filtering.reasons import Reasons
 from pipeline.filtering.sequence import in_sequence
 from pipeline.manifest import card, verdicts
-from pipeline.manifest.document import Counts, Document, StageKeys
+from pipeline.manifest.document import Counts, Document, StageKeys, without_why
 from pipeline.manifest.log import check_not_removed, newest
 from pipeline.progress import StepProgress, silent_step
 from pipeline.store import duck
@@ -205,21 +205,32 @@ class Manifest:
             return False
         return True
 
-    def funnel(self, recipe: Recipe) -> list[Step]:
-        """The effect of each filter of a recipe on this manifest's pairs."""
-        return self.compare([recipe]).funnels[0].steps
+    def funnel(self, recipe: Recipe, progress: StepProgress = silent_step) -> list[Step]:
+        """The effect of each filter of a recipe on this manifest's pairs. `progress` as of `compare`."""
+        return self.compare([recipe], progress).funnels[0].steps
 
     def compare(self, recipes: Sequence[Recipe], progress: StepProgress = silent_step) -> Comparison:
         """The effects of recipes on this manifest's pairs, in one pass over the columns they name.
 
-        `progress` is that of a selection, and begins anew with each.
+        `progress` is that of a selection, and begins anew with each. The selection of the published recipe is not
+        evaluated again: the verdicts have its result.
         """
         from pipeline.manifest import endings
 
         with self._opened(recipes) as con:
             counts, numbered = [part.count for part in self.parts], [self._numbered(con, each) for each in recipes]
-            found = funnel.compare(con, self._rows, counts, numbered, endings.OverRows(con, self._pool(progress)))
+            stored = {
+                each: verdicts.losers(self._verdict_files(self.parts), recipe)
+                for recipe, each in zip(recipes, numbered, strict=True)
+                if recipe.endings and self.is_published(recipe)
+            }
+            last = endings.OverRows(con, self._pool(progress), stored)
+            found = funnel.compare(con, self._rows, counts, numbered, last)
         return found.in_words_of(recipes)
+
+    def is_published(self, recipe: Recipe) -> bool:
+        """Whether its verdicts are those of this recipe."""
+        return without_why(recipe) == self.document.inputs.recipe
 
     @cached_property
     def _quantiles(self) -> dict[tuple[str, str], str]:
@@ -229,36 +240,40 @@ class Manifest:
     def _numbered(self, con: duckdb.DuckDBPyConnection, recipe: Recipe) -> Recipe:
         return replace(recipe, filters=quantiles.with_numbers(con, recipe.filters, self._quantiles))
 
-    def _pool(self, progress: StepProgress = silent_step) -> "Pool":
+    def _pool(self, progress: StepProgress) -> "Pool":
         from pipeline.manifest.endings import Pool
 
         counts = [part.count for part in self.parts]
         return Pool(self.storage, self._rows, counts, self.document.inputs.neighbours or {}, self.stages, progress)
 
-    def select(self, recipe: Recipe | None = None) -> pa.Table:
+    def select(self, recipe: Recipe | None = None, progress: StepProgress = silent_step) -> pa.Table:
         """The column `uid` of the pairs that a recipe keeps, in ledger order. The default is the published recipe.
 
-        If the recipe may keep a pair more than once, the column `copies`, uint16, has how many times.
+        If the recipe may keep a pair more than once, the column `copies`, uint16, has how many times. `progress` is
+        that of a selection.
         """
         repeats = (recipe or self.document.inputs.recipe).repeats
         columns = ["uid", "copies"] if repeats else ["uid"]
-        if recipe is None:
+        if recipe is None or (recipe.endings and self.is_published(recipe)):
             with self.connection() as con:
                 return con.sql(f"SELECT {', '.join(columns)} FROM rows WHERE kept").to_arrow_table()
         if recipe.endings:
-            verdicts = self.verdicts(recipe)
-            return verdicts.filter(verdicts["kept"]).select(columns)
+            decided = self.verdicts(recipe, progress)
+            return decided.filter(decided["kept"]).select(columns)
         passes = " AND ".join(["ok", *(f"f{i}" for i in range(len(recipe.filters)))])
         with self._opened([recipe]) as con:
             evaluated = predicates.evaluation_query(self._rows, self._numbered(con, recipe).filters)
             return con.sql(f"SELECT uid FROM ({evaluated}) WHERE {passes}").to_arrow_table()
 
-    def verdicts(self, recipe: Recipe) -> pa.Table:
-        """`uid`, `kept`, `dropped_by` and `copies` of every downloaded pair under the recipe, in ledger order."""
+    def verdicts(self, recipe: Recipe, progress: StepProgress = silent_step) -> pa.Table:
+        """`uid`, `kept`, `dropped_by` and `copies` of every downloaded pair under the recipe, in ledger order.
+
+        `progress` is that of a selection.
+        """
         from pipeline.manifest import deciding
 
         with self._opened([recipe]) as con:
-            found = pa.concat_tables(deciding.evaluate(con, self._pool(), self._numbered(con, recipe)))
+            found = pa.concat_tables(deciding.evaluate(con, self._pool(progress), self._numbered(con, recipe)))
             con.from_arrow(found).create("verdicts")
             copies = "copies" if recipe.repeats else "kept::USMALLINT AS copies"
             listed = Reasons.of(recipe).listed(f"{verdicts.REJECTED} | {verdicts.UNKNOWN}")

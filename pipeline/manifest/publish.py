@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from filters.core import Recipe
+from filters.core import SELECTION, Filter, Recipe
 from pipeline.errors import RecipeError, StorageError
 from pipeline.filtering import distinct, predicates
 from pipeline.filtering.distinct import Neighbours
+from pipeline.filtering.finite import finite
 from pipeline.ledger import blocklist
 from pipeline.ledger.ledger import Ledger
 from pipeline.manifest import card, database, deciding, placeholders, unanswered, unmatched, verdicts
@@ -98,8 +99,8 @@ def republish(storage: Storage, recipe: Recipe, progress: StepProgress = silent_
     """Publish the newest manifest's rows under another recipe. Nothing is downloaded or scored.
 
     The id is the one that `publish` gives a source with these rows and this recipe. `progress` is that of a selection.
-    Raises RecipeError if a filter
-    does not bind, fails on a row, or has no answer for any pair, for example because its scores were never computed.
+    Raises RecipeError if a filter does not bind, fails on a row, or has no answer for any pair, for example because its
+    scores were never computed.
     Raises StorageError after an interrupted takedown, because its pairs are still in these rows.
     """
     if blocklist.pending(storage).uids:
@@ -110,17 +111,26 @@ def republish(storage: Storage, recipe: Recipe, progress: StepProgress = silent_
             raise StorageError(f"{storage.address(part.rows)} is damaged: run `winnow curate`, which writes it again")
     try:
         newest.check_last(recipe)
-        steps = newest.funnel(replace(recipe, selection=None))
+        rows, values = newest.compare([replace(recipe, selection=None), _scored(recipe)]).funnels
     except RecipeError as error:
         raise RecipeError(f"recipe {recipe.name!r} does not fit the published scores: {error}") from None
-    for step in steps:
+    needs = {f"filter {each.filter!r}": each for each in rows.steps}
+    needs |= {each.filter.replace("-", ".", 1): each for each in values.steps}
+    for what, step in needs.items():
         if step.unscored == newest.counts.pool > 0:
-            raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that filter {step.filter!r} needs")
+            raise RecipeError(f"recipe {recipe.name!r}: no pair has the scores that {what} needs")
     inputs = newest.document.inputs.under(recipe)
     if _unchanged(storage, inputs):
         database.refresh(storage)
         return Published(newest.id, False, newest.counts)
     return decide(storage, inputs, {**newest.card, **card.why(recipe)}, progress=progress)
+
+
+def _scored(recipe: Recipe) -> Recipe:
+    """For each number that the selection needs of a pair a filter that has no answer for a pair without it."""
+    values = recipe.selection.values if recipe.selection else {}
+    filters = (Filter(f"{SELECTION}-{key}", f"(\n{finite(sql)}\n) IS NOT NULL OR NULL") for key, sql in values.items())
+    return Recipe(SELECTION, tuple(filters))
 
 
 def decide(

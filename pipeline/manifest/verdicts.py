@@ -11,9 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from filters.core import Recipe
+from pipeline.filtering.distinct import Losers
+from pipeline.filtering.reasons import Reasons
 from pipeline.store import duck
 
 SCHEMA = pa.schema({"kept": pa.bool_(), "dropped_by": pa.uint64(), "unknown": pa.uint64()})
@@ -30,6 +34,20 @@ def select(files: Iterable[Path], recipe: Recipe) -> str:
     """A SELECT of the verdicts in these files, in order: kept, rejected, unknown, copies."""
     copies = COPIES.name if recipe.repeats else f"kept::USMALLINT AS {COPIES.name}"
     return f"SELECT kept, {REJECTED} AS rejected, {UNKNOWN}, {copies} FROM {duck.parquet(files)}"
+
+
+def losers(files: Iterable[Path], recipe: Recipe) -> dict[str, Losers]:
+    """The rows that each step of the recipe after its filters dropped, by its name, as the verdicts in these files say.
+
+    Rows are numbered through all files, which are those of the recipe.
+    """
+    tables = [pq.read_table(path, columns=[REJECTED, UNKNOWN]) for path in files]
+    bits = [
+        np.concatenate([np.empty(0, np.uint64), *(table[column].to_numpy() for table in tables)])
+        for column in (REJECTED, UNKNOWN)
+    ]
+    reasons = {name: np.uint64(Reasons.of(recipe).bit(name)) for name in recipe.endings}
+    return {name: Losers(*(np.flatnonzero(each & bit) for each in bits)) for name, bit in reasons.items()}
 
 
 def count(con: duckdb.DuckDBPyConnection, rows: Sequence[Path], verdicts: Sequence[Path]) -> dict[str, int]:

@@ -68,9 +68,9 @@ def _facts(
     recipe, log = manifest.recipe, commits(storage)
     published = [commit for commit in log if commit.id == manifest.id]
     numbers = charts.histogram_fields(manifest)
-    filters = (each for each in catalog.recipes().values() if each.filters and not each.selection)  # those take minutes
-    named = [each for each in filters if manifest.fits(each)]
-    others = [each for each in named if each.name != recipe.name]
+    named = [each for each in catalog.recipes().values() if each.name != recipe.name and each.reasons]
+    fitting = [each for each in named if manifest.fits(each)]
+    others = [each for each in fitting if not each.selection]  # to choose a set takes minutes
     compared = manifest.compare([recipe, *others])
     kept = {commit.id for commit in log}  # an older manifest may have been removed
     parent = Manifest.open(storage, published[-1].parent) if published[-1].parent in kept else None
@@ -93,6 +93,7 @@ def _facts(
             "compared": compared,
             "filters": _matrix([each.name for each in recipe.filters], compared.funnels[0].overlaps),
             "recipes": _matrix([each.name for each in (recipe, *others)], compared.shared),
+            "omitted": [each.name for each in fitting if each.selection],
             "difference": difference,
             "drifts": _drifts(difference) if difference else [],
             "histograms": [each for each in histograms if each],

@@ -8,6 +8,7 @@ import duckdb
 from filters.core import Recipe
 from pipeline.filtering.domain import DOMAIN
 from pipeline.manifest.manifest import Manifest
+from pipeline.progress import StepProgress, silent_step
 from pipeline.review.rates import Rate
 from pipeline.schema import ORIGIN
 
@@ -60,13 +61,13 @@ class Audit:
         return sorted(over, key=lambda each: -(each.removed.low or 0.0))
 
 
-def audit(manifest: Manifest, recipe: Recipe, most: int = MOST) -> Audit:
+def audit(manifest: Manifest, recipe: Recipe, most: int = MOST, progress: StepProgress = silent_step) -> Audit:
     """Count the pairs of each group that the recipe would remove. Raises RecipeError if it does not fit the manifest.
 
     Each kind has its `most` largest groups, and one for all others. Groups by language need the column
-    captions_language, and groups by origin a union.
+    captions_language, and groups by origin a union. `progress` is that of a selection.
     """
-    kept = manifest.select(recipe)
+    kept = manifest.select(recipe, progress)
     known = manifest.columns.names
     columns = ["url", "caption", *(column for column in _NEEDS.values() if column in known)]
     with manifest.connection() as con:

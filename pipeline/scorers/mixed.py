@@ -24,7 +24,7 @@ from pipeline.schema import score_column
 from pipeline.scorers import gathering, mixed_pool, mixed_reference, mixture_file, target_leaks
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.mixed_pool import Inside
-from pipeline.scorers.mixed_reference import Reference
+from pipeline.scorers.mixed_reference import UID, Reference
 from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec
 from pipeline.settings.task import TestSet
 
@@ -91,13 +91,19 @@ class MixedSpec(PoolSpec):
         return {"version": VERSION, **settings, "reference": self.reference.identity(), "torch": version("torch")}
 
     def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError without embeddings, for a missing column or one that is no number, and for an empty
-        reference; ModelError for a reference in the test set, or pictures that the scorer `of` cannot encode.
+        """Raises SourceError without embeddings, for a missing column or one that is no number, and for a reference of
+        few pictures; ModelError for a reference in the test set, or pictures that the scorer `of` cannot encode.
         """
         gathering.check(scorers, self.of)
         for name in self.mixes:
             _check_column(name, scorers)
-        self.reference.read(self.mixed_columns if self.method == "logistic" else ())
+        named = self.reference.read(self.mixed_columns if self.method == "logistic" else ())
+        pictures = len(pc.unique(named[self.reference.image if self.reference.folder else UID]))
+        if pictures < mixed_pool.LEAST:
+            raise SourceError(
+                f"{self.reference.location.name} names {pictures} reference picture{'s' if pictures > 1 else ''}, and "
+                f"{mixed_pool.LEAST} are the fewest: add some"
+            )
         listed = self.reference.listed
         if listed is None:
             self._check_hashes(scorers)

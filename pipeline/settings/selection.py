@@ -16,8 +16,17 @@ class BudgetedRow(Table):
     unit: Unit = Field("pool", description="times the downloaded pairs, times the survivors, or samples")
 
     def value(self) -> Selection:
-        """The selection of a recipe. Raises ValueError for a bad budget."""
-        return type(self).makes(**self.model_dump(exclude={"kind"}))
+        """The selection of a recipe. Raises ValueError for a bad budget.
+
+        Also for one of more than all pairs where none is kept more than once. Such a manifest can still be read.
+        """
+        made = type(self).makes(**self.model_dump(exclude={"kind"}))
+        if made.budget > 1 and made.unit != "samples" and not made.repeats:
+            raise ValueError(
+                f"selection: the budget is {made.budget:g} times the pairs, and kind {made.kind} keeps none more than "
+                'once: set at most 1, or a number of pairs and unit = "samples"'
+            )
+        return made
 
 
 class SoftCapRow(BudgetedRow):

@@ -26,6 +26,8 @@ def _line(fault: ErrorDetails, top: type[BaseModel]) -> str:
     if fault["type"] == "union_tag_invalid":
         kinds = [kind.strip("' ") for kind in fault["ctx"]["expected_tags"].split(",")]
         return f"{key}.kind: {fault['ctx']['tag']!r} is unknown{did_you_mean(fault['ctx']['tag'], kinds)}"
+    if fault["type"] == "union_tag_not_found" and fault["ctx"]["discriminator"] == "'kind'":
+        return f"{key}.kind: Field required"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
 

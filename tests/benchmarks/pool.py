@@ -8,6 +8,7 @@ hashes    a twentieth of the pictures are copies with up to 5 bits of their hash
 semantic  embeddings of 512 numbers around topics, a twentieth of them near others: the scorer semantic with its files
           (on cores 0 and 1 alone, where the machine has more), and choosing by distinct; of the first 50,000, how many
           neighbours an exact search finds that it does not
+mixed     a mix of two columns, for a reference of 1,000 pairs of the pool
 loss      one batch of negCLIPLoss
 """
 
@@ -36,7 +37,7 @@ from pipeline.sources import loading
 from pipeline.store import duck
 from pipeline.store.storage import Storage
 
-PARTS = ("hashes", "semantic", "loss")
+PARTS = ("hashes", "semantic", "mixed", "loss")
 SHARD = 10_000
 RADIUS, EPS = 6, 0.05
 BATCH, DIM, RANK = 32_768, 512, 64
@@ -54,16 +55,25 @@ radius = {RADIUS}
 [scorers.caption_counts]
 kind = "caption_counts"
 """
-OF_EMBEDDINGS = f"""
+RECORDED = """
 [scorers.recorded]
 kind = "recorded"
 model = "some/model"
-image = {{ file = "recorded.parquet", key = "key", by = "caption" }}
-text = {{ file = "recorded.parquet", key = "key", by = "caption" }}
+image = { file = "recorded.parquet", key = "key", by = "caption" }
+text = { file = "recorded.parquet", key = "key", by = "caption" }
+"""
+OF_EMBEDDINGS = f"""{RECORDED}
 [scorers.semantic]
 kind = "semantic"
 of = "recorded"
 radius = {EPS}
+"""
+OF_MIX = f"""{RECORDED}
+[scorers.mixed]
+kind = "mixed"
+of = "recorded"
+mixes = ["recorded.similarity", "pixels.sharpness"]
+reference = {{ location = "reference.parquet" }}
 """
 
 
@@ -137,8 +147,8 @@ def filled(described, storage, values):
             with storage.scratch() as scratch:
                 np.save(scratch / "made.npy", embeddings(number, topics)[: len(part)])
                 storage.put_file(stage.item(number, ".npy"), scratch / "made.npy")
-                empty = {"uid": uids, "recorded_similarity": [1.0] * len(part)}
-                pq.write_table(pa.table(empty), scratch / "made")
+                similarity = random.random(len(part)).astype(np.float32)
+                pq.write_table(pa.table({"uid": uids, "recorded_similarity": similarity}), scratch / "made")
                 storage.put_file(plan.scores["recorded"].item(number, ".parquet"), scratch / "made")
         shards.append(Shard(number, f"pairs/{number:05d}.parquet", len(part)))
     return Ledger(tuple(shards), None, "digest", len(values), 0, len(values), len(values), 0, 0)
@@ -212,6 +222,17 @@ def recalled(vectors):
     )
 
 
+def of_mix(folder, rows):
+    reference = [f"{row:032x}" for row in range(0, rows, max(rows // 1000, 1))]
+    pq.write_table(pa.table({"uid": reference}), Path(folder, "reference.parquet"))
+    storage, described = Storage(Path(folder, "store")), loaded(folder, "mixed", OF_MIX)
+    ledger = filled(described, storage, hashes(rows))
+    used = time.process_time()
+    with timed(f"a mix of two columns of {rows:,} rows, its files included"):
+        pool.run(Plan.of(described), storage, ledger, {})
+    print(f"{time.process_time() - used:.1f} s of processors")
+
+
 def of_loss(folder, rows):
     both = np.random.default_rng(0).normal(size=(2, BATCH, DIM)).astype(np.float32)
     both /= np.linalg.norm(both, axis=2, keepdims=True)
@@ -220,7 +241,7 @@ def of_loss(folder, rows):
 
 
 def main(rows, parts):
-    run = {"hashes": of_hashes, "semantic": of_embeddings, "loss": of_loss}
+    run = {"hashes": of_hashes, "semantic": of_embeddings, "mixed": of_mix, "loss": of_loss}
     for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "list.tsv").touch()
