@@ -16,7 +16,7 @@ def picture(number):
     return data.getvalue()
 
 
-def described(folder, served, count=COUNT, name="tiny", sql="captions_words > 2", more=""):
+def described(folder, served, count=COUNT, name="tiny", sql="captions_words > 2", more="", timeout=10):
     """The source file. Its list has `count` pictures, `GONE` that do not exist, and two repeated lines."""
     pictures, address = served
     for number in range(count):
@@ -34,6 +34,7 @@ def described(folder, served, count=COUNT, name="tiny", sql="captions_words > 2"
         columns = ["caption", "url"]
         [download]
         shard_size = 10
+        timeout = {timeout}
         allow_hosts = ["{address.removeprefix("http://")}"]
         [scorers.pixels]
         kind = "pixels"

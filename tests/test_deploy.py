@@ -35,7 +35,7 @@ def source(tmp_path_factory):
     with team_server.gated_pictures() as address:
         (folder / "pictures").mkdir()
         served = folder / "pictures", address
-        toml = served_sources.described(folder / "data_manifests", served, more='schedule = "0 6 * * *"')
+        toml = served_sources.described(folder / "data_manifests", served, more='schedule = "0 6 * * *"', timeout=100)
         Gate.open.set()
         yield folder, toml, main_job.run(toml, folder / "undisturbed").id
 

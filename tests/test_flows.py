@@ -57,8 +57,7 @@ def test_a_shard_is_scored_while_others_are_downloaded(api, tmp_path):
         web.root = tmp_path / "root"
         threading.Thread(target=web.serve_forever, daemon=True).start()
         served = pictures, f"http://127.0.0.1:{web.server_address[1]}"
-        toml = served_sources.described(tmp_path / "lists", served, name="late")
-        toml.write_text(toml.read_text().replace("shard_size = 10", "shard_size = 10\n        timeout = 60"))
+        toml = served_sources.described(tmp_path / "lists", served, name="late", timeout=60)
         found = curated(toml, web.root)
         web.shutdown()
     assert (found["counts"]["kept"], found["counts"]["failed"]) == (served_sources.COUNT, served_sources.GONE)
