@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from pipeline.engine import local
+from pipeline.engine import choosing, local
 from pipeline.engine.arrivals import Arrivals
-from pipeline.errors import ShardError, StorageError
+from pipeline.errors import ShardError, SourceError, StorageError
 from pipeline.ledger.ledger import Shard
 from pipeline.models import device
 
@@ -155,3 +155,8 @@ def test_the_next_shard_is_announced_if_it_is_there():
 def test_the_devices_are_those_that_this_process_may_use(monkeypatch, named, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert device.visible_gpus() == found
+
+
+def test_an_unknown_engine_is_one_line():
+    with pytest.raises(SourceError, match=r"^there is no engine 'dask': take local or ray$"):
+        choosing.choose(None, None, "dask")
