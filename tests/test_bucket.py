@@ -1,5 +1,6 @@
 """A store in a bucket: the verbs, conditional writes, faults of the network, the lease, and the cache of copies."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -169,6 +170,16 @@ with store.making("scores/a-1/00000.parquet") as path:
 """
 
 
+@pytest.mark.parametrize("key", ["run.json", "labels/labels.parquet"])
+def test_what_another_machine_replaces_again_and_again_is_always_the_newest(store, key):
+    other = ObjectClient(store.root)
+    for number in range(12):
+        other.upload(key, _file(str(number).encode()))
+        store.keys("labels")
+        assert store.done(key)
+        assert store.fetch(key).read_text() == str(number)
+
+
 def test_of_many_writers_one_wins(store):
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: store.put_if_absent("log/00000000.json", str(n).encode()), range(40)))
@@ -264,6 +275,31 @@ def test_a_store_that_cannot_be_reached_is_one_line(proxy, root, monkeypatch):
         ObjectClient(root, attempts=1).head("rows")
 
 
+@pytest.mark.parametrize("given", ["", "127.0.0.1:9000", "http://", "http://host name:1", "http://host:99999"])
+def test_an_address_that_is_none_is_one_line(proxy, root, monkeypatch, given):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", given)
+    with pytest.raises(StorageError, match=r"^AWS_ENDPOINT_URL is '.*': set it to http://HOST:PORT.*unset it$"):
+        ObjectClient(root).head("rows")
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "given", "words"),
+    [
+        ("gs://pool/x", "GOOGLE_APPLICATION_CREDENTIALS", "/none.json", "Unable to open service account file"),
+        ("az://pool/x", "AZURE_STORAGE_ACCOUNT_KEY", "%%", "Invalid Access Key"),
+        ("az://pool/x", "AZURE_STORAGE_ACCOUNT_NAME", None, "Account must be specified"),
+    ],
+)
+def test_a_variable_of_a_store_that_is_wrong_is_one_line(monkeypatch, url, name, given, words):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "name")
+    monkeypatch.delenv(name, raising=False)
+    if given is not None:
+        monkeypatch.setenv(name, given)
+    with pytest.raises(StorageError, match=rf"{url[:9]} cannot be used: {words}.*docs/buckets.md") as error:
+        ObjectClient(place(url)).head("rows")
+    assert "\n" not in str(error.value)
+
+
 def test_a_store_that_is_down_is_one_line(proxy, root):
     proxy.fail("GET", "", 503, times=100)
     with pytest.raises(StorageError, match=r"s3://winnow-test does not answer as it should: SlowDown .* it resumes"):
@@ -293,10 +329,10 @@ def test_what_a_list_lacks_is_found_all_the_same(store, proxy):
 
 def test_a_folder_of_many_objects_is_listed_once(store, proxy):
     for number in range(20):
-        put(store, f"scores/a-1/{number:05d}.parquet", b"1")
+        put(store, f"scores/a-1a2b3c4d/{number:05d}.parquet", b"1")
     proxy.requests.clear()
     other = Storage(store.root)
-    assert all(other.done(f"scores/a-1/{number:05d}.parquet") for number in range(20))
+    assert all(other.done(f"scores/a-1a2b3c4d/{number:05d}.parquet") for number in range(20))
     assert sum(proxy.requests.values()) < 12
 
 
@@ -370,6 +406,20 @@ def test_a_run_that_lost_its_lease_writes_no_more(proxy, root):
     assert json.loads(client.read("lease.json")[1])["host"] == "elsewhere"
 
 
+def test_a_run_that_was_suspended_asks_for_its_lease_before_it_writes(proxy, root):
+    client = ObjectClient(root)
+    theirs = b'{"host": "elsewhere", "free": false, "pid": 1, "started": "1"}'
+    lease = Lease(client, "lease.json", renewed=60.0, expires=0.2)
+    with contextlib.suppress(StorageError), lease.held():
+        time.sleep(0.2)
+        lease.check()  # it has not renewed for long, and still has it
+        client.upload("lease.json", _file(theirs))
+        time.sleep(0.2)
+        with pytest.raises(StorageError, match="another run took over"):
+            lease.check()
+    assert client.read("lease.json")[1] == theirs
+
+
 @pytest.mark.slow
 def test_a_lease_survives_faults_of_the_store(proxy, root):
     client = ObjectClient(root)
@@ -413,6 +463,16 @@ def test_the_cache_is_bounded_and_keeps_what_is_in_use(tmp_path):
     assert [path.name for path in (tmp_path / "copies" / "old").iterdir()] == ["00"]
 
 
+def test_a_copy_that_is_used_while_copies_are_removed_stays(tmp_path):
+    path = tmp_path / "copy"
+    path.touch()
+    os.utime(path, (100.0, 100.0))
+    assert not cache._remove_unused(path, before=100.0)
+    assert path.exists()
+    assert cache._remove_unused(path, before=101.0)
+    assert not path.exists()
+
+
 def test_a_full_disk_costs_the_copies_that_are_not_in_use_first(tmp_path):
     script = (
         "import sys\nfrom pathlib import Path\nfrom pipeline.store.cache import Cache\n"
@@ -453,11 +513,22 @@ def test_the_scratch_of_a_killed_process_is_removed(tmp_path):
     assert not list(tmp_path.rglob("half"))
 
 
-def test_a_wrong_limit_of_the_cache_is_one_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize("given", ["many", "inf", "nan", "-3"])
+def test_a_wrong_limit_of_the_cache_is_one_line(monkeypatch, tmp_path, given):
     monkeypatch.setenv(cache.FOLDER, str(tmp_path))
-    monkeypatch.setenv(cache.LIMIT, "many")
+    monkeypatch.setenv(cache.LIMIT, given)
     cache.of_user.cache_clear()
-    with pytest.raises(StorageError, match="WINNOW_CACHE_GB is 'many': set it to a number"):
+    with pytest.raises(StorageError, match=f"WINNOW_CACHE_GB is '{given}': set it to a number"):
+        cache.of_user()
+    cache.of_user.cache_clear()
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_cache_that_cannot_be_a_folder_is_one_line(monkeypatch, tmp_path, below):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "file" / below))
+    cache.of_user.cache_clear()
+    with pytest.raises(StorageError, match="cannot keep copies in .*; name another folder with WINNOW_CACHE$"):
         cache.of_user()
     cache.of_user.cache_clear()
 

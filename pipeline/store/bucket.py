@@ -1,9 +1,10 @@
 """Objects in a bucket of an object store, with copies on this machine (`pipeline.store.cache`).
 
-Objects whose name tells their content, or that are created once (`CREATED_ONCE`), are copied once. Of all others, which
-a takedown may replace, each use asks for the version. That an object is there, and its version, is taken from a list of
-its folder if one was read in the last `LISTED` seconds. That it is not there is always asked for: a list may lack what
-was just written.
+Objects whose name tells their content, or that are created once (`CREATED_ONCE`), are copied once. Of all others each
+use asks for the version. Of the results of a stage, which only a takedown replaces, that an object is there, and its
+version, is taken from a list of its folder if one was read in the last `LISTED` seconds. Objects that are replaced
+again and again, such as `run.json` and the labels, are always asked for. So is an object that seems to be missing: a
+list may lack what was just written.
 """
 
 import contextlib
@@ -46,6 +47,9 @@ LISTED = 30.0
 
 _ASKED = 8
 """Questions about objects of one folder after which it is listed."""
+
+_STAGE = re.compile(r"-[0-9a-f]{8}/")
+"""What the key of a stage's result has in it (`pipeline.store.stage`)."""
 
 
 class Bucket:
@@ -177,12 +181,12 @@ class Bucket:
 
     def _meta(self, key: str) -> Meta | None:
         """Facts about an object, from a list or by a request. A copy of an object that is gone is removed."""
-        folder = str(PurePosixPath(key).parent)
-        if (found := self._listed(key)) is None:
+        folder, found = str(PurePosixPath(key).parent), None
+        if _is_settled(key) and (found := self._listed(key)) is None:
             self._asked[folder] = self._asked.get(folder, 0) + 1
             if self._asked[folder] >= _ASKED:
                 self._asked[folder] = 0
-                self.keys("" if folder == "." else folder)
+                self.keys(folder)
                 found = self._listed(key)
         if found is None and (found := self._client.head(key)) is None:
             self._forget(key)
@@ -237,6 +241,11 @@ def names(root: BucketUrl) -> list[str]:
 
 def _created_once(key: str) -> bool:
     return key.partition("/")[0] in CREATED_ONCE
+
+
+def _is_settled(key: str) -> bool:
+    """Whether a list of the last seconds says enough about an object."""
+    return _created_once(key) or bool(_STAGE.search(key))
 
 
 def _check(key: str) -> None:

@@ -122,10 +122,9 @@ class Cache:
             for used, path, length in copies:
                 if size <= limit:
                     return
-                free = used < oldest or (path.endswith(_LARGE) and used < time.time() - BRIEFLY)
-                if free:
-                    Path(path).unlink(missing_ok=True)
-                    size -= length
+                before = max(oldest, time.time() - BRIEFLY) if path.endswith(_LARGE) else oldest
+                if used < before:
+                    size -= _remove_unused(Path(path), before) * length
 
     def _add(self, write: Callable[[Path], tuple[str, float] | None]) -> Path | None:
         descriptor, made = tempfile.mkstemp(dir=self._own)
@@ -157,9 +156,16 @@ def of_user() -> Cache:
     given = os.environ.get(LIMIT)
     try:
         limit = int(float(given) * 1e9) if given else None
-    except ValueError:
+        if limit is not None and limit < 0:
+            raise ValueError
+    except (ValueError, OverflowError):
         raise StorageError(f"{LIMIT} is {given!r}: set it to a number, the size of {folder} in GB") from None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep copies in {folder}: {error.strerror}; name another folder with {FOLDER}"
+        ) from error
     return Cache(folder, shutil.disk_usage(folder).total // 5 if limit is None else limit)
 
 
@@ -204,6 +210,15 @@ def _oldest(folder: Path) -> float:
             if _lives(user):
                 began.append((user / "began").stat().st_mtime)
     return min(began)
+
+
+def _remove_unused(path: Path, before: float) -> bool:
+    """Remove a copy that was not used since; another process may have used it since the folder was read."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_atime >= before:
+            return False
+        path.unlink()
+    return True
 
 
 def _copies(folder: Path) -> Iterator[tuple[float, str, int]]:

@@ -4,7 +4,8 @@ else has.
 The rule of takeover: a holder renews its lease every `RENEWED` seconds. Who finds a lease of another machine watches it
 for `EXPIRES` seconds by its own clock. If the lease changes meanwhile, its holder lives, and the store is busy. If it
 does not, it is taken over. A lease of a process of the same machine that has ended is taken over at once. No two clocks
-are compared. A holder that was suspended and lost its lease finds out before its next write.
+are compared. A holder that has not renewed its lease for half of that time, because it was suspended or the store did
+not answer, renews it before its next write, and finds out there that it was lost.
 """
 
 import contextlib
@@ -32,8 +33,8 @@ class Lease:
         self._client, self._key, self._renewed, self._expires = client, key, renewed, expires
         self._me = {**machine.identity(), "id": uuid.uuid4().hex}
         self._beats, self._version = 0, ""
-        self._ended = threading.Event()
-        self._lost = False
+        self._ended, self._renewing = threading.Event(), threading.Lock()
+        self._lost, self._sure = False, 0.0
 
     @contextlib.contextmanager
     def held(self, wait: bool = False) -> Iterator[None]:
@@ -45,7 +46,7 @@ class Lease:
             if not wait:
                 raise BusyError(f"another run is writing in {self._client.root}{self._who()}: wait for it, or stop it")
             time.sleep(0.2)
-        renewal = threading.Thread(target=self._renew, daemon=True)
+        renewal = threading.Thread(target=self._keep, daemon=True)
         renewal.start()
         try:
             yield
@@ -58,7 +59,10 @@ class Lease:
                     self._client.replace(self._key, self._state(free=True), self._version)
 
     def check(self) -> None:
-        """Raises StorageError if another one has taken the lease over."""
+        """Raises StorageError if another one has taken the lease over, or if the store cannot be asked."""
+        with self._renewing:
+            if not self._lost and _seconds() - self._sure > self._expires / 2:
+                self._renew()
         if self._lost:
             raise StorageError(
                 f"another run took over {self._client.root}, since this one did not answer for {self._expires:g} s: "
@@ -69,10 +73,12 @@ class Lease:
         """Whether this process has the lease now. Takes up to `EXPIRES` seconds for that of another machine."""
         found = self._found()
         if found is None:
+            self._sure = _seconds()
             return self._have(self._client.create(self._key, self._state()))
         version, holder = found
         if not holder["free"] and not machine.has_ended(holder) and self._is_alive(holder, version):
             return False
+        self._sure = _seconds()
         return self._have(self._client.replace(self._key, self._state(), version))
 
     def _is_alive(self, holder: dict[str, Any], version: str) -> bool:
@@ -104,12 +110,23 @@ class Lease:
         self._beats += 1
         return canonical_json({**self._me, "beat": self._beats, "free": free})
 
+    def _keep(self) -> None:
+        """Renew it again and again. An error of the store is none of the run: the next time may succeed."""
+        while not self._lost and not self._ended.wait(self._renewed):
+            with contextlib.suppress(StorageError), self._renewing:
+                self._renew()
+
     def _renew(self) -> None:
-        """Write the lease again and again. An error of the store is none of the run: the next time may succeed."""
-        while not self._ended.wait(self._renewed):
-            with contextlib.suppress(StorageError):
-                version = self._client.replace(self._key, self._state(), self._version)
-                if version is None:
-                    self._lost = True
-                    return
-                self._version = version
+        """Write the lease again, or notice that it was lost. It is sure from before the request on."""
+        began = _seconds()
+        version = self._client.replace(self._key, self._state(), self._version)
+        if version is None:
+            self._lost = True
+        else:
+            self._version, self._sure = version, began
+
+
+def _seconds() -> float:
+    """A clock that goes on while the machine is suspended, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)

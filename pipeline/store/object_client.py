@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -53,6 +54,8 @@ _CONFLICT = (AlreadyExistsError,)
 _FINAL = r"NoSuchBucket|builder error|must be specified|credential|configured region|status code: (30[127]|40[013]) "
 """What is in the text of errors that stay when the request is repeated."""
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
 _WRITER = "writer"
 """The metadata of an object that was written on a condition: a random word of its writer."""
 
@@ -80,7 +83,8 @@ class ObjectClient:
     def _store(self) -> ObjectStore:
         """The connections of this process: those of a parent do not work after a fork."""
         if os.getpid() not in self._stores:
-            with self._errors():
+            _check_endpoint(self.root)
+            try:
                 made: Any = from_url(
                     str(self.root),
                     retry_config={"max_retries": 0, "backoff": {}, "retry_timeout": self._timeout},
@@ -90,7 +94,12 @@ class ObjectClient:
                         "allow_http": endpoint().startswith("http://"),
                     },
                 )
-                self._stores = {os.getpid(): made}
+            except BaseError as error:
+                raise StorageError(
+                    f"{self.root.scheme}://{self.root.bucket} cannot be used: {_reason(str(error))}; set the variables "
+                    "of the store (docs/buckets.md)"
+                ) from error
+            self._stores = {os.getpid(): made}
         return self._stores[os.getpid()]
 
     def head(self, key: str) -> Meta | None:
@@ -221,6 +230,28 @@ class ObjectClient:
 def endpoint() -> str:
     """The address of an S3-compatible server; empty for Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _check_endpoint(root: BucketUrl) -> None:
+    """Raise StorageError for the address of a server with which obstore would panic."""
+    for name in _ENDPOINTS if root.scheme == "s3" else ():
+        given = os.environ.get(name)
+        if given is not None and not _is_address(given):
+            raise StorageError(f"{name} is {given!r}: set it to http://HOST:PORT or https://HOST, or unset it")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        found = urlsplit(text)
+        return (
+            found.scheme in ("http", "https")
+            and bool(found.hostname)
+            and found.port != 0
+            and text.isprintable()
+            and " " not in text
+        )
+    except ValueError:  # a port that is none
+        return False
 
 
 def _meta(found: Any) -> Meta:
