@@ -131,6 +131,7 @@ def test_a_small_pool_is_kept_whole_but_for_what_has_no_embedding(manifest, sele
     assert numbers(manifest, alone) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selection", "sql"),
     [(DENSITY, "true"), (MATCHING, "true"), (MATCHING, "len(caption) > 0")],  # the last in a process of its own
