@@ -83,6 +83,9 @@ def test_select_gives_the_kept_rows_in_ledger_order(manifest):
     ("call", "error", "words"),
     [
         (lambda each: each.select(columns=["capton"]), winnow.QueryError, "did you mean 'caption'?"),
+        (lambda each: each.select(columns="caption"), winnow.QueryError, "is a list of names: write ['caption']"),
+        (lambda each: each.compare("everything"), winnow.RecipeError, "Manifest.funnel takes one recipe"),
+        (lambda each: each.sample(5).funnel("everything"), winnow.RecipeError, "Manifest.funnel takes the name of one"),
         (lambda each: each.select("evrything"), winnow.RecipeError, "did you mean 'everything'?"),
         (lambda each: each.select(form="excel"), winnow.WinnowError, "take 'arrow', 'pandas' or 'polars'"),
         (lambda each: each.sql("drop table rows"), winnow.QueryError, "SELECT"),

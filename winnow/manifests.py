@@ -1,6 +1,6 @@
 """A published manifest in Python: counts, funnels, tables, embeddings, pictures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from filters.core import Recipe
-from pipeline.errors import StorageError, WinnowError
+from pipeline.errors import RecipeError, StorageError, WinnowError
 from pipeline.export.content import About, Content
 from pipeline.export.export import Exported, write
 from pipeline.export.formats import FORMATS
@@ -91,21 +91,26 @@ class Manifest:
         return self.compare([self._recipe(recipe)])[0]
 
     def compare(self, recipes: Sequence[str | Recipe]) -> list[Funnel]:
-        """The funnels of several recipes, from one pass over the columns that they name."""
+        """The funnels of several recipes, from one pass over the columns that they name.
+
+        Raises RecipeError as `funnel`, and for one recipe that is not in a list.
+        """
+        if isinstance(recipes, str | Recipe):
+            raise RecipeError("recipes is a list: Manifest.funnel takes one recipe")
         chosen = [self._recipe(each) for each in recipes]
         found = apart.compare(self.published.storage, self.id, chosen)
         return [Funnel(found.pool, each) for each in found.funnels]
 
     def select(
-        self, recipe: str | Recipe | None = None, columns: Iterable[str] = ("uid",), form: Form = "arrow"
+        self, recipe: str | Recipe | None = None, columns: Sequence[str] = ("uid",), form: Form = "arrow"
     ) -> Any:
         """The pairs that a recipe keeps, a row each, in ledger order, with these columns of `rows`.
 
         If the recipe may keep a pair more than once, the last column is `copies`: how often it keeps it. Raises
         RecipeError, and QueryError for an unknown column.
         """
+        check_known(self.published, columns)
         names = list(columns)
-        check_known(self.published, names)
         chosen = self.published.select(None if recipe is None else self._recipe(recipe))
         if names == ["uid"]:
             return as_form(chosen, form)

@@ -68,6 +68,8 @@ class Sample:
 
         A quantile in a filter is that of the sample. `distinct` and a selection need the whole pool.
         """
+        if not isinstance(recipe, Recipe):
+            raise RecipeError("a sample takes a Recipe; Manifest.funnel takes the name of one, too")
         if recipe.endings:
             last = recipe.endings[0]
             raise RecipeError(f"recipe {recipe.name!r} ends in {last}, which needs all pairs: take Manifest.funnel")

@@ -9,7 +9,9 @@ from pipeline.manifest.manifest import Manifest
 
 
 def check_known(manifest: Manifest, names: Iterable[str]) -> None:
-    """Raises QueryError for a name that is no column of `rows`."""
+    """Raises QueryError for a name that is no column of `rows`, and for a text in place of a list of names."""
+    if isinstance(names, str):
+        raise QueryError(f"columns is a list of names: write [{names!r}]")
     known = manifest.columns.names
     for name in names:
         if name not in known:
