@@ -38,7 +38,7 @@ class Gate(BaseHTTPRequestHandler):
         number = int(name.removesuffix(".jpg"))
         if number >= 10:
             Gate.asked.set()
-            Gate.open.wait(60)
+            Gate.open.wait(600)
         body = served_sources.picture(number)
         with contextlib.suppress(OSError):
             self.send_response(200)

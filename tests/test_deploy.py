@@ -35,7 +35,7 @@ def source(tmp_path_factory):
     with team_server.gated_pictures() as address:
         (folder / "pictures").mkdir()
         served = folder / "pictures", address
-        toml = served_sources.described(folder / "data_manifests", served, more='schedule = "0 6 * * *"', timeout=100)
+        toml = served_sources.described(folder / "data_manifests", served, more='schedule = "0 6 * * *"', timeout=700)
         Gate.open.set()
         yield folder, toml, main_job.run(toml, folder / "undisturbed").id
 
@@ -63,7 +63,7 @@ def run(team, source):
         shutil.rmtree(source[0] / "results", ignore_errors=True)
         before = {each["id"] for each in team.flow_runs("tiny")}
         team.prefect("deployment", "run", "curate/tiny")
-        wait_for(Gate.asked.is_set, 120)
+        wait_for(Gate.asked.is_set, 300)
         started.extend(each for each in team.flow_runs("tiny") if each["id"] not in before)
         return Storage(source[0] / "results" / "tiny"), started[-1]["id"]
 
@@ -98,7 +98,7 @@ def hasten(team):
         body = {name: automation[name] for name in ("name", "description", "enabled", "trigger", "actions")}
         body["trigger"]["within"] = min(body["trigger"]["within"], 35)
         address = f"{team.api}/automations/{automation['id']}"
-        wait_for(lambda: httpx.put(address, json=body, timeout=60).is_success, 120)  # noqa: B023 - called at once
+        wait_for(lambda: httpx.put(address, json=body, timeout=60).is_success, 300)  # noqa: B023 - called at once
 
 
 def registered(team):
@@ -173,9 +173,9 @@ def test_a_flow_that_is_killed_runs_again(team, run, worker, source):
     storage, started = run()
     [engine] = team.processes("prefect.engine")
     engine.kill()
-    ended(team, started, "Crashed", 30)
+    ended(team, started, "Crashed", 120)
     Gate.open.set()
-    ended(team, started, "Completed", 180)
+    ended(team, started, "Completed", 300)
     assert state(team, started)["run_count"] == 2
     check_whole(team, storage, source[2])
 
@@ -186,7 +186,7 @@ def test_a_flow_and_its_worker_that_are_killed_run_again(team, run, worker, sour
     first.kill()
     for engine in team.processes("prefect.engine"):
         engine.kill()
-    wait_for(lambda: not team.at_work(), 20)
+    wait_for(lambda: not team.at_work(), 60)
     assert state(team, started)["state_name"] == "Running"
     Gate.open.set()
     worker("third")
@@ -200,13 +200,13 @@ def test_a_cancelled_run_stops_and_the_next_one_resumes(team, run, worker, sourc
     storage, started = run()
     begun = time.monotonic()
     team.prefect("flow-run", "cancel", started)
-    ended(team, started, "Cancelled", 120)
-    wait_for(lambda: not team.at_work(), 40)
-    assert time.monotonic() - begun < 90  # the gate would hold it for ever
+    ended(team, started, "Cancelled", 300)
+    wait_for(lambda: not team.at_work(), 120)
+    assert time.monotonic() - begun < 500  # the gate would hold it for 600
     assert commits(storage) == []
     Gate.open.set()
     team.prefect("deployment", "run", "curate/tiny")
-    wait_for(lambda: commits(storage), 120)
+    wait_for(lambda: commits(storage), 300)
     check_whole(team, storage, source[2])
     assert state(team, started)["state_name"] == "Cancelled"
 
@@ -216,10 +216,10 @@ def test_a_second_run_of_a_source_waits_for_the_first(team, run, worker, source)
     storage, started = run()
     team.prefect("deployment", "run", "curate/tiny")
     second = team.flow_runs("tiny")[-1]["id"]
-    wait_for(lambda: state(team, second)["state_name"] == "AwaitingConcurrencySlot", 60)
+    wait_for(lambda: state(team, second)["state_name"] == "AwaitingConcurrencySlot", 300)
     Gate.open.set()
-    ended(team, started, "Completed", 60)
-    ended(team, second, "Completed", 120)
+    ended(team, started, "Completed", 300)
+    ended(team, second, "Completed", 300)
     check_whole(team, storage, source[2])
 
 
@@ -228,11 +228,11 @@ def test_sigterm_to_a_worker_ends_its_run_and_another_resumes_it(team, run, work
     storage, started = run()
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) is not None
-    wait_for(lambda: not team.at_work(), 20)
+    wait_for(lambda: not team.at_work(), 60)
     assert commits(storage) == []
     Gate.open.set()
     worker("seventh")
-    ended(team, started, "Completed", 240)
+    ended(team, started, "Completed", 300)
     check_whole(team, storage, source[2])
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_goes_away_in_the_middle_loses_nothing(team, run, worker, 
     for each in team.processes(str(team_server.BIN / "prefect"), "prefect.server.api.server:create_app"):
         if "server" in " ".join(each.cmdline()):
             each.kill()
-    wait_for(lambda: not team.healthy(), 20)
+    wait_for(lambda: not team.healthy(), 60)
     Gate.open.set()
     time.sleep(20)  # the run ends meanwhile, or waits for the server
     team.serve()
@@ -256,13 +256,13 @@ def test_ctrl_c_ends_a_command_whose_server_went_away(source, tmp_path):
         server = team.serve()
         close_gate()
         command = team.start("curate", sys.executable, "-m", "flows", "curate", source[1], "--root", "results")
-        wait_for(lambda: Gate.asked.is_set(), 120, command)
+        wait_for(lambda: Gate.asked.is_set(), 300, command)
         os.killpg(server.pid, signal.SIGKILL)
-        wait_for(lambda: not team.healthy(), 20)
+        wait_for(lambda: not team.healthy(), 60)
         command.send_signal(signal.SIGINT)
         assert command.wait(60) == 130
         assert f"winnow: stopped; Prefect's server at {team.api} went away" in (tmp_path / "curate.log").read_text()
-        wait_for(lambda: not team.at_work(), 20)
+        wait_for(lambda: not team.at_work(), 60)
         Gate.open.set()
         assert main_job.run(source[1], tmp_path / "results").id == source[2]
     finally:
