@@ -127,7 +127,7 @@ def rule(trigger):
 
 
 def state(team, run):
-    return httpx.get(f"{team.api}/flow_runs/{run}", timeout=30).raise_for_status().json()
+    return httpx.get(f"{team.api}/flow_runs/{run}", timeout=120).raise_for_status().json()
 
 
 def ended(team, run, name, seconds):
