@@ -7,17 +7,18 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import main_job
 import numpy as np
 import random_clip
+from picture_handler import PictureHandler
 from PIL import Image
 
 SHARD = 20
 
 
-class Pictures(BaseHTTPRequestHandler):
+class Pictures(PictureHandler):
     """A picture by number; every seventh is missing, every eleventh is cut short."""
 
     fetches = 0
@@ -29,14 +30,7 @@ class Pictures(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         body = picture(number)
-        body = body[: len(body) // 2] if number % 11 == 5 else body
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+        self.answer(body[: len(body) // 2] if number % 11 == 5 else body)
 
 
 def picture(number):

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import psutil
 import served_sources
+from picture_handler import PictureHandler
 
 from flows import server
 
@@ -25,7 +26,7 @@ MARK = "WINNOW_TEST_TEAM"
 BIN = Path(sys.executable).parent
 
 
-class Gate(BaseHTTPRequestHandler):
+class Gate(PictureHandler):
     """Pictures 0 to 9 are served at once, so that a shard gets done; the others wait until `open` is set."""
 
     asked, open = threading.Event(), threading.Event()
@@ -39,15 +40,8 @@ class Gate(BaseHTTPRequestHandler):
         if number >= 10:
             Gate.asked.set()
             Gate.open.wait(600)
-        body = served_sources.picture(number)
         with contextlib.suppress(OSError):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+            self.answer(served_sources.picture(number))
 
 
 @contextlib.contextmanager

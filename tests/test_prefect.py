@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 import tomllib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 import served_sources
 import training_sources
+from picture_handler import PictureHandler
 from team_server import wait_for
 
 from flows import server
@@ -86,17 +87,10 @@ def source(place, tmp_path_factory):
     lists.mkdir()
     lies = set(range(0, COUNT, 4))
 
-    class Pictures(BaseHTTPRequestHandler):
+    class Pictures(PictureHandler):
         def do_GET(self):
             number = int(self.path.strip("/").removesuffix(".jpg"))
-            body = training_sources.picture(training_sources.truth(number), number)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
+            self.answer(training_sources.picture(training_sources.truth(number), number))
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as pictures:
         threading.Thread(target=pictures.serve_forever, daemon=True).start()
@@ -255,7 +249,7 @@ def test_a_server_dies_with_its_owner(tmp_path):
     wait_for(lambda: gone(port), 20)
 
 
-class Slow(BaseHTTPRequestHandler):
+class Slow(PictureHandler):
     """Answers when it is told to."""
 
     asked, go = threading.Event(), threading.Event()
@@ -263,15 +257,8 @@ class Slow(BaseHTTPRequestHandler):
     def do_GET(self):
         Slow.asked.set()
         Slow.go.wait(30)
-        body = served_sources.picture(1)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
         with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+            self.answer(served_sources.picture(1))
 
 
 def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -17,6 +17,7 @@ import psutil
 import ray_clusters
 import served_sources
 import webdataset_tars
+from picture_handler import PictureHandler
 from ray_clusters import Noted, calls, done, shards
 
 from pipeline.engine.engine import LocalEngine
@@ -110,7 +111,7 @@ def test_a_shard_that_ends_its_workers_is_quarantined(scored):
     assert calls(folder)[2] == LOSSES
 
 
-class Slow(BaseHTTPRequestHandler):
+class Slow(PictureHandler):
     """A picture after a while. The server counts requests at once."""
 
     def do_GET(self):
@@ -122,14 +123,8 @@ class Slow(BaseHTTPRequestHandler):
         time.sleep(server.seconds)
         with server.lock:
             server.now -= 1
-        body = served_sources.picture(int(self.path.strip("/").removesuffix(".jpg").removeprefix("gone-")))
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+        number = int(self.path.strip("/").removesuffix(".jpg").removeprefix("gone-"))
+        self.answer(served_sources.picture(number))
 
 
 @pytest.fixture
