@@ -333,9 +333,9 @@ def test_embeddings_of_pictures_that_were_split_off_are_no_targets(tmp_path):
         ((held,),) = con.execute("SELECT sha256 FROM rows WHERE url LIKE '%/17.jpg'").fetchall()
     known = split_off(leaked=None, counts={}, filters={})
     known = replace(known, test=replace(known.test, sha256=(held,)))
-    fairness.check_targets(source.scorers, choice, known)
+    fairness.check_targets(source.scorers, choice.manifest, known)
     np.save(tmp_path / "targets.npy", unit(vectors[[4, 17], 0].astype(np.float32)))
     with pytest.raises(CompareError, match=rf"scorers.target: 1 of 2 .* row 1 first \(as the picture {held[:12]}\)"):
-        fairness.check_targets(source.scorers, choice, known)
+        fairness.check_targets(source.scorers, choice.manifest, known)
     unscored = source.scorers | {"target": source.scorers["target"].model_copy(update={"of": "other"})}
-    fairness.check_targets(unscored, choice, known)
+    fairness.check_targets(unscored, choice.manifest, known)

@@ -6,7 +6,7 @@ to the centroid with the largest inner product. Above 256 centroids k-means has 
 compared with the centroids of its nearest groups (`pipeline.neighbours.kmeans_tree`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +19,8 @@ from pipeline.models import device
 from pipeline.neighbours import kmeans_tree
 from pipeline.progress import StepProgress
 from pipeline.scorers import gathering, targets
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
-from pipeline.scorers.target_set import TargetSet
+from pipeline.scorers.spec import Columns, Pool, scatter
+from pipeline.scorers.target_set import PoolTargetSet
 from pipeline.uids import random_bits
 
 VERSION = 2
@@ -29,22 +29,12 @@ PICTURES, MOST = 128, 100_000
 """Pictures for each centroid, and the most centroids, as published for 12.8 million pictures."""
 
 
-class ClustersSpec(TargetSet, PoolSpec):
+class ClustersSpec(PoolTargetSet):
     """k-means over the image embeddings of a clip or recorded scorer, and the clusters of target pictures."""
 
     kind: Literal["clusters"]
     count: int | None = Field(None, ge=1, description="centroids; unset, one for 128 pictures, at most 100,000")
     sample: int = Field(64, ge=1, description="pictures a centroid that the centroids are found from, at most")
-
-    @property
-    def builds_on(self) -> Sequence[str]:
-        """The scorer whose embeddings it reads."""
-        return (self.of,)
-
-    @property
-    def model_of(self) -> str | None:
-        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
-        return None if self.are_vectors else self.of
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """cluster: the number of the picture's centroid, from 0; size: pairs in the cluster, this one included;
@@ -63,11 +53,6 @@ class ClustersSpec(TargetSet, PoolSpec):
             "device": device.kind(),
             **(self.tested() if self.are_vectors else {}),
         }
-
-    def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError if the scorer `of` stores no embeddings, ModelError as `check_targets`."""
-        gathering.check(scorers, self.of)
-        self.check_targets(scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "Clusters":
         """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""

@@ -18,15 +18,15 @@ from pipeline.models import device
 from pipeline.neighbours import kmeans_tree, soft_assignment
 from pipeline.progress import StepProgress
 from pipeline.scorers import gathering, targets
-from pipeline.scorers.spec import Columns, Pool, PoolSpec, Spec, scatter
+from pipeline.scorers.spec import Columns, Pool, scatter
 from pipeline.scorers.target_file import FEATURES, Target, Vectors
-from pipeline.scorers.target_set import TargetSet
+from pipeline.scorers.target_set import PoolTargetSet
 from pipeline.uids import random_bits
 
 VERSION = 1
 
 
-class TargetFeaturesSpec(TargetSet, PoolSpec):
+class TargetFeaturesSpec(PoolTargetSet):
     """The centroids of target pictures, for a recipe that ends in a selection of kind matching."""
 
     files: ClassVar[Sequence[str]] = (FEATURES,)
@@ -35,16 +35,6 @@ class TargetFeaturesSpec(TargetSet, PoolSpec):
     temperature: float = Field(
         0.05, gt=0, le=1, description="1 - cosine at which a feature has fallen to a third; smaller: only the nearest"
     )
-
-    @property
-    def builds_on(self) -> Sequence[str]:
-        """The scorer whose embeddings it reads."""
-        return (self.of,)
-
-    @property
-    def model_of(self) -> str | None:
-        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
-        return None if self.are_vectors else self.of
 
     def columns(self) -> Mapping[str, pa.DataType]:
         """feature: the number of the nearest feature, from 0; nearest: the cosine with its centroid, -1 to 1. NULL
@@ -62,11 +52,6 @@ class TargetFeaturesSpec(TargetSet, PoolSpec):
             "device": device.kind(),
             **self.tested(),
         }
-
-    def check(self, scorers: Mapping[str, Spec]) -> None:
-        """Raises SourceError if the scorer `of` stores no embeddings, ModelError as `check_targets`."""
-        gathering.check(scorers, self.of)
-        self.check_targets(scorers[self.of])
 
     def load(self, of: Callable[[], Any] | None = None) -> "TargetFeatures":
         """The scorer with its targets. Raises ModelError for a broken picture, and for a file without embeddings."""

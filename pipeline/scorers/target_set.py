@@ -1,13 +1,13 @@
 """The settings and the checks that all scorers with target pictures share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from pipeline.images import picture_lists, picture_sets
-from pipeline.scorers import target_leaks, targets
-from pipeline.scorers.spec import Spec
+from pipeline.scorers import gathering, target_leaks, targets
+from pipeline.scorers.spec import PoolSpec, Spec
 from pipeline.settings.fields import ExistingPath
 from pipeline.settings.task import TestSet
 
@@ -46,3 +46,22 @@ class TargetSet(Spec):
             return {}
         pictures = picture_sets.digest(self.test.folder, picture_lists.list_pictures(self.test))
         return {"test": [pictures, target_leaks.VERSION]}
+
+
+class PoolTargetSet(TargetSet, PoolSpec):
+    """The same for scorers that compare the whole pool with the targets."""
+
+    @property
+    def builds_on(self) -> Sequence[str]:
+        """The scorer whose embeddings it reads."""
+        return (self.of,)
+
+    @property
+    def model_of(self) -> str | None:
+        """The scorer whose model encodes target pictures; None for targets that are embeddings already."""
+        return None if self.are_vectors else self.of
+
+    def check(self, scorers: Mapping[str, Spec]) -> None:
+        """Raises SourceError if the scorer `of` stores no embeddings, ModelError as `check_targets`."""
+        gathering.check(scorers, self.of)
+        self.check_targets(scorers[self.of])

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.errors import CompareError, ModelError
 from pipeline.images import picture_lists
-from pipeline.manifest.arms import Choice
+from pipeline.manifest.manifest import Manifest
 from pipeline.models.training_record import LEARNED, Learned
 from pipeline.scorers import target_leaks, targets
 from pipeline.scorers.mixed import MixedSpec
@@ -69,7 +70,7 @@ def check_scorers(scorers: Mapping[str, Spec], test: HeldOut) -> None:
                 )
 
 
-def check_targets(scorers: Mapping[str, Spec], choice: Choice, known: Pool) -> None:
+def check_targets(scorers: Mapping[str, Spec], manifest: Manifest, known: Pool) -> None:
     """No picture that was split off the pool is a target or a reference of a scorer.
 
     Pictures are compared by perceptual hash, embeddings of a file with the stored ones of the scorer that they are for.
@@ -79,9 +80,9 @@ def check_targets(scorers: Mapping[str, Spec], choice: Choice, known: Pool) -> N
     for name, spec in scorers.items():
         try:
             if isinstance(spec, TargetSet) and spec.are_vectors:
-                if spec.of in choice.manifest.embedding_scorers:
+                if spec.of in manifest.embedding_scorers:
                     vectors = targets.embed(spec.targets, None)
-                    target_leaks.refuse_vectors(spec.targets, vectors, *_embeddings(choice, spec.of, known))
+                    target_leaks.refuse_vectors(spec.targets, vectors, *_embeddings(manifest, spec.of, known))
             elif isinstance(spec, TargetSet):
                 target_leaks.refuse_pictures(spec.targets, None, names, known.heldout[0].phash)
             elif isinstance(spec, MixedSpec) and (listed := spec.reference.listed):
@@ -91,12 +92,14 @@ def check_targets(scorers: Mapping[str, Spec], choice: Choice, known: Pool) -> N
             raise CompareError(f"scorers.{name}: {error}") from None
 
 
-def _embeddings(choice: Choice, scorer: str, known: Pool) -> tuple[list[str], npt.NDArray[np.float32]]:
+def _embeddings(manifest: Manifest, scorer: str, known: Pool) -> tuple[list[str], npt.NDArray[np.float32]]:
     """Names of the pictures of the test set with embeddings of a scorer, and these: float32 [pictures, dim]."""
     held = pa.array(known.test.sha256, pa.string())
-    batches = [each.select(["uid", "sha256"]).filter(pc.is_in(each["sha256"], held)) for each in choice.downloaded()]
-    pairs = pa.Table.from_batches(batches)
-    vectors = choice.manifest.embeddings(scorer, pairs["uid"].combine_chunks()).pictures[:].astype(np.float32)
+    rows = (pq.read_table(path, columns=["uid", "sha256", "status"]) for path in manifest.row_files())
+    pairs = pa.concat_tables(
+        each.filter(pc.and_(pc.equal(each["status"], "ok"), pc.is_in(each["sha256"], held))) for each in rows
+    )
+    vectors = manifest.embeddings(scorer, pairs["uid"].combine_chunks()).pictures[:].astype(np.float32)
     there = ~np.isnan(vectors).any(axis=1)
     names = [f"the picture {sha256[:12]}" for sha256 in pairs["sha256"].filter(pa.array(there)).to_pylist()]
     return names, vectors[there]

@@ -93,7 +93,7 @@ class Grounds:
         decoder = self.source.decoder
         known = pool.read(self.choice, self.task, [corpus.extractor(inputs, decoder, None)], self.test, self.progress)
         if self.test is None:
-            check_targets(self.source.scorers, self.choice, known)
+            check_targets(self.source.scorers, self.choice.manifest, known)
         pairs = corpus.read(inputs, self.choice, known, known.features[0], decoder, "")
         gallery = None
         if known.test.pairs is not None:

@@ -86,7 +86,7 @@ class Measurement:
         check_test(known.test, self.task)
         check_scorers(self.source.scorers, known.test)
         if self.test is None:
-            check_targets(self.source.scorers, self.choice, known)
+            check_targets(self.source.scorers, self.choice.manifest, known)
         augmented = None
         if self.maker:
             augmented = versions.read(self.choice, known, self.task, loaded.extractors, self.maker, progress)
