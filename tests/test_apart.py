@@ -1,7 +1,6 @@
 """Filters that take much time or memory: refused or stopped within limits, in every command, in one line."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -66,27 +65,40 @@ def test_a_process_gives_what_the_manifest_gives(source):
         apart.compare(store, found.id, [Recipe("cast", (Filter("c", "upper(caption)::INTEGER > 3 AND len('') = 0"),))])
 
 
-def winnow(source, *words, memory=None):
-    """Exit status, output, and the largest memory in bytes of a command and the processes that it waited for."""
+MEASURED = """
+import resource, signal, subprocess, sys
+memory, *command = sys.argv[1:]
+def limited():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if int(memory):
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+process = subprocess.Popen(command, stderr=subprocess.STDOUT, preexec_fn=limited)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+process.wait()
+print(process.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10, file=sys.stderr)
+"""
+"""Runs a command and says how it ended and the largest memory in bytes of it and of what it waited for. A small process
+does so: Linux counts for a new process what its parent had when it was made."""
 
-    def limited():
-        if memory:
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
+def started(source, *words, memory=0):
     folder = source[1].root.parent
     words = [words[0], str(folder.parent / "tiny.toml"), *words[1:], "--root", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", *words],
+    return subprocess.Popen(
+        [sys.executable, "-c", MEASURED, str(memory), sys.executable, "-m", "flows", *words],
         env=os.environ | {"PREFECT_HOME": str(folder.parent / "prefect"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limited,
+        start_new_session=True,
     )
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, output, usage.ru_maxrss << 10
+
+
+def winnow(source, *words, memory=0):
+    """Exit status, output, and the largest memory in bytes of a command and the processes that it waited for."""
+    output, measured = started(source, *words, memory=memory).communicate()
+    status, largest = map(int, measured.split())
+    return status, output, largest
 
 
 COMMANDS = [("curate",), ("funnel", "--recipe", "tiny"), ("publish",)]
@@ -108,19 +120,11 @@ def test_constants_that_take_too_much_are_refused_in_every_command(source, words
 @pytest.mark.slow
 def test_explore_opens_without_the_recipe_that_takes_too_much(source):
     source[0](BOMB)
-    folder = source[1].root.parent
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "explore", str(folder.parent / "tiny.toml"), "--root", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout.readline().startswith("http://127.0.0.1:")
-    process.send_signal(signal.SIGINT)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert (process.returncode, usage.ru_maxrss << 10 < 1 << 30) == (0, True)
+    process = started(source, "explore")
+    assert any(line.startswith("http://127.0.0.1:") for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    status, memory = map(int, process.communicate()[1].split())
+    assert (status, memory < 1 << 30) == (0, True)
 
 
 @pytest.mark.slow
