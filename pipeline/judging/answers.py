@@ -7,7 +7,7 @@ list of words of which one is chosen.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,16 +46,17 @@ class Answer:
     words: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, described: str | Sequence[str]) -> Self:
-        """The type that a source file describes. Raises ValueError."""
-        if not isinstance(described, str):
+    def parse(cls, described: Any) -> Self:
+        """The type that a source file describes: a text, or a list of words. Raises ValueError for anything else."""
+        if isinstance(described, list) and all(isinstance(word, str) for word in described):
             words = tuple(described)
             if len(words) < 2 or len({word.lower() for word in words}) < len(words) or not all(map(str.strip, words)):
                 raise ValueError(f"{list(words)}: name at least two different words to choose from")
             return cls("word", words=words)
         if described in ("bool", "text"):
             return cls(described)
-        if (found := _RANGE.fullmatch(described)) is None or float(found[1]) >= float(found[2]):
+        found = _RANGE.fullmatch(described) if isinstance(described, str) else None
+        if found is None or float(found[1]) >= float(found[2]):
             raise ValueError(
                 f'{described!r}: an answer is "bool", "text", a range such as "1..5" or "0.0..1.0", or a list of words'
             )
