@@ -8,7 +8,7 @@ import main_job
 import numpy as np
 import published_sources
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import labels, server
@@ -37,6 +37,7 @@ def f1(values, bad, edge):
     return 2 * hits / (sum(below) + sum(bad))
 
 
+@settings(deadline=None)
 @given(samples())
 def test_the_best_threshold_is_the_best_of_all_and_the_laxest_of_those(sample):
     values, bad = sample
@@ -57,6 +58,7 @@ def test_neighbours_as_near_as_floats_can_be_are_told_apart():
     assert rule.best_edge(np.array([-np.inf, np.inf]), np.array([True, False])) == 0
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6))
 def test_a_number_is_rounded_to_the_side_asked_for(value):
     for down in (True, False):

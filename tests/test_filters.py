@@ -268,6 +268,10 @@ def test_a_wrong_filter_is_told_in_one_line(sql, told):
     assert told in refused(sql)
 
 
+def test_a_column_that_resembles_none_has_no_suggestion():
+    assert "did you mean" not in refused("frobnicated > 0")
+
+
 @pytest.mark.parametrize(
     "sql",
     [

@@ -224,6 +224,15 @@ def test_a_refused_key_or_an_unknown_model_ends_the_run_in_one_line(pool, tmp_pa
         assert "secret" not in "".join(map(str, loading.load(toml).scorers["judge"].identity().values()))
 
 
+def test_a_key_may_end_in_a_line_break_and_must_fit_into_a_header(pool, monkeypatch):
+    spec = loading.load(pool("http://127.0.0.1:9/v1", 'key = "JUDGE_KEY"')).scorers["judge"]
+    monkeypatch.setenv("JUDGE_KEY", "sk-very-secret\r\n")
+    spec.load().asking.stop()
+    monkeypatch.setenv("JUDGE_KEY", "sk-\N{EM DASH}secret")
+    with pytest.raises(ModelError, match="JUDGE_KEY has characters that no key of an endpoint has$"):
+        spec.identity()
+
+
 def test_the_key_s_variable_must_be_set_before_anything_runs(pool, tmp_path):
     with pytest.raises(ModelError, match="JUDGE_KEY is not set"):
         main_job.run(pool("http://127.0.0.1:9/v1", 'key = "JUDGE_KEY"'), tmp_path / "store")
@@ -242,6 +251,13 @@ def test_the_key_s_variable_must_be_set_before_anything_runs(pool, tmp_path):
 def test_a_wrong_table_is_refused_in_one_line(pool, more, says):
     with pytest.raises(SourceError, match=says) as error:
         loading.load(pool("http://127.0.0.1:9/v1", more))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http:///v1", "http://[::1", "http://a..b/v1"])
+def test_an_endpoint_without_a_host_is_refused_in_one_line(pool, address):
+    with pytest.raises(SourceError, match="is no address of a server") as error:
+        loading.load(pool(address))
     assert "\n" not in str(error.value)
 
 

@@ -136,7 +136,10 @@ def test_labels_of_a_column(tmp_path):
     ("changes", "says"),
     [
         ({"more": ""}, "scorers.label_errors: there are no labels to check: give it two classes"),
-        ({"settings": 'column = "kind"\n'}, "there is no column 'kind'; add it to pairs.extra"),
+        (
+            {"settings": 'column = "kind"\n'},
+            "there is no column 'kind'; add it to pairs.extra, or use one of url, caption",
+        ),
         ({"of": "pixels"}, "'pixels' stores no embeddings; set of to a clip or recorded scorer"),
     ],
 )

@@ -210,7 +210,7 @@ def test_bad_regions(client, tmp_path):
     post(client, "map", scorer="recorded")
     nobody = "no pair is inside: draw around some points"
     assert post(client, "region", 400, places=[], **DRAFT)["detail"] == nobody
-    every = "all pairs are inside: draw around fewer points"
+    every = "all pairs are inside: draw around fewer points, or zoom in"
     assert post(client, "region", 400, places=list(range(59)), **DRAFT)["detail"] == every
     assert post(client, "near", 422, places=[1], name="Not A Name", **DRAFT)
     unknown = "no scorer 'pixels' has stored embeddings: a map needs a clip or recorded scorer"
@@ -336,7 +336,7 @@ def test_draw_a_region_and_click_a_pair(tmp_path):
             tab.mouse("mouseMoved", *corner)
         tab.mouse("mouseReleased", x1, y1)
         tab.until("document.querySelectorAll('#lasso-pairs img').length")
-        assert tab.text("#lasso-says").startswith(f"{FEW} pictures are inside, 0 of them kept.")
+        assert tab.text("#lasso-says").startswith(f"{FEW} pictures are inside, 0 kept.")
         tab.write("#near-name", "odd")
         tab.press("Enter")
         tab.until("document.getElementById('near-says').innerText.startsWith('Added the filter not-near-odd.')")
@@ -353,5 +353,18 @@ def test_draw_a_region_and_click_a_pair(tmp_path):
         )
         assert sum(int(caption.split()[-1]) < FEW for caption in near if "number" in caption) == FEW - 1
         assert tab.faults == []
+        tab.click("#map-select")
+        tab.until("document.getElementById('error').innerText.startsWith('all pairs are inside')")
+        assert tab.run("document.getElementById('lasso').hidden")
+        middle = np.array([[left + width / 2], [top + height / 2]])
+        strides = np.round((few.mean(axis=1, keepdims=True) - middle) * 1.5**4 / 60).ravel().astype(int)
+        tab.run("document.getElementById('map-canvas').focus()")
+        for key in ["+"] * 4:
+            tab.press(key)
+        for stride, (less, more) in zip(strides, (("ArrowLeft", "ArrowRight"), ("ArrowUp", "ArrowDown")), strict=True):
+            for _ in range(abs(stride)):
+                tab.press(more if stride > 0 else less)
+        tab.click("#map-select")
+        tab.until("/^[1-9][0-9]* pictures are inside, 0 kept/.test(document.getElementById('lasso-says').innerText)")
     centres = np.load(tmp_path / "near_odd.npy", allow_pickle=False)
     assert centres.shape[1] == 8

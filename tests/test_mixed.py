@@ -20,6 +20,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.mixing import comparison, logistic, reference_learner, step
 from pipeline.mixing.learn import learn
 from pipeline.mixing.pairs import Pairs
+from pipeline.scorers import mixture_file
 from pipeline.scorers.mixed_pool import Inside
 from pipeline.scoring import pool
 from pipeline.scoring.plan import Plan
@@ -189,6 +190,27 @@ def test_a_source_with_a_mix(tmp_path):
     assert f"- {text(compared)}." in list(made(manifest))  # in the card of an export
     backwards = mixed_source(tmp_path / "b", 'method = "logistic"\n', sharp, numbers=range(PAIRS - 1, -1, -1))
     assert mixed_scores(backwards, Storage(tmp_path / "other"), failed={5}) == found  # to the bit
+
+
+@pytest.mark.parametrize(
+    ("better", "best", "verdict"),
+    [
+        (True, 1.0, "better than the best single column, mostly x; with 30%"),
+        (False, 1.0, "no better than the best single column, mostly x: use that alone; with 30%"),
+        (
+            False,
+            3.0,
+            "no better than the best single column, mostly x, which is no better than a random subset: use neither;",
+        ),
+    ],
+)
+def test_a_mix_is_compared_in_words(better, best, verdict):
+    none = {"mean": 0.0, "low": 0.0, "high": 0.0}
+    losses = {name: {"mean": loss} for name, loss in (("mixed", 1.0), ("best", best), ("random", 2.0))}
+    mix = {"method": "step", "reference": 20, "pairs": 40, "refits": 3, "folds": 2, "keep": 0.3, "weights": {"x": none}}
+    mix |= {"losses": losses, "alone": [{"column": "x", "loss": none, "chosen": 1}], "gain": none, "better": better}
+    _, compared, _ = mixture_file.remarks({"mixed": mix})
+    assert compared.startswith(f"mixed: the mix is {verdict}")
 
 
 @pytest.mark.slow

@@ -261,6 +261,9 @@ def test_words_of_a_list(tmp_path):
     before = spec.identity()
     spec.file.write_text("fox terrier\n")
     assert spec.identity() != before
+    folder = WordsSpec.model_validate({"kind": "words", "file": ""}, context={"folder": tmp_path})
+    with pytest.raises(ModelError, match="cannot be read: Is a directory; name a file of words"):
+        folder.identity()
     with pytest.raises(ModelError, match="has no words"):
         spec.load()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import RecipeError, SourceError
+from pipeline.errors import RecipeError, SourceError, did_you_mean
 from pipeline.filtering.recipes import find_recipe
 from pipeline.ledger import checking
 from pipeline.sources import loading
@@ -139,6 +139,11 @@ def test_the_template_tells_the_defaults(file):
 
 def test_a_name_comes_from_the_file(file):
     assert loading.load(file(PAIRS, "other-1")).name == "other-1"
+
+
+def test_a_name_that_resembles_none_gets_the_list():
+    assert did_you_mean("pixel", ["pixels", "captions"]) == "; did you mean 'pixels'?"
+    assert did_you_mean("nope", ["pixels", "captions"]) == "; known: captions, pixels"
 
 
 @pytest.mark.parametrize(

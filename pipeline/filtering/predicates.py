@@ -137,7 +137,7 @@ def _plain(error: Exception, columns: list[str]) -> str:
     """The first line of the message, with the most similar column name if a column is missing."""
     text = str(error).splitlines()[0].rstrip("!")
     missing = re.search(r'column (?:named )?"(\w+)"', text)
-    close = difflib.get_close_matches(missing[1].lower(), columns, n=1, cutoff=0.4) if missing else []
+    close = difflib.get_close_matches(missing[1].lower(), columns, n=1) if missing else []
     if missing:
         text = f"there is no column {missing[1]!r}"
     return f"{text}; did you mean {close[0]!r}?" if close else text

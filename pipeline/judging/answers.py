@@ -7,17 +7,26 @@ list of words of which one is chosen.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pyarrow as pa
+
+VERSION = 1
+"""Raised whenever a reply is read differently. Replies that were paid for are then read again, not asked for again."""
 
 TEXT = 2_000
 """Characters of a text that are kept."""
 
 TRIES = 100
 """Places of a reply at which a JSON object may begin: a reply of braces alone takes no longer."""
+
+WHOLE = 2**31 - 1
+"""The largest bound of whole numbers, whose column is int32."""
+
+_THOUGHT = "</think>"
+"""Ends the draft of a model that reasons in its reply."""
 
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
 _BOOLS = {"true": True, "yes": True, "false": False, "no": False}
@@ -37,20 +46,24 @@ class Answer:
     words: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, described: str | Sequence[str]) -> Self:
-        """The type that a source file describes. Raises ValueError."""
-        if not isinstance(described, str):
+    def parse(cls, described: Any) -> Self:
+        """The type that a source file describes: a text, or a list of words. Raises ValueError for anything else."""
+        if isinstance(described, list) and all(isinstance(word, str) for word in described):
             words = tuple(described)
             if len(words) < 2 or len({word.lower() for word in words}) < len(words) or not all(map(str.strip, words)):
                 raise ValueError(f"{list(words)}: name at least two different words to choose from")
             return cls("word", words=words)
         if described in ("bool", "text"):
             return cls(described)
-        if (found := _RANGE.fullmatch(described)) is None or float(found[1]) >= float(found[2]):
+        found = _RANGE.fullmatch(described) if isinstance(described, str) else None
+        if found is None or float(found[1]) >= float(found[2]):
             raise ValueError(
                 f'{described!r}: an answer is "bool", "text", a range such as "1..5" or "0.0..1.0", or a list of words'
             )
-        return cls("number" if "." in found[1] + found[2] else "integer", float(found[1]), float(found[2]))
+        answer = cls("number" if "." in found[1] + found[2] else "integer", float(found[1]), float(found[2]))
+        if answer.kind == "integer" and max(-answer.least, answer.most) > WHOLE:
+            raise ValueError(f"{described!r}: whole numbers lie within {WHOLE:,} of 0; write 0.0.. for larger ones")
+        return answer
 
     @property
     def type(self) -> pa.DataType:
@@ -92,7 +105,7 @@ class Answer:
         if not text:
             raise AnswerError("empty" if text == "" else "wrong_type")
         if self.kind == "text":
-            return text[:TEXT]
+            return valid(text[:TEXT])
         for word in self.words:
             if word.lower() == text.lower():
                 return word
@@ -101,7 +114,7 @@ class Answer:
     def _number(self, value: Any) -> int | float:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # OverflowError: a whole number above every float
             number = math.nan
         if not math.isfinite(number) or (self.kind == "integer" and number != int(number)):
             raise AnswerError("wrong_type")
@@ -131,11 +144,20 @@ def instruction(answers: Answers) -> str:
 
 
 def read(reply: str, answers: Answers) -> dict[str, bool | int | float | str]:
-    """The answers in a reply, which may have words or a code fence around its JSON. Raises AnswerError."""
+    """The answers in a reply, which may have words or a code fence around its JSON. Raises AnswerError.
+
+    What a model thinks before `</think>` is no reply.
+    """
+    reply = reply.rpartition(_THOUGHT)[2]
     found = next((each for each in _objects(reply) if answers.keys() <= each.keys()), None)
     if found is None:
         raise AnswerError("no_answer" if any(_objects(reply)) else "no_json")
     return {name: answer.read(found[name]) for name, answer in answers.items()}
+
+
+def valid(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which JSON may have and UTF-8 has not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _objects(reply: str) -> Iterator[dict[str, Any]]:

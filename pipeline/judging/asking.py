@@ -8,6 +8,7 @@ from queue import Empty, SimpleQueue
 
 from pydantic import Field
 
+from pipeline.errors import ModelError
 from pipeline.judging.answers import AnswerError, Answers, read
 from pipeline.judging.endpoint import EndpointDownError
 from pipeline.judging.replies import Replies, Reply
@@ -61,6 +62,7 @@ class Asking:
     def all(self, keys: Sequence[str], pictures: Sequence[bytes], prompts: Sequence[str]) -> list[Found]:
         """What was found of each pair. Pairs with the same key are asked about once.
 
+        Raises ModelError for what fails every request, and for a budget without tokens to count.
         An error or Ctrl-C does not wait for requests that are under way: their threads end with the process.
         """
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
@@ -112,6 +114,8 @@ class Asking:
         with self._lock:
             self._failures = 0
         self.replies.add(key, self.attempt, reply)
+        if self.budget is not None and reply.fault is None and self.replies.tokens() == (0, 0):
+            raise ModelError("the endpoint reports no tokens, so that no budget can be kept: remove budget")
         return self._read(reply)
 
     def _read(self, reply: Reply) -> Found:

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 
 from pipeline.errors import ModelError
+from pipeline.judging.answers import valid
 from pipeline.judging.replies import Reply
+from pipeline.redact import redact
 
 MOST = 1 << 20
 """Bytes of a reply that are read, at most."""
@@ -23,7 +25,10 @@ TRIES, PAUSE = 4, 1.0
 """Requests for one pair, if the endpoint is busy or fails, and the first pause in seconds, which doubles."""
 
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_CONFIGURATION = frozenset({401, 403, 404, 405})
+_CONFIGURATION = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405})
+
+_TOKENS = 1 << 24
+"""Tokens of one reply that are counted, at most: an endpoint may report any number."""
 
 
 class EndpointDownError(Exception):
@@ -35,6 +40,7 @@ class Endpoint:
     """Asks `model` at `address`. Any number of threads may ask at the same time.
 
     `seconds` is the time limit of one request. Without `schema` support an endpoint is asked without it from then on.
+    Raises ModelError if the environment names a proxy that cannot be used.
     """
 
     address: str
@@ -50,7 +56,10 @@ class Endpoint:
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         limits = httpx.Limits(max_connections=None)
-        self._client = httpx.Client(headers=headers, timeout=self.seconds, limits=limits)
+        try:
+            self._client = httpx.Client(headers=headers, timeout=self.seconds, limits=limits)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise ModelError(f"the proxy that the environment names cannot be used: {error}") from None
 
     def close(self) -> None:
         """End all requests."""
@@ -59,7 +68,7 @@ class Endpoint:
 
     def ask(self, picture: bytes, prompt: str) -> Reply:
         """The reply about a JPEG. Raises EndpointDownError, and ModelError for what fails every request."""
-        end, cause = time.monotonic() + 2 * self.seconds, "no_connection"
+        end, cause = time.monotonic() + 2 * self.seconds, "no_connection"  # pauses do not count
         for number in range(TRIES):
             try:
                 status, headers, body = self._post(self._request(picture, prompt))
@@ -69,18 +78,22 @@ class Endpoint:
                 if status == 200:
                     return _parse(body)
                 if status in _CONFIGURATION:
-                    raise ModelError(self._refusal(status))
+                    raise ModelError(self._refusal(status, headers))
                 if not self._plain and status in (400, 422):
                     self._plain, cause, wait = True, f"HTTP {status}", 0.0  # it may not know response_format
                 elif status in _BUSY:
                     cause, wait = f"HTTP {status}", _wait(headers, PAUSE * 2**number)
                 else:
                     return Reply("", fault=f"http_{status}")
-            if number == TRIES - 1 or time.monotonic() + wait > end or self._closed.wait(wait):
+            if number == TRIES - 1 or time.monotonic() > end or self._closed.wait(wait):
                 break
+            end += wait
         raise EndpointDownError(cause)
 
-    def _refusal(self, status: int) -> str:
+    def _refusal(self, status: int, headers: httpx.Headers) -> str:
+        if status < 400:
+            to = redact(headers.get("Location", "elsewhere")).partition("?")[0][:200]
+            return f"{self.address} redirects to {to} (HTTP {status}), which is not followed: name the right endpoint"
         what = {401: "refuses the key", 403: "refuses the key"}.get(status, f"has no model {self.model!r}, or no path")
         return f"{self.address} {what} (HTTP {status}): check endpoint, model, and the variable that key names"
 
@@ -119,23 +132,36 @@ def _parse(body: bytes) -> Reply:
     """The reply in a body that may be anything."""
     try:
         found = json.loads(body)
-        choice, usage = found["choices"][0], found.get("usage") or {}
-        message = choice["message"]
-        prompt, reply = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        text = message.get("content")
-        if isinstance(text, list):  # parts, as some servers send them
-            text = "".join(str(part.get("text", "")) for part in text)
+        choice, message = found["choices"][0], found["choices"][0]["message"]
+        content, refusal, ended = message.get("content"), message.get("refusal"), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Reply("", fault="no_completion")
-    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+    usage = found.get("usage")
+    prompt, reply = (
+        _count(usage.get(name)) if isinstance(usage, dict) else 0 for name in ("prompt_tokens", "completion_tokens")
+    )
+    parts = content if isinstance(content, list) else [content]  # some servers send a list of parts
+    if refusal or ended == "content_filter" or any(_part(part, "refusal") for part in parts):
         return Reply("", prompt, reply, fault="refused")
-    if not isinstance(text, str) or not text.strip():
-        return Reply("", prompt, reply, fault="empty")
-    return Reply(text, prompt, reply, fault="cut_off" if choice.get("finish_reason") == "length" else None)
+    text = "".join(part if isinstance(part, str) else _part(part, "text") for part in parts)
+    if ended == "length":
+        return Reply(valid(text), prompt, reply, fault="cut_off")
+    return Reply(valid(text), prompt, reply, fault=None if text.strip() else "empty")
+
+
+def _part(part: Any, name: str) -> str:
+    """A text of a part of a reply; "" without one."""
+    found = part.get(name) if isinstance(part, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    """A number of tokens, also as text or as a decimal number; 0 for anything else."""
+    try:
+        count = 0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return int(min(count, _TOKENS)) if count > 0 else 0
 
 
 def _wait(headers: httpx.Headers, otherwise: float) -> float:

@@ -25,7 +25,7 @@ class Replies:
     """The replies to one question, in a file of SQLite. A key is a digest of what was asked about."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StorageError if the file cannot be written."""
+        """Raises StorageError if the file cannot be written, as all methods do."""
         self.path, self._local = path, threading.local()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,8 +35,8 @@ class Replies:
                     "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, attempt INT, text TEXT, fault TEXT)"
                 )
                 con.execute("CREATE TABLE IF NOT EXISTS tokens (one INTEGER PRIMARY KEY, prompt INT, reply INT)")
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"replies cannot be kept in {path}: {error}; set XDG_CACHE_HOME to a folder") from None
+        except OSError as error:
+            raise self._unkept(error) from None
 
     def get(self, key: str) -> tuple[int, Reply] | None:
         """The reply, and the attempt that it was given in."""
@@ -62,8 +62,14 @@ class Replies:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection of this thread, in one transaction."""
-        if getattr(self._local, "process", None) != os.getpid():
-            self._local.con, self._local.process = sqlite3.connect(self.path, timeout=60), os.getpid()
-        with self._local.con as con:
-            yield con
+        """A connection of this thread, in one transaction. Raises StorageError."""
+        try:
+            if getattr(self._local, "process", None) != os.getpid():
+                self._local.con, self._local.process = sqlite3.connect(self.path, timeout=60), os.getpid()
+            with self._local.con as con:
+                yield con
+        except sqlite3.Error as error:
+            raise self._unkept(error) from None
+
+    def _unkept(self, error: Exception) -> StorageError:
+        return StorageError(f"replies cannot be kept in {self.path}: {error}; set XDG_CACHE_HOME to a folder")

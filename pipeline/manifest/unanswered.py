@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from pipeline.judging.asking import OVER_BUDGET
 from pipeline.schema import score_column
 from pipeline.scorers.judge import CAUSE, JudgeSpec
 from pipeline.scorers.spec import Spec
@@ -42,10 +43,11 @@ def _count(con: duckdb.DuckDBPyConnection, name: str, spec: JudgeSpec, rows: Seq
 
 def _lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     if causes := found["causes"]:
-        each = ", ".join(f"{cause} {pairs:,}" for cause, pairs in causes.items())
+        each, pairs = ", ".join(f"{cause} {pairs:,}" for cause, pairs in causes.items()), sum(causes.values())
+        budget = "raise budget and " if OVER_BUDGET in causes else ""
         yield (
-            f"{name}: {sum(causes.values()):,} pairs have no answer ({each}): to ask about them again, set "
-            f"attempt = {found['attempt'] + 1} in [scorers.{name}]"
+            f"{name}: {pairs:,} {'pair has' if pairs == 1 else 'pairs have'} no answer ({each}): to ask about "
+            f"{'it' if pairs == 1 else 'them'} again, {budget}set attempt = {found['attempt'] + 1} in [scorers.{name}]"
         )
     if found["spent"]:
         tokens = found["tokens"]

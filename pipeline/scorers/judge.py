@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import httpx
 import pyarrow as pa
 from PIL import Image
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -34,6 +35,13 @@ QUALITY = 90
 
 Name = Annotated[str, StringConstraints(pattern=f"^{COLUMN}$")]
 """A column."""
+
+
+def _has_host(address: str) -> bool:
+    try:
+        return bool(httpx.URL(address).host.encode("idna"))
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def _parsed(described: Any) -> typed.Answer:
@@ -69,6 +77,8 @@ class JudgeSpec(Spec):
             raise ValueError(
                 'name an endpoint, or a model = "local-dir:FOLDER"' if not local else "endpoint: remove it"
             )
+        if self.endpoint is not None and not _has_host(self.endpoint):
+            raise ValueError(f"endpoint: {self.endpoint} is no address of a server")
         if CAUSE in self.answers:
             raise ValueError(f"answers.{CAUSE} is the column of why there is no answer: take another name")
         if self.budget is not None and not (self.price.prompt or self.price.reply):
@@ -94,10 +104,19 @@ class JudgeSpec(Spec):
         return {"version": VERSION, "model": model, "answers": answers, **settings}
 
     def identity(self) -> Mapping[str, Any]:
-        """What decides a reply, and the attempt. Raises ModelError without the endpoint's key."""
-        if self.key and not os.environ.get(self.key):
+        """What decides a reply, how it is read, and the attempt. Raises ModelError without the endpoint's key."""
+        self._secret()
+        return {**self.asked, "reading": typed.VERSION, "attempt": self.attempt}
+
+    def _secret(self) -> str | None:
+        """The endpoint's key. Raises ModelError without one, and for one that no request can carry."""
+        if not self.key:
+            return None
+        if not (secret := os.environ.get(self.key, "").strip()):
             raise ModelError(f"the environment variable {self.key} is not set: put the key of {self.endpoint} into it")
-        return {**self.asked, "attempt": self.attempt}
+        if not (secret.isascii() and secret.isprintable()):
+            raise ModelError(f"the environment variable {self.key} has characters that no key of an endpoint has")
+        return secret
 
     @property
     def _folder(self) -> Path:
@@ -121,9 +140,8 @@ class JudgeSpec(Spec):
         if self.endpoint is None:
             ask, stop, at_once = _local(self._folder, self.max_tokens), _nothing, 1
         else:
-            key = os.environ.get(self.key) if self.key else None
-            schema = typed.schema(self.answers)
-            there = Endpoint(self.endpoint.rstrip("/"), self.model, key, self.seconds, self.max_tokens, schema)
+            where, schema = self.endpoint.rstrip("/"), typed.schema(self.answers)
+            there = Endpoint(where, self.model, self._secret(), self.seconds, self.max_tokens, schema)
             ask, stop, at_once = there.ask, there.close, self.at_once
         asking = Asking(ask, stop, self.answers, self.replies, self.attempt, at_once, self.price, self.budget)
         return Judge(self, asking)

@@ -53,11 +53,10 @@ def _lines(mix: Mapping[str, Any]) -> list[str]:
     losses = {name: each["mean"] for name, each in mix["losses"].items()}
     best = max(mix["alone"], key=lambda each: each["chosen"])["column"]
     gain = mix["gain"]
-    verdict = (
-        f"better than the best single column, mostly {best}"
-        if mix["better"]
-        else f"no better than the best single column, mostly {best}: use that alone"
-    )
+    verdict = f"{'better' if mix['better'] else 'no better'} than the best single column, mostly {best}"
+    if not mix["better"]:
+        helps = losses["best"] < losses["random"]
+        verdict += ": use that alone" if helps else ", which is no better than a random subset: use neither"
     compared = (
         f"the mix is {verdict}; with {mix['keep']:.0%} of the pool kept, the loss of held-out reference pairs is "
         f"{losses['mixed']:.4f} by the mix, {losses['best']:.4f} by that column (chosen on the same data), "

@@ -28,8 +28,12 @@ class WordsSpec(Spec):
         return {"count": pa.int32()}
 
     def identity(self) -> Mapping[str, Any]:
-        """The version, and the list."""
-        return {"version": VERSION, "file": hashlib.sha256(self.file.read_bytes()).hexdigest()}
+        """The version, and the list. Raises ModelError for a file that cannot be read."""
+        try:
+            content = self.file.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{self.file} cannot be read: {error.strerror}; name a file of words") from None
+        return {"version": VERSION, "file": hashlib.sha256(content).hexdigest()}
 
     def load(self) -> Scorer:
         """The scorer with its list. Raises ModelError for a list without words."""

@@ -199,6 +199,7 @@ def _check_columns(source: Source, name: str, spec: Spec) -> None:
     known = ("url", "caption", *extra_names(source))
     for column in spec.reads:
         if column not in known:
+            named = ", ".join(known)
             raise SourceError(
-                f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or use one of {known}"
+                f"scorers.{name}: there is no column {column!r}; add it to pairs.extra, or use one of {named}"
             )

@@ -193,7 +193,7 @@ class Atlas:
         if not mask.any():
             raise QueryError("no pair is inside: draw around some points")
         if mask.all():
-            raise QueryError("all pairs are inside: draw around fewer points")
+            raise QueryError("all pairs are inside: draw around fewer points, or zoom in")
         vectors = self._similar(request.scorer).pictures(plane.places)
         return regions.fit(vectors, mask), plane.places[mask]
 

@@ -6,6 +6,8 @@ import { card } from "./pairs.js";
 
 const NEAR = 9; // pixels between a click and the point that it means, at most
 const STILL = 4; // pixels that a press may move and still be a click
+const STRIDE = 60; // pixels that an arrow key moves the map
+const CLOSER = 1.5; // a step of zooming by button or key
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // viridis
 const HUES = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#7f7f7f", "#1b9e77", "#7570b3"];
 const MISSING = "#99999955";
@@ -34,7 +36,10 @@ export function prepare(start, added, failed) {
   byId("map-show").onclick = safely(load);
   byId("map-of").onchange = safely(load);
   byId("map-colour").onchange = safely(colour);
+  byId("map-in").onclick = () => closer(CLOSER);
+  byId("map-out").onclick = () => closer(1 / CLOSER);
   byId("map-reset").onclick = () => { view = { left: 0, top: 0, scale: 1 }; paint(); };
+  byId("map-select").onclick = safely(shown);
   byId("near-form").onsubmit = (event) => { event.preventDefault(); addFilter().catch(showError); };
   byId("lasso-none").onclick = clear;
   listen(safely);
@@ -85,7 +90,7 @@ function progress(answer) {
 function explained(answer) {
   const sample = answer.sampled ? `a sample of ${number(answer.sampled)} pictures` : `${number(answer.places.length)} pictures`;
   const method = answer.method === "PCA" ? "PCA, because the extra map (openTSNE) is not installed" : answer.method;
-  return `${sample}, by ${method}. Near points are similar pictures; the axes mean nothing. Draw around points, click one, or turn the wheel to zoom.`;
+  return `${sample}, by ${method}. Near points are similar pictures; the axes mean nothing. Draw around points or select what is shown, click one, turn the wheel or use the keys + - and arrows to zoom and move.`;
 }
 
 async function colour() {
@@ -210,13 +215,45 @@ function listen(safely) {
   area.addEventListener("wheel", (event) => {
     if (!points) return;
     event.preventDefault();
-    const [x, y] = place(event);
-    const at = [mapX(x), mapY(y)];
-    view.scale = Math.min(200, Math.max(0.5, view.scale * 1.0015 ** -event.deltaY));
-    view.left += x - across(at[0]);
-    view.top += y - down(at[1]);
-    paint();
+    zoom(...place(event), 1.0015 ** -event.deltaY);
   }, { passive: false });
+  area.onkeydown = (event) => {
+    const key = KEYS[event.key];
+    if (!points || !key || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    key();
+    paint();
+  };
+}
+
+const KEYS = {
+  ArrowLeft: () => { view.left += STRIDE; },
+  ArrowRight: () => { view.left -= STRIDE; },
+  ArrowUp: () => { view.top += STRIDE; },
+  ArrowDown: () => { view.top -= STRIDE; },
+  "+": () => closer(CLOSER),
+  "=": () => closer(CLOSER),
+  "-": () => closer(1 / CLOSER),
+};
+
+// About a pixel of the canvas, which stays where it is.
+function zoom(x, y, factor) {
+  const at = [mapX(x), mapY(y)];
+  view.scale = Math.min(200, Math.max(0.5, view.scale * factor));
+  view.left += x - across(at[0]);
+  view.top += y - down(at[1]);
+  paint();
+}
+
+const closer = (factor) => zoom(canvas().clientWidth / 2, canvas().clientHeight / 2, factor);
+
+// The part of the map that is seen, as if it were drawn around: a lasso without a mouse.
+function shown() {
+  const [x1, x2] = [mapX(0), mapX(canvas().clientWidth)];
+  const [y1, y2] = [mapY(0), mapY(canvas().clientHeight)];
+  clear();
+  drawn = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]];
+  return region();
 }
 
 function nearest(x, y) {
@@ -252,15 +289,20 @@ async function region() {
   if (!inside.length) return clear();
   const mine = inside;
   byId("lasso").hidden = false;
-  byId("lasso-says").textContent = `${number(inside.length)} pictures are inside…`;
+  const count = inside.length === 1 ? "1 picture is" : `${number(inside.length)} pictures are`;
+  byId("lasso-says").textContent = `${count} inside…`;
   byId("near-says").textContent = "";
   byId("lasso-pairs").replaceChildren();
-  const found = await request("region", { ...recipe.enabled(), scorer: scorer(), places: inside });
+  const body = { ...recipe.enabled(), scorer: scorer(), places: inside };
+  const found = await request("region", body).catch((error) => {
+    if (mine === inside) clear();
+    throw error;
+  });
   if (mine !== inside) return;
   const percent = (part) => `${Math.round(100 * part)} %`;
-  byId("lasso-says").textContent = `${number(found.count)} pictures are inside, ${number(found.kept)} of them kept. ` +
+  byId("lasso-says").textContent = `${count} inside, ${number(found.kept)} kept. ` +
     `As a rule, near ${found.centres === 1 ? "one centre" : `one of ${found.centres} centres`}: it finds ` +
-    `${percent(found.recall)} of them, and ${percent(found.precision)} of what it finds is inside.`;
+    `${percent(found.recall)} of those inside, and ${percent(found.precision)} of what it finds is inside.`;
   byId("lasso-pairs").replaceChildren(...found.pairs.map(card));
 }
 
