@@ -91,7 +91,10 @@ def test_the_model_is_told_the_form_in_words_and_as_a_schema():
     assert made["properties"]["sort"]["enum"] == ["photo", "drawing"]
 
 
-@pytest.mark.parametrize("described", ["int", "5..1", "1..", "", ["one"], ["a", "A"], ["a", " "], "0..3000000000", 5, True, ["a", 3], {"a": "b"}])
+@pytest.mark.parametrize(
+    "described",
+    ["int", "5..1", "1..", "", ["one"], ["a", "A"], ["a", " "], "0..3000000000", 5, True, ["a", 3], {"a": "b"}],
+)
 def test_an_unknown_type_is_refused(described):
     with pytest.raises(ValueError, match=r"an answer is|at least two|within 2,147,483,647"):
         Answer.parse(described)
