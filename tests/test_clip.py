@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -90,6 +91,13 @@ def test_embeddings_and_similarity_equal_those_of_transformers(tmp_path, activat
     other = wrong.score(batch(decoded, [caption for _, caption, _ in rows], wrong))["embeddings"]
     assert np.abs(other - fresh).max() > 1e-3  # so that the activation matters here
     assert np.ptp(similarity) > 0.1
+
+
+def test_preparing_goes_to_other_processes_without_the_model(folder):
+    scorer = spec(folder).load()
+    sent, picture = pickle.dumps(scorer.preparation), downloaded_sources.picture(3, (300, 200))
+    assert len(sent) < 10_000
+    assert np.array_equal(pickle.loads(sent)(picture), scorer.prepare(picture))
 
 
 def test_the_prepared_picture_is_what_open_clip_makes_of_it(folder):

@@ -11,7 +11,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,6 +36,7 @@ from pipeline.process import machine
 from pipeline.scorers.clip import ClipSpec
 from pipeline.scorers.clip_scorer import ClipScorer
 from pipeline.scorers.spec import WINDOW
+from pipeline.scoring.decode_pool import DecodePool
 from pipeline.scoring.pictures import Pictures
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.run import Scoring
@@ -143,7 +143,7 @@ class Bench:
         )
         size = min(Download().shard_size, -(-workload.pairs // 2))
         source, self._storage, self._shards = synthetic.source(folder, workload.pairs, workload.side, size)
-        self._decoder = workload.decoder
+        self._pool = DecodePool(workload.decoder)
         source = source.model_copy(update={"scorers": {"clip": self.spec}, "decoder": workload.decoder})
         scored = Plan.of(source)
         self._scoring = Scoring(scored, self._storage)
@@ -217,13 +217,12 @@ class Bench:
             return _timed(see)[0], _timed(read)[0]
 
     def _decode(self, tars: Sequence[Path]) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for tar in tars:
-                with tarfile.open(tar) as opened:
-                    members = opened.getnames()
-                with closing(Pictures(0, tar, {"clip": self._clip}, pool, decoders.decoder(self._decoder))) as pictures:
-                    for start in range(0, len(members), WINDOW):
-                        pictures.take(members[start : start + WINDOW])
+        for tar in tars:
+            with tarfile.open(tar) as opened:
+                members = opened.getnames()
+            with closing(Pictures(0, tar, {"clip": self._clip}, self._pool)) as pictures:
+                for start in range(0, len(members), WINDOW):
+                    pictures.take(members[start : start + WINDOW])
 
     def _refer(self, pairs: int) -> npt.NDArray[np.float32]:
         return self._reference.similarities(self._tars, self._captions[:pairs])

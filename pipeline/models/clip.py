@@ -48,7 +48,7 @@ class Clip:
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         self.logit_bias = None if bias is None else bias.item()
         self.tokenizer: Callable[..., Tensor] = _tokenizer(files)
-        self._geometry, self._standard = preprocessing(self.model)
+        self.preparation, self._standard = preprocessing(self.model)
         self._requested_batch = batch
         self.certificate: Mapping[str, Any] = {}
         self.place("cpu", "float32")
@@ -68,7 +68,7 @@ class Clip:
 
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The model's own resize and crop: uint8 [height, width, 3]. A quarter of the bytes of a normalised tensor."""
-        return np.asarray(self._geometry(image))
+        return self.preparation(image)
 
     def encode_pictures(self, prepared: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """float32 [pictures, dim], L2-normalised. The same object twice is encoded once."""

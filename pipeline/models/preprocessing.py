@@ -39,7 +39,18 @@ def on_device(items: Tensor, device: str) -> Tensor:
     return items if device == "cpu" else items.pin_memory().to(device, non_blocking=True)
 
 
-def preprocessing(model: Any) -> tuple[Callable[[Image.Image], Image.Image], Standard]:
+class Geometry:
+    """The resize and crop of a model. It pickles, and needs no model."""
+
+    def __init__(self, steps: Callable[[Image.Image], Image.Image]) -> None:
+        self._steps = steps
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """An RGB picture as uint8 [height, width, 3]."""
+        return np.asarray(self._steps(image))
+
+
+def preprocessing(model: Any) -> tuple[Geometry, Standard]:
     """The geometry (resize and crop) of an open_clip model, and its standardizing."""
     from open_clip import get_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -50,4 +61,4 @@ def preprocessing(model: Any) -> tuple[Callable[[Image.Image], Image.Image], Sta
     ).transforms
     assert isinstance(tensor, ToTensor)
     assert isinstance(standard, Normalize)
-    return Compose(geometry), Standard(standard.mean, standard.std)
+    return Geometry(Compose(geometry)), Standard(standard.mean, standard.std)

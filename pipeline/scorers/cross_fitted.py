@@ -125,7 +125,7 @@ class FoldScorer:
     embedding_dim = None
 
     def __init__(self, model: Any, learned: Learned) -> None:
-        self._model, self._learned = model, learned
+        self._model, self._learned, self.preparation = model, learned, model.preparation
 
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """As the model does."""

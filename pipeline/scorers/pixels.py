@@ -86,26 +86,12 @@ class Pixels:
     def __init__(self) -> None:
         import cv2
 
-        cv2.setNumThreads(1)  # the decode pool has a process for each core
+        cv2.setNumThreads(1)  # the decode pool uses every core
+        self.preparation = measure
 
     def prepare(self, image: Image.Image) -> Measured:
         """All measurements that need the pixels."""
-        import cv2
-
-        grey, rgb = image.convert("L"), np.asarray(image)
-        luma = np.asarray(grey)
-        mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
-        return Measured(
-            mean,
-            deviation,
-            entropy(luma),
-            colourfulness(rgb),
-            sharpness(luma),
-            border(luma),
-            phash(grey),
-            digest(rgb),
-            steps(luma),
-        )
+        return measure(image)
 
     def score(self, batch: Batch) -> Columns:
         """The columns of `PixelsSpec`."""
@@ -120,6 +106,26 @@ class Pixels:
         )
         columns["phash"] = np.array([picture.phash for picture in pictures], np.uint64)
         return {**columns, "digest": pa.array([picture.digest for picture in pictures], pa.string())}
+
+
+def measure(image: Image.Image) -> Measured:
+    """All measurements of an RGB picture that need its pixels."""
+    import cv2
+
+    grey, rgb = image.convert("L"), np.asarray(image)
+    luma = np.asarray(grey)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
+    return Measured(
+        mean,
+        deviation,
+        entropy(luma),
+        colourfulness(rgb),
+        sharpness(luma),
+        border(luma),
+        phash(grey),
+        digest(rgb),
+        steps(luma),
+    )
 
 
 def digest(rgb: npt.NDArray[np.uint8]) -> str:

@@ -75,6 +75,16 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class PreparesAnywhere(Prepares, Protocol):
+    """Its `prepare` needs nothing of the scorer, so that it can run in processes of the decode pool."""
+
+    @property
+    def preparation(self) -> Callable[[Image.Image], Any]:
+        """The same function as `prepare`, which pickles without the scorer."""
+        ...
+
+
+@runtime_checkable
 class PerShard(Protocol):
     """In place of a `Scorer`: a scorer for each shard, which may have `prepare`."""
 

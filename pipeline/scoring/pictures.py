@@ -1,32 +1,20 @@
 """The stored pictures of one shard. A pool decodes them window by window, each picture once."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pipeline.errors import ShardError, StorageError
-from pipeline.scorers.spec import Prepares, Scorer
+from pipeline.scorers.spec import Scorer
+from pipeline.scoring.decode_pool import DecodePool, PictureError
 from pipeline.store import tarfiles
 
 
 class Pictures:
     """Reads a shard's tar once. Only the pictures of one window are in memory, as prepared by the scorers."""
 
-    def __init__(
-        self,
-        shard: int,
-        tar: Path,
-        scorers: Mapping[str, Scorer],
-        pool: Executor,
-        decode: Callable[[bytes], Image.Image],
-    ) -> None:
-        self._shard, self._tar, self._pool, self._decode = shard, tar, pool, decode
-        self._prepare = {
-            name: scorer.prepare if isinstance(scorer, Prepares) else _as_it_is for name, scorer in scorers.items()
-        }
+    def __init__(self, shard: int, tar: Path, scorers: Mapping[str, Scorer], pool: DecodePool) -> None:
+        self._shard, self._tar, self._pool, self._scorers = shard, tar, pool, scorers
         self._members = self._read()
         self._held: dict[str, Mapping[str, Any]] = {}
 
@@ -38,9 +26,12 @@ class Pictures:
         wanted = set(members)
         self._held = {member: made for member, made in self._held.items() if member in wanted}
         new = list(self._until(wanted - self._held.keys()))
-        made = self._pool.map(lambda each: self._prepared(*each), new)
-        self._held |= zip((member for member, _ in new), made, strict=True)
-        return {name: [self._held[member][name] for member in members] for name in self._prepare}
+        named = [(f"{member} in {self._tar}", content) for member, content in new]
+        try:
+            self._held |= zip((member for member, _ in new), self._pool.map(named, self._scorers), strict=True)
+        except PictureError as error:
+            raise self._error(str(error)) from error
+        return {name: [self._held[member][name] for member in members] for name in self._scorers}
 
     def close(self) -> None:
         """Close the tar."""
@@ -64,22 +55,5 @@ class Pictures:
                 wanted.remove(member)
                 yield member, content
 
-    def _prepared(self, member: str, content: bytes) -> Mapping[str, Any]:
-        try:
-            picture = self._decode(content)
-        except Exception as error:  # Pillow raises nearly anything on a broken file
-            raise self._error(f"{member} in {self._tar} cannot be decoded: {error}") from error
-        return {name: self._prepared_for(name, member, picture) for name in self._prepare}
-
-    def _prepared_for(self, name: str, member: str, picture: Image.Image) -> Any:
-        try:
-            return self._prepare[name](picture)
-        except Exception as error:
-            raise self._error(f"scorer {name!r} fails on {member} in {self._tar}: {error!r}") from error
-
     def _error(self, reason: str) -> ShardError:
         return ShardError("score", self._shard, reason)
-
-
-def _as_it_is(picture: Image.Image) -> Image.Image:
-    return picture

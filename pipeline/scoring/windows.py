@@ -19,8 +19,8 @@ from pipeline.engine.prefetch import Prefetched
 from pipeline.errors import ShardError
 from pipeline.images import decoders
 from pipeline.ledger.ledger import Shard
-from pipeline.process.machine import cores
 from pipeline.scorers.spec import WINDOW, Scorer
+from pipeline.scoring.decode_pool import DecodePool
 from pipeline.scoring.pictures import Pictures
 from pipeline.store.stage import Stage
 from pipeline.store.storage import Storage
@@ -47,9 +47,8 @@ class Windows:
 
     def __init__(self, storage: Storage, shards: Stage, decoder: decoders.Name) -> None:
         self._storage, self._shards = storage, shards
-        self._decode = decoders.decoder(decoder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._pool = DecodePool(decoder)
 
     def open(self, shard: Shard, scorers: Mapping[str, Scorer]) -> "Opened":
         """Begin to read a shard. `scorers` are those of pictures. An error is raised in place of its window."""
@@ -90,7 +89,7 @@ class Windows:
             yield None
             return
         tar = self._storage.fetch(self._shards.item(shard.number, ".tar"))
-        with contextlib.closing(Pictures(shard.number, tar, scorers, self._pool, self._decode)) as pictures:
+        with contextlib.closing(Pictures(shard.number, tar, scorers, self._pool)) as pictures:
             yield pictures
 
 
