@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.errors import ShardError
 from pipeline.scorers.pixels import Pixels
+from pipeline.scoring import decode_pool
 from pipeline.scoring.decode_pool import DecodePool, PictureError
 from pipeline.scoring.pictures import Pictures
 
@@ -51,8 +52,13 @@ def apart():
     return DecodePool("pillow", processes=2)
 
 
-def values(pool, scorers):
-    return list(pool.map(NAMED, scorers))
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch):
+    monkeypatch.setattr(decode_pool, "MANY", len(NAMED))
+
+
+def values(pool, scorers, pictures=NAMED):
+    return list(pool.map(pictures, scorers))
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "torchvision"])
@@ -66,8 +72,10 @@ def test_processes_prepare_what_threads_do(decoder):
         assert np.array_equal(one["whole"].resize((9, 9)), other["whole"].resize((9, 9)))
 
 
-def test_scorers_that_stay_need_no_processes(apart):
+def test_few_pictures_and_scorers_that_stay_need_no_processes():
+    apart = DecodePool("pillow", processes=2)
     assert len(values(apart, {"mean": SCORERS["mean"]})) == len(NAMED)
+    assert len(values(apart, SCORERS, NAMED[1:])) == len(NAMED) - 1
     assert apart._started is None
 
 

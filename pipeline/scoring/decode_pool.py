@@ -23,6 +23,9 @@ from pipeline.scorers.spec import Prepares, PreparesAnywhere, Scorer
 FEW = 4
 """The most cores on which threads decode."""
 
+MANY = 256
+"""The fewest pictures for which processes are started, which takes some seconds."""
+
 CHUNK = 16
 """Pictures that a process gets at a time."""
 
@@ -37,7 +40,7 @@ class PictureError(Exception):
 
 
 class DecodePool:
-    """Threads, and `processes` processes, which start with the first picture. Unset: one a core, on more than `FEW`.
+    """Threads, and `processes` processes, which start with the first `MANY` pictures. Unset: one a core, above `FEW`.
 
     Raises SourceError for a decoder that is not installed.
     """
@@ -52,7 +55,7 @@ class DecodePool:
         """What each scorer prepares of each picture, by its name, in their order. Raises PictureError."""
         away = {name: each.preparation for name, each in scorers.items() if isinstance(each, PreparesAnywhere)}
         here = {name: _preparation(each) for name, each in scorers.items()}
-        if not self._count or not away:
+        if not self._count or not away or (self._started is None and len(pictures) < MANY):
             return self._threads.map(partial(_decoded, self._decode, here), *_columns(pictures))
         return self._apart(pictures, away, {name: here[name] for name in here.keys() - away.keys()})
 
