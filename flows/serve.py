@@ -36,11 +36,12 @@ def run(root: Place, echo: Callable[[str], None], own: bool) -> None:
     earlier end left unfinished. On another server they may be at work elsewhere.
     """
     served = deploy.deployments(root.resolve(), echo)
-    for each in served:
-        description = f"   {each.description}" if each.description else ""
-        echo(f"  {each.flow_name}/{each.name}{description}")
     runner = _Runner(pause_on_shutdown=True, limit=AT_ONCE)
-    added = [cast(UUID, runner.add_deployment(each)) for each in served]
+    added = []
+    for each in served:
+        added.append(cast(UUID, runner.add_deployment(each)))
+        description = f"   {each.description}" if each.description else ""
+        echo(f"  {each.flow_name}/{each.name}{description}")  # it can be run by this name from now on
     if own and (count := interrupted.schedule_again(added)):
         echo(f"{count} runs that were interrupted are resumed")
     lifeline.lead()

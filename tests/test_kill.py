@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.manifest.manifest import Manifest
 
-KILLS, ENDS = 25, 5
+KILLS, ENDS = 15, 3
 FIRST, ALL = 60, 240
 
 

@@ -156,14 +156,14 @@ def test_any_damaged_table_is_read_or_refused(written, places, damage):
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WRITTEN)
 def test_any_of_many_tables_is_read_back_equal(written):
     is_read_back_equal(written)
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WRITTEN, PLACES, DAMAGE)
 def test_any_of_many_damaged_tables_is_read_or_refused(written, places, damage):
     is_read_or_refused(written, places, damage)

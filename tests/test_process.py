@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.process import scratch
+from pipeline.process.calls import Limits, call
 
 PARENT = """
 import sys, time
@@ -130,3 +131,9 @@ def test_a_folder_whose_lock_a_sweep_takes_first_is_given_up_for_another(tmp_pat
         done.set()
         sweeper.join()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_with_little_memory_reserves_none_for_other_cores():
+    """On 64 cores numpy alone reserves 2.7 GB."""
+    cores = [call("os:getenv", "OPENBLAS_NUM_THREADS", "all", limits=Limits(60, memory << 30)) for memory in (2, 16)]
+    assert cores == ["1", os.environ.get("OPENBLAS_NUM_THREADS", "all")]

@@ -17,7 +17,7 @@ from pipeline.failure import RowError, parse_row_error
 from pipeline.images.decode_process import HEAD, PROCESS, READY, REQUEST, STATUS, receive
 from pipeline.images.decoding import Picture
 from pipeline.images.limits import Limits
-from pipeline.process import endings, lifeline, unnamed
+from pipeline.process import confinement, endings, lifeline, unnamed
 
 _TRIES = 10
 
@@ -87,6 +87,7 @@ class Decoders:
             lifeline.python(
                 "pipeline.images.decode_process", json.dumps(asdict(self.limits)), str(self._count), *map(str, ends)
             ),
+            confinement.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libtiff writes hundreds of lines

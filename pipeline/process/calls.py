@@ -19,6 +19,9 @@ from pipeline.errors import WinnowError
 from pipeline.process import confinement, lifeline
 from pipeline.progress import StepProgress
 
+SMALL = 4 << 30
+"""Bytes of memory up to which a process computes on one core."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -48,7 +51,7 @@ class Call:
         try:
             self._process = lifeline.start(
                 lifeline.python("pipeline.process.calls", target),
-                None,
+                confinement.environment() if limits.memory <= SMALL else None,
                 start_new_session=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
