@@ -23,6 +23,9 @@ from pipeline.scorers.spec import Prepares, PreparesAnywhere, Scorer
 FEW = 4
 """The most cores on which threads decode."""
 
+MOST = 16
+"""The most processes: each holds 0.4 GB of libraries, and workers of several GPUs may share the machine."""
+
 MANY = 256
 """The fewest pictures for which processes are started, which takes some seconds."""
 
@@ -40,14 +43,14 @@ class PictureError(Exception):
 
 
 class DecodePool:
-    """Threads, and `processes` processes, which start with the first `MANY` pictures. Unset: one a core, above `FEW`.
+    """Threads, and `processes` processes, which start with the first `MANY` pictures. Unset: as the cores are.
 
     Raises SourceError for a decoder that is not installed.
     """
 
     def __init__(self, decoder: decoders.Name, processes: int | None = None) -> None:
         self._decoder, self._decode = decoder, decoders.decoder(decoder)
-        self._count = (cores() if cores() > FEW else 0) if processes is None else processes
+        self._count = (min(cores(), MOST) if cores() > FEW else 0) if processes is None else processes
         self._threads = ThreadPoolExecutor(cores(), "decode")
         self._started: ProcessPoolExecutor | None = None
 
