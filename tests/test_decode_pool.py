@@ -6,10 +6,13 @@ import signal
 import downloaded_sources
 import numpy as np
 import pytest
+import random_clip
 from PIL import Image
 
 from pipeline.errors import ShardError
-from pipeline.scorers.pixels import Pixels
+from pipeline.process.machine import cores
+from pipeline.scorers.clip import ClipSpec
+from pipeline.scorers.pixels import Pixels, PixelsSpec
 from pipeline.scoring import decode_pool
 from pipeline.scoring.decode_pool import DecodePool, PictureError
 from pipeline.scoring.pictures import Pictures
@@ -79,6 +82,7 @@ def test_few_pictures_and_scorers_that_stay_need_no_processes():
     assert apart._started is None
 
 
+@pytest.mark.slow
 def test_errors_name_the_picture_and_the_scorer(apart, tmp_path):
     with pytest.raises(PictureError, match=r"^39.jpg cannot be decoded: cannot identify"):
         list(apart.map([*NAMED[:39], ("39.jpg", b"no picture")], {"pixels": SCORERS["pixels"]}))
@@ -87,6 +91,7 @@ def test_errors_name_the_picture_and_the_scorer(apart, tmp_path):
         list(apart.map([*NAMED, ("odd.jpg", odd)], {"away": Away(fail)}))
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_shard_s_error_and_another_takes_its_place(apart, tmp_path):
     (tmp_path / "tar").write_bytes(b"")
     with pytest.raises(PictureError, match="a process that decodes was killed"):
@@ -96,3 +101,16 @@ def test_a_killed_process_is_one_shard_s_error_and_another_takes_its_place(apart
     pictures._members = iter(NAMED)
     with pytest.raises(ShardError, match="a process that decodes was killed"):
         pictures.take([name for name, _ in NAMED])
+
+
+@pytest.mark.slow
+def test_a_shard_has_the_same_scores(tmp_path, monkeypatch):
+    clip = random_clip.save(random_clip.reference("quick_gelu"), tmp_path / "clip", quick_gelu=True)
+    scorers = {"clip": ClipSpec(kind="clip", model=f"local-dir:{clip}"), "pixels": PixelsSpec(kind="pixels")}
+    rows = [(f"http://host/{n}.jpg", f"number {n}", downloaded_sources.picture(n, (90, 60))) for n in range(45)]
+    found = []
+    for few, name in ((cores(), "threads"), (0, "processes")):
+        monkeypatch.setattr(decode_pool, "FEW", few)
+        found.append(downloaded_sources.scored(tmp_path / name, rows, scorers))
+    assert found[0] == found[1]
+    assert len(set(found[0]["clip"]["similarity"])) == len(rows)
