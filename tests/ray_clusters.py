@@ -31,14 +31,19 @@ def shards(count):
 
 
 class Noted:
-    """Leaves a file a shard, with its process. It waits, and numbers may be bad, fatal, or end the process."""
+    """Leaves a file a shard, with its process. It waits, and numbers may be bad, fatal, or end the process.
 
-    def __init__(self, folder, seconds=0.0, bad=None, fatal=None, deadly=None, once=False):
-        self.folder, self.seconds = Path(folder), seconds
+    No shard is begun before as many `processes` have loaded it.
+    """
+
+    def __init__(self, folder, seconds=0.0, bad=None, fatal=None, deadly=None, once=False, processes=1):
+        self.folder, self.seconds, self.processes = Path(folder), seconds, processes
         self.bad, self.fatal, self.deadly, self.once = bad, fatal, deadly, once
         (self.folder / f"loaded-{os.getpid()}").touch()
 
     def __call__(self, shard):
+        while len(list(self.folder.glob("loaded-*"))) < self.processes:
+            time.sleep(0.05)
         (self.folder / f"began-{shard.number}-{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(self.seconds)
         if shard.number == self.bad:

@@ -86,7 +86,7 @@ def test_local_pictures_need_a_folder_that_every_node_sees(pair, tmp_path):
 
 
 def test_a_stage_is_loaded_once_a_node_and_a_bad_shard_is_tried_twice(scored):
-    outcomes, folder = scored(12, seconds=0.1, bad=5)
+    outcomes, folder = scored(12, seconds=0.1, bad=5, processes=2)
     assert outcomes == dict.fromkeys(range(12)) | {5: "test, shard 00005: it is bad"}
     assert calls(folder) == dict.fromkeys(range(12), 1) | {5: 2}
     assert set(done(folder).values()) == {int(path.name.split("-")[1]) for path in folder.glob("loaded-*")}
