@@ -121,9 +121,12 @@ def test_constants_that_take_too_much_are_refused_in_every_command(source, words
 def test_explore_opens_without_the_recipe_that_takes_too_much(source):
     source[0](BOMB)
     process = started(source, "explore")
-    assert any(line.startswith("http://127.0.0.1:") for line in process.stdout)
-    os.killpg(process.pid, signal.SIGINT)
-    status, memory = map(int, process.communicate()[1].split())
+    try:
+        assert any(line.startswith("http://127.0.0.1:") for line in process.stdout)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        _, measured = process.communicate()
+    status, memory = map(int, measured.split())
     assert (status, memory < 1 << 30) == (0, True)
 
 
