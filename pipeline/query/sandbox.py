@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import QueryError, StorageError
 from pipeline.manifest.log import commits
-from pipeline.process import lifeline
+from pipeline.process import confinement, lifeline
 from pipeline.process.scratch import temporary_folder
 from pipeline.query import copies
 from pipeline.store.storage import Storage
@@ -96,6 +96,7 @@ def _supervise(job: Job, deadline: float) -> None:
 def _start() -> "subprocess.Popen[bytes]":
     return lifeline.start(
         lifeline.python("pipeline.query.answering"),
+        confinement.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
