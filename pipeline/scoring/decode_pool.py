@@ -68,18 +68,18 @@ class DecodePool:
         if self._started is None:
             self._started = spawning.pool(self._count)
             weakref.finalize(self, self._started.shutdown, wait=False, cancel_futures=True)
+        names, contents = _columns(pictures)
         work = partial(_decoded_apart, self._decoder, away, bool(here))
         try:
-            made = list(self._started.map(work, *_columns(pictures), chunksize=CHUNK))
+            made = list(self._started.map(work, names, contents, chunksize=CHUNK))
         except BrokenExecutor as error:
             self._started = None
             raise PictureError("a process that decodes was killed: is there too little memory?") from error
         if not here:
             return iter(values for values, _ in made)
         picture = decoders.from_pixels(self._decoder)
-        rest = self._threads.map(
-            lambda name, pixels: _prepared(here, name, picture(pixels)), _columns(pictures)[0], [p for _, p in made]
-        )
+        kept = [pixels for _, pixels in made]
+        rest = self._threads.map(lambda name, pixels: _prepared(here, name, picture(pixels)), names, kept)
         return ({**values, **own} for (values, _), own in zip(made, rest, strict=True))
 
 
